@@ -1,0 +1,54 @@
+"""lowerbound: variational autoencoders composed of a prior, an approximate posterior and a likelihood.
+
+    import lowerbound as lb
+
+A model is three conditional distributions, p(z), q(z|x) and p(x|z); one pass gives a draw; an objective is a function of
+that draw. Submodules are imported when they are first used, and importing this one changes nothing in torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from lowerbound import data as data
+    from lowerbound import distributions as distributions
+    from lowerbound import evaluation as evaluation
+    from lowerbound import likelihoods as likelihoods
+    from lowerbound import networks as networks
+    from lowerbound import objectives as objectives
+    from lowerbound import posteriors as posteriors
+    from lowerbound import priors as priors
+    from lowerbound.measure import Evaluation as Evaluation
+    from lowerbound.measure import evaluate as evaluate
+    from lowerbound.nats import Estimate as Estimate
+    from lowerbound.run import load as load
+    from lowerbound.train import History as History
+    from lowerbound.train import fit as fit
+    from lowerbound.vae import VAE as VAE
+
+_PACKAGES = (
+    "data", "distributions", "evaluation", "likelihoods", "networks", "objectives", "posteriors", "priors",
+)  # fmt: skip
+_NAMES = {
+    "VAE": "vae", "fit": "train", "History": "train", "evaluate": "measure", "Evaluation": "measure",
+    "load": "run", "Estimate": "nats",
+}  # fmt: skip
+
+__all__ = ["__version__", *_PACKAGES, *_NAMES]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use (PEP 562), so that the command's help does not wait for torch."""
+    if name in _PACKAGES:
+        return importlib.import_module(f"lowerbound.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"lowerbound.{_NAMES[name]}"), name)
+    raise AttributeError(f"module 'lowerbound' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

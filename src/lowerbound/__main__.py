@@ -1,0 +1,7 @@
+"""``python -m lowerbound`` is the command ``lowerbound``."""
+
+import sys
+
+from lowerbound.cli import main
+
+sys.exit(main())

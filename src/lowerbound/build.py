@@ -1,0 +1,137 @@
+"""Configuration -> a model: defaults from the data, types and help from the constructors, and all the shape glue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch.distributions.constraints import Constraint
+
+from lowerbound.objective import Objective
+from lowerbound.parts import SLOTS, construct, describe_factory, find_part, is_network, part_settings
+from lowerbound.settings import Setting, SettingsParser, add_setting
+from lowerbound.shapes import Shape, as_shape
+from lowerbound.supports import BINARY, Levels
+from lowerbound.vae import VAE
+
+LATENT = 16  # more than the digits need and enough for MNIST by a small network; unused dimensions cost no rate
+MANY_LEVELS = 64  # above it one logit a level makes the output layer the whole cost: 784 x 256 logits are 103 M weights
+
+
+def build_model(config: Mapping[str, Any], x_shape: Shape, trust: Sequence[str] = ()) -> VAE:
+    """The model that a complete configuration describes, for data of shape X.
+
+    Raises:
+        ValueError: see :func:`find_part`; also what the parts' constructors refuse.
+    """
+    z_shape = as_shape(config["latent"], "latent")
+    prior = construct("prior", config["prior"], trust, z_shape=z_shape)
+    posterior = construct("posterior", config["posterior"], trust, x_shape=x_shape, z_shape=z_shape)
+    likelihood = construct("likelihood", config["likelihood"], trust, z_shape=z_shape, x_shape=x_shape)
+    return VAE(prior, posterior, likelihood)  # type: ignore[arg-type]  # find_part checked the roles
+
+
+def build_objective(config: Mapping[str, Any], trust: Sequence[str] = ()) -> Objective:
+    """The objective that a complete configuration describes."""
+    return construct("objective", config["objective"], trust)  # type: ignore[return-value]  # find_part checked the role
+
+
+def default_parts(support: Constraint | None) -> dict[str, str]:
+    """The parts of the default model, by the data's support.
+
+    Binary data get a Bernoulli, a few grey levels a categorical, everything else a normal with one learned scale: the
+    weakest assumptions that stay cheap.
+    """
+    if support == BINARY:
+        likelihood = "Bernoulli"
+    elif isinstance(support, Levels) and support.count <= MANY_LEVELS:
+        likelihood = "Categorical"
+    else:
+        likelihood = "Normal"
+    return {"prior": "StandardNormal", "posterior": "DiagonalNormal", "likelihood": likelihood, "objective": "ELBO"}
+
+
+def slots(chosen: Mapping[str, str], trust: Sequence[str] = ()) -> Iterator[tuple[str, str, str, list[Setting]]]:
+    """Every place of a model that a part fills: its key ("posterior.network"), role, the part's name, and its settings.
+
+    Args:
+        chosen: names of parts by key; where a network is not chosen, the part's own default stands.
+        trust: see :func:`find_part`.
+    """
+    pending = [(role, role, chosen[role], dict[str, Any]()) for role in SLOTS if role != "network"]
+    while pending:
+        key, role, name, given = pending.pop(0)
+        part = find_part(role, name, trust)
+        own = [Setting(s.name, s.hint, given.get(s.name, s.default), s.help) for s in part_settings(part, role)]
+        yield key, role, name, [s for s in own if not is_network(s)]
+        nested = []
+        for s in own:
+            if is_network(s):
+                default = describe_factory(s.default)
+                name = chosen.get(f"{key}.{s.name}", default["part"])
+                nested.append((f"{key}.{s.name}", "network", name, default if name == default["part"] else {}))
+        pending = nested + pending
+
+
+def add_model_settings(
+    parser: SettingsParser, chosen: Mapping[str, str], support: Constraint | None = None, trust: Sequence[str] = ()
+) -> None:
+    """Give a parser all settings of the chosen parts: types and defaults from their constructors, help from docstrings.
+
+    Args:
+        parser: the parser.
+        chosen: names of parts by key, complete for the four roles.
+        support: of the data, from which a likelihood's number of levels follows.
+        trust: see :func:`~lowerbound.parts.find_part`.
+    """
+    latent = parser.add_argument_group("latent")
+    latent.add_argument("--latent", type=int | list[int], default=LATENT, help="latent size, or shape as in [4,8]")
+    for key, role, name, settings in slots(chosen, trust):
+        exports = ", ".join(SLOTS[role][1].__all__)
+        group = parser.add_argument_group(f"{key}: {name}")
+        group.add_argument(f"--{key}.part", type=str, default=name, help=f"the part: {exports}")
+        for s in settings:
+            add_setting(group, f"{key}.{s.name}", s if s.name != "levels" else replace(s, default=levels_of(support)))
+
+
+def levels_of(support: Constraint | None) -> int | None:
+    """The number of levels of a grid; None for other supports."""
+    return support.count if isinstance(support, Levels) else None
+
+
+def complete(
+    config: Mapping[str, Any], support: Constraint | None = None, trust: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A model's configuration checked and filled in with defaults; only the model's own keys are taken.
+
+    Raises:
+        ValueError: an unknown part or setting, or a value of the wrong type.
+    """
+    own = expanded({key: config[key] for key in ("latent", *SLOTS) if key in config})
+    parser = SettingsParser()
+    add_model_settings(parser, default_parts(support) | chosen_parts(own), support, trust)
+    return dict(parser.parse_object(own).as_dict())
+
+
+def expanded(value: Any) -> Any:
+    """``prior: StandardNormal`` is short for ``prior: {part: StandardNormal}``, at any depth."""
+    if not isinstance(value, Mapping):
+        return value
+    return {k: {"part": v} if k in SLOTS and isinstance(v, str) else expanded(v) for k, v in value.items()}
+
+
+def chosen_parts(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """The names of the parts that a configuration chooses, by key.
+
+    Example:
+        >>> chosen_parts({"posterior": {"part": "DiagonalNormal", "network": {"part": "MLP", "hidden": [8]}}})
+        {'posterior': 'DiagonalNormal', 'posterior.network': 'MLP'}
+    """
+    found: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            if "part" in value:
+                found[prefix + key] = value["part"]
+            found |= chosen_parts(value, f"{prefix}{key}.")
+    return found

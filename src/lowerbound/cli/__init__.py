@@ -1,0 +1,95 @@
+"""The command ``lowerbound``: help without torch, one line for every error, exit code 2 for bad input.
+
+Each command is a function in a module of this package that is imported when it is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from lowerbound import __version__
+from lowerbound.messages import first_line, unknown
+
+COMMANDS = {
+    "train": ("train", "train a model on data, evaluate it, and write a run folder"),
+    "evaluate": ("use", "ELBO, log-likelihood, rate and distortion of a run, with standard errors"),
+    "sample": ("use", "draw examples from a trained model"),
+    "reconstruct": ("use", "encode and decode examples"),
+    "encode": ("use", "the latent codes of examples (deterministic)"),
+    "score": ("use", "log p(x) of each example, in nats"),
+    "recipes": ("lists", "the recipes that are shipped: published models as configuration files"),
+    "data": ("lists", "the data sets that are known by name"),
+}
+
+INTERRUPTED = 130  # what a shell reports of a process that Ctrl-C ended
+
+
+def usage() -> str:
+    """The top-level help."""
+    lines = "\n".join(f"  {name:<12} {summary}" for name, (_, summary) in COMMANDS.items())
+    return f"""usage: lowerbound COMMAND ...
+
+Train, evaluate, sample and encode with variational autoencoders.
+
+commands:
+{lines}
+
+start here:
+  lowerbound train                          train on the bundled handwritten digits (half a minute)
+  lowerbound train mnist --latent 32        MNIST, with another latent size
+  lowerbound train my.npy --epochs 200      your own data, examples first: (n, ...)
+  lowerbound evaluate runs/digits-1         the numbers again, with more samples: --samples 5000
+  lowerbound COMMAND --help                 every option of a command, explained
+
+options:
+  -h, --help     show this
+  --version      show the version ({__version__})
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        0 when all went well, 2 for bad input, 130 when interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(usage())
+        return 0
+    if arguments[0] == "--version":
+        sys.stdout.write(f"lowerbound {__version__}\n")
+        return 0
+    name, *rest = arguments
+    try:
+        if name not in COMMANDS:
+            raise ValueError(unknown("command", name, COMMANDS))
+        module = importlib.import_module(f"lowerbound.cli.{COMMANDS[name][0]}")
+        getattr(module, name)(rest)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        return _fail(_words(error))
+    except KeyboardInterrupt as error:
+        sys.stderr.write(f"lowerbound: {first_line(error) if error.args else 'interrupted'}\n")
+        return INTERRUPTED
+    except RuntimeError as error:
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        return _fail("out of memory; try a smaller --batch-size, or fewer --samples")
+    return 0
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"lowerbound: error: {message}\n")
+    return 2
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return first_line(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""What is done with a trained model: evaluate, sample, reconstruct, encode, score."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lowerbound.checks import check_data
+from lowerbound.data import NAMED, load
+from lowerbound.dataset import Dataset
+from lowerbound.evaluation import log_marginal
+from lowerbound.files import write_atomic
+from lowerbound.measure import SAMPLES
+from lowerbound.measure import evaluate as evaluate_model
+from lowerbound.plots import is_picture, save_grid
+from lowerbound.run import Run
+from lowerbound.seeding import seeded
+from lowerbound.settings import SettingsParser
+from lowerbound.vae import VAE
+
+BATCH = 100  # examples at a time
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """Measure a run's model on one split of its data, and write evaluation.json."""
+    parser = _parser(
+        "evaluate",
+        "RUN [options]",
+        "Measure the model of a run on held-out data: the evidence lower bound, the importance-weighted estimate of "
+        "-log p(x), rate and distortion, each with its standard error over the examples. Writes RUN/evaluation.json.",
+    )
+    parser.add_argument("--split", type=str, default="test", help="test, valid or train")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="K, importance samples for each example")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--json", action="store_true", help="print the content of evaluation.json instead of a table")
+    given = _parse(parser, argv)
+    if given is None:
+        return
+    run, model = _model(given)
+    evaluation = evaluate_model(model, _own_data(run), given["split"], given["samples"], seed=given["seed"])
+    content = evaluation.as_json()
+    try:
+        run.write_evaluation(content)
+    except PermissionError:  # somebody else's run may still be measured
+        sys.stderr.write(f"lowerbound: {run.evaluation_file} was not written: no permission\n")
+    print(json.dumps(content, indent=2) if given["json"] else f"{run.path}, {evaluation.split} split\n{evaluation}")
+
+
+def sample(argv: Sequence[str]) -> None:
+    """Draw examples from the model of a run."""
+    parser = _parser("sample", "RUN -n N --out FILE", "Draw examples from a trained model: z ~ p(z), then x ~ p(x|z).")
+    parser.add_argument("-n", type=int, default=64, help="how many")
+    parser.add_argument("--mean", action="store_true", help="give the mean of p(x|z) instead of a draw from it")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    _add_out(parser, "an array (n, ...) as .npy, or pictures side by side as .png")
+    given = _parse(parser, argv)
+    if given is None:
+        return
+    run, model = _model(given)
+    write = _writer(run, model, given["out"])
+    write(model.sample(given["n"], given["seed"], mean_of_x=given["mean"]))
+
+
+def reconstruct(argv: Sequence[str]) -> None:
+    """Encode and decode examples."""
+    parser = _parser(
+        "reconstruct",
+        "RUN [DATA] --out FILE",
+        "Reconstruct examples: the mean of p(x|z) at the mean of q(z|x), deterministic. A .png shows each example (odd rows) "
+        "above its reconstruction (even rows). DATA defaults to the run's own test split.",
+    )
+    _add_data(parser, optional=True)
+    parser.add_argument("-n", type=int, help="only the first n (64 for a .png)")
+    _add_out(parser, "an array (n, ...) as .npy, or pictures as .png")
+    given = _parse(parser, argv)
+    if given is None:
+        return
+    run, model = _model(given)
+    write = _writer(run, model, given["out"])
+    x = _examples(run, model, given)
+    is_png = Path(given["out"]).suffix == ".png"
+    x = x[: given["n"] or (64 if is_png else None)]
+    results = _in_batches(model.reconstruct, x)
+    if not is_png:
+        write(results)
+        return
+    columns = min(16, len(x))
+    missing = -len(x) % columns
+    filler = x.new_ones(missing, *x.shape[1:])
+    rows = torch.stack([torch.cat([part, filler]).unflatten(0, (-1, columns)) for part in (x, results)], 1)
+    write(rows.flatten(0, 2), columns)
+
+
+def encode(argv: Sequence[str]) -> None:
+    """Write the latent codes of examples."""
+    parser = _parser(
+        "encode", "RUN DATA --out FILE.npy", "The latent code of each example: the mean of q(z|x), deterministic, (n, *Z)."
+    )
+    _add_data(parser)
+    _add_out(parser, "an array (n, *Z) as .npy")
+    given = _parse(parser, argv)
+    if given is None:
+        return
+    run, model = _model(given)
+    write = _writer(run, model, given["out"], only_arrays=True)
+    write(_in_batches(model.encode, _examples(run, model, given)))
+
+
+def score(argv: Sequence[str]) -> None:
+    """Write log p(x) of examples."""
+    parser = _parser(
+        "score",
+        "RUN DATA --out FILE.npy",
+        "log p(x) of each example, in nats, by importance sampling: in expectation a lower bound, tighter with more samples.",
+    )
+    _add_data(parser)
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="K, importance samples for each example")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    _add_out(parser, "an array (n,) as .npy")
+    given = _parse(parser, argv)
+    if given is None:
+        return
+    run, model = _model(given)
+    write = _writer(run, model, given["out"], only_arrays=True)
+    x = _examples(run, model, given)
+    with seeded(given["seed"]):
+        write(_in_batches(lambda batch: log_marginal(model, batch, samples=given["samples"]), x))
+
+
+def _parser(command: str, usage: str, description: str) -> SettingsParser:
+    parser = SettingsParser(usage=f"lowerbound {command} {usage}", description=description)
+    parser.add_argument("run", type=str, metavar="RUN", help="the run folder that training wrote")
+    parser.add_argument("-h", "--help", action="store_true", help="show this help")
+    parser.add_argument("--trust", type=str, help="packages, by name, whose parts may be imported: a,b")
+    return parser
+
+
+def _add_data(parser: SettingsParser, optional: bool = False) -> None:
+    parser.add_argument("source", type=str, metavar="DATA", nargs="?" if optional else None, help="a name, or a file")
+    parser.add_argument(
+        "--split", type=str, help="train, valid, test or all; by default all of a file, and test of a named set"
+    )
+
+
+def _add_out(parser: SettingsParser, what: str) -> None:
+    parser.add_argument("--out", type=str, help=f"file to write: {what}")
+
+
+def _parse(parser: SettingsParser, argv: Sequence[str]) -> dict[str, Any] | None:
+    """The options by name; None after the help was shown."""
+    if "--help" in argv or "-h" in argv:
+        print(parser.format_help())
+        return None
+    return dict(parser.parse_args(argv).as_dict())
+
+
+def _model(given: Mapping[str, Any]) -> tuple[Run, VAE]:
+    run = Run(given["run"])
+    return run, run.model((given["trust"] or "").split(","))
+
+
+def _load_as(run: Run, source: str | None, splits: str | None = None) -> Dataset:
+    """Data read as the run's own were: the same levels and binarisation."""
+    own = run.config()["data"]
+    name = source or own["name"]
+    if name is None:
+        raise ValueError(f"{run.path} was trained on arrays in memory, which no file names; measure it in Python")
+    options = {key: own[key] for key in ("splits", "binarize", "levels", "seed", "array", "labels") if key in own}
+    if Path(name).suffix == ".npy":
+        options |= {"array": None, "labels": None}
+    return load(name, **(options | ({"splits": splits} if splits else {})))
+
+
+def _own_data(run: Run) -> Dataset:
+    data = _load_as(run, None)
+    if data.sha256 != run.config()["data"].get("sha256"):
+        raise ValueError(f"{data.name} holds other data than {run.path} was trained on: its SHA-256 has changed")
+    return data
+
+
+def _examples(run: Run, model: VAE, given: Mapping[str, Any]) -> Tensor:
+    source, split = given["source"], given["split"]
+    if source is None:
+        data, split = _own_data(run), split or "test"
+    else:
+        split = split or ("test" if source in NAMED else "all")
+        data = _load_as(run, source, "all" if split == "all" else None)
+    check_data(model.likelihood, data.event_shape, data.support, data.name or "the data")
+    return data.examples(split)
+
+
+def _in_batches(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return torch.cat([function(batch).cpu() for batch in x.split(BATCH)])
+
+
+def _writer(run: Run, model: VAE, out: str | None, only_arrays: bool = False) -> Callable[..., None]:
+    """A function that writes the result, after checks that need no result: nobody waits for work that cannot be kept."""
+    kinds = (".npy",) if only_arrays else (".npy", ".png")
+    if out is None:
+        raise ValueError(f"say which file to write: --out FILE{' or FILE'.join(kinds)}")
+    path = Path(out).expanduser()
+    if path.suffix not in kinds:
+        raise ValueError(f"--out {out}: the file's name must end in {' or '.join(kinds)}")
+    if not path.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {path.parent}")
+    if path.suffix == ".png" and not is_picture(model.x_shape):
+        raise ValueError(f"examples of shape {model.x_shape} are no pictures; write them as .npy")
+    limits = run.config()["data"].get("range", [0.0, 1.0])
+
+    def write(result: Tensor, columns: int | None = None) -> None:
+        if path.suffix == ".png":
+            save_grid(path, result, (limits[0], limits[1]), columns)
+        else:
+            buffer = io.BytesIO()
+            np.save(buffer, result.numpy(), allow_pickle=False)
+            write_atomic(path, lambda stream: stream.write(buffer.getvalue()))
+        print(f"{path}: {tuple(result.shape)}")
+
+    return write

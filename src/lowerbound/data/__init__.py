@@ -1,0 +1,222 @@
+"""Data sets: one card whatever the source.
+
+Named sets are read from their canonical files; the user's own data are arrays or .npy and .npz files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.distributions.constraints import Constraint
+
+from lowerbound.data import arrays, digits, fashion_mnist, mnist
+from lowerbound.dataset import Dataset, Split, Stored
+from lowerbound.messages import unknown
+from lowerbound.supports import INTEGER, Levels, smallest
+from lowerbound.transforms import Bernoulli, Threshold, Transform, UnitScale
+
+__all__ = ["NAMED", "Dataset", "Split", "from_arrays", "load"]
+
+NAMED = {"digits": digits, "fashion_mnist": fashion_mnist, "mnist": mnist}
+"""The sets that are known by name, each a module of this package."""
+
+Splits = Literal["train_valid_test", "train_test", "all"]
+Binarize = Literal["dynamic", "threshold"]
+
+
+def load(
+    source: str | Path,
+    splits: Splits = "train_valid_test",
+    binarize: Binarize | None = None,
+    levels: int | None = None,
+    seed: int = 0,
+    array: str | None = None,
+    labels: str | None = None,
+) -> Dataset:
+    """Load a data set by name or from a .npy or .npz file.
+
+    Values are kept on the scale on which every likelihood can score them: 8-bit pixels and other grey levels as
+    {0, 1/(L-1), ..., 1}, everything else as it is.
+
+    Args:
+        source: a name (digits, mnist, fashion_mnist) or the path of a .npy or .npz file, examples first: (n, *X).
+        splits: "train_valid_test" is the published split, or 80/10/10 by the seed where there is none; "train_test"
+            trains on all that is not test, without validation; "all" is one split named all, in the order of the file.
+        binarize: "dynamic" draws each grey value anew as a probability at every presentation in training (validation and
+            test once, by the seed); "threshold" cuts at one half; None leaves grey values grey.
+        levels: number of grey levels of integer data, whose values are 0..levels-1; 256 is assumed for uint8.
+        seed: of the split and of the random transforms.
+        array: which array of a .npz holds the examples; "x" or the only one by default.
+        labels: which array of a .npz holds the labels; "y" by default, where there is one.
+
+    Returns:
+        The card with its splits.
+
+    Raises:
+        ValueError: an unknown name, a file that is missing, truncated, of a wrong checksum or holding objects, values
+            that are not finite, labels of another length, too few examples to split.
+        OSError: a file cannot be read, or a download failed.
+
+    Example:
+        >>> import lowerbound as lb
+        >>> print(lb.data.load("digits"))
+        digits: 1,437/180/180 train/valid/test, 1x8x8, on the 17 levels {0, 1/16, ..., 1}
+        >>> print(lb.data.load("digits", splits="train_test", binarize="threshold"))
+        digits: 1,617/180 train/test, 1x8x8, on {0, 1}
+    """
+    stored = _read(source, array, labels)
+    path = Path(source).expanduser()
+    name = str(source) if str(source) in NAMED else str(path.resolve())
+    options = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed, "array": array, "labels": labels}
+    return _card(stored, name, options)
+
+
+def from_arrays(
+    x: NDArray[Any] | torch.Tensor,
+    y: NDArray[Any] | torch.Tensor | None = None,
+    splits: Splits = "train_valid_test",
+    binarize: Binarize | None = None,
+    levels: int | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """A data set from arrays in memory; the arguments are those of :func:`load`.
+
+    Args:
+        x: examples, (n, *X).
+        y: labels, (n,), or None.
+        splits: see :func:`load`.
+        binarize: see :func:`load`.
+        levels: see :func:`load`.
+        seed: see :func:`load`.
+
+    Raises:
+        ValueError: as :func:`load`.
+        TypeError: values that are no numbers.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> print(from_arrays(rng.normal(size=(50, 3))))
+        data from memory: 40/5/5 train/valid/test, 3, on the real line
+    """
+    stored = Stored(np.asarray(x), None if y is None else np.asarray(y))
+    options = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
+    return _card(stored, None, options)
+
+
+def _read(source: str | Path, array: str | None, labels: str | None) -> Stored:
+    path = Path(source).expanduser()
+    if str(source) in NAMED:
+        return NAMED[str(source)].read()
+    if path.suffix in (".npy", ".npz"):
+        if path.is_file():
+            return arrays.read(path, array, labels)
+        raise ValueError(f"there is no file {path}" + (" (it is a folder)" if path.is_dir() else ""))
+    if path.exists():
+        raise ValueError(f"{path} cannot be read as data: give a .npy or .npz file, or one of {', '.join(NAMED)}")
+    raise ValueError(f"{unknown('data set', str(source), NAMED)}; your own data are read from a .npy or .npz file")
+
+
+def _card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> Dataset:
+    where = name or "x"
+    for option, valid in (("splits", Splits), ("binarize", Binarize)):
+        if options[option] is not None and options[option] not in valid.__args__:  # type: ignore[attr-defined]
+            raise ValueError(unknown(f"value of {option}", str(options[option]), valid.__args__))  # type: ignore[attr-defined]
+    values, support, transforms = _values(stored, where, options["levels"])
+    y = None if stored.y is None else _labels(stored.y, len(values), where)
+    scale = next((t for t in transforms if isinstance(t, UnitScale)), None)
+    if options["binarize"]:
+        transforms += (Bernoulli() if options["binarize"] == "dynamic" else Threshold(),)
+    return Dataset(
+        name=name,
+        splits=_split(values, y, stored.parts, options["splits"], options["seed"], where),
+        stored_support=support,
+        transforms=transforms,
+        seed=options["seed"],
+        # the levels as resolved: another file of the same kind is to be read on the same scale, whatever values it holds
+        options={**options, "levels": scale.levels if scale else options["levels"]},
+        source=stored.source,
+        sha256=_sha256(values, y),
+        licence=stored.licence,
+    )
+
+
+def _values(stored: Stored, where: str, levels: int | None) -> tuple[torch.Tensor, Constraint, tuple[Transform, ...]]:
+    """The stored values as a tensor, where they lie, and the transform onto the unit scale where they are levels."""
+    x = stored.x
+    if x.ndim == 0 or len(x) == 0 or x.size == 0:
+        raise ValueError(f"{where} holds no examples: its shape is {x.shape}, and examples come first, (n, *X)")
+    if x.dtype.kind not in "buif":
+        raise TypeError(f"{where} holds values of type {x.dtype}; real numbers, integers or booleans are needed")
+    if x.dtype.kind == "f":
+        x = x.astype(np.float32)
+        bad = ~np.isfinite(x)
+        if bad.any():
+            first = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise ValueError(
+                f"{where} holds {int(bad.sum()):,} of {bad.size:,} values that are NaN or infinite in float32, the first "
+                f"at index {first}; remove or replace them"
+            )
+        values = torch.from_numpy(np.ascontiguousarray(x))
+        if levels is not None and not bool(Levels(levels).check(values).all()):
+            raise ValueError(f"{where} holds values that are not among the {levels} levels 0, 1/{levels - 1}, ..., 1")
+        return values, Levels(levels) if levels is not None else smallest(values), ()
+    low, high = int(x.min()), int(x.max())
+    if levels is None and low >= 0 and high <= 1:
+        return torch.from_numpy(x.astype(np.uint8)), Levels(2), ()
+    levels = levels or stored.levels or (256 if x.dtype == np.uint8 else None)
+    if levels is None:
+        return torch.from_numpy(x.astype(np.float32)), INTEGER, ()
+    scale = UnitScale(levels)
+    support = scale.support(INTEGER)
+    if low < 0 or high >= levels:
+        raise ValueError(f"{where} holds integers from {low} to {high}, which are not {levels} levels 0..{levels - 1}")
+    return torch.from_numpy(x.astype(np.uint8 if levels <= 256 else np.int32)), support, (scale,)
+
+
+def _labels(y: NDArray[Any], n: int, where: str) -> torch.Tensor:
+    if y.ndim == 0 or len(y) != n:
+        raise ValueError(f"{where} has {n} examples but {len(y) if y.ndim else 1} labels; there must be one for each")
+    if y.dtype.kind not in "buif":
+        raise TypeError(f"{where} has labels of type {y.dtype}; numbers are needed (np.unique(y, return_inverse=True))")
+    return torch.from_numpy(y.astype(np.float32 if y.dtype.kind == "f" else np.int64))
+
+
+def _split(
+    values: torch.Tensor, y: torch.Tensor | None, parts: Mapping[str, int] | None, splits: str, seed: int, where: str
+) -> dict[str, Split]:
+    n = len(values)
+    names = {"train_valid_test": ("train", "valid", "test"), "train_test": ("train", "test"), "all": ("all",)}[splits]
+    if n < len(names):
+        raise ValueError(
+            f"{where} holds {n} example{'s' * (n > 1)}: too few to be split into {', '.join(names)}, one each at least"
+        )
+    if parts is None:
+        tenth = max(1, round(n / 10))
+        parts = {"train": n - 2 * tenth, "valid": tenth, "test": tenth}
+        order = torch.from_numpy(np.random.default_rng(seed).permutation(n))
+    else:
+        order = torch.arange(n)
+    sizes = dict(parts)
+    if splits == "train_test":
+        sizes["train"] += sizes.pop("valid")
+    if splits == "all":
+        sizes, order = {"all": n}, torch.arange(n)
+    pieces = torch.split(order, [sizes[name] for name in names])
+    # sorted, so that within a split the examples keep the order of the file
+    index = {name: piece.sort().values for name, piece in zip(names, pieces, strict=True)}
+    return {name: Split(values[i], None if y is None else y[i]) for name, i in index.items()}
+
+
+def _sha256(values: torch.Tensor, y: torch.Tensor | None) -> str:
+    digest = hashlib.sha256()
+    for part in (values, y):
+        if part is not None:
+            digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
+            digest.update(part.contiguous().numpy().data)
+    return digest.hexdigest()

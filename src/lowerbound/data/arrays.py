@@ -1,0 +1,60 @@
+"""The user's own arrays: .npy and .npz files, never unpickled."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowerbound.dataset import Stored
+from lowerbound.messages import first_line, unknown
+
+
+def read(path: Path, array: str | None = None, labels: str | None = None) -> Stored:
+    """The examples in a .npy file, or in one array of a .npz file.
+
+    Args:
+        path: the file.
+        array: which array of a .npz holds the examples; "x" or the only one by default.
+        labels: which array of a .npz holds the labels; "y" by default, where there is one.
+
+    Raises:
+        ValueError: the file is empty, truncated, holds objects, or lacks the array.
+        OSError: the file cannot be read.
+    """
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty (0 bytes)")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            if array or labels:
+                raise ValueError("the options array and labels are for .npz files; a .npy file holds one array")
+            return Stored(loaded, source=str(path))
+        with loaded:
+            x, y = _choose(path, loaded, array, labels)
+    except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        if "allow_pickle" in str(error) or "pickled" in str(error):
+            raise ValueError(
+                f"{path} holds Python objects, which are never loaded since that can run code (or it is no numpy file); "
+                "save a plain array of numbers instead"
+            ) from None
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path} cannot be read as a numpy file: {first_line(error)}") from None
+    return Stored(x, y, source=str(path))
+
+
+def _choose(path: Path, loaded: Any, array: str | None, labels: str | None) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    names = list(loaded.files)
+    if array is None and len(names) == 1:
+        array = names[0]
+    wanted = array or "x"
+    if wanted not in names:
+        raise ValueError(f"{path}: {unknown('array', wanted, names)}; choose with array= (--data.array)")
+    if labels is not None and labels not in names:
+        raise ValueError(f"{path}: {unknown('array', labels, names)}; choose with labels= (--data.labels)")
+    label_name = labels or ("y" if "y" in names and wanted != "y" else None)
+    return loaded[wanted], None if label_name is None else loaded[label_name]

@@ -1,0 +1,146 @@
+"""The data-set card: arrays in named splits, and everything that has to be known to repeat a result on them.
+
+Training sees :meth:`Dataset.present`, which draws random transforms anew; everything that measures sees
+:meth:`Dataset.examples`, which fixes them by the recorded seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.distributions.constraints import Constraint
+
+from lowerbound.messages import unknown
+from lowerbound.shapes import Shape
+from lowerbound.supports import UNIT, contains, describe
+from lowerbound.transforms import Transform
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a data set, as stored.
+
+    Args:
+        values: (n, *X), in the stored type (uint8 for grey levels).
+        y: labels, (n,), or None.
+    """
+
+    values: Tensor
+    y: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.y is not None and len(self.y) != len(self.values):
+            raise ValueError(f"there are {len(self.values)} examples but {len(self.y)} labels")
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A card: what the data are, where they come from, and how they are split and transformed.
+
+    Args:
+        name: how it was asked for: a shipped name, or a path; None where the arrays came from memory.
+        splits: "train" and any of "valid" and "test".
+        stored_support: where the stored values lie, before the transforms.
+        transforms: from stored values to x, in order.
+        seed: of the split and of the random transforms on validation and test examples.
+        options: the arguments that :func:`lowerbound.data.load` was given, so that a run can load it again.
+        source: where the data come from.
+        sha256: of the stored data.
+        licence: as stated by the source; None where none is known.
+
+    Example:
+        >>> import lowerbound as lb
+        >>> digits = lb.data.load("digits")
+        >>> digits.event_shape, len(digits["train"]), digits.examples("test").shape
+        ((1, 8, 8), 1437, torch.Size([180, 1, 8, 8]))
+    """
+
+    name: str | None
+    splits: Mapping[str, Split]
+    stored_support: Constraint
+    transforms: tuple[Transform, ...] = ()
+    seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    source: str = "arrays in memory"
+    sha256: str | None = None
+    licence: str | None = None
+
+    def __post_init__(self) -> None:
+        shapes = {name: tuple(split.values.shape[1:]) for name, split in self.splits.items()}
+        if len(set(shapes.values())) != 1:
+            raise ValueError(f"all splits must hold examples of one shape, not {shapes}")
+        self.support  # noqa: B018  a transform that does not fit the data is refused here, not in training
+
+    @property
+    def event_shape(self) -> Shape:
+        """X, the shape of one example."""
+        return tuple(next(iter(self.splits.values())).values.shape[1:])
+
+    @property
+    def support(self) -> Constraint:
+        """Where x lies, after all transforms."""
+        support = self.stored_support
+        for transform in self.transforms:
+            support = transform.support(support)
+        return support
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Smallest and largest value that x can take, for pictures; of unbounded data, those in the first split."""
+        if contains(UNIT, self.support):
+            return 0.0, 1.0
+        values = next(iter(self.splits.values())).values
+        return float(values.min()), float(values.max())
+
+    def __getitem__(self, split: str) -> Split:
+        if split not in self.splits:
+            raise ValueError(f"{unknown('split', split, self.splits)} of {self}")
+        return self.splits[split]
+
+    def examples(self, split: str) -> Tensor:
+        """All of a split as x (n, *X), float32, random transforms fixed by the seed: the same x at every call."""
+        generator = torch.Generator().manual_seed(self.seed + 1 + sorted(self.splits).index(split))
+        return self._transformed(self[split].values, generator)
+
+    def present(self, split: str, index: Tensor) -> Tensor:
+        """The examples at ``index`` (b,) for training, (b, *X), float32, random transforms drawn anew."""
+        return self._transformed(self[split].values[index], None)
+
+    def _transformed(self, values: Tensor, generator: torch.Generator | None) -> Tensor:
+        for transform in self.transforms:
+            values = transform(values, generator)
+        return values.to(torch.float32)
+
+    def __str__(self) -> str:
+        sizes = "/".join(f"{len(split):,}" for split in self.splits.values())
+        shape = "x".join(map(str, self.event_shape)) or "scalar"
+        return f"{self.name or 'data from memory'}: {sizes} {'/'.join(self.splits)}, {shape}, on {describe(self.support)}"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a source gives: arrays as they are in the file, before they are split and transformed.
+
+    Args:
+        x: (n, *X), uint8, another integer type, or floating point.
+        y: labels, (n,), or None.
+        levels: the number of grey levels, where the values are the integers 0..levels-1; None otherwise.
+        parts: sizes of the published splits in the order of the file, by name; None where the source has none.
+        source: where the data come from.
+        licence: as stated by the source.
+    """
+
+    x: NDArray[Any]
+    y: NDArray[Any] | None = None
+    levels: int | None = None
+    parts: Mapping[str, int] | None = None
+    source: str = "arrays in memory"
+    licence: str | None = None

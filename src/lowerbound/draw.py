@@ -1,0 +1,147 @@
+"""The draw: one pass through a model, and the narrow waist of the library.
+
+A model draws z_k ~ q(z|x), k = 1..K, and evaluates three log-densities. Objectives and estimators are functions of the
+result and see nothing else: above the draw nobody knows what a network is, below it nobody knows what is optimised.
+
+    log w_k    = log p(x|z_k) + log p(z_k) - log q(z_k|x)
+    distortion = -E_q[log p(x|z)]
+    rate       = E_q[log q(z|x) - log p(z)] = KL(q(z|x) ‖ p(z))
+    elbo       = -distortion - rate = E_q[log w] <= log p(x)
+
+Every average over K is weighted by m_k, log m_k = -log K for samples and log q(z_k|x) where a finite latent is
+enumerated, so that enumeration is no special case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+from torch.distributions import Distribution
+
+RateEstimator = Literal["auto", "closed_form", "sampled"]
+
+
+@dataclass(frozen=True)
+class Latent:
+    """One latent of a draw.
+
+    Args:
+        q: the approximate posterior, batch (B,); below the top of a hierarchy (K, B).
+        p: the prior, batch (), (B,) or (K, B).
+        z: the draws, (K, B, *Z).
+        log_q: log q(z|x) at z, (K, B), nats.
+        log_p: log p(z) at z, (K, B), nats.
+        kl: KL(q ‖ p) in closed form, (B,), or None where the pair has none.
+    """
+
+    q: Distribution
+    p: Distribution
+    z: Tensor
+    log_q: Tensor
+    log_p: Tensor
+    kl: Tensor | None
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One pass through a model: draws and log-densities.
+
+    Args:
+        latents: one for a plain VAE, several for a hierarchy.
+        px: the likelihood p(x|z), batch (K, B).
+        log_px: log p(x|z), (K, B), nats, summed over the event, constants included.
+        log_m: log weight of each draw in an average over K, (K, B) or broadcastable to it.
+        penalties: what a part asks to be added to the loss, each (B,).
+        is_density: False where log_px is a score and no log-density; nothing derived from it is then called a bound.
+
+    Example:
+        >>> import lowerbound as lb, torch
+        >>> model = lb.VAE(
+        ...     prior=lb.priors.StandardNormal((2,)),
+        ...     posterior=lb.posteriors.DiagonalNormal((4,), (2,)),
+        ...     likelihood=lb.likelihoods.Bernoulli((2,), (4,)),
+        ... )
+        >>> draw = model(torch.ones(5, 4), samples=3)
+        >>> draw.log_w.shape, draw.rate.shape
+        (torch.Size([3, 5]), torch.Size([5]))
+    """
+
+    latents: tuple[Latent, ...]
+    px: Distribution
+    log_px: Tensor
+    log_m: Tensor
+    penalties: Mapping[str, Tensor] = field(default_factory=dict)
+    is_density: bool = True
+
+    @property
+    def log_qz(self) -> Tensor:
+        """log q(z|x), summed over the latents, (K, B)."""
+        return _sum(latent.log_q for latent in self.latents)
+
+    @property
+    def log_pz(self) -> Tensor:
+        """log p(z), summed over the latents, (K, B)."""
+        return _sum(latent.log_p for latent in self.latents)
+
+    @property
+    def log_w(self) -> Tensor:
+        """log w = log p(x, z) - log q(z|x), (K, B)."""
+        return self.log_px + self.log_pz - self.log_qz
+
+    @property
+    def distortion(self) -> Tensor:
+        """-E_q[log p(x|z)], (B,); negative values are legitimate for densities."""
+        return -self.average(self.log_px)
+
+    @property
+    def has_closed_form_rate(self) -> bool:
+        """Whether every latent's KL is known in closed form."""
+        return all(latent.kl is not None for latent in self.latents)
+
+    @property
+    def rate(self) -> Tensor:
+        """KL(q(z|x) ‖ p(z)), (B,): for each latent in closed form where there is one, else from the draws."""
+        return self.rate_by("auto")
+
+    def rate_by(self, estimator: RateEstimator) -> Tensor:
+        """The rate, (B,), by the estimator named.
+
+        Raises:
+            ValueError: "closed_form" where a pair of distributions has none.
+        """
+        if estimator == "closed_form" and not self.has_closed_form_rate:
+            latent = next(latent for latent in self.latents if latent.kl is None)
+            raise ValueError(
+                f"KL({type(latent.q).__name__} ‖ {type(latent.p).__name__}) has no closed form; use the sampled KL "
+                "(kl='sampled' or 'auto'), or register a formula with torch.distributions.register_kl"
+            )
+        return _sum(
+            self.average(latent.log_q - latent.log_p) if latent.kl is None or estimator == "sampled" else latent.kl
+            for latent in self.latents
+        )
+
+    def average(self, values: Tensor) -> Tensor:
+        """sum_k m_k v_k: (K, B) -> (B,)."""
+        return (self.log_m.exp() * values).sum(0)
+
+    def scores(self, rate: Tensor) -> dict[str, Tensor]:
+        """What is reported of a draw, each (B,), by the names that are true of it.
+
+        ``elbo``, ``rate`` and ``distortion`` in nats; where log_px is no log-density, ``rate`` and ``cross_entropy``.
+        The elbo is unweighted, whatever the objective weighs.
+        """
+        distortion = self.distortion.detach()
+        rate = rate.detach()
+        if not self.is_density:
+            return {"rate": rate, "cross_entropy": distortion}
+        return {"elbo": -distortion - rate, "rate": rate, "distortion": distortion}
+
+
+def _sum(terms: Iterable[Tensor]) -> Tensor:
+    total, *rest = terms
+    for term in rest:
+        total = total + term
+    return total

@@ -1,0 +1,45 @@
+"""P(x_d = l/(L-1) | z) = softmax(f_d(z))_l: a probability for each of L grey levels, independent over entries."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.distributions import Distribution, Independent
+
+from lowerbound.distributions import LevelCategorical
+from lowerbound.networks import MLP
+from lowerbound.roles import Context, Likelihood
+from lowerbound.shapes import NetworkFactory, Shape, over_leading
+from lowerbound.supports import Levels
+
+
+class Categorical(Likelihood):
+    """A categorical distribution over grey levels on the unit grid: no order or smoothness is assumed.
+
+    Args:
+        z_shape: Z, the event shape of the latent.
+        x_shape: X, the event shape of the data.
+        levels: L, the number of levels: 17 for the bundled digits, 256 for 8-bit pixels. On the command line it follows
+            from the data.
+        network: makes the module Z -> (*X, L), the logits.
+
+    Raises:
+        ValueError: fewer than 2 levels, a size below 1, or a network that returns another shape.
+
+    Example:
+        >>> import torch
+        >>> from lowerbound.roles import Context
+        >>> likelihood = Categorical((2,), (1, 8, 8), levels=17)
+        >>> likelihood(torch.zeros(3, 5, 2), Context()).mean.shape
+        torch.Size([3, 5, 1, 8, 8])
+    """
+
+    def __init__(self, z_shape: Shape, x_shape: Shape, levels: int, network: NetworkFactory = MLP) -> None:
+        super().__init__(z_shape, x_shape)
+        self.levels = levels
+        self.support = Levels(levels)
+        self.network = network
+        self.net = network(self.z_shape, (*self.x_shape, levels))
+
+    def forward(self, z: Tensor, context: Context) -> Distribution:
+        logits = over_leading(self.net, z, self.z_shape, (*self.x_shape, self.levels))
+        return Independent(LevelCategorical(logits), len(self.x_shape), validate_args=False)

@@ -1,0 +1,52 @@
+"""A multilayer perceptron between any two event shapes: flatten, (linear, activation) for each width, linear, unflatten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lowerbound.shapes import Shape, as_shape, numel
+
+Activation = Literal["ReLU", "Tanh", "SiLU", "GELU", "ELU", "LeakyReLU", "Softplus", "Sigmoid"]
+
+
+class MLP(nn.Module):
+    """A fully connected network, with torch's own initialisation.
+
+    Args:
+        in_shape: event shape of the input; () for a scalar.
+        out_shape: event shape of the output; () for a scalar.
+        hidden: widths of the hidden layers; none makes the network linear. One layer of 512 is what the classic
+            784-512-2-512-784 autoencoder uses.
+        activation: the class in torch.nn to put behind every hidden layer.
+
+    Raises:
+        ValueError: a width below 1, or an unknown activation.
+
+    Example:
+        >>> MLP((1, 28, 28), (2, 16), hidden=(200, 200), activation="Tanh")(torch.zeros(5, 1, 28, 28)).shape
+        torch.Size([5, 2, 16])
+        >>> MLP((), ())(torch.zeros(5)).shape
+        torch.Size([5])
+    """
+
+    def __init__(
+        self, in_shape: Shape, out_shape: Shape, hidden: Sequence[int] = (512,), activation: Activation = "ReLU"
+    ) -> None:
+        super().__init__()
+        hidden = as_shape(hidden, "hidden")
+        if activation not in Activation.__args__:  # type: ignore[attr-defined]
+            raise ValueError(f"activation is {activation!r}; there is {', '.join(Activation.__args__)}")  # type: ignore[attr-defined]
+        self.out_shape = out_shape
+        widths = (numel(in_shape), *hidden, numel(out_shape))
+        layers: list[nn.Module] = []
+        for i, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+            layers += [nn.Linear(before, after)] + [getattr(nn, activation)()] * (i < len(hidden))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, value: Tensor) -> Tensor:
+        result: Tensor = self.layers(value.reshape(len(value), -1))
+        return result.reshape(-1, *self.out_shape)

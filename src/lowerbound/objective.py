@@ -1,0 +1,84 @@
+"""Objectives: functions of a draw. What is minimised is called ``loss``; every bound is larger when better.
+
+An objective is a module, so that one with parameters of its own (a critic) is trained, saved and resumed by the same
+loop; most have none.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from lowerbound.draw import Draw
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an objective may ask of the training loop.
+
+    Args:
+        progress: how much of the run is done, in [0, 1]; it drives every schedule.
+        examples: number of training examples.
+    """
+
+    progress: float
+    examples: int
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an objective makes of a draw.
+
+    Args:
+        loss: to be averaged over the batch and minimised, (B,).
+        log: named quantities of each example, (B,), unweighted.
+        batch_loss: a statistic of the whole batch to be added to the mean, (), or None.
+    """
+
+    loss: Tensor
+    log: Mapping[str, Tensor] = field(default_factory=dict)
+    batch_loss: Tensor | None = None
+
+    @property
+    def total(self) -> Tensor:
+        """The scalar that is minimised."""
+        return self.loss.mean() if self.batch_loss is None else self.loss.mean() + self.batch_loss
+
+
+class Objective(nn.Module, ABC):
+    """A loss for training.
+
+    Attributes:
+        samples: K, how many draws it wants for each example.
+        path_gradient: whether log q is to be evaluated without the gradient through q's own parameters.
+        is_bound: whether -loss is, in expectation, at most log p(x).
+        rate_name: how the rate in its log was found, for the record.
+    """
+
+    samples: int = 1
+    path_gradient: ClassVar[bool] = False
+    __call__: Callable[..., Terms]
+
+    @property
+    @abstractmethod
+    def is_bound(self) -> bool:
+        """Whether -loss is, in expectation, at most log p(x)."""
+
+    def check(self, draw: Draw) -> None:
+        """Refuse a model that does not give what is needed; called when the two first meet."""
+
+    def rate_name(self, draw: Draw) -> str:
+        """How the rate in the log was found: "closed form" or "sampled"."""
+        return "closed form" if draw.has_closed_form_rate else "sampled"
+
+    def forward(self, draw: Draw, step: Step) -> Terms:
+        """The same as :meth:`terms`."""
+        return self.terms(draw, step)
+
+    @abstractmethod
+    def terms(self, draw: Draw, step: Step) -> Terms:
+        """The loss of a draw."""

@@ -1,0 +1,171 @@
+"""Parts by name: from a configuration to objects, and from objects to the configuration.
+
+A configuration names parts and their settings, and a part's constructor signature is its configuration:
+
+    posterior:
+      part: DiagonalNormal
+      network: {part: MLP, hidden: [512], activation: ReLU}
+
+Files name parts, never code. A bare name is looked up among lowerbound's own exports, before anything is imported; a
+dotted path is followed only into a package that the caller trusts by name; and what is found must fill the role that it
+is asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, get_type_hints
+
+from torch import nn
+
+from lowerbound import likelihoods, networks, objectives, posteriors, priors
+from lowerbound.messages import first_line, unknown
+from lowerbound.objective import Objective
+from lowerbound.roles import Likelihood, Posterior, Prior
+from lowerbound.settings import Setting, settings_of
+from lowerbound.shapes import NetworkFactory, Shape
+
+SLOTS: Mapping[str, tuple[type[nn.Module], ModuleType]] = {
+    "prior": (Prior, priors),
+    "posterior": (Posterior, posteriors),
+    "likelihood": (Likelihood, likelihoods),
+    "objective": (Objective, objectives),
+    "network": (nn.Module, networks),
+}
+"""Each role: the class that its parts are of, and the package that exports lowerbound's own."""
+
+
+def part_settings(part: Callable[..., Any], role: str) -> list[Setting]:
+    """The arguments of a part that are settings: all but the shapes, which the caller supplies.
+
+    A network's shapes are its first two arguments, by position; another part's are named ..._shape.
+    """
+    settings = settings_of(part)
+    return settings[2:] if role == "network" else [s for s in settings if not s.name.endswith("_shape")]
+
+
+def find_part(role: str, name: object, trust: Sequence[str] = ()) -> Callable[..., nn.Module]:
+    """The part of that name for a role.
+
+    Args:
+        role: prior, posterior, likelihood, objective or network.
+        name: one of lowerbound's exports, or a dotted path into a trusted package.
+        trust: packages that may be imported.
+
+    Raises:
+        ValueError: an unknown name, a path into a package that is not trusted, or an object of another role.
+    """
+    base, package = SLOTS[role]
+    exports: list[str] = package.__all__
+    if isinstance(name, str) and name in exports:
+        return getattr(package, name)  # type: ignore[no-any-return]
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", name):
+        raise ValueError(unknown(role, str(name), exports))
+    root = name.split(".")[0]
+    if root not in trust:
+        raise ValueError(
+            f"{role} {name!r} is code from the package {root!r}, which is not trusted, so nothing was imported; use one "
+            f"of {', '.join(exports)}, or, if you trust that package, --trust {root} (in Python trust=[{root!r}])"
+        )
+    module, attribute = name.rsplit(".", 1)
+    try:
+        part = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{role} {name!r} was not found: {first_line(error)}") from None
+    made = part if inspect.isclass(part) else get_type_hints(part).get("return") if inspect.isfunction(part) else None
+    if not (inspect.isclass(made) and issubclass(made, base)):
+        raise ValueError(f"{name!r} does not make a {base.__name__}, which the role of {role} needs")
+    return part  # type: ignore[no-any-return]
+
+
+def describe(part: nn.Module, role: str) -> dict[str, Any]:
+    """The configuration of a live part: its name and every setting, complete.
+
+    Raises:
+        ValueError: it was made from something that no file can name (a lambda, a local class, a module object).
+
+    Example:
+        >>> from lowerbound.posteriors import DiagonalNormal
+        >>> describe(DiagonalNormal((4,), (2,)), "posterior")
+        {'part': 'DiagonalNormal', 'network': {'part': 'MLP', 'hidden': [512], 'activation': 'ReLU'}}
+    """
+    settings = part_settings(type(part), role)
+    return {"part": _name(type(part), role)} | {s.name: _plain(getattr(part, s.name), s) for s in settings}
+
+
+def is_network(setting: Setting) -> bool:
+    """Whether a setting is a network factory, a part of its own."""
+    return bool(setting.hint == NetworkFactory)
+
+
+def _plain(value: Any, setting: Setting) -> Any:
+    if is_network(setting):
+        return describe_factory(value)
+    return list(value) if isinstance(value, (tuple, list)) else value
+
+
+def describe_factory(factory: Any) -> dict[str, Any]:
+    """The configuration of a network factory: a class, a function, or a partial of one that fixes settings by name.
+
+    Raises:
+        ValueError: see :func:`describe`.
+
+    Example:
+        >>> from lowerbound.networks import MLP
+        >>> describe_factory(functools.partial(MLP, hidden=(8,)))
+        {'part': 'MLP', 'hidden': [8], 'activation': 'ReLU'}
+    """
+    given: dict[str, Any] = {}
+    if isinstance(factory, functools.partial):
+        if factory.args:
+            raise ValueError(f"{factory} fixes arguments by position; fix them by name, so that they can be saved")
+        factory, given = factory.func, factory.keywords
+    settings = {s.name: _plain(given.get(s.name, s.default), s) for s in part_settings(factory, "network")}
+    return {"part": _name(factory, "network"), **settings}
+
+
+def _name(made_by: Any, role: str) -> str:
+    package = SLOTS[role][1]
+    name = getattr(made_by, "__qualname__", "")
+    if getattr(package, name, None) is made_by and name in package.__all__:
+        return str(name)
+    if not re.fullmatch(r"\w+", name):  # <lambda>, f.<locals>.g, an object
+        raise ValueError(
+            f"the {role} {name or made_by!r} has no name that a file could hold; define it at the top level of a module, "
+            "so that loading can find it"
+        )
+    return f"{made_by.__module__}.{name}"
+
+
+def foreign_packages(config: Mapping[str, Any]) -> set[str]:
+    """The packages outside lowerbound whose code a configuration names, which loading will ask to trust."""
+    found = {config["part"].split(".")[0]} if "." in str(config.get("part", "")) else set()
+    return found.union(*(foreign_packages(value) for value in config.values() if isinstance(value, Mapping)))
+
+
+def construct(role: str, config: Mapping[str, Any], trust: Sequence[str] = (), **shapes: Shape) -> nn.Module:
+    """The part that a complete configuration describes.
+
+    Raises:
+        ValueError: see :func:`find_part`; also what the part's constructor refuses.
+    """
+    part = find_part(role, config["part"], trust)
+    return part(**shapes, **_arguments(part, role, config, trust))
+
+
+def _arguments(
+    part: Callable[..., Any], role: str, config: Mapping[str, Any], trust: Sequence[str]
+) -> dict[str, Any]:
+    factories = {s.name for s in part_settings(part, role) if is_network(s)}
+    return {k: _factory(v, trust) if k in factories else v for k, v in config.items() if k != "part"}
+
+
+def _factory(config: Mapping[str, Any], trust: Sequence[str]) -> NetworkFactory:
+    network = find_part("network", config["part"], trust)
+    arguments = _arguments(network, "network", config, trust)
+    return functools.partial(network, **arguments) if arguments else network

@@ -1,0 +1,5 @@
+"""Approximate posteriors q(z|x), one a file."""
+
+from lowerbound.posteriors.diagonal_normal import DiagonalNormal
+
+__all__ = ["DiagonalNormal"]

@@ -1,0 +1,45 @@
+"""q(z|x) = N(mu(x), diag(sigma(x)^2)), with (mu, log sigma^2) from one network.
+
+A draw is z = mu + exp(log sigma^2 / 2) * eps with eps ~ N(0, I): the reparameterisation, through which gradients reach
+mu and sigma.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.distributions import Distribution, Independent, Normal
+
+from lowerbound.networks import MLP
+from lowerbound.roles import Context, Posterior
+from lowerbound.shapes import NetworkFactory, Shape, over_leading
+
+
+class DiagonalNormal(Posterior):
+    """A normal with independent entries (Kingma and Welling 2013, arXiv 1312.6114).
+
+    Args:
+        x_shape: X, the event shape of the data.
+        z_shape: Z, the event shape of the latent.
+        network: makes the module X -> (2, *Z), mean and log-variance.
+
+    Raises:
+        ValueError: a size below 1, or a network that returns another shape.
+
+    Example:
+        >>> import torch
+        >>> from lowerbound.roles import Context
+        >>> qz = DiagonalNormal((1, 8, 8), (16,))(torch.rand(5, 1, 8, 8), Context())
+        >>> qz.batch_shape, qz.event_shape
+        (torch.Size([5]), torch.Size([16]))
+    """
+
+    def __init__(self, x_shape: Shape, z_shape: Shape, network: NetworkFactory = MLP) -> None:
+        super().__init__(x_shape, z_shape)
+        self.network = network
+        self.net = network(self.x_shape, (2, *self.z_shape))
+
+    def forward(self, x: Tensor, context: Context) -> Distribution:
+        out = over_leading(self.net, x, self.x_shape, (2, *self.z_shape))
+        loc, log_variance = out.unbind(-len(self.z_shape) - 1)
+        base = Normal(loc, (0.5 * log_variance).exp(), validate_args=False)
+        return Independent(base, len(self.z_shape), validate_args=False)

@@ -1,0 +1,5 @@
+"""Priors p(z), one a file."""
+
+from lowerbound.priors.standard_normal import StandardNormal
+
+__all__ = ["StandardNormal"]

@@ -1,0 +1,35 @@
+"""p(z) = N(0, I)."""
+
+from __future__ import annotations
+
+import torch
+from torch.distributions import Distribution, Independent, Normal
+
+from lowerbound.roles import Context, Prior
+from lowerbound.shapes import Shape
+
+
+class StandardNormal(Prior):
+    """The standard normal prior (Kingma and Welling 2013, arXiv 1312.6114): no parameters, no settings.
+
+    Args:
+        z_shape: Z, the event shape of the latent.
+
+    Raises:
+        ValueError: a latent size below 1.
+
+    Example:
+        >>> from lowerbound.roles import Context
+        >>> StandardNormal((2,))(Context()).log_prob(torch.zeros(2))
+        tensor(-1.8379)
+    """
+
+    def __init__(self, z_shape: Shape) -> None:
+        super().__init__(z_shape)
+        # buffers only so that the distribution lives on the module's device and in its precision
+        self.register_buffer("loc", torch.zeros(self.z_shape), persistent=False)
+        self.register_buffer("scale", torch.ones(self.z_shape), persistent=False)
+
+    def forward(self, context: Context) -> Distribution:
+        base = Normal(self.loc, self.scale, validate_args=False)
+        return Independent(base, len(self.z_shape), validate_args=False)

@@ -1,0 +1,74 @@
+"""What a person sees of a long run: a live line on a terminal, one plain line an epoch elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Display:
+    """Shows epochs as they pass; use it as a context manager.
+
+    Args:
+        epochs: how many there will be.
+        steps: batches an epoch.
+        shown: False shows nothing.
+        done: epochs done already, by a run that is resumed.
+    """
+
+    def __init__(self, epochs: int, steps: int, shown: bool, done: int = 0) -> None:
+        self.epochs, self.steps, self.shown, self.done = epochs, steps, shown, done
+        self.console = Console(stderr=True, highlight=False)
+        self.live: Progress | None = None
+        self.last = 0.0
+
+    def __enter__(self) -> Display:
+        if self.shown and self.console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.percentage:3.0f} %"))
+            self.live = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
+            self.task = self.live.add_task("starting", total=self.epochs * self.steps, completed=self.done * self.steps)
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def step(self, epoch: int, step: int) -> None:
+        """One batch is done. Ten updates a second are all that an eye can follow."""
+        if self.live and time.monotonic() - self.last > 0.1:
+            self.last = time.monotonic()
+            description = f"epoch {epoch}/{self.epochs}"
+            self.live.update(self.task, completed=(epoch - 1) * self.steps + step, description=description)
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """One epoch is done."""
+        if self.shown:
+            (self.live.console if self.live else self.console).print(epoch_line(record, self.epochs), soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """One line of news."""
+        if self.shown:
+            (self.live.console if self.live else self.console).print(text, soft_wrap=True, markup=False)
+
+
+def epoch_line(record: Mapping[str, Any], epochs: int) -> str:
+    """An epoch in one line.
+
+    Example:
+        >>> train = {"loss": 120.5, "elbo": -120.5, "rate": 20.25, "distortion": 100.25}
+        >>> record = {"epoch": 3, "train": train, "valid": None, "examples_per_second": 12345.6, "skipped_steps": 0}
+        >>> epoch_line(record, 10)
+        'epoch 3/10  loss 120.50  elbo -120.50  rate 20.25  distortion 100.25  12,346 examples/s'
+    """
+    shown = [f"{name} {value:.2f}" for name, value in record["train"].items() if isinstance(value, float)]
+    if record["valid"]:
+        shown += [f"valid {n} {v:.2f}" for n in ("elbo", "loss") if (v := record["valid"][n]) is not None][:1]
+    shown += [f"{record['examples_per_second']:,.0f} examples/s"]
+    if record["skipped_steps"]:
+        shown += [f"skipped {record['skipped_steps']} steps with non-finite gradients"]
+    return "  ".join([f"epoch {record['epoch']}/{epochs}", *shown])

@@ -1,0 +1,131 @@
+"""The three roles of a variational autoencoder, each a module whose forward returns a distribution.
+
+    prior(context)          -> p(z)       batch () or (B,), event Z
+    posterior(x, context)   -> q(z|x)     batch (B,),       event Z
+    likelihood(z, context)  -> p(x|z)     batch (K, B),     event X
+
+A part is a final class that fills one role. Its constructor takes the shapes, a network factory where it has a network,
+and its settings; every setting is kept as an attribute of the same name, so that a part can say how it was made.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent
+from torch.distributions.constraints import Constraint
+
+from lowerbound.shapes import Shape, as_shape
+
+
+@dataclass(frozen=True)
+class Context:
+    """What else is known about the examples; every field is optional and has the batch dimension (B, ...) first.
+
+    It is broadcast against leading dimensions, never expanded to them.
+
+    Args:
+        y: labels, (B,) or (B, *Y).
+        mask: 1 where an entry of x is observed, 0 where it is missing, broadcastable to (B, *X).
+        index: position of each example in the training data, (B,).
+        actions: controls of a sequence, (B, T, *A).
+    """
+
+    y: Tensor | None = None
+    mask: Tensor | None = None
+    index: Tensor | None = None
+    actions: Tensor | None = None
+
+    def to(self, device: torch.device) -> Context:
+        """The same context on another device."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Context(**{name: value if value is None else value.to(device) for name, value in moved.items()})
+
+
+class Prior(nn.Module, ABC):
+    """p(z), or p(z|y) from the context.
+
+    Attributes:
+        z_shape: Z, the event shape of the latent.
+    """
+
+    __call__: Callable[..., Distribution]
+
+    def __init__(self, z_shape: Shape) -> None:
+        super().__init__()
+        self.z_shape = as_shape(z_shape, "the latent shape")
+
+    @abstractmethod
+    def forward(self, context: Context) -> Distribution:
+        """The distribution of z, with batch shape () or (B,) and event shape Z."""
+
+
+class Posterior(nn.Module, ABC):
+    """q(z|x), the approximate posterior.
+
+    Attributes:
+        x_shape: X, the event shape of the data.
+        z_shape: Z, the event shape of the latent.
+    """
+
+    __call__: Callable[..., Distribution]
+
+    def __init__(self, x_shape: Shape, z_shape: Shape) -> None:
+        super().__init__()
+        self.x_shape = as_shape(x_shape, "the data shape")
+        self.z_shape = as_shape(z_shape, "the latent shape")
+
+    @abstractmethod
+    def forward(self, x: Tensor, context: Context) -> Distribution:
+        """The distribution of z given x (B, *X), with batch shape (B,) and event shape Z."""
+
+
+class Likelihood(nn.Module, ABC):
+    """p(x|z).
+
+    Attributes:
+        z_shape: Z, the event shape of the latent.
+        x_shape: X, the event shape of the data.
+        support: the set on which this is a density or a probability; it must contain the data's.
+        is_density: False for a score that is no log-density (cross-entropy): what it gives is never called a likelihood.
+    """
+
+    support: Constraint
+    is_density: ClassVar[bool] = True
+    __call__: Callable[..., Distribution]
+
+    def __init__(self, z_shape: Shape, x_shape: Shape) -> None:
+        super().__init__()
+        self.z_shape = as_shape(z_shape, "the latent shape")
+        self.x_shape = as_shape(x_shape, "the data shape")
+
+    @abstractmethod
+    def forward(self, z: Tensor, context: Context) -> Distribution:
+        """The distribution of x given z (..., *Z), with batch shape (...) and event shape X."""
+
+    def log_prob(self, px: Distribution, x: Tensor, mask: Tensor | None) -> Tensor:
+        """log p(x|z) in nats, summed over the event: x (B, *X) -> (K, B).
+
+        Args:
+            px: the distribution that forward returned, batch (K, B).
+            x: the data, (B, *X).
+            mask: 1 where observed, broadcastable to x. Missing entries are marginalised, which for entries that are
+                independent given z means that their term is left out of the sum, whatever value stands there.
+        """
+        if mask is None:
+            return px.log_prob(x)
+        if not (isinstance(px, Independent) and px.reinterpreted_batch_ndims == len(self.x_shape)):
+            raise ValueError(
+                f"{type(self).__name__} does not treat the entries of x as independent given z, so a mask cannot "
+                "marginalise them; fill in the missing values or use a likelihood with independent entries"
+            )
+        observed = mask.to(torch.bool)
+        # a missing value may be nan, and nan * 0 is nan: put a harmless value in before the density sees it
+        filled = torch.where(observed, x, torch.zeros_like(x))
+        entries = torch.where(observed, px.base_dist.log_prob(filled), 0.0)
+        return entries.sum(tuple(range(-len(self.x_shape), 0))) if self.x_shape else entries

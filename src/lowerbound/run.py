@@ -1,0 +1,243 @@
+"""The run folder: everything about one training, in files that are safe to load and always whole.
+
+    config.yaml          complete and resolved; training it again repeats the run
+    model.safetensors    the best weights on validation, or the last where there is none
+    metrics.jsonl        one object an epoch
+    evaluation.json      the evaluation of those weights
+    sheet.png            examples, reconstructions and samples, where the data are pictures
+    checkpoint/          the last state of training: state.json names the tensors that belong to it
+
+A checkpoint is committed by replacing state.json, which names its tensor file: a reader sees the old pair or the new one.
+What is written between two checkpoints is written again, identically, by a resumed run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from lowerbound.build import build_model, complete
+from lowerbound.files import write_atomic, write_json, write_text
+from lowerbound.messages import first_line
+from lowerbound.settings import read_yaml
+from lowerbound.shapes import as_shape
+from lowerbound.vae import VAE
+
+FORMAT = 1
+FILES = ("config.yaml", "model.safetensors", "metrics.jsonl", "evaluation.json", "sheet.png")
+LOCK = ".lock"
+
+
+class Run:
+    """A run folder.
+
+    Args:
+        path: the folder; it is not touched until something is written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser()
+        files = (self.path / name for name in FILES)
+        self.config_file, self.model_file, self.metrics_file, self.evaluation_file, self.sheet_file = files
+        self.checkpoint_folder = self.path / "checkpoint"
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder holds a run."""
+        return self.config_file.is_file()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder against other processes; a lock dies with its process.
+
+        Raises:
+            ValueError: another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.path / LOCK, timeout=0):
+                for stale in (*self.path.glob(".*.tmp"), *self.checkpoint_folder.glob(".*.tmp")):
+                    stale.unlink()  # left over by a writer that was killed
+                yield
+        except Timeout:
+            raise ValueError(f"{self.path} is in use by another process; wait for it, or use another folder") from None
+
+    def begin(self, config: Mapping[str, Any], overwrite: bool) -> None:
+        """Make the folder hold a new run; the caller holds the lock.
+
+        Raises:
+            ValueError: it holds another run, and overwrite is False.
+        """
+        if self.exists and not overwrite:
+            raise ValueError(f"{self.path} holds another run: resume it, overwrite it, or use another folder")
+        self.discard()
+        content = yaml.safe_dump({"format": FORMAT, **config}, sort_keys=False, allow_unicode=True)
+        write_text(self.config_file, content)
+
+    def discard(self) -> None:
+        """Remove the files of a run, and nothing else; the configuration first, so that no half of a run looks whole."""
+        for name in FILES:
+            (self.path / name).unlink(missing_ok=True)
+        for file in self.checkpoint_folder.glob("state*"):
+            file.unlink()
+
+    def config(self) -> dict[str, Any]:
+        """The content of config.yaml.
+
+        Raises:
+            ValueError: the folder is missing or holds no run, or one of a newer version.
+        """
+        if not self.path.is_dir():
+            raise ValueError(f"there is no run folder {self.path}")
+        if not self.exists:
+            raise ValueError(f"{self.path} is not a run folder: it has no config.yaml")
+        config = read_yaml(self.config_file.read_text("utf-8"), str(self.config_file))
+        version = config.get("format")
+        if not isinstance(version, int):
+            raise ValueError(f"{self.config_file} does not say its format; it is not the configuration of a run")
+        if version > FORMAT:
+            raise ValueError(f"{self.path} was written by a newer lowerbound (format {version}, this one reads {FORMAT})")
+        return config
+
+    def model(self, trust: Sequence[str] = ()) -> VAE:
+        """The model with its saved weights, in evaluation mode.
+
+        Raises:
+            ValueError: the folder is not a whole run, or its files do not fit each other.
+        """
+        config = self.config()
+        data = config.get("data")
+        if not isinstance(data, Mapping) or not isinstance(data.get("event_shape"), list):
+            raise ValueError(f"{self.config_file} does not say data.event_shape; it is not the configuration of a run")
+        model = build_model(complete(config, trust=trust), as_shape(data["event_shape"], "data.event_shape"), trust)
+        if not self.model_file.is_file():
+            raise ValueError(f"{self.path} has no model.safetensors: its training has not got that far; resume it")
+        load_weights(model, read_tensors(self.model_file), str(self.model_file))
+        return model.eval()
+
+    def write_model(self, state: Mapping[str, Tensor]) -> None:
+        """Replace model.safetensors."""
+        write_tensors(self.model_file, state)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The epochs recorded so far."""
+        if not self.metrics_file.is_file():
+            return []
+        return [json.loads(line) for line in self.metrics_file.read_text("utf-8").splitlines()]
+
+    def write_metrics(self, epochs: Sequence[Mapping[str, Any]]) -> None:
+        """Replace metrics.jsonl."""
+        write_text(self.metrics_file, "".join(json.dumps(epoch, allow_nan=False) + "\n" for epoch in epochs))
+
+    def write_evaluation(self, content: Mapping[str, Any]) -> None:
+        """Replace evaluation.json."""
+        write_json(self.evaluation_file, content)
+
+    def write_checkpoint(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Commit a state of training: first the tensors under a new name, then state.json, which names them."""
+        self.checkpoint_folder.mkdir(exist_ok=True)
+        name = f"state-{state['step']}.safetensors"
+        write_tensors(self.checkpoint_folder / name, tensors)
+        write_json(self.checkpoint_folder / "state.json", {**state, "tensors": name})
+        for old in self.checkpoint_folder.glob("state-*.safetensors"):
+            if old.name != name:
+                old.unlink()
+
+    def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The last committed state of training, or None where there is none yet."""
+        file = self.checkpoint_folder / "state.json"
+        if not file.is_file():
+            return None
+        try:
+            state = json.loads(file.read_text("utf-8"))
+            name = state["tensors"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file} is damaged: {first_line(error)}") from None
+        if os.path.basename(name) != name:
+            raise ValueError(f"{file} names a file outside its folder")
+        return read_tensors(self.checkpoint_folder / name), state
+
+
+def load(path: str | Path, trust: Sequence[str] = ()) -> VAE:
+    """The trained model of a run folder.
+
+    Args:
+        path: the folder.
+        trust: packages, by name, whose parts may be imported where the model was built from them.
+
+    Raises:
+        ValueError: no run there, a half-written one, one of a newer version, weights that do not fit, or parts from a
+            package that is not trusted.
+
+    Example:
+        >>> import lowerbound as lb, tempfile
+        >>> digits = lb.data.load("digits", binarize="threshold")
+        >>> model = lb.VAE(
+        ...     prior=lb.priors.StandardNormal((2,)),
+        ...     posterior=lb.posteriors.DiagonalNormal(digits.event_shape, (2,)),
+        ...     likelihood=lb.likelihoods.Bernoulli((2,), digits.event_shape),
+        ... )
+        >>> out = tempfile.mkdtemp()
+        >>> history = lb.fit(model, lb.objectives.ELBO(), digits, epochs=1, out=out, progress=False)
+        >>> again = lb.load(out)
+        >>> x = digits.examples("test")
+        >>> torch.equal(again.encode(x), model.encode(x))
+        True
+    """
+    return Run(path).model(trust)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors by name as safetensors."""
+    content = save_tensors({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})
+    write_atomic(path, lambda stream: stream.write(content))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; nothing in it can execute.
+
+    Raises:
+        ValueError: the file is missing, truncated or of another kind.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    try:
+        return dict(load_tensors(path.read_bytes()))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {first_line(error)}") from None
+
+
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Load weights into a module, in their own precision.
+
+    Raises:
+        ValueError: names or shapes do not fit.
+    """
+    own = module.state_dict()
+    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    if missing or extra:
+        raise ValueError(
+            f"{where} does not fit the model: "
+            + "; ".join(f"{word} {', '.join(names[:3])}" for word, names in (("lacks", missing), ("has", extra)) if names)
+        )
+    for name, tensor in own.items():
+        if tensor.shape != tensors[name].shape:
+            raise ValueError(
+                f"{where} does not fit the model: {name} is {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
+            )
+    floating = {t.dtype for t in tensors.values() if t.is_floating_point()}
+    if len(floating) == 1:
+        module.to(floating.pop())
+    module.load_state_dict(dict(tensors))

@@ -1,0 +1,171 @@
+"""The state of a training run: all that changes from step to step, as tensors and JSON, out and back in.
+
+Two parts of it are more than storage: the running sums, from which an epoch's means are made, and the best weights so
+far.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lowerbound.run import Run, load_weights
+
+
+class Sums:
+    """Sums over the examples of an epoch, kept on the device so that no step waits for a number."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.totals: dict[str, Tensor] = {}
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Add quantities, each (B,) or ()."""
+        for name, value in values.items():
+            total = value.detach().sum(dtype=torch.float32 if self.device.type == "mps" else torch.float64)
+            self.totals[name] = self.totals[name] + total if name in self.totals else total
+
+    def __getitem__(self, name: str) -> float:
+        return float(self.totals[name])
+
+    def means(self, n: int) -> dict[str, float | None]:
+        """Means over n examples, by the names of metrics.jsonl; None where there is no finite one.
+
+        ``elbo`` and ``distortion`` are always named, and are None where the score is no log-density.
+        """
+        means = {name: float(total) / n for name, total in self.totals.items()}
+        named = {name: means.pop(name, None) for name in ("loss", "elbo", "rate", "distortion")} | means
+        return {k: v if v is not None and math.isfinite(v) else None for k, v in named.items()}
+
+
+class Best:
+    """The best weights on validation; where there is no validation, nothing is kept and the last weights count."""
+
+    def __init__(self, patience: int | None) -> None:
+        self.patience = patience
+        self.loss = math.inf
+        self.epoch = 0
+        self.since = 0
+        self.weights: dict[str, Tensor] = {}
+
+    def see(self, epoch: int, loss: float | None, model: nn.Module) -> None:
+        """Keep a copy of the weights if the validation loss is the smallest so far."""
+        self.since += 1
+        if loss is not None and loss < self.loss:
+            self.loss, self.epoch, self.since = loss, epoch, 0
+            self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        elif not self.weights:
+            self.epoch = epoch
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether patience has run out."""
+        return self.patience is not None and self.since > self.patience
+
+
+class TrainingState:
+    """Everything that a training run needs in order to go on as if it had not been interrupted.
+
+    Args:
+        model: the model.
+        objective: the objective, which may have parameters of its own.
+        optimizer: the optimiser of both.
+        precision: Fabric's precision plugin, which holds the loss scale of 16-bit training.
+        best: the best weights.
+        device: where sums are kept.
+    """
+
+    def __init__(
+        self, model: nn.Module, objective: nn.Module, optimizer: Optimizer, precision: Any, best: Best, device: torch.device
+    ) -> None:
+        self.model, self.objective, self.optimizer, self.precision = model, objective, optimizer, precision
+        self.best = best
+        self.epoch, self.done, self.seconds = 1, 0, 0.0  # the epoch at work, its batches done, its seconds so far
+        self.step = 0
+        self.sums = Sums(device)
+        self.records: list[dict[str, Any]] = []
+
+    def close_epoch(self, record: dict[str, Any]) -> None:
+        """Record an epoch and start the next."""
+        self.records.append(record)
+        self.epoch, self.done, self.seconds = self.epoch + 1, 0, 0.0
+        self.sums = Sums(self.sums.device)
+
+    def save(self, run: Run) -> None:
+        """Commit the state to a run folder: the weights and metrics first, the checkpoint that vouches for them last."""
+        run.write_model(self.best.weights or self.model.state_dict())
+        run.write_metrics(self.records)
+        by_parameter = self.optimizer.state_dict()["state"]
+        tensors = {
+            "model": self.model.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimizer": {f"{i}.{name}": value for i, own in by_parameter.items() for name, value in own.items()},
+            "random": _random_state(),
+            "best": self.best.weights,
+            "sums": self.sums.totals,
+        }
+        state = {
+            "epoch": self.epoch,
+            "done": self.done,
+            "step": self.step,
+            "seconds": self.seconds,
+            "records": len(self.records),
+            "best": {"loss": _finite(self.best.loss), "epoch": self.best.epoch, "since": self.best.since},
+            "precision": self.precision.state_dict(),
+        }
+        run.write_checkpoint({f"{group}.{k}": v for group, own in tensors.items() for k, v in own.items()}, state)
+
+    def restore(self, run: Run) -> None:
+        """Go back to the last state committed to a run folder; where there is none yet, to the beginning."""
+        checkpoint = run.checkpoint()
+        if checkpoint is None:
+            return
+        flat, state = checkpoint
+        tensors: dict[str, dict[str, Tensor]] = {
+            group: {} for group in ("model", "objective", "optimizer", "random", "best", "sums")
+        }
+        for name, value in flat.items():
+            group, _, rest = name.partition(".")
+            tensors[group][rest] = value
+        load_weights(self.model, tensors["model"], "the checkpoint")
+        load_weights(self.objective, tensors["objective"], "the checkpoint")
+        by_parameter: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors["optimizer"].items():
+            i, _, rest = name.partition(".")
+            by_parameter.setdefault(int(i), {})[rest] = value
+        groups = self.optimizer.state_dict()["param_groups"]  # settings, which follow from the configuration
+        self.optimizer.load_state_dict({"state": by_parameter, "param_groups": groups})
+        self.precision.load_state_dict(state["precision"])
+        _set_random_state(tensors["random"])
+        self.best.loss = math.inf if state["best"]["loss"] is None else state["best"]["loss"]
+        self.best.epoch, self.best.since = state["best"]["epoch"], state["best"]["since"]
+        device = self.sums.device
+        self.best.weights = {name: value.to(device) for name, value in tensors["best"].items()}
+        self.sums.totals = {name: value.to(device) for name, value in tensors["sums"].items()}
+        self.epoch, self.done, self.seconds = state["epoch"], state["done"], state["seconds"]
+        self.step = state["step"]
+        self.records = run.metrics()[: state["records"]]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _random_state() -> dict[str, Tensor]:
+    """Every random state that training uses; the order of examples follows from the seed and the epoch."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_initialized():
+        state |= {f"cuda{i}": torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())}
+    return state
+
+
+def _set_random_state(state: Mapping[str, Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    for name, value in state.items():
+        if name.startswith("cuda"):
+            torch.cuda.set_rng_state(value, int(name.removeprefix("cuda")))

@@ -1,0 +1,100 @@
+"""Supports: the set in which data lie, and the set on which a likelihood is a density.
+
+A likelihood p(x|z) is a log-likelihood of the data only where its support contains the data's. torch describes supports
+by ``torch.distributions.constraints``; this module adds the grid of grey levels and the question torch leaves out:
+does one set contain another?
+
+Grey pictures with L levels are kept on the unit scale, {0, 1/(L-1), ..., 1}: the same x then serves a categorical
+likelihood over the L levels, a normal density on the real line and, when L = 2, a Bernoulli.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+from torch.distributions.constraints import Constraint
+
+
+class Levels(Constraint):
+    """The L equally spaced values {0, 1/(L-1), ..., 1}.
+
+    Args:
+        count: L, at least 2; 256 for 8-bit pixels, 17 for the bundled digits, 2 for binary data.
+
+    Example:
+        >>> Levels(3).check(torch.tensor([0.0, 0.5, 0.7]))
+        tensor([ True,  True, False])
+    """
+
+    is_discrete = True
+
+    def __init__(self, count: int) -> None:
+        if count < 2:
+            raise ValueError(f"levels is {count}: at least 2 are needed")
+        self.count = count
+        super().__init__()
+
+    def check(self, value: Tensor) -> Tensor:
+        steps = value * (self.count - 1)
+        nearest = steps.round()
+        # float32 holds i/(L-1) to about 1e-7 relative, so 1e-3 of a step separates rounding from a value off the grid
+        return ((steps - nearest).abs() < 1e-3) & (nearest >= 0) & (nearest <= self.count - 1)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Levels) and other.count == self.count
+
+    def __hash__(self) -> int:
+        return hash((Levels, self.count))
+
+
+BINARY = Levels(2)
+UNIT = constraints.unit_interval
+REAL = constraints.real
+INTEGER = constraints.integer_interval(-(2**53), 2**53)
+
+
+def describe(support: Constraint) -> str:
+    """The set in words, for messages and cards.
+
+    Example:
+        >>> describe(Levels(256)), describe(BINARY), describe(REAL)
+        ('the 256 levels {0, 1/255, ..., 1}', '{0, 1}', 'the real line')
+    """
+    if isinstance(support, Levels):
+        return "{0, 1}" if support.count == 2 else f"the {support.count} levels {{0, 1/{support.count - 1}, ..., 1}}"
+    if support is REAL:
+        return "the real line"
+    if support is UNIT:
+        return "the interval [0, 1]"
+    if support is INTEGER:
+        return "the integers"
+    return str(support)
+
+
+def contains(outer: Constraint, inner: Constraint) -> bool:
+    """Whether ``outer`` contains every point of ``inner``; False where that is not known.
+
+    Example:
+        >>> contains(UNIT, Levels(17)), contains(BINARY, Levels(17)), contains(Levels(17), BINARY)
+        (True, False, True)
+    """
+    if outer is REAL or outer == inner:
+        return True
+    if isinstance(inner, Levels):
+        if isinstance(outer, Levels):
+            return (outer.count - 1) % (inner.count - 1) == 0
+        return outer is UNIT or (inner == BINARY and outer is INTEGER)
+    return False
+
+
+def smallest(values: Tensor) -> Constraint:
+    """The smallest of {0, 1}, the unit interval and the real line that holds all values.
+
+    Example:
+        >>> describe(smallest(torch.tensor([0.0, 1.0]))), describe(smallest(torch.tensor([0.0, 0.3])))
+        ('{0, 1}', 'the interval [0, 1]')
+    """
+    if bool(((values == 0) | (values == 1)).all()):
+        return BINARY
+    return UNIT if bool(((values >= 0) & (values <= 1)).all()) else REAL

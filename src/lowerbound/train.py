@@ -1,0 +1,393 @@
+"""Training: one loop, read from top to bottom.
+
+    for each epoch: for each batch: draw = model(x); loss = objective(draw); backward; clip; step
+
+It runs on Lightning Fabric, which places the model on the device and sets the precision. Everything random follows from
+the seed, and the state of the loop is committed to the run folder, so that a run killed at any moment and resumed ends
+with the same weights, bit for bit, as one never interrupted (same machine, torch and number of threads).
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lowerbound.parts import describe, foreign_packages
+from lowerbound.checks import check_data
+from lowerbound.dataset import Dataset
+from lowerbound.messages import unknown
+from lowerbound.objective import Objective, Step
+from lowerbound.progress import Display
+from lowerbound.roles import Context
+from lowerbound.run import Run
+from lowerbound.seeding import seeded
+from lowerbound.state import Best, Sums, TrainingState
+from lowerbound.vae import VAE
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
+Schedule = Literal["constant", "cosine"]
+
+CHECKPOINT_SECONDS = 10.0  # a kill costs at most this much work, and a disk is flushed no more often than this
+VALID_BATCH = 1000  # examples at a time in validation, where there are no gradients to hold
+
+
+@dataclass(frozen=True)
+class History:
+    """What happened in training.
+
+    Args:
+        epochs: one mapping an epoch, as in metrics.jsonl.
+        best_epoch: the epoch whose weights the model holds: the best on validation, or the last where there is none.
+        folder: the run folder, or None.
+    """
+
+    epochs: list[dict[str, Any]]
+    best_epoch: int
+    folder: Path | None = None
+
+    def series(self, name: str, split: str = "train") -> list[float | None]:
+        """One quantity over the epochs, as in ``history.series("elbo", "valid")``."""
+        return [(epoch[split] or {}).get(name) for epoch in self.epochs]
+
+
+def fit(
+    model: VAE,
+    objective: Objective,
+    data: Dataset,
+    epochs: int = 50,
+    batch_size: int = 128,
+    seed: int = 0,
+    learning_rate: float = 1e-3,
+    schedule: Schedule = "constant",
+    clip: float | None = None,
+    patience: int | None = None,
+    device: str = "auto",
+    precision: Precision = "32-true",
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> History:
+    """Train a model by Adam (Kingma and Ba 2014, arXiv 1412.6980), and leave it with its best weights.
+
+    Args:
+        model: what to train; it is changed in place.
+        objective: what to minimise.
+        data: its train split is trained on; its valid split, where there is one, chooses the weights that are kept; its
+            test split is not touched.
+        epochs: passes over the training data.
+        batch_size: examples a step; the last batch of an epoch may be smaller and counts in full.
+        seed: of the order of examples and of every draw. It does not act on the model's initial weights, which exist
+            already; on the command line the same seed sets those too.
+        learning_rate: Adam's step size.
+        schedule: of the learning rate over the run: "constant", or "cosine" falling to zero.
+        clip: largest norm of the gradient; None leaves it.
+        patience: stop after so many epochs without a better validation loss; None never stops early.
+        device: "auto" takes a GPU if there is one; "cpu", "cuda", "cuda:1", "mps".
+        precision: "32-true", "bf16-mixed", "16-mixed" (GPU only) or "64-true".
+        out: run folder to write; None writes nothing.
+        resume: go on with the run in the folder from its last checkpoint.
+        overwrite: replace the run in the folder.
+        progress: show the epochs on standard error.
+
+    Returns:
+        The metrics of every epoch. The model is in evaluation mode.
+
+    Raises:
+        ValueError: arguments out of range, data that do not fit the model, a device that is not there, parameters that
+            receive no gradient, a folder that holds another run, or resuming with other data or settings.
+        KeyboardInterrupt: Ctrl-C or a termination signal; the state has been saved and the message says how to go on.
+
+    Example:
+        >>> import lowerbound as lb
+        >>> digits = lb.data.load("digits")
+        >>> model = lb.VAE(
+        ...     prior=lb.priors.StandardNormal((8,)),
+        ...     posterior=lb.posteriors.DiagonalNormal(digits.event_shape, (8,)),
+        ...     likelihood=lb.likelihoods.Normal((8,), digits.event_shape),
+        ... )
+        >>> history = lb.fit(model, lb.objectives.ELBO(), digits, epochs=2, progress=False)
+        >>> loss = history.series("loss")
+        >>> loss[1] < loss[0]
+        True
+    """
+    settings = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        "learning_rate": learning_rate,
+        "schedule": schedule,
+        "clip": clip,
+        "patience": patience,
+        "device": device,
+        "precision": precision,
+    }
+    _check_settings(settings, data)
+    if resume and overwrite:
+        raise ValueError("resume and overwrite exclude each other")
+    if (resume or overwrite) and out is None:
+        raise ValueError("resume and overwrite act on a run folder: say which with out=")
+    check_data(model.likelihood, data.event_shape, data.support, data.name or "the data")
+    fabric = _fabric(device, precision)
+    run = None if out is None else Run(out)
+    config = {} if run is None else _config(model, objective, data, settings)
+    rate_estimator = _first_meeting(model, objective, data)
+
+    with ExitStack() as stack:
+        if run is not None:
+            stack.enter_context(run.locked())
+            if resume:
+                _check_same(run, config)
+            else:
+                run.begin(config, overwrite)
+        parameters = [p for p in (*model.parameters(), *objective.parameters()) if p.requires_grad]
+        # fused Adam updates in one pass over memory, and can be told on the device to skip a step
+        adam = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+        one_pass, optimizer = fabric.setup(Pass(model, objective), adam)
+        state = TrainingState(model, objective, adam, fabric.strategy.precision, Best(patience), fabric.device)
+        stack.enter_context(seeded(seed))
+        if run is not None and resume:
+            state.restore(run)
+
+        train, n = data["train"], len(data["train"])
+        steps = math.ceil(n / batch_size)
+        valid_x = fabric.to_device(data.examples("valid")) if "valid" in data.splits else None
+        stop = stack.enter_context(_stop_requested())
+        show = stack.enter_context(Display(epochs, steps, progress, state.epoch - 1))
+        saved_at = time.monotonic()
+        while state.epoch <= epochs and not state.best.exhausted:
+            # from the seed and the epoch alone, so that a resumed run needs no history of shuffles
+            order = torch.from_numpy(np.random.default_rng((seed, state.epoch)).permutation(n))
+            started = time.monotonic() - state.seconds
+            model.train()
+            while state.done < steps:
+                index = order[state.done * batch_size : (state.done + 1) * batch_size]
+                x = fabric.to_device(data.present("train", index))
+                y = None if train.y is None else fabric.to_device(train.y[index])
+                progressed = state.step / (epochs * steps)
+                for group in adam.param_groups:
+                    group["lr"] = learning_rate * _factor(schedule, progressed)
+
+                total, log = one_pass(x, y, progressed, n)
+                fabric.backward(total)
+                if state.step == 0:
+                    _check_gradients(model, objective)
+                if clip is not None:
+                    fabric.clip_gradients(one_pass, adam, max_norm=clip, error_if_nonfinite=False)
+                skipped = _skip_if_not_finite(adam, parameters)
+                optimizer.step()
+                optimizer.zero_grad()
+
+                state.sums.add({**log, "skipped": skipped})
+                state.done += 1
+                state.step += 1
+                state.seconds = time.monotonic() - started
+                show.step(state.epoch, state.done)
+                if run is not None and (stop.is_set() or time.monotonic() - saved_at > CHECKPOINT_SECONDS):
+                    state.save(run)
+                    saved_at = time.monotonic()
+                if stop.is_set():
+                    raise KeyboardInterrupt(_how_to_resume(state, steps, run))
+
+            skipped_steps = int(state.sums["skipped"])
+            if skipped_steps == steps:
+                raise ValueError(
+                    f"all {steps} steps of epoch {state.epoch} gave gradients that are not finite, so nothing was learned; "
+                    "try a smaller learning rate, clip, or data on a smaller scale"
+                )
+            valid = None if valid_x is None else _validate(one_pass, valid_x, data["valid"].y, n)
+            train_means = state.sums.means(n)
+            train_means.pop("skipped")
+            record = {
+                "epoch": state.epoch,
+                "step": state.step,
+                "train": train_means,
+                "valid": valid,
+                "rate_estimator": rate_estimator,
+                "learning_rate": adam.param_groups[0]["lr"],
+                "skipped_steps": skipped_steps,
+                "seconds": round(state.seconds, 3),
+                "examples_per_second": round(n / state.seconds, 1),
+            }
+            state.best.see(state.epoch, valid["loss"] if valid else None, model)
+            state.close_epoch(record)
+            show.epoch(record)
+            if run is not None:
+                run.write_metrics(state.records)
+        if run is not None:
+            state.save(run)
+    if state.best.weights:
+        model.load_state_dict(state.best.weights)
+    model.eval()
+    return History(state.records, state.best.epoch, run.path if run else None)
+
+
+class Pass(nn.Module):
+    """One pass through model and objective, tensors in and tensors out: what Fabric wraps, and may compile or distribute.
+
+    Args:
+        model: gives the draw.
+        objective: makes a loss of it.
+    """
+
+    def __init__(self, model: VAE, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, x: Tensor, y: Tensor | None, progress: float, examples: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar to minimise, and the loss and every logged quantity of each example, (B,)."""
+        draw = self.model(x, Context(y=y), self.objective.samples, self.objective.path_gradient)
+        terms = self.objective(draw, Step(progress, examples))
+        return terms.total, {"loss": terms.loss, **terms.log}
+
+
+@torch.no_grad()
+def _validate(one_pass: nn.Module, x: Tensor, y: Tensor | None, examples: int) -> dict[str, float | None]:
+    """Means over the validation split, with every schedule at its end and the same noise after every epoch."""
+    sums = Sums(x.device)
+    one_pass.eval()
+    with seeded(0):
+        for start in range(0, len(x), VALID_BATCH):
+            batch = slice(start, start + VALID_BATCH)
+            sums.add(one_pass(x[batch], None if y is None else y[batch].to(x.device), 1.0, examples)[1])
+    return sums.means(len(x))
+
+
+def _first_meeting(model: VAE, objective: Objective, data: Dataset) -> str:
+    """Let model and objective meet on one example, and say how the rate will be estimated."""
+    was_training = model.training
+    with torch.no_grad(), seeded(0):
+        model.eval()  # so that looking once moves no batch statistics
+        own = next(model.parameters())
+        x = data.present("train", torch.zeros(1, dtype=torch.long)).to(own.device, own.dtype)
+        y = data["train"].y
+        draw = model(x, Context(y=None if y is None else y[:1]).to(own.device), objective.samples)
+        objective.check(draw)
+    model.train(was_training)
+    return objective.rate_name(draw)
+
+
+def _skip_if_not_finite(adam: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> Tensor:
+    """Tell the fused update to skip this step where a gradient is not finite: 1 if so, decided on the device."""
+    if getattr(adam, "grad_scale", None) is not None:  # 16-bit training has a scaler, which looks for itself
+        return torch.zeros((), device=parameters[0].device)
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    bad = (~torch.isfinite(norm)).float()
+    adam.found_inf = bad  # type: ignore[attr-defined]  # read by torch.optim.Adam(fused=True)
+    return bad
+
+
+def _check_gradients(model: nn.Module, objective: nn.Module) -> None:
+    """Every parameter must receive a gradient on the first step."""
+    named = [*model.named_parameters(), *objective.named_parameters(prefix="objective")]
+    without = [name for name, p in named if p.requires_grad and p.grad is None]
+    if without:
+        raise ValueError(
+            f"{len(without)} parameters receive no gradient and would not be trained: {', '.join(without[:5])}; use them in "
+            "forward, or exclude them with requires_grad_(False)"
+        )
+
+
+def _factor(schedule: Schedule, progress: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * progress)) if schedule == "cosine" else 1.0
+
+
+@contextmanager
+def _stop_requested() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that a step is finished before the loop stops; a second one stops at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event  # only the main thread may handle signals
+        return
+
+    def request(number: int, frame: Any) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _how_to_resume(state: TrainingState, steps: int, run: Run | None) -> str:
+    where = f"stopped in epoch {state.epoch} after {state.done} of {steps} steps"
+    if run is None:
+        return f"{where}; nothing was saved, since no run folder was given (out=)"
+    return f"{where}; saved in {run.path}; go on with: lowerbound train --resume --out {run.path}"
+
+
+def _check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
+    for name in ("epochs", "batch_size"):
+        if settings[name] < 1:
+            raise ValueError(f"{name} is {settings[name]}: it must be at least 1")
+    if not 0 < settings["learning_rate"] < math.inf:
+        raise ValueError(f"learning_rate is {settings['learning_rate']}: it must be a positive number")
+    if settings["clip"] is not None and not settings["clip"] > 0:
+        raise ValueError(f"clip is {settings['clip']}: it must be a positive number, or None")
+    if settings["seed"] < 0:
+        raise ValueError(f"seed is {settings['seed']}: it must be at least 0")
+    for name, valid in (("schedule", Schedule), ("precision", Precision)):
+        if settings[name] not in valid.__args__:  # type: ignore[attr-defined]
+            raise ValueError(unknown(name, str(settings[name]), valid.__args__))  # type: ignore[attr-defined]
+    if "train" not in data.splits:
+        raise ValueError(f"there is no split train to train on: {data}")
+    if settings["patience"] is not None:
+        if settings["patience"] < 0:
+            raise ValueError(f"patience is {settings['patience']}: it must be at least 0, or None")
+        if "valid" not in data.splits:
+            raise ValueError("early stopping (patience) needs a validation split, and these data have none")
+
+
+def _fabric(device: str, precision: Precision) -> Any:
+    from lightning_fabric import Fabric  # 1.5 s, which only training should pay
+
+    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    there += ["mps"] * torch.backends.mps.is_available()
+    if device not in ("auto", "cuda", *there) or (device == "cuda" and "cuda:0" not in there):
+        raise ValueError(f"device {device!r} is not there; this machine has {', '.join(there)} (or auto)")
+    kind, _, number = device.partition(":")
+    if precision == "16-mixed" and (kind == "cpu" or there == ["cpu"]):
+        raise ValueError("precision '16-mixed' needs a GPU; on a CPU use 'bf16-mixed' or '32-true'")
+    return Fabric(accelerator=kind, devices=[int(number)] if number else 1, precision=precision)
+
+
+def _config(model: VAE, objective: Objective, data: Dataset, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The complete, resolved configuration of a run."""
+    card = {"name": data.name, **data.options, "sha256": data.sha256}
+    card |= {"event_shape": list(data.event_shape), "range": list(data.range)}
+    parts = {role: describe(getattr(model, role), role) for role in ("prior", "posterior", "likelihood")}
+    latent = {"latent": list(model.z_shape)}
+    return {"data": card, **latent, **parts, "objective": describe(objective, "objective"), **settings}
+
+
+def _check_same(run: Run, config: Mapping[str, Any]) -> None:
+    """Refuse to resume a run with other data or another configuration."""
+    before = _flat(run.config())
+    before.pop("format")
+    now = _flat(config)
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if changed:
+        told = "; ".join(f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed[:3])
+        raise ValueError(f"{run.path} cannot be resumed with other data or settings ({told}); use a new folder")
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat

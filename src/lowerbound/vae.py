@@ -1,0 +1,177 @@
+"""The variational autoencoder: a prior p(z), an approximate posterior q(z|x) and a likelihood p(x|z).
+
+    log p(x) = ELBO + KL(q(z|x) ‖ p(z|x)) >= ELBO = E_q[log p(x|z)] - KL(q(z|x) ‖ p(z))
+
+(Kingma and Welling 2013, arXiv 1312.6114; Rezende, Mohamed and Wierstra 2014, arXiv 1401.4082). The model knows the three
+roles and how they are wired, not what they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from lowerbound.distributions import closed_form_kl, mean
+from lowerbound.draw import Draw, Latent
+from lowerbound.roles import Context, Likelihood, Posterior, Prior
+from lowerbound.seeding import seeded
+from lowerbound.shapes import Shape
+
+
+class VAE(nn.Module):
+    """Three roles composed; calling it gives a :class:`~lowerbound.draw.Draw`.
+
+    Args:
+        prior: p(z).
+        posterior: q(z|x).
+        likelihood: p(x|z).
+
+    Raises:
+        TypeError: a part does not fill the role it was given for.
+        ValueError: the parts disagree on the shape of z or of x.
+
+    Example:
+        >>> import lowerbound as lb
+        >>> x_shape, z_shape = (1, 8, 8), (4,)
+        >>> model = lb.VAE(
+        ...     prior=lb.priors.StandardNormal(z_shape),
+        ...     posterior=lb.posteriors.DiagonalNormal(x_shape, z_shape),
+        ...     likelihood=lb.likelihoods.Normal(z_shape, x_shape),
+        ... )
+        >>> x = torch.rand(5, 1, 8, 8)
+        >>> model.encode(x).shape, model.reconstruct(x).shape, model.sample(3, seed=0).shape
+        (torch.Size([5, 4]), torch.Size([5, 1, 8, 8]), torch.Size([3, 1, 8, 8]))
+        >>> model(x, samples=10).log_w.shape
+        torch.Size([10, 5])
+    """
+
+    __call__: Callable[..., Draw]
+
+    def __init__(self, prior: Prior, posterior: Posterior, likelihood: Likelihood) -> None:
+        super().__init__()
+        for name, part, role in (
+            ("prior", prior, Prior),
+            ("posterior", posterior, Posterior),
+            ("likelihood", likelihood, Likelihood),
+        ):
+            if not isinstance(part, role):
+                given = part.__name__ + " (the class itself)" if isinstance(part, type) else type(part).__name__
+                raise TypeError(f"{name}={given} is not a {role.__name__}: pass an object from lowerbound.{name}s")
+        if len({prior.z_shape, posterior.z_shape, likelihood.z_shape}) > 1:
+            raise ValueError(
+                f"the parts disagree on the shape of z: prior {prior.z_shape}, posterior {posterior.z_shape}, "
+                f"likelihood {likelihood.z_shape}; give all three the same z_shape"
+            )
+        if posterior.x_shape != likelihood.x_shape:
+            raise ValueError(
+                f"the parts disagree on the shape of x: posterior {posterior.x_shape}, likelihood "
+                f"{likelihood.x_shape}; give both the data's event shape"
+            )
+        self.prior = prior
+        self.posterior = posterior
+        self.likelihood = likelihood
+
+    @property
+    def x_shape(self) -> Shape:
+        """X, the event shape of the data."""
+        return self.likelihood.x_shape
+
+    @property
+    def z_shape(self) -> Shape:
+        """Z, the event shape of the latent."""
+        return self.prior.z_shape
+
+    def forward(
+        self, x: Tensor, context: Context | None = None, samples: int = 1, path_gradient: bool = False
+    ) -> Draw:
+        """Draw z_k ~ q(z|x) and evaluate the three log-densities.
+
+        Args:
+            x: the data, (B, *X).
+            context: labels, mask and the like.
+            samples: K, how many draws for each example.
+            path_gradient: evaluate log q without the gradient through q's own parameters, so that they learn through z
+                alone ("sticking the landing", Roeder, Wu and Duvenaud 2017, arXiv 1703.09194).
+
+        Raises:
+            ValueError: fewer than one sample, or x of another shape.
+        """
+        if samples < 1:
+            raise ValueError(f"samples is {samples}: at least 1 draw is needed")
+        context = context or Context()
+        qz = self.posterior(x, context)
+        pz = self.prior(context)
+        z = qz.rsample(torch.Size((samples,)))
+        scored = self._frozen_posterior(x, context) if path_gradient else qz
+        latent = Latent(qz, pz, z, scored.log_prob(z), pz.log_prob(z), closed_form_kl(qz, pz))
+        px = self.likelihood(z, context)
+        log_px = self.likelihood.log_prob(px, x, context.mask)
+        log_m = torch.full_like(log_px.detach(), -math.log(samples))
+        return Draw((latent,), px, log_px, log_m, is_density=self.likelihood.is_density)
+
+    def _frozen_posterior(self, x: Tensor, context: Context) -> Distribution:
+        """q(z|x) with detached parameters, and with copies of the buffers, so that batch statistics move once."""
+        frozen = {name: value.detach() for name, value in self.posterior.named_parameters()}
+        copies = {name: value.clone() for name, value in self.posterior.named_buffers()}
+        qz: Distribution = torch.func.functional_call(self.posterior, {**frozen, **copies}, (x, context))
+        return qz
+
+    def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
+        """log p(x, z) in nats, (K, B), for given latents (K, B, *Z)."""
+        context = context or Context()
+        (z,) = latents
+        px = self.likelihood(z, context)
+        return self.prior(context).log_prob(z) + self.likelihood.log_prob(px, x, context.mask)
+
+    @torch.no_grad()
+    def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """n pairs from p(x, z), ancestrally: x (n, *X) and the latents, each (n, *Z)."""
+        context = context or Context()
+        pz = self.prior(context)
+        z = pz.sample(torch.Size((n,) if not pz.batch_shape else ()))
+        return self.likelihood(z, context).sample(), (z,)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, context: Context | None = None) -> Tensor:
+        """The mean of q(z|x): (B, *X) -> (B, *Z). Deterministic; a random z is ``model(x).latents[0].z``."""
+        return mean(self.posterior(self._placed(x), context or Context()))
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, context: Context | None = None) -> Tensor:
+        """The mean of p(x|z): (..., *Z) -> (..., *X). Deterministic."""
+        return mean(self.likelihood(self._placed(z), context or Context()))
+
+    def reconstruct(self, x: Tensor, context: Context | None = None) -> Tensor:
+        """The mean of p(x|z) at the mean of q(z|x): (B, *X) -> (B, *X). Deterministic."""
+        return self.decode(self.encode(x, context), context)
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, seed: int | None = None, context: Context | None = None, mean_of_x: bool = False
+    ) -> Tensor:
+        """n draws from the model, (n, *X).
+
+        Args:
+            n: how many.
+            seed: makes the draw repeatable and leaves torch's global state alone; None uses the global state.
+            context: labels and the like.
+            mean_of_x: False draws x ~ p(x|z), a sample of p(x); True gives the mean of p(x|z) at z ~ p(z), the smooth
+                picture that most papers show.
+
+        Raises:
+            ValueError: n below 1.
+        """
+        if n < 1:
+            raise ValueError(f"n is {n}: at least 1 sample must be asked for")
+        with seeded(seed):
+            x, (z,) = self.dream(n, context)
+        return self.decode(z, context) if mean_of_x else x
+
+    def _placed(self, value: Tensor) -> Tensor:
+        """A value on the device and in the precision of the model."""
+        own = next(self.parameters())
+        return torch.as_tensor(value).to(device=own.device, dtype=own.dtype)
