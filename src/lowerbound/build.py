@@ -24,6 +24,7 @@ def build_model(config: Mapping[str, Any], x_shape: Shape, trust: Sequence[str] 
 
     Raises:
         ValueError: see :func:`find_part`; also what the parts' constructors refuse.
+
     """
     z_shape = as_shape(config["latent"], "latent")
     prior = construct("prior", config["prior"], trust, z_shape=z_shape)
@@ -58,6 +59,7 @@ def slots(chosen: Mapping[str, str], trust: Sequence[str] = ()) -> Iterator[tupl
     Args:
         chosen: names of parts by key; where a network is not chosen, the part's own default stands.
         trust: see :func:`find_part`.
+
     """
     pending = [(role, role, chosen[role], dict[str, Any]()) for role in SLOTS if role != "network"]
     while pending:
@@ -84,6 +86,7 @@ def add_model_settings(
         chosen: names of parts by key, complete for the four roles.
         support: of the data, from which a likelihood's number of levels follows.
         trust: see :func:`~lowerbound.parts.find_part`.
+
     """
     latent = parser.add_argument_group("latent")
     latent.add_argument("--latent", type=int | list[int], default=LATENT, help="latent size, or shape as in [4,8]")
@@ -100,13 +103,12 @@ def levels_of(support: Constraint | None) -> int | None:
     return support.count if isinstance(support, Levels) else None
 
 
-def complete(
-    config: Mapping[str, Any], support: Constraint | None = None, trust: Sequence[str] = ()
-) -> dict[str, Any]:
+def complete(config: Mapping[str, Any], support: Constraint | None = None, trust: Sequence[str] = ()) -> dict[str, Any]:
     """A model's configuration checked and filled in with defaults; only the model's own keys are taken.
 
     Raises:
         ValueError: an unknown part or setting, or a value of the wrong type.
+
     """
     own = expanded({key: config[key] for key in ("latent", *SLOTS) if key in config})
     parser = SettingsParser()
@@ -114,11 +116,22 @@ def complete(
     return dict(parser.parse_object(own).as_dict())
 
 
-def expanded(value: Any) -> Any:
-    """``prior: StandardNormal`` is short for ``prior: {part: StandardNormal}``, at any depth."""
-    if not isinstance(value, Mapping):
-        return value
-    return {k: {"part": v} if k in SLOTS and isinstance(v, str) else expanded(v) for k, v in value.items()}
+def expanded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with ``prior: StandardNormal`` written as ``prior: {part: StandardNormal}``, at any depth.
+
+    Raises:
+        ValueError: a role holds neither a name nor a mapping.
+
+    """
+    full: dict[str, Any] = {}
+    for key, value in config.items():
+        if key in SLOTS and not isinstance(value, (str, Mapping)):
+            raise ValueError(f"{key} must be a part's name, or a mapping with part and its settings, not {value!r}")
+        if key in SLOTS and isinstance(value, str):
+            full[key] = {"part": value}
+        else:
+            full[key] = expanded(value) if isinstance(value, Mapping) else value
+    return full
 
 
 def chosen_parts(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -127,6 +140,7 @@ def chosen_parts(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     Example:
         >>> chosen_parts({"posterior": {"part": "DiagonalNormal", "network": {"part": "MLP", "hidden": [8]}}})
         {'posterior': 'DiagonalNormal', 'posterior.network': 'MLP'}
+
     """
     found: dict[str, str] = {}
     for key, value in config.items():

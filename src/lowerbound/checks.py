@@ -14,6 +14,7 @@ def check_data(likelihood: Likelihood, event_shape: Shape, support: Constraint, 
 
     Raises:
         ValueError: what does not fit, and what would.
+
     """
     if event_shape != likelihood.x_shape:
         raise ValueError(
@@ -25,8 +26,8 @@ def check_data(likelihood: Likelihood, event_shape: Shape, support: Constraint, 
     remedies = []
     if contains(UNIT, support) and support != BINARY:
         remedies.append("binarise the data (data.load(..., binarize='dynamic') or --data.binarize dynamic)")
-    fitting = [f"Categorical with levels={support.count}"] * isinstance(support, Levels) + ["Normal"]
-    remedies.append(f"choose another likelihood ({' or '.join(fitting)})")
+    categorical = f"Categorical with levels={support.count} or " if isinstance(support, Levels) else ""
+    remedies.append(f"choose another likelihood ({categorical}Normal)")
     if contains(UNIT, support):
         remedies.append("or ask for BinaryCrossEntropy by name, which is no likelihood and is reported as such")
     raise ValueError(

@@ -21,13 +21,14 @@ from lowerbound.supports import UNIT, contains, describe
 from lowerbound.transforms import Transform
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Split:
     """One part of a data set, as stored.
 
     Args:
         values: (n, *X), in the stored type (uint8 for grey levels).
         y: labels, (n,), or None.
+
     """
 
     values: Tensor
@@ -40,8 +41,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.values)
 
+    def __repr__(self) -> str:
+        return f"<Split of {len(self):,}{'' if self.y is None else ', labelled'}>"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """A card: what the data are, where they come from, and how they are split and transformed.
 
@@ -61,6 +65,7 @@ class Dataset:
         >>> digits = lb.data.load("digits")
         >>> digits.event_shape, len(digits["train"]), digits.examples("test").shape
         ((1, 8, 8), 1437, torch.Size([180, 1, 8, 8]))
+
     """
 
     name: str | None
@@ -107,8 +112,9 @@ class Dataset:
 
     def examples(self, split: str) -> Tensor:
         """All of a split as x (n, *X), float32, random transforms fixed by the seed: the same x at every call."""
+        values = self[split].values
         generator = torch.Generator().manual_seed(self.seed + 1 + sorted(self.splits).index(split))
-        return self._transformed(self[split].values, generator)
+        return self._transformed(values, generator)
 
     def present(self, split: str, index: Tensor) -> Tensor:
         """The examples at ``index`` (b,) for training, (b, *X), float32, random transforms drawn anew."""
@@ -119,10 +125,15 @@ class Dataset:
             values = transform(values, generator)
         return values.to(torch.float32)
 
+    def __repr__(self) -> str:
+        return f"<Dataset {self}>"
+
     def __str__(self) -> str:
         sizes = "/".join(f"{len(split):,}" for split in self.splits.values())
         shape = "x".join(map(str, self.event_shape)) or "scalar"
-        return f"{self.name or 'data from memory'}: {sizes} {'/'.join(self.splits)}, {shape}, on {describe(self.support)}"
+        return (
+            f"{self.name or 'data from memory'}: {sizes} {'/'.join(self.splits)}, {shape}, on {describe(self.support)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -136,6 +147,7 @@ class Stored:
         parts: sizes of the published splits in the order of the file, by name; None where the source has none.
         source: where the data come from.
         licence: as stated by the source.
+
     """
 
     x: NDArray[Any]

@@ -35,6 +35,7 @@ class Latent:
         log_q: log q(z|x) at z, (K, B), nats.
         log_p: log p(z) at z, (K, B), nats.
         kl: KL(q ‖ p) in closed form, (B,), or None where the pair has none.
+
     """
 
     q: Distribution
@@ -67,6 +68,7 @@ class Draw:
         >>> draw = model(torch.ones(5, 4), samples=3)
         >>> draw.log_w.shape, draw.rate.shape
         (torch.Size([3, 5]), torch.Size([5]))
+
     """
 
     latents: tuple[Latent, ...]
@@ -78,17 +80,17 @@ class Draw:
 
     @property
     def log_qz(self) -> Tensor:
-        """log q(z|x), summed over the latents, (K, B)."""
+        """Log q(z|x), summed over the latents, (K, B)."""
         return _sum(latent.log_q for latent in self.latents)
 
     @property
     def log_pz(self) -> Tensor:
-        """log p(z), summed over the latents, (K, B)."""
+        """Log p(z), summed over the latents, (K, B)."""
         return _sum(latent.log_p for latent in self.latents)
 
     @property
     def log_w(self) -> Tensor:
-        """log w = log p(x, z) - log q(z|x), (K, B)."""
+        """Log w = log p(x, z) - log q(z|x), (K, B)."""
         return self.log_px + self.log_pz - self.log_qz
 
     @property
@@ -111,6 +113,7 @@ class Draw:
 
         Raises:
             ValueError: "closed_form" where a pair of distributions has none.
+
         """
         if estimator == "closed_form" and not self.has_closed_form_rate:
             latent = next(latent for latent in self.latents if latent.kl is None)

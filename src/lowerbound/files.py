@@ -1,6 +1,6 @@
 """Files that are whole or absent: written beside their place, flushed to disk, then renamed over it.
 
-``os.replace`` is atomic on one file system, so a reader, a second process or a resumed run sees the old file or the new
+A rename is atomic on one file system, so a reader, a second process or a resumed run sees the old file or the new
 one and never a part of either, whenever the writer is killed and however full the disk is.
 """
 
@@ -29,6 +29,7 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path
         >>> folder = Path(tempfile.mkdtemp())
         >>> write_atomic(folder / "a.txt", lambda stream: stream.write(b"whole")).read_bytes()
         b'whole'
+
     """
     path = Path(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -39,8 +40,8 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path
             os.fsync(stream.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp makes files private; these are meant to be shared like any other
-        os.replace(name, path)
+        Path(name).chmod(0o666 & ~umask)  # mkstemp makes files private; these are meant to be shared like any other
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

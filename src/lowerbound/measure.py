@@ -1,7 +1,7 @@
 """Evaluation: every example of a split exactly once, and an estimate with its standard error out.
 
-    nll = -L_K, an upper bound on -log p(x) in expectation; elbo = -rate - distortion;
-    bits_per_dim = nll / (D log 2), for discrete data only: a density has no bits.
+nll = -L_K, an upper bound on -log p(x) in expectation; elbo = -rate - distortion;
+bits_per_dim = nll / (D log 2), for discrete data only: a density has no bits.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Evaluation:
         cross_entropy: binary cross-entropy, where the model was trained by it; no likelihood.
         objective: cross_entropy + rate, where the model was trained by it; no bound.
         active_units: latent dimensions whose posterior mean varies over x by more than 0.01.
+
     """
 
     split: str
@@ -103,6 +104,7 @@ def evaluate(
         >>> result = lb.evaluate(model, digits, samples=10)
         >>> result.nll.n, result.nll.unit, result.nll.value > 0
         (180, 'nats', True)
+
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: at least 1 example at a time is needed")

@@ -12,6 +12,7 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
     Example:
         >>> unknown("prior", "StandrdNormal", ["StandardNormal"])
         "unknown prior 'StandrdNormal'; did you mean 'StandardNormal'? (there is: StandardNormal)"
+
     """
     names = sorted(valid)
     near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
@@ -20,10 +21,11 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """An exception's message folded into one line, for a person at a terminal.
+    r"""An exception's message folded into one line, for a person at a terminal.
 
     Example:
-        >>> first_line(ValueError("two\\nlines"))
+        >>> first_line(ValueError("two\nlines"))
         'two lines'
+
     """
     return " ".join(str(error).split()) or type(error).__name__

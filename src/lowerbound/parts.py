@@ -59,6 +59,7 @@ def find_part(role: str, name: object, trust: Sequence[str] = ()) -> Callable[..
 
     Raises:
         ValueError: an unknown name, a path into a package that is not trusted, or an object of another role.
+
     """
     base, package = SLOTS[role]
     exports: list[str] = package.__all__
@@ -93,6 +94,7 @@ def describe(part: nn.Module, role: str) -> dict[str, Any]:
         >>> from lowerbound.posteriors import DiagonalNormal
         >>> describe(DiagonalNormal((4,), (2,)), "posterior")
         {'part': 'DiagonalNormal', 'network': {'part': 'MLP', 'hidden': [512], 'activation': 'ReLU'}}
+
     """
     settings = part_settings(type(part), role)
     return {"part": _name(type(part), role)} | {s.name: _plain(getattr(part, s.name), s) for s in settings}
@@ -119,6 +121,7 @@ def describe_factory(factory: Any) -> dict[str, Any]:
         >>> from lowerbound.networks import MLP
         >>> describe_factory(functools.partial(MLP, hidden=(8,)))
         {'part': 'MLP', 'hidden': [8], 'activation': 'ReLU'}
+
     """
     given: dict[str, Any] = {}
     if isinstance(factory, functools.partial):
@@ -153,14 +156,13 @@ def construct(role: str, config: Mapping[str, Any], trust: Sequence[str] = (), *
 
     Raises:
         ValueError: see :func:`find_part`; also what the part's constructor refuses.
+
     """
     part = find_part(role, config["part"], trust)
     return part(**shapes, **_arguments(part, role, config, trust))
 
 
-def _arguments(
-    part: Callable[..., Any], role: str, config: Mapping[str, Any], trust: Sequence[str]
-) -> dict[str, Any]:
+def _arguments(part: Callable[..., Any], role: str, config: Mapping[str, Any], trust: Sequence[str]) -> dict[str, Any]:
     factories = {s.name for s in part_settings(part, role) if is_network(s)}
     return {k: _factory(v, trust) if k in factories else v for k, v in config.items() if k != "part"}
 

@@ -34,6 +34,7 @@ class Context:
         mask: 1 where an entry of x is observed, 0 where it is missing, broadcastable to (B, *X).
         index: position of each example in the training data, (B,).
         actions: controls of a sequence, (B, T, *A).
+
     """
 
     y: Tensor | None = None
@@ -52,6 +53,7 @@ class Prior(nn.Module, ABC):
 
     Attributes:
         z_shape: Z, the event shape of the latent.
+
     """
 
     __call__: Callable[..., Distribution]
@@ -71,6 +73,7 @@ class Posterior(nn.Module, ABC):
     Attributes:
         x_shape: X, the event shape of the data.
         z_shape: Z, the event shape of the latent.
+
     """
 
     __call__: Callable[..., Distribution]
@@ -93,6 +96,7 @@ class Likelihood(nn.Module, ABC):
         x_shape: X, the event shape of the data.
         support: the set on which this is a density or a probability; it must contain the data's.
         is_density: False for a score that is no log-density (cross-entropy): what it gives is never called a likelihood.
+
     """
 
     support: Constraint
@@ -109,13 +113,14 @@ class Likelihood(nn.Module, ABC):
         """The distribution of x given z (..., *Z), with batch shape (...) and event shape X."""
 
     def log_prob(self, px: Distribution, x: Tensor, mask: Tensor | None) -> Tensor:
-        """log p(x|z) in nats, summed over the event: x (B, *X) -> (K, B).
+        """Log p(x|z) in nats, summed over the event: x (B, *X) -> (K, B).
 
         Args:
             px: the distribution that forward returned, batch (K, B).
             x: the data, (B, *X).
             mask: 1 where observed, broadcastable to x. Missing entries are marginalised, which for entries that are
                 independent given z means that their term is left out of the sum, whatever value stands there.
+
         """
         if mask is None:
             return px.log_prob(x)

@@ -14,13 +14,11 @@ What is written between two checkpoints is written again, identically, by a resu
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
@@ -45,6 +43,7 @@ class Run:
 
     Args:
         path: the folder; it is not touched until something is written.
+
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -64,6 +63,7 @@ class Run:
 
         Raises:
             ValueError: another process holds it.
+
         """
         self.path.mkdir(parents=True, exist_ok=True)
         try:
@@ -79,6 +79,7 @@ class Run:
 
         Raises:
             ValueError: it holds another run, and overwrite is False.
+
         """
         if self.exists and not overwrite:
             raise ValueError(f"{self.path} holds another run: resume it, overwrite it, or use another folder")
@@ -98,6 +99,7 @@ class Run:
 
         Raises:
             ValueError: the folder is missing or holds no run, or one of a newer version.
+
         """
         if not self.path.is_dir():
             raise ValueError(f"there is no run folder {self.path}")
@@ -108,7 +110,9 @@ class Run:
         if not isinstance(version, int):
             raise ValueError(f"{self.config_file} does not say its format; it is not the configuration of a run")
         if version > FORMAT:
-            raise ValueError(f"{self.path} was written by a newer lowerbound (format {version}, this one reads {FORMAT})")
+            raise ValueError(
+                f"{self.path} was written by a newer lowerbound (format {version}, this one reads {FORMAT})"
+            )
         return config
 
     def model(self, trust: Sequence[str] = ()) -> VAE:
@@ -116,6 +120,7 @@ class Run:
 
         Raises:
             ValueError: the folder is not a whole run, or its files do not fit each other.
+
         """
         config = self.config()
         data = config.get("data")
@@ -165,7 +170,7 @@ class Run:
             name = state["tensors"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file} is damaged: {first_line(error)}") from None
-        if os.path.basename(name) != name:
+        if Path(name).name != name:
             raise ValueError(f"{file} names a file outside its folder")
         return read_tensors(self.checkpoint_folder / name), state
 
@@ -182,7 +187,7 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> VAE:
             package that is not trusted.
 
     Example:
-        >>> import lowerbound as lb, tempfile
+        >>> import lowerbound as lb, tempfile, torch
         >>> digits = lb.data.load("digits", binarize="threshold")
         >>> model = lb.VAE(
         ...     prior=lb.priors.StandardNormal((2,)),
@@ -195,6 +200,7 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> VAE:
         >>> x = digits.examples("test")
         >>> torch.equal(again.encode(x), model.encode(x))
         True
+
     """
     return Run(path).model(trust)
 
@@ -210,6 +216,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises:
         ValueError: the file is missing, truncated or of another kind.
+
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
@@ -224,13 +231,16 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -
 
     Raises:
         ValueError: names or shapes do not fit.
+
     """
     own = module.state_dict()
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or extra:
         raise ValueError(
             f"{where} does not fit the model: "
-            + "; ".join(f"{word} {', '.join(names[:3])}" for word, names in (("lacks", missing), ("has", extra)) if names)
+            + "; ".join(
+                f"{word} {', '.join(names[:3])}" for word, names in (("lacks", missing), ("has", extra)) if names
+            )
         )
     for name, tensor in own.items():
         if tensor.shape != tensors[name].shape:

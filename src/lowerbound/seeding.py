@@ -23,6 +23,7 @@ def seeded(seed: int | None) -> Iterator[None]:
         ...     again = torch.randn(2)
         >>> torch.equal(first, again)
         True
+
     """
     if seed is None:
         yield

@@ -31,10 +31,12 @@ class Setting:
 
 def settings_of(function: Callable[..., Any]) -> list[Setting]:
     """Every argument of a constructor or function, from its signature and docstring."""
-    of = function.__init__ if inspect.isclass(function) else function  # type: ignore[misc]
+    of = function.__init__ if inspect.isclass(function) else function
     hints = get_type_hints(of)
     parameters = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    helps = {p.arg_name: " ".join((p.description or "").split()) for p in parse_docstring(function.__doc__ or "").params}
+    helps = {
+        p.arg_name: " ".join((p.description or "").split()) for p in parse_docstring(function.__doc__ or "").params
+    }
     return [Setting(p.name, hints.get(p.name, Any), p.default, helps.get(p.name, "")) for p in parameters]
 
 
@@ -44,6 +46,13 @@ class SettingsParser(ArgumentParser):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"add_help": False, "allow_abbrev": False, **kwargs})
 
+    def read(self, argv: Sequence[str]) -> dict[str, Any] | None:
+        """The options by name; None where --help was asked for, which is then shown."""
+        if "--help" in argv or "-h" in argv:
+            print(self.format_help())
+            return None
+        return dict(self.parse_args(argv).as_dict())
+
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Raise ValueError with the message rewritten for a person."""
         text = first_line(ex if ex is not None and not message else ValueError(message))
@@ -51,6 +60,8 @@ class SettingsParser(ArgumentParser):
             raise ValueError(self._unknown_option(match[1].removesuffix(".part")))
         if match := re.match(r'Parser key "([^"]+)": (.*)', text):
             raise ValueError(f"--{_typed(match[1])}: {_plain_words(match[2])}")
+        if match := re.search(r"arguments are required: (.*)", text):
+            raise ValueError(f"missing: {match[1].upper().replace('SOURCE', 'DATA')} (see --help)")
         raise ValueError(text.replace(".part", ""))
 
     def _unknown_option(self, name: str) -> str:
@@ -59,9 +70,9 @@ class SettingsParser(ArgumentParser):
         hint = f"; did you mean --{near[0]}?" if near else ";"
         return f"unknown option --{_typed(name)}{hint} (--help lists them all)"
 
-    def format_help(self) -> str:
+    def format_help(self, formatter: Any = None) -> str:
         """The help as people type options: --likelihood for --likelihood.part, hyphens, and no word where no default is."""
-        text = re.sub(r", --[\w.]+\+ \S+", "", super().format_help())  # jsonargparse's way to append to lists
+        text = re.sub(r", --[\w.]+\+ \S+", "", super().format_help(formatter))  # jsonargparse's way to append to lists
         text = text.replace(".part ", " ").replace(".part\n", "\n").replace("(default: False)", "")
         text = re.sub(r"\(type:\s[^()]*?,\s+default:\s+null\)", "", text)
         text = text.replace("(required, type: str)", "")
@@ -81,12 +92,13 @@ def _typed(key: str) -> str:
 
 def _plain_words(message: str) -> str:
     """A type error of jsonargparse without Python's syntax."""
-    text = re.sub(r"<class '(\w+)'>|typing\.", lambda match: match[1] or "", message)
+    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>|typing\.", lambda match: match[1] or "", message)
+    text = text.replace("Sequence", "list").replace("NoneType", "null")
     if match := re.fullmatch(r"Expected a (.*)\. Got value: (.*)", text):
         wanted = re.sub(r"Literal\[(.*)\]", r"one of \1", match[1])
         return f"expected {wanted}, not {match[2]!r}"
-    if match := re.search(r"Subtypes: (.*?) Errors:.*Given value: (.*)", text):
-        wanted = re.sub(r"Literal\[(.*?)\]", r"\1", match[1].strip("[]")).replace("NoneType", "null")
+    if match := re.search(r"Subtypes: \[(.*)\] Errors:.*Given value: (.*)", text):
+        wanted = re.sub(r"Literal\[(.*?)\]", r"\1", match[1])
         return f"expected one of {wanted}, not {match[2]!r}"
     return text
 
@@ -113,6 +125,7 @@ def read_yaml(text: str, where: str) -> dict[str, Any]:
 
     Raises:
         ValueError: it is no YAML, asks for an object by a tag, or holds no mapping.
+
     """
     try:
         content = yaml.safe_load(text)

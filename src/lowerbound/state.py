@@ -78,10 +78,17 @@ class TrainingState:
         precision: Fabric's precision plugin, which holds the loss scale of 16-bit training.
         best: the best weights.
         device: where sums are kept.
+
     """
 
     def __init__(
-        self, model: nn.Module, objective: nn.Module, optimizer: Optimizer, precision: Any, best: Best, device: torch.device
+        self,
+        model: nn.Module,
+        objective: nn.Module,
+        optimizer: Optimizer,
+        precision: Any,
+        best: Best,
+        device: torch.device,
     ) -> None:
         self.model, self.objective, self.optimizer, self.precision = model, objective, optimizer, precision
         self.best = best

@@ -10,7 +10,6 @@ likelihood over the L levels, a normal density on the real line and, when L = 2,
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
@@ -23,8 +22,10 @@ class Levels(Constraint):
         count: L, at least 2; 256 for 8-bit pixels, 17 for the bundled digits, 2 for binary data.
 
     Example:
+        >>> import torch
         >>> Levels(3).check(torch.tensor([0.0, 0.5, 0.7]))
         tensor([ True,  True, False])
+
     """
 
     is_discrete = True
@@ -60,6 +61,7 @@ def describe(support: Constraint) -> str:
     Example:
         >>> describe(Levels(256)), describe(BINARY), describe(REAL)
         ('the 256 levels {0, 1/255, ..., 1}', '{0, 1}', 'the real line')
+
     """
     if isinstance(support, Levels):
         return "{0, 1}" if support.count == 2 else f"the {support.count} levels {{0, 1/{support.count - 1}, ..., 1}}"
@@ -78,6 +80,7 @@ def contains(outer: Constraint, inner: Constraint) -> bool:
     Example:
         >>> contains(UNIT, Levels(17)), contains(BINARY, Levels(17)), contains(Levels(17), BINARY)
         (True, False, True)
+
     """
     if outer is REAL or outer == inner:
         return True
@@ -92,8 +95,10 @@ def smallest(values: Tensor) -> Constraint:
     """The smallest of {0, 1}, the unit interval and the real line that holds all values.
 
     Example:
+        >>> import torch
         >>> describe(smallest(torch.tensor([0.0, 1.0]))), describe(smallest(torch.tensor([0.0, 0.3])))
         ('{0, 1}', 'the interval [0, 1]')
+
     """
     if bool(((values == 0) | (values == 1)).all()):
         return BINARY

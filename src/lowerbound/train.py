@@ -13,6 +13,7 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,11 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lowerbound.parts import describe, foreign_packages
 from lowerbound.checks import check_data
 from lowerbound.dataset import Dataset
 from lowerbound.messages import unknown
 from lowerbound.objective import Objective, Step
+from lowerbound.parts import describe, foreign_packages
 from lowerbound.progress import Display
 from lowerbound.roles import Context
 from lowerbound.run import Run
@@ -38,7 +39,6 @@ from lowerbound.vae import VAE
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
 Schedule = Literal["constant", "cosine"]
 
-CHECKPOINT_SECONDS = 10.0  # a kill costs at most this much work, and a disk is flushed no more often than this
 VALID_BATCH = 1000  # examples at a time in validation, where there are no gradients to hold
 
 
@@ -50,6 +50,7 @@ class History:
         epochs: one mapping an epoch, as in metrics.jsonl.
         best_epoch: the epoch whose weights the model holds: the best on validation, or the last where there is none.
         folder: the run folder, or None.
+
     """
 
     epochs: list[dict[str, Any]]
@@ -65,7 +66,7 @@ def fit(
     model: VAE,
     objective: Objective,
     data: Dataset,
-    epochs: int = 50,
+    epochs: int = 100,
     batch_size: int = 128,
     seed: int = 0,
     learning_rate: float = 1e-3,
@@ -74,6 +75,7 @@ def fit(
     patience: int | None = None,
     device: str = "auto",
     precision: Precision = "32-true",
+    checkpoint_seconds: float = 10.0,
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -96,6 +98,7 @@ def fit(
         patience: stop after so many epochs without a better validation loss; None never stops early.
         device: "auto" takes a GPU if there is one; "cpu", "cuda", "cuda:1", "mps".
         precision: "32-true", "bf16-mixed", "16-mixed" (GPU only) or "64-true".
+        checkpoint_seconds: least time between two checkpoints: what a kill may cost; the disk is flushed no more often.
         out: run folder to write; None writes nothing.
         resume: go on with the run in the folder from its last checkpoint.
         overwrite: replace the run in the folder.
@@ -121,6 +124,7 @@ def fit(
         >>> loss = history.series("loss")
         >>> loss[1] < loss[0]
         True
+
     """
     settings = {
         "epochs": epochs,
@@ -132,8 +136,9 @@ def fit(
         "patience": patience,
         "device": device,
         "precision": precision,
+        "checkpoint_seconds": checkpoint_seconds,
     }
-    _check_settings(settings, data)
+    check_settings(settings, data)
     if resume and overwrite:
         raise ValueError("resume and overwrite exclude each other")
     if (resume or overwrite) and out is None:
@@ -194,7 +199,7 @@ def fit(
                 state.step += 1
                 state.seconds = time.monotonic() - started
                 show.step(state.epoch, state.done)
-                if run is not None and (stop.is_set() or time.monotonic() - saved_at > CHECKPOINT_SECONDS):
+                if run is not None and (stop.is_set() or time.monotonic() - saved_at >= checkpoint_seconds):
                     state.save(run)
                     saved_at = time.monotonic()
                 if stop.is_set():
@@ -239,6 +244,7 @@ class Pass(nn.Module):
     Args:
         model: gives the draw.
         objective: makes a loss of it.
+
     """
 
     def __init__(self, model: VAE, objective: Objective) -> None:
@@ -331,7 +337,13 @@ def _how_to_resume(state: TrainingState, steps: int, run: Run | None) -> str:
     return f"{where}; saved in {run.path}; go on with: lowerbound train --resume --out {run.path}"
 
 
-def _check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
+def check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
+    """Refuse arguments of :func:`fit` that are out of range, on these data and this machine.
+
+    Raises:
+        ValueError: which, and what would be in range.
+
+    """
     for name in ("epochs", "batch_size"):
         if settings[name] < 1:
             raise ValueError(f"{name} is {settings[name]}: it must be at least 1")
@@ -351,18 +363,19 @@ def _check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
             raise ValueError(f"patience is {settings['patience']}: it must be at least 0, or None")
         if "valid" not in data.splits:
             raise ValueError("early stopping (patience) needs a validation split, and these data have none")
+    device, precision = settings["device"], settings["precision"]
+    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    there += ["mps"] * torch.backends.mps.is_available()
+    if device not in ("auto", "cuda", *there) or (device == "cuda" and "cuda:0" not in there):
+        raise ValueError(f"device {device!r} is not there; this machine has {', '.join(there)} (or auto)")
+    if precision == "16-mixed" and (device == "cpu" or there == ["cpu"]):
+        raise ValueError("precision '16-mixed' needs a GPU; on a CPU use 'bf16-mixed' or '32-true'")
 
 
 def _fabric(device: str, precision: Precision) -> Any:
     from lightning_fabric import Fabric  # 1.5 s, which only training should pay
 
-    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    there += ["mps"] * torch.backends.mps.is_available()
-    if device not in ("auto", "cuda", *there) or (device == "cuda" and "cuda:0" not in there):
-        raise ValueError(f"device {device!r} is not there; this machine has {', '.join(there)} (or auto)")
     kind, _, number = device.partition(":")
-    if precision == "16-mixed" and (kind == "cpu" or there == ["cpu"]):
-        raise ValueError("precision '16-mixed' needs a GPU; on a CPU use 'bf16-mixed' or '32-true'")
     return Fabric(accelerator=kind, devices=[int(number)] if number else 1, precision=precision)
 
 
@@ -371,8 +384,13 @@ def _config(model: VAE, objective: Objective, data: Dataset, settings: Mapping[s
     card = {"name": data.name, **data.options, "sha256": data.sha256}
     card |= {"event_shape": list(data.event_shape), "range": list(data.range)}
     parts = {role: describe(getattr(model, role), role) for role in ("prior", "posterior", "likelihood")}
-    latent = {"latent": list(model.z_shape)}
-    return {"data": card, **latent, **parts, "objective": describe(objective, "objective"), **settings}
+    parts["objective"] = describe(objective, "objective")
+    if foreign := sorted(foreign_packages(parts)):
+        warnings.warn(
+            f"the model has parts from {', '.join(foreign)}; loading the run will ask for trust={foreign} (--trust)",
+            stacklevel=3,
+        )
+    return {"data": card, "latent": list(model.z_shape), **parts, **settings}
 
 
 def _check_same(run: Run, config: Mapping[str, Any]) -> None:

@@ -47,6 +47,7 @@ class VAE(nn.Module):
         (torch.Size([5, 4]), torch.Size([5, 1, 8, 8]), torch.Size([3, 1, 8, 8]))
         >>> model(x, samples=10).log_w.shape
         torch.Size([10, 5])
+
     """
 
     __call__: Callable[..., Draw]
@@ -85,9 +86,7 @@ class VAE(nn.Module):
         """Z, the event shape of the latent."""
         return self.prior.z_shape
 
-    def forward(
-        self, x: Tensor, context: Context | None = None, samples: int = 1, path_gradient: bool = False
-    ) -> Draw:
+    def forward(self, x: Tensor, context: Context | None = None, samples: int = 1, path_gradient: bool = False) -> Draw:
         """Draw z_k ~ q(z|x) and evaluate the three log-densities.
 
         Args:
@@ -99,6 +98,7 @@ class VAE(nn.Module):
 
         Raises:
             ValueError: fewer than one sample, or x of another shape.
+
         """
         if samples < 1:
             raise ValueError(f"samples is {samples}: at least 1 draw is needed")
@@ -121,7 +121,7 @@ class VAE(nn.Module):
         return qz
 
     def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
-        """log p(x, z) in nats, (K, B), for given latents (K, B, *Z)."""
+        """Log p(x, z) in nats, (K, B), for given latents (K, B, *Z)."""
         context = context or Context()
         (z,) = latents
         px = self.likelihood(z, context)
@@ -129,7 +129,7 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """n pairs from p(x, z), ancestrally: x (n, *X) and the latents, each (n, *Z)."""
+        """N pairs from p(x, z), ancestrally: x (n, *X) and the latents, each (n, *Z)."""
         context = context or Context()
         pz = self.prior(context)
         z = pz.sample(torch.Size((n,) if not pz.batch_shape else ()))
@@ -153,7 +153,7 @@ class VAE(nn.Module):
     def sample(
         self, n: int, seed: int | None = None, context: Context | None = None, mean_of_x: bool = False
     ) -> Tensor:
-        """n draws from the model, (n, *X).
+        """N draws from the model, (n, *X).
 
         Args:
             n: how many.
@@ -164,6 +164,7 @@ class VAE(nn.Module):
 
         Raises:
             ValueError: n below 1.
+
         """
         if n < 1:
             raise ValueError(f"n is {n}: at least 1 sample must be asked for")

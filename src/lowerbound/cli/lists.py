@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 from lowerbound.recipes import about, recipe_names, recipe_text
+from lowerbound.settings import SettingsParser
 
 
 def recipes(argv: Sequence[str]) -> None:
     """List the shipped recipes, or print one."""
-    parser = argparse.ArgumentParser(
-        prog="lowerbound recipes", description="List the shipped recipes; use one with lowerbound train --config NAME."
+    parser = _parser(
+        "recipes [NAME]", "List the shipped recipes, or print one; use it with lowerbound train --config NAME."
     )
-    parser.add_argument("name", nargs="?", help="print this recipe's file")
-    name = parser.parse_args(argv).name
-    if name:
-        print(recipe_text(name), end="")
+    parser.add_argument("name", nargs="?", type=str, metavar="NAME", help="print this recipe's file")
+    given = parser.read(argv)
+    if given is None:
+        return
+    if given["name"]:
+        print(recipe_text(given["name"]), end="")
         return
     for recipe in recipe_names():
         print(f"{recipe:<20} {about(recipe)}")
@@ -24,12 +26,17 @@ def recipes(argv: Sequence[str]) -> None:
 
 def data(argv: Sequence[str]) -> None:
     """List the data sets that are known by name."""
-    argparse.ArgumentParser(
-        prog="lowerbound data",
-        description="List the data sets that are known by name. Your own data are read from .npy and .npz files.",
-    ).parse_args(argv)
+    parser = _parser("data", "List the data sets that are known by name.")
+    if parser.read(argv) is None:
+        return
     from lowerbound.data import NAMED
 
     for name, module in NAMED.items():
         print(f"{name:<20} {(module.__doc__ or '').strip()}")
     print(f"{'FILE.npy, FILE.npz':<20} your own arrays, examples first: (n, ...)")
+
+
+def _parser(usage: str, description: str) -> SettingsParser:
+    parser = SettingsParser(usage=f"lowerbound {usage}", description=description)
+    parser.add_argument("-h", "--help", action="store_true", help="show this help")
+    return parser

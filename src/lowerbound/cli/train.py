@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from lowerbound.checks import check_data
 from lowerbound.data import NAMED, load
 from lowerbound.dataset import Dataset
 from lowerbound.measure import SAMPLES, evaluate
-from lowerbound.messages import unknown
 from lowerbound.parts import SLOTS
 from lowerbound.plots import is_picture, save_figure, sheet
 from lowerbound.recipes import recipe_text
@@ -29,7 +27,7 @@ from lowerbound.run import FORMAT, Run
 from lowerbound.seeding import seeded
 from lowerbound.settings import SettingsParser, add_setting, read_yaml, settings_of
 from lowerbound.supports import Levels
-from lowerbound.train import fit
+from lowerbound.train import check_settings, fit
 from lowerbound.vae import VAE
 
 FLAGS = ("--resume", "--overwrite", "--quiet", "--help", "-h")
@@ -42,9 +40,6 @@ def train(argv: Sequence[str]) -> None:
     """Train a model, evaluate it on the test split, and write it all into a run folder."""
     positional, options = _scan(argv)
     asked_for_help = "--help" in options or "-h" in options
-    if asked_for_help and "--config" not in options:
-        print(_parser({}, {}, None, ()).format_help())
-        return
     if len(positional) > 1:
         raise ValueError(f"one DATA is expected, not {len(positional)}: {' '.join(positional)}")
     trust = [name for value in options.get("--trust", []) for name in value.split(",")]
@@ -77,6 +72,9 @@ def train(argv: Sequence[str]) -> None:
         config.pop(key, None)
 
     settings = {s.name: config[s.name] for s in settings_of(fit) if s.name not in NOT_SETTINGS}
+    check_settings(settings, data)
+    if control["samples"] < 1:
+        raise ValueError(f"samples is {control['samples']}: at least 1 draw for each example is needed")
     with seeded(settings["seed"]):
         model = build_model(config, data.event_shape, trust)
     objective = build_objective(config, trust)
@@ -172,8 +170,8 @@ def _parser(
     parser.usage = "lowerbound train [DATA] [options]"
     parser.description = (
         "Train a model, evaluate it on held-out data, and write a run folder. DATA is the name of a data set (digits, the "
-        "default, mnist, fashion_mnist) or the path of a .npy or .npz file. Parts are chosen by name, and every argument of a "
-        "part's constructor is an option: the settings below are those of the parts chosen in this call, so "
+        "default, mnist, fashion_mnist) or the path of a .npy or .npz file. Parts are chosen by name, and every argument of "
+        "a part's constructor is an option: the settings below are those of the parts chosen in this call, so "
         "'lowerbound train --likelihood Normal --help' shows a normal likelihood's."
     )
     parser.add_argument("source", nargs="?", type=str, metavar="DATA", help="name or file; digits by default")
@@ -241,7 +239,9 @@ def _conclude(run: Run, model: VAE, data: Dataset, samples: int, say: Any) -> No
     lines = [f"\n{evaluation.n:,} held-out examples (test):", str(evaluation), f"\nrun folder    {run.path}"]
     if is_picture(data.event_shape):
         x = data.examples("test")[:PAIRS]
-        figure = sheet(x, model.reconstruct(x).cpu(), model.sample(2 * PAIRS, 0, mean_of_x=True).cpu(), data.range, data.name or "")
+        figure = sheet(
+            x, model.reconstruct(x).cpu(), model.sample(2 * PAIRS, 0, mean_of_x=True).cpu(), data.range, data.name or ""
+        )
         save_figure(run.sheet_file, figure)
         lines.append(f"pictures      {run.sheet_file}")
     say("\n".join([*lines, f"again         lowerbound evaluate {run.path} --samples 5000"]))

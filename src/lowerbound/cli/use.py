@@ -41,7 +41,7 @@ def evaluate(argv: Sequence[str]) -> None:
     parser.add_argument("--samples", type=int, default=SAMPLES, help="K, importance samples for each example")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     parser.add_argument("--json", action="store_true", help="print the content of evaluation.json instead of a table")
-    given = _parse(parser, argv)
+    given = parser.read(argv)
     if given is None:
         return
     run, model = _model(given)
@@ -61,7 +61,7 @@ def sample(argv: Sequence[str]) -> None:
     parser.add_argument("--mean", action="store_true", help="give the mean of p(x|z) instead of a draw from it")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     _add_out(parser, "an array (n, ...) as .npy, or pictures side by side as .png")
-    given = _parse(parser, argv)
+    given = parser.read(argv)
     if given is None:
         return
     run, model = _model(given)
@@ -74,13 +74,13 @@ def reconstruct(argv: Sequence[str]) -> None:
     parser = _parser(
         "reconstruct",
         "RUN [DATA] --out FILE",
-        "Reconstruct examples: the mean of p(x|z) at the mean of q(z|x), deterministic. A .png shows each example (odd rows) "
-        "above its reconstruction (even rows). DATA defaults to the run's own test split.",
+        "Reconstruct examples: the mean of p(x|z) at the mean of q(z|x), deterministic. A .png shows each example (odd "
+        "rows) above its reconstruction (even rows). DATA defaults to the run's own test split.",
     )
     _add_data(parser, optional=True)
     parser.add_argument("-n", type=int, help="only the first n (64 for a .png)")
     _add_out(parser, "an array (n, ...) as .npy, or pictures as .png")
-    given = _parse(parser, argv)
+    given = parser.read(argv)
     if given is None:
         return
     run, model = _model(given)
@@ -102,11 +102,13 @@ def reconstruct(argv: Sequence[str]) -> None:
 def encode(argv: Sequence[str]) -> None:
     """Write the latent codes of examples."""
     parser = _parser(
-        "encode", "RUN DATA --out FILE.npy", "The latent code of each example: the mean of q(z|x), deterministic, (n, *Z)."
+        "encode",
+        "RUN DATA --out FILE.npy",
+        "The latent code of each example: the mean of q(z|x), deterministic, (n, *Z).",
     )
     _add_data(parser)
     _add_out(parser, "an array (n, *Z) as .npy")
-    given = _parse(parser, argv)
+    given = parser.read(argv)
     if given is None:
         return
     run, model = _model(given)
@@ -119,13 +121,14 @@ def score(argv: Sequence[str]) -> None:
     parser = _parser(
         "score",
         "RUN DATA --out FILE.npy",
-        "log p(x) of each example, in nats, by importance sampling: in expectation a lower bound, tighter with more samples.",
+        "log p(x) of each example, in nats, by importance sampling: in expectation a lower bound, tighter with more "
+        "samples.",
     )
     _add_data(parser)
     parser.add_argument("--samples", type=int, default=SAMPLES, help="K, importance samples for each example")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     _add_out(parser, "an array (n,) as .npy")
-    given = _parse(parser, argv)
+    given = parser.read(argv)
     if given is None:
         return
     run, model = _model(given)
@@ -152,14 +155,6 @@ def _add_data(parser: SettingsParser, optional: bool = False) -> None:
 
 def _add_out(parser: SettingsParser, what: str) -> None:
     parser.add_argument("--out", type=str, help=f"file to write: {what}")
-
-
-def _parse(parser: SettingsParser, argv: Sequence[str]) -> dict[str, Any] | None:
-    """The options by name; None after the help was shown."""
-    if "--help" in argv or "-h" in argv:
-        print(parser.format_help())
-        return None
-    return dict(parser.parse_args(argv).as_dict())
 
 
 def _model(given: Mapping[str, Any]) -> tuple[Run, VAE]:

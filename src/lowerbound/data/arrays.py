@@ -24,16 +24,17 @@ def read(path: Path, array: str | None = None, labels: str | None = None) -> Sto
     Raises:
         ValueError: the file is empty, truncated, holds objects, or lacks the array.
         OSError: the file cannot be read.
+
     """
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            if array or labels:
-                raise ValueError("the options array and labels are for .npz files; a .npy file holds one array")
-            return Stored(loaded, source=str(path))
-        with loaded:
+        with path.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                if array or labels:
+                    raise ValueError("the options array and labels are for .npz files, and a .npy file holds one array")
+                return Stored(loaded, source=str(path))
             x, y = _choose(path, loaded, array, labels)
     except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         if "allow_pickle" in str(error) or "pickled" in str(error):

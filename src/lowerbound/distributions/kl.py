@@ -29,6 +29,7 @@ def closed_form_kl(q: Distribution, p: Distribution) -> Tensor | None:
         1.3069
         >>> closed_form_kl(Laplace(0.0, 1.0), Normal(0.0, 1.0)) is None
         False
+
     """
     pair = (*_kinds(q), *_kinds(p))
     if pair in _without_rule:

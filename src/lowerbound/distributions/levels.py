@@ -26,6 +26,7 @@ class LevelCategorical(Distribution):
         >>> px = LevelCategorical(torch.zeros(17))
         >>> px.mean, px.log_prob(torch.tensor(0.25)).exp()
         (tensor(0.5000), tensor(0.0588))
+
     """
 
     arg_constraints: ClassVar[dict[str, Constraint]] = {}
@@ -37,7 +38,7 @@ class LevelCategorical(Distribution):
         super().__init__(batch_shape=logits.shape[:-1], validate_args=False)
 
     @property
-    def support(self) -> Constraint:  # type: ignore[override]  # torch types a property as its dependent_property
+    def support(self) -> Constraint:
         return Levels(self.levels)
 
     @property
@@ -54,7 +55,8 @@ class LevelCategorical(Distribution):
         return (self.categorical.probs * self._grid**2).sum(-1) - self.mean**2
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return self.categorical.log_prob((value * (self.levels - 1)).round().long())
+        log_p: Tensor = self.categorical.log_prob((value * (self.levels - 1)).round().long())
+        return log_p
 
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
         return self._grid[self.categorical.sample(torch.Size(sample_shape))]

@@ -36,6 +36,7 @@ class Evidence:
         rate: KL(q(z|x) ‖ p(z)), in closed form where there is one, else averaged over the K draws.
         distortion: -E_q[log p(x|z)], averaged over the K draws.
         means: posterior means, (B, number of latent dimensions).
+
     """
 
     log_marginal: Tensor
@@ -58,27 +59,30 @@ def evidence(
 
     Raises:
         ValueError: K or the chunk below 1.
+
     """
     if samples < 1 or (chunk is not None and chunk < 1):
         raise ValueError(f"samples is {samples} and chunk {chunk}: at least 1 draw is needed")
-    total = rate = distortion = means = None
+    log_sums, rates, distortions, means = [], [], [], []
     done = 0
     size = chunk or 1  # the first draw shows what one costs
     while done < samples:
         draw = model(x, context, min(size, samples - done))
         k = draw.log_w.shape[0]
-        share = k / samples
-        log_sum = torch.logsumexp(draw.log_w + draw.log_m, 0) + math.log(share)
-        if total is None:
-            total, rate, distortion = log_sum, draw.rate * share, draw.distortion * share
-            means = torch.cat([mean(latent.q).reshape(len(x), -1) for latent in draw.latents], 1)
+        share = k / samples  # a chunk's own weights average over k draws; its share makes that an average over all K
+        log_sums.append(torch.logsumexp(draw.log_w + draw.log_m, 0) + math.log(share))
+        rates.append(draw.rate * share)
+        distortions.append(draw.distortion * share)
+        if done == 0:
+            means = [mean(latent.q).reshape(len(x), -1) for latent in draw.latents]
             size = chunk or max(1, VALUES // max(1, _values(draw.px) // k))
-        else:
-            total = torch.logaddexp(total, log_sum)
-            rate, distortion = rate + draw.rate * share, distortion + draw.distortion * share
         done += k
-    assert total is not None and rate is not None and distortion is not None and means is not None  # samples >= 1
-    return Evidence(total, rate, distortion, means)
+    return Evidence(
+        log_marginal=torch.logsumexp(torch.stack(log_sums), 0),
+        rate=torch.stack(rates).sum(0),
+        distortion=torch.stack(distortions).sum(0),
+        means=torch.cat(means, 1),
+    )
 
 
 def log_marginal(
@@ -103,6 +107,7 @@ def log_marginal(
         ... )
         >>> log_marginal(model, torch.ones(5, 4), samples=250, seed=0).shape
         torch.Size([5])
+
     """
     with torch.no_grad(), seeded(seed):
         if not model(x[:1], context, 1).is_density:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from lowerbound.shapes import Shape, as_shape, numel
@@ -27,10 +27,12 @@ class MLP(nn.Module):
         ValueError: a width below 1, or an unknown activation.
 
     Example:
+        >>> import torch
         >>> MLP((1, 28, 28), (2, 16), hidden=(200, 200), activation="Tanh")(torch.zeros(5, 1, 28, 28)).shape
         torch.Size([5, 2, 16])
         >>> MLP((), ())(torch.zeros(5)).shape
         torch.Size([5])
+
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class MLP(nn.Module):
         self.out_shape = out_shape
         widths = (numel(in_shape), *hidden, numel(out_shape))
         layers: list[nn.Module] = []
-        for i, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for i, (before, after) in enumerate(pairwise(widths)):
             layers += [nn.Linear(before, after)] + [getattr(nn, activation)()] * (i < len(hidden))
         self.layers = nn.Sequential(*layers)
 

@@ -1,6 +1,6 @@
 """loss = distortion + beta * rate; at beta = 1 the negative evidence lower bound.
 
-    ELBO = E_q[log p(x|z)] - KL(q(z|x) ‖ p(z)) <= log p(x)
+ELBO = E_q[log p(x|z)] - KL(q(z|x) ‖ p(z)) <= log p(x)
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class ELBO(Objective):
     Example:
         >>> ELBO(beta=4.0).is_bound, ELBO(beta=0.5).is_bound
         (True, False)
+
     """
 
     def __init__(self, beta: float = 1.0, kl: RateEstimator = "auto", samples: int = 1) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from lowerbound.roles import Context, Prior
@@ -22,7 +23,11 @@ class StandardNormal(Prior):
         >>> from lowerbound.roles import Context
         >>> StandardNormal((2,))(Context()).log_prob(torch.zeros(2))
         tensor(-1.8379)
+
     """
+
+    loc: Tensor
+    scale: Tensor
 
     def __init__(self, z_shape: Shape) -> None:
         super().__init__(z_shape)

@@ -1,0 +1,45 @@
+# make demo   environment, installation, training on the bundled digits, evaluation, a sheet of pictures
+# make test   installation with the tools of development, lint, types, and every test
+# make bench  benchmarks, each of which prints its own table
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := runs/demo
+
+.PHONY: demo test lint types unit slow bench clean
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: .venv/installed
+	$(BIN)/lowerbound train digits --out $(DEMO) --overwrite
+	@echo
+	@echo "look at       $(DEMO)/sheet.png"
+	@echo "try next      $(BIN)/lowerbound --help"
+
+test: lint types unit
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed-dev
+	$(BIN)/mypy
+
+unit: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+slow: .venv/installed-dev
+	$(BIN)/python -m pytest -m slow
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/notebook_mlp.py
+
+clean:
+	rm -rf .venv build dist src/*.egg-info

@@ -1,0 +1,26 @@
+"""Runs the Python examples in README.md and docs/ as tests, each document in an empty folder of its own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import Any
+
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+
+
+def enter(namespace: dict[str, Any]) -> None:
+    """Go to an empty folder."""
+    namespace["_before"] = os.getcwd()  # noqa: PTH109
+    os.chdir(tempfile.mkdtemp())
+
+
+def leave(namespace: dict[str, Any]) -> None:
+    """Come back."""
+    os.chdir(namespace["_before"])
+
+
+pytest_collect_file = Sybil(
+    parsers=[PythonCodeBlockParser(), SkipParser()], patterns=["*.md"], setup=enter, teardown=leave
+).pytest()

@@ -1,0 +1,186 @@
+"""The user's own data: what is read, on which support, and what is refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import lowerbound as lb
+from lowerbound.supports import BINARY, INTEGER, REAL, UNIT, Levels
+
+RNG = np.random.default_rng(0)
+
+
+def saved(folder: Path, array: object, name: str = "données.npy") -> Path:
+    np.save(folder / name, array)
+    return folder / name
+
+
+@pytest.mark.parametrize(
+    ("array", "support"),
+    [
+        (RNG.integers(0, 256, (20, 3, 5), dtype=np.uint8), Levels(256)),
+        (RNG.integers(0, 2, (20, 3), dtype=np.uint8), BINARY),
+        (RNG.integers(0, 2, (20, 3)).astype(bool), BINARY),
+        (RNG.integers(0, 2, (20, 3)).astype(float), BINARY),
+        (RNG.random((20, 4)), UNIT),
+        (RNG.normal(size=(20, 4)).astype(np.float16), REAL),
+        (RNG.integers(-5, 900, (20, 4)), INTEGER),
+        (RNG.normal(size=20), REAL),
+    ],
+)
+def test_the_support_is_the_smallest_that_holds_the_values(tmp_path: Path, array: np.ndarray, support: object) -> None:
+    data = lb.data.load(saved(tmp_path, array))
+    assert data.support == support
+    assert data.event_shape == array.shape[1:]
+    x = data.examples("train")
+    assert x.dtype == torch.float32
+    assert bool(data.support.check(x).all())
+
+
+def test_the_split_is_80_10_10_and_covers_every_example_once(tmp_path: Path) -> None:
+    path = saved(tmp_path, np.arange(103, dtype=float)[:, None])
+    data = lb.data.load(path)
+    assert [len(data[s]) for s in ("train", "valid", "test")] == [83, 10, 10]
+    values = torch.cat([data.examples(s) for s in ("train", "valid", "test")]).flatten()
+    assert torch.equal(values.sort().values, torch.arange(103.0))
+
+
+def test_the_split_follows_from_the_seed_alone(tmp_path: Path) -> None:
+    path = saved(tmp_path, RNG.normal(size=(50, 2)))
+    same = [lb.data.load(path, seed=3).examples("test") for _ in range(2)]
+    assert torch.equal(*same)
+    assert not torch.equal(same[0], lb.data.load(path, seed=4).examples("test"))
+
+
+def test_all_is_one_split_in_the_order_of_the_file(tmp_path: Path) -> None:
+    array = RNG.normal(size=(7, 2)).astype(np.float32)
+    data = lb.data.load(saved(tmp_path, array), splits="all")
+    assert torch.equal(data.examples("all"), torch.from_numpy(array))
+
+
+def test_levels_are_put_on_the_unit_grid(tmp_path: Path) -> None:
+    array = np.array([[0, 4], [2, 1], [4, 4]])
+    data = lb.data.load(saved(tmp_path, array), levels=5, splits="all")
+    assert torch.equal(data.examples("all"), torch.tensor(array) / 4)
+    assert data.support == Levels(5)
+
+
+def test_a_npz_holds_examples_and_labels(tmp_path: Path) -> None:
+    x, y = RNG.normal(size=(30, 2)), np.arange(30)
+    np.savez(tmp_path / "a.npz", x=x, y=y, other=x[:5])
+    data = lb.data.load(tmp_path / "a.npz", splits="all")
+    assert torch.equal(data["all"].y, torch.arange(30))
+    np.savez(tmp_path / "b.npz", samples=x)
+    assert len(lb.data.load(tmp_path / "b.npz", splits="all")["all"]) == 30
+
+
+def test_dynamic_binarisation_is_redrawn_in_training_and_fixed_elsewhere(digits: lb.data.Dataset) -> None:
+    data = lb.data.load("digits", binarize="dynamic")
+    index = torch.arange(100)
+    assert not torch.equal(data.present("train", index), data.present("train", index))
+    for split in data.splits:
+        assert torch.equal(data.examples(split), data.examples(split))
+    grey = digits.examples("train")
+    drawn = torch.stack([data.present("train", index) for _ in range(300)]).mean(0)
+    error = (grey[:100] * (1 - grey[:100]) / 300).sqrt()
+    assert bool(((drawn - grey[:100]).abs() <= 5 * error + 1e-6).all())
+
+
+def test_binarisation_of_what_is_not_grey_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"only values in \[0, 1\] can be binarised"):
+        lb.data.from_arrays(RNG.normal(size=(30, 2)), binarize="dynamic")
+
+
+def test_labels_of_another_length_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=RNG.normal(size=(30, 2)), y=np.arange(29))
+    with pytest.raises(ValueError, match="30 examples but 29 labels"):
+        lb.data.load(tmp_path / "a.npz")
+
+
+class Evil:
+    """Unpickling it would run code."""
+
+    def __reduce__(self) -> object:
+        return (Path("pwned").touch, ())
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.array([Evil()] * 5, dtype=object), "holds Python objects, which are never loaded"),
+        (np.array([["a", "b"]] * 5), "values of type <U1"),
+        (np.zeros((5, 2), dtype=complex), "values of type complex128"),
+        (np.zeros((0, 2)), "holds no examples"),
+        (np.zeros(()), "holds no examples"),
+        (np.zeros((1, 2)), "holds 1 example: too few to be split"),
+        (np.array([[0.0, np.nan], [1.0, np.inf], [0.0, 0.0]]), r"2 of 6 values that are NaN or infinite.*\(0, 1\)"),
+        (np.full((5, 2), 1e300), "10 of 10 values that are NaN or infinite in float32"),
+    ],
+)
+def test_refused_in_one_line(tmp_path: Path, array: object, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = saved(tmp_path, array)
+    with pytest.raises((ValueError, TypeError), match=message) as error, np.errstate(over="ignore"):
+        lb.data.load(path)
+    assert "\n" not in str(error.value)
+    assert "données.npy" in str(error.value)
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x93NUMPY\x01\x00v\x00{'descr'", b"PK\x03\x04broken"])
+def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}.*(empty|cannot be read|Python objects)") as error:
+        lb.data.load(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_truncated_array_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, np.zeros((100, 3)))
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(ValueError, match="cannot be read as a numpy file"):
+        lb.data.load(path)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("digtis", {}, "did you mean 'digits'"),
+        ("nowhere.npy", {}, "there is no file nowhere.npy"),
+        ("digits", {"splits": "tran_test"}, "did you mean 'train_test'"),
+        ("digits", {"binarize": "dynamik"}, "did you mean 'dynamic'"),
+        ("digits", {"levels": 5}, "integers from 0 to 16, which are not 5 levels"),
+        ("digits", {"levels": 1}, "at least 2"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_nearest(source: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        lb.data.load(source, **options)
+
+
+def test_a_folder_and_a_foreign_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder.npy").mkdir()
+    (tmp_path / "table.xlsx").write_text("a")
+    with pytest.raises(ValueError, match="it is a folder"):
+        lb.data.load(tmp_path / "folder.npy")
+    with pytest.raises(ValueError, match="give a .npy or .npz file"):
+        lb.data.load(tmp_path / "table.xlsx")
+
+
+def test_the_array_of_a_npz_must_be_named_where_it_is_not_clear(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=RNG.normal(size=(30, 2)), tables=RNG.normal(size=(30, 2)))
+    with pytest.raises(ValueError, match=r"unknown array 'x'.*images, tables.*--data.array"):
+        lb.data.load(tmp_path / "a.npz")
+    assert lb.data.load(tmp_path / "a.npz", array="images").event_shape == (2,)
+
+
+def test_changed_data_have_another_sum(tmp_path: Path) -> None:
+    array = RNG.normal(size=(30, 2))
+    first = lb.data.load(saved(tmp_path, array)).sha256
+    array[7, 1] += 1e-3
+    assert lb.data.load(saved(tmp_path, array)).sha256 != first

@@ -1,0 +1,19 @@
+import torch
+from torch.distributions import Categorical
+
+from lowerbound.distributions import LevelCategorical
+from tests.contracts import within
+
+
+def test_agrees_with_the_categorical_over_names() -> None:
+    logits = torch.randn(5, 9)
+    px, names = LevelCategorical(logits), Categorical(logits=logits)
+    index = torch.randint(0, 9, (7, 5))
+    assert torch.allclose(px.log_prob(index / 8), names.log_prob(index))
+
+
+def test_mean_and_variance_are_those_of_the_levels() -> None:
+    px = LevelCategorical(torch.randn(9))
+    x = px.sample((20000,))
+    assert within(x, px.mean)
+    assert within((x - px.mean) ** 2, px.variance)

@@ -1,0 +1,37 @@
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+import lowerbound as lb
+from lowerbound.roles import Context
+from tests.contracts import LikelihoodContract
+
+
+class TestNormal(LikelihoodContract):
+    make = staticmethod(lb.likelihoods.Normal)
+
+    def total_probability(self, px: Distribution) -> Tensor:
+        grid = torch.linspace(-30, 30, 6001)
+        return torch.trapezoid(px.log_prob(grid[:, None]).exp(), grid, dim=0)
+
+    def test_a_fixed_scale_is_not_trained(self) -> None:
+        part = self.make((3,), (4,), scale=0.1)
+        assert not part.log_scale.requires_grad
+        assert part(torch.zeros(1, 3), Context()).stddev[0, 0].item() == pytest.approx(0.1)
+
+    @pytest.mark.parametrize("scale", [0, -1, float("inf"), float("nan"), "learned"])
+    def test_refuses_a_scale_that_is_none(self, scale: object) -> None:
+        with pytest.raises(ValueError, match="positive number, or 'shared'"):
+            self.make((3,), (4,), scale=scale)
+
+    def test_the_best_shared_scale_is_the_root_mean_squared_residual(self) -> None:
+        part = self.make((3,), (50,))
+        z, x = torch.randn(1, 20, 3), torch.randn(20, 50)
+        residual = (x - part(z, Context()).mean[0]).pow(2).mean().sqrt()
+        optimizer = torch.optim.Adam([part.log_scale], lr=0.05)
+        for _ in range(300):
+            optimizer.zero_grad()
+            (-part.log_prob(part(z, Context()), x, None).mean()).backward()
+            optimizer.step()
+        assert part.log_scale.exp().item() == pytest.approx(residual.item(), rel=1e-3)

@@ -1,0 +1,60 @@
+import math
+
+import pytest
+import torch
+from torch.distributions import Laplace
+
+import lowerbound as lb
+from lowerbound.distributions import closed_form_kl
+from lowerbound.draw import Draw, Latent
+from lowerbound.objective import Step
+from tests.contracts import ObjectiveContract, within
+
+STEP = Step(1.0, 100)
+
+
+class TestELBO(ObjectiveContract):
+    make = staticmethod(lb.objectives.ELBO)
+
+    def test_beta_weighs_the_rate(self) -> None:
+        _, draw = self.draw()
+        loss = lb.objectives.ELBO(beta=4.0).terms(draw, STEP).loss
+        assert torch.allclose(loss, draw.distortion + 4 * draw.rate)
+
+    def test_sampled_and_closed_form_rate_agree_in_mean(self) -> None:
+        _, draw = self.draw(samples=4000)
+        difference = draw.latents[0].log_q - draw.latents[0].log_p - draw.rate
+        for b in range(5):
+            assert within(difference[:, b].detach(), 0.0)
+        sampled = lb.objectives.ELBO(kl="sampled").terms(draw, STEP).loss
+        assert torch.allclose(sampled, -draw.average(draw.log_w), atol=1e-4)
+
+    def test_closed_form_is_refused_where_there_is_none(self) -> None:
+        _, draw = self.draw()
+        latent = draw.latents[0]
+        without = Latent(latent.q, latent.p, latent.z, latent.log_q, latent.log_p, None)
+        changed = Draw((without,), draw.px, draw.log_px, draw.log_m)
+        lb.objectives.ELBO(kl="auto").check(changed)
+        with pytest.raises(ValueError, match="has no closed form"):
+            lb.objectives.ELBO(kl="closed_form").check(changed)
+        assert lb.objectives.ELBO().rate_name(changed) == "sampled"
+        assert lb.objectives.ELBO().rate_name(draw) == "closed form"
+
+    @pytest.mark.parametrize("settings", [{"beta": -1.0}, {"beta": math.nan}, {"samples": 0}, {"kl": "exact"}])
+    def test_refuses_what_makes_no_sense(self, settings: dict[str, object]) -> None:
+        with pytest.raises(ValueError, match="is"):
+            lb.objectives.ELBO(**settings)
+
+    def test_what_is_no_density_is_not_called_an_elbo(self) -> None:
+        model = lb.VAE(
+            prior=lb.priors.StandardNormal((2,)),
+            posterior=lb.posteriors.DiagonalNormal((4,), (2,)),
+            likelihood=lb.likelihoods.BinaryCrossEntropy((2,), (4,)),
+        )
+        log = self.make().terms(model(torch.rand(5, 4)), STEP).log
+        assert set(log) == {"rate", "cross_entropy"}
+
+
+def test_a_pair_without_a_rule_has_no_closed_form() -> None:
+    assert closed_form_kl(Laplace(0.0, 1.0), torch.distributions.Cauchy(0.0, 1.0)) is None
+    assert closed_form_kl(Laplace(0.0, 1.0), torch.distributions.Cauchy(0.0, 1.0)) is None  # remembered

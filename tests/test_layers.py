@@ -1,0 +1,91 @@
+"""The walls: a module imports only from lower layers, siblings of a folder do not import each other."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import lowerbound
+
+ROOT = Path(lowerbound.__file__).parent
+
+LAYERS = {
+    "shapes": 0, "nats": 0, "supports": 0, "messages": 0, "seeding": 0, "files": 0,
+    "settings": 1, "roles": 1, "transforms": 1, "distributions": 1, "networks": 1, "progress": 1, "recipes": 1,
+    "dataset": 2, "priors": 2, "posteriors": 2, "likelihoods": 2, "plots": 2,
+    "draw": 3, "fetch": 3, "checks": 3,
+    "vae": 4, "objective": 4, "data": 4,
+    "objectives": 5, "evaluation": 5,
+    "parts": 6, "measure": 6,
+    "build": 7,
+    "run": 8,
+    "state": 9,
+    "train": 10,
+    "cli": 11,
+    "__main__": 12,
+}  # fmt: skip
+"""Every module or folder at the top of the package, and its layer; the order is the reading order."""
+
+ANYWHERE = "__version__"  # the one name that the package itself holds
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def imported(path: Path) -> list[tuple[str, ...]]:
+    """What a module imports of lowerbound, functions' bodies included, as paths below the package."""
+    found: list[tuple[str, ...]] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [tuple(a.name.split(".")[1:]) for a in node.names if a.name.split(".")[0] == "lowerbound"]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the layer"
+            head, *rest = (node.module or "").split(".")
+            if head == "lowerbound":
+                found += [tuple(rest)] if rest else [(alias.name,) for alias in node.names if alias.name != ANYWHERE]
+    return found
+
+
+def violations(path: Path, imports: list[tuple[str, ...]]) -> list[str]:
+    place = path.relative_to(ROOT).with_suffix("").parts
+    folder = place[0]
+    wrong = []
+    for target in imports:
+        if target[0] not in LAYERS:
+            wrong.append(f"{'/'.join(place)} imports {target}, which has no layer")
+        elif target[0] == folder and len(place) > 1:
+            if place[-1] != "__init__":
+                wrong.append(f"{'/'.join(place)} imports its sibling {'.'.join(target)}")
+        elif LAYERS[target[0]] >= LAYERS[folder]:
+            wrong.append(f"{'/'.join(place)} ({LAYERS[folder]}) imports {target[0]} ({LAYERS[target[0]]})")
+    return wrong
+
+
+def test_every_module_has_a_layer() -> None:
+    top = {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in modules()}
+    assert top == set(LAYERS)
+
+
+def test_imports_go_down() -> None:
+    assert not [v for path in modules() for v in violations(path, imported(path))]
+
+
+def test_the_test_sees_an_upward_and_a_sideways_import() -> None:
+    assert violations(ROOT / "shapes.py", [("vae",)])
+    assert violations(ROOT / "priors" / "standard_normal.py", [("priors", "vamp")])
+    assert violations(ROOT / "vae.py", [("unheard_of",)])
+
+
+def test_no_module_is_over_500_lines() -> None:
+    assert not {path.name: n for path in modules() if (n := len(path.read_text().splitlines())) > 500}
+
+
+def test_no_code_looks_before_it_leaps() -> None:
+    """No hasattr: a part is of its role, and a role says what it has."""
+    assert not [path for path in modules() if "hasattr(" in path.read_text()]
+
+
+def test_loading_never_unpickles() -> None:
+    forbidden = ("import pickle", "torch.load(", "allow_pickle=True", "yaml.load(", "eval(model", "exec(")
+    assert not [(path, word) for path in modules() for word in forbidden if word in path.read_text()]

@@ -1,0 +1,120 @@
+"""Evaluation: every example once, honest names, and results that do not depend on how they were batched."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+import lowerbound as lb
+from lowerbound.dataset import Dataset
+from tests.conftest import make_model
+
+
+def test_every_example_counts_once_whatever_the_batch(binary_digits: Dataset) -> None:
+    model = make_model(binary_digits)
+    results = {size: lb.evaluate(model, binary_digits, samples=20, batch_size=size) for size in (180, 100, 7, 1)}
+    for result in results.values():
+        assert result.nll.n == result.elbo.n == 180
+        # rates are in closed form, so they are equal up to rounding; the draws differ, so their means agree within error
+        assert result.rate.value == pytest.approx(results[180].rate.value, rel=1e-5)
+        assert abs(result.nll.value - results[180].nll.value) < 4 * 0.5 / math.sqrt(180 * 20) + 0.05
+
+
+def test_the_order_of_examples_changes_nothing_but_noise(binary_digits: Dataset) -> None:
+    model = make_model(binary_digits)
+    x = binary_digits.examples("test")
+    forward = lb.evaluation.log_marginal(model, x, samples=200, seed=0)
+    backward = lb.evaluation.log_marginal(model, x.flip(0), samples=200, seed=1).flip(0)
+    difference = forward - backward
+    assert difference.mean().abs() < 4 * difference.std() / math.sqrt(180)
+
+
+def test_the_same_seed_gives_the_same_numbers_and_the_global_state_is_left_alone(binary_digits: Dataset) -> None:
+    model = make_model(binary_digits).train()
+    before = torch.get_rng_state()
+    assert lb.evaluate(model, binary_digits, samples=5) == lb.evaluate(model, binary_digits, samples=5)
+    assert torch.equal(before, torch.get_rng_state())
+    assert model.training
+
+
+def test_the_nll_falls_with_the_samples_and_lies_below_the_negative_elbo(binary_digits: Dataset) -> None:
+    model = make_model(binary_digits)
+    lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=20, progress=False)
+    one, many = (lb.evaluate(model, binary_digits, samples=k) for k in (1, 500))
+    assert many.nll.value < one.nll.value
+    assert many.nll.value < -many.elbo.value
+    assert many.elbo.value == pytest.approx(-many.rate.value - many.distortion.value)
+    assert many.nll.value > 0  # of binary data: -log of a probability
+
+
+def test_bits_per_dim_are_those_of_the_nll_and_of_discrete_data_only(digits: Dataset, binary_digits: Dataset) -> None:
+    result = lb.evaluate(make_model(binary_digits), binary_digits, samples=5)
+    assert result.bits_per_dim.value == pytest.approx(result.nll.value / 64 / math.log(2))
+    assert (
+        lb.evaluate(make_model(digits, likelihood="Categorical", levels=17), digits, samples=5).bits_per_dim is not None
+    )
+    assert lb.evaluate(make_model(digits, likelihood="Normal"), digits, samples=5).bits_per_dim is None
+
+
+def test_a_uniform_categorical_costs_log_17_a_pixel(digits: Dataset) -> None:
+    model = make_model(digits, likelihood="Categorical", levels=17)
+    for p in model.likelihood.parameters():
+        torch.nn.init.zeros_(p)
+    result = lb.evaluate(model, digits, samples=3)
+    assert result.distortion.value == pytest.approx(64 * math.log(17), rel=1e-5)
+    assert result.distortion.stderr < 1e-4
+
+
+def test_cross_entropy_is_never_called_a_likelihood(digits: Dataset) -> None:
+    model = make_model(digits, likelihood="BinaryCrossEntropy")
+    result = lb.evaluate(model, digits, samples=5)
+    assert result.elbo is result.nll is result.bits_per_dim is result.distortion is None
+    assert result.objective.value == pytest.approx(result.cross_entropy.value + result.rate.value)
+    content = json.loads(json.dumps(result.as_json(), allow_nan=False))
+    assert content["elbo"] is content["nll"] is content["bits_per_dim"] is None
+    assert {"value", "stderr", "n", "unit"} == set(content["cross_entropy"])
+    with pytest.raises(ValueError, match="no log-density"):
+        lb.evaluation.log_marginal(model, digits.examples("test"))
+
+
+def test_a_collapsed_model_has_no_active_units(binary_digits: Dataset) -> None:
+    model = make_model(binary_digits)
+    for p in model.posterior.parameters():
+        torch.nn.init.zeros_(p)
+    result = lb.evaluate(model, binary_digits, samples=5)
+    assert result.active_units == 0
+    assert result.rate.value == 0
+    trained = make_model(binary_digits)
+    lb.fit(trained, lb.objectives.ELBO(), binary_digits, epochs=20, progress=False)
+    assert lb.evaluate(trained, binary_digits, samples=5).active_units > 0
+
+
+def test_a_value_that_is_not_finite_is_not_dropped_from_the_mean() -> None:
+    assert math.isnan(lb.Estimate.over(torch.tensor([1.0, math.nan, 2.0])).value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"samples": 0}, "samples is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"split": "tset"}, "did you mean 'test'"),
+    ],
+)
+def test_refusals(binary_digits: Dataset, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        lb.evaluate(make_model(binary_digits), binary_digits, **settings)
+
+
+def test_digits_are_learned(binary_digits: Dataset) -> None:
+    """A trained model explains held-out digits far better than the best model without latents."""
+    train, test = binary_digits.examples("train"), binary_digits.examples("test")
+    p = train.mean(0).clamp(1e-3, 1 - 1e-3)
+    independent = -(test * p.log() + (1 - test) * (1 - p).log()).sum((1, 2, 3))
+    model = make_model(binary_digits, 8)
+    lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=60, progress=False)
+    nll = lb.evaluate(model, binary_digits).nll
+    assert nll.value < independent.mean() - 5

@@ -1,0 +1,117 @@
+"""The run folder: complete, safe to load, and refused in one line where it is not whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+import lowerbound as lb
+from lowerbound.dataset import Dataset
+from lowerbound.run import FORMAT, Run
+from tests.conftest import make_model
+
+
+@pytest.fixture
+def run(binary_digits: Dataset, tmp_path: Path) -> Run:
+    model = make_model(binary_digits)
+    lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=2, out=tmp_path / "läufe" / "eins", progress=False)
+    return Run(tmp_path / "läufe" / "eins")
+
+
+def test_metrics_are_one_object_an_epoch(run: Run) -> None:
+    records = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [1, 2]
+    for record in records:
+        assert {"epoch", "step", "train", "valid", "seconds", "examples_per_second"} <= set(record)
+        assert {"loss", "elbo", "rate", "distortion"} <= set(record["train"])
+        assert {"loss", "elbo", "rate", "distortion"} <= set(record["valid"])
+
+
+def test_the_configuration_is_complete(run: Run) -> None:
+    config = yaml.safe_load(run.config_file.read_text())
+    assert config["format"] == FORMAT
+    assert config["data"]["name"] == "digits"
+    assert len(config["data"]["sha256"]) == 64
+    assert config["posterior"]["network"] == {"part": "MLP", "hidden": [512], "activation": "ReLU"}
+    assert config["objective"] == {"part": "ELBO", "beta": 1.0, "kl": "auto", "samples": 1}
+    assert config["learning_rate"] == 1e-3
+
+
+def test_weights_in_their_file_are_those_of_the_model(run: Run, binary_digits: Dataset) -> None:
+    model = lb.load(run.path)
+    assert not model.training
+    assert lb.evaluate(model, binary_digits, samples=3).nll.n == 180
+
+
+def change(run: Run, **changes: object) -> None:
+    run.config_file.write_text(yaml.safe_dump({**yaml.safe_load(run.config_file.read_text()), **changes}))
+
+
+def test_a_newer_version_is_refused(run: Run) -> None:
+    change(run, format=FORMAT + 1)
+    with pytest.raises(ValueError, match="newer lowerbound"):
+        lb.load(run.path)
+
+
+def test_a_configuration_that_names_code_is_refused(run: Run) -> None:
+    change(run, prior={"part": "os.system"})
+    with pytest.raises(ValueError, match="'os', which is not trusted"):
+        lb.load(run.path)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"data": None}, {"data": {"event_shape": "big"}}, {"data": {"event_shape": [0]}}, {"format": "x"}]
+)
+def test_a_configuration_of_something_else_is_refused(run: Run, changes: dict[str, object]) -> None:
+    change(run, **changes)
+    with pytest.raises(ValueError, match="event_shape|format") as error:
+        lb.load(run.path)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_and_half_written_folders_are_refused(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no run folder"):
+        lb.load(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="not a run folder: it has no config.yaml"):
+        lb.load(tmp_path)
+    run.model_file.unlink()
+    with pytest.raises(ValueError, match=r"no model.safetensors: its training has not got that far"):
+        lb.load(run.path)
+    run.config_file.write_text("")
+    with pytest.raises(ValueError, match="must hold a mapping"):
+        lb.load(run.path)
+
+
+def test_wrong_tensors_are_refused(run: Run) -> None:
+    state = lb.load(run.path).state_dict()
+    name = "posterior.net.layers.0.weight"
+    for wrong, message in (
+        ({k: v for k, v in state.items() if k != name}, f"lacks {name}"),
+        ({**state, "extra": torch.zeros(1)}, "has extra"),
+        ({**state, name: torch.zeros(2, 2)}, r"is \(2, 2\), not \(512, 64\)"),
+    ):
+        save_file(wrong, run.model_file)
+        with pytest.raises(ValueError, match=message):
+            lb.load(run.path)
+    for content in (b"", b"garbage that is long enough to hold a header", run.model_file.read_bytes()[:-100]):
+        run.model_file.write_bytes(content)
+        with pytest.raises(ValueError, match="not a whole safetensors file"):
+            lb.load(run.path)
+
+
+def test_another_latent_size_in_the_configuration_is_refused(run: Run) -> None:
+    change(run, latent=[7])
+    with pytest.raises(ValueError, match="does not fit the model"):
+        lb.load(run.path)
+
+
+def test_leftovers_of_a_killed_writer_are_removed(run: Run) -> None:
+    leftover = run.path / ".model.safetensors.abc.tmp"
+    leftover.write_bytes(b"half")
+    with run.locked():
+        assert not leftover.exists()
