@@ -64,7 +64,7 @@ class Estimate:
         Example:
             >>> import math
         >>> round(Estimate(math.log(2) * 10, 0.0, 5, "nats").bits_per_dim(10).value, 6)
-            1.0
+        1.0
 
         """
         if self.unit != "nats":

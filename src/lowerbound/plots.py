@@ -102,7 +102,7 @@ def sheet(x: Tensor, reconstructions: Tensor, samples: Tensor, limits: tuple[flo
     from matplotlib.figure import Figure
 
     columns = 16
-    figure = Figure(figsize=(9, 6.4), layout="constrained")
+    figure = Figure(figsize=(9, 5.7), layout="constrained")
     top, bottom = figure.subplots(2, 1)
     pairs = torch.cat([part for i in range(0, len(x), columns) for part in _rows(x, reconstructions, i, columns)])
     for axes, pictures, label in (

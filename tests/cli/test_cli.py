@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import resource
@@ -189,8 +190,10 @@ def test_every_recipe_is_built_and_stepped_once(
 ) -> None:
     """On a hundredth of its data, so that the test is short; the rest is the recipe's."""
     import lowerbound.cli.train as module
+
     whole = module.load
 
+    @functools.wraps(whole)
     def few(*args: object, **settings: object) -> Dataset:
         data = whole(*args, **settings)
         splits = {k: Split(s.values[::100], None if s.y is None else s.y[::100]) for k, s in data.splits.items()}

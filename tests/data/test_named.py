@@ -42,7 +42,9 @@ def test_mnist_is_mnist(real_data: Path) -> None:
     data = lb.data.load("mnist")
     assert data["train"].y[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert data["test"].y[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
-    assert round(float(data["train"].values.float().mean() / 255), 4) == 0.131  # of the first 50,000; 0.1307 of all 60,000
+    assert (
+        round(float(data["train"].values.float().mean() / 255), 4) == 0.131
+    )  # of the first 50,000; 0.1307 of all 60,000
 
 
 def test_a_wrong_checksum_is_refused(real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

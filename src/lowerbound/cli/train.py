@@ -82,7 +82,7 @@ def train(argv: Sequence[str]) -> None:
     out = _out(control, data)
     say = _silent if control["quiet"] else print
     say(_summary(config, data, model, out))
-    fit(
+    history = fit(
         model,
         objective,
         data,
@@ -92,6 +92,8 @@ def train(argv: Sequence[str]) -> None:
         overwrite=control["overwrite"],
         progress=not control["quiet"],
     )
+    chosen = "the best on validation" if "valid" in data.splits else "the last"
+    say(f"\nthe weights are those of epoch {history.best_epoch}, {chosen}")
     _conclude(Run(out), model, data, control["samples"], say)
 
 
@@ -236,12 +238,14 @@ def _conclude(run: Run, model: VAE, data: Dataset, samples: int, say: Any) -> No
     """Evaluate on held-out data, draw the sheet, and say where to look."""
     evaluation = evaluate(model, data, "test", samples)
     run.write_evaluation(evaluation.as_json())
-    lines = [f"\n{evaluation.n:,} held-out examples (test):", str(evaluation), f"\nrun folder    {run.path}"]
+    lines = [f"{evaluation.n:,} held-out examples (test):", str(evaluation), f"\nrun folder    {run.path}"]
     if is_picture(data.event_shape):
         x = data.examples("test")[:PAIRS]
-        figure = sheet(
-            x, model.reconstruct(x).cpu(), model.sample(2 * PAIRS, 0, mean_of_x=True).cpu(), data.range, data.name or ""
+        drawn = model.sample(2 * PAIRS, 0, mean_of_x=True).cpu()
+        parts = ", ".join(
+            f"{role} {type(getattr(model, role)).__name__}" for role in ("prior", "posterior", "likelihood")
         )
-        save_figure(run.sheet_file, figure)
+        title = f"{Path(data.name or 'data').stem}: {parts}"
+        save_figure(run.sheet_file, sheet(x, model.reconstruct(x).cpu(), drawn, data.range, title))
         lines.append(f"pictures      {run.sheet_file}")
     say("\n".join([*lines, f"again         lowerbound evaluate {run.path} --samples 5000"]))
