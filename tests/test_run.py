@@ -38,7 +38,8 @@ def test_the_configuration_is_complete(run: Run) -> None:
     assert config["data"]["name"] == "digits"
     assert len(config["data"]["sha256"]) == 64
     assert config["posterior"]["network"] == {"part": "MLP", "hidden": [512], "activation": "ReLU"}
-    assert config["objective"] == {"part": "ELBO", "beta": 1.0, "kl": "auto", "samples": 1}
+    assert config["objective"]["part"] == "ELBO"
+    assert config["objective"]["beta"] == 1.0
     assert config["learning_rate"] == 1e-3
 
 

@@ -18,8 +18,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution
+
+from lowerbound.kl import kl_per_dimension
 
 RateEstimator = Literal["auto", "closed_form", "sampled"]
 
@@ -102,6 +105,13 @@ class Draw:
     def has_closed_form_rate(self) -> bool:
         """Whether every latent's KL is known in closed form."""
         return all(latent.kl is not None for latent in self.latents)
+
+    @property
+    def rate_per_dimension(self) -> Tensor | None:
+        """The rate of each latent dimension, (B, dimensions); None where q or p has no independent entries."""
+        parts = [kl_per_dimension(latent.q, latent.p) for latent in self.latents]
+        flat = [part.flatten(1) if part.ndim > 1 else part[:, None] for part in parts if part is not None]
+        return torch.cat(flat, 1) if len(flat) == len(parts) else None
 
     @property
     def rate(self) -> Tensor:

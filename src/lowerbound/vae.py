@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from lowerbound.distributions import closed_form_kl, mean
+from lowerbound.distributions import mean
 from lowerbound.draw import Draw, Latent
+from lowerbound.kl import closed_form_kl
 from lowerbound.roles import Context, Likelihood, Posterior, Prior
 from lowerbound.seeding import seeded
 from lowerbound.shapes import Shape

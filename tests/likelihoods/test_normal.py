@@ -4,7 +4,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 import lowerbound as lb
-from lowerbound.roles import Context
+from lowerbound.roles import Context, Likelihood
+from lowerbound.shapes import Shape
 from tests.contracts import LikelihoodContract
 
 
@@ -22,7 +23,7 @@ class TestNormal(LikelihoodContract):
 
     @pytest.mark.parametrize("scale", [0, -1, float("inf"), float("nan"), "learned"])
     def test_refuses_a_scale_that_is_none(self, scale: object) -> None:
-        with pytest.raises(ValueError, match="positive number, or 'shared'"):
+        with pytest.raises(ValueError, match="positive number, or 'shared', 'per_dimension'"):
             self.make((3,), (4,), scale=scale)
 
     def test_the_best_shared_scale_is_the_root_mean_squared_residual(self) -> None:
@@ -35,3 +36,33 @@ class TestNormal(LikelihoodContract):
             (-part.log_prob(part(z, Context()), x, None).mean()).backward()
             optimizer.step()
         assert part.log_scale.exp().item() == pytest.approx(residual.item(), rel=1e-3)
+
+
+class TestPerDimension(TestNormal):
+    def make(self, z_shape: Shape, x_shape: Shape, scale: object = "per_dimension") -> Likelihood:
+        return lb.likelihoods.Normal(z_shape, x_shape, scale=scale)
+
+    def test_there_is_one_scale_for_each_entry(self) -> None:
+        assert self.make((3,), (2, 5)).log_scale.shape == (2, 5)
+
+    def test_the_best_shared_scale_is_the_root_mean_squared_residual(self) -> None:
+        part = self.make((3,), (5,))
+        z, x = torch.randn(1, 200, 3), torch.randn(200, 5) * torch.tensor([0.1, 0.5, 1.0, 2.0, 4.0])
+        residual = (x - part(z, Context()).mean[0]).pow(2).mean(0).sqrt()
+        optimizer = torch.optim.Adam([part.log_scale], lr=0.05)
+        for _ in range(400):
+            optimizer.zero_grad()
+            (-part.log_prob(part(z, Context()), x, None).mean()).backward()
+            optimizer.step()
+        assert torch.allclose(part.log_scale.exp(), residual, rtol=1e-3)
+
+
+class TestFromTheNetwork(LikelihoodContract):
+    def make(self, z_shape: Shape, x_shape: Shape) -> Likelihood:
+        return lb.likelihoods.Normal(z_shape, x_shape, scale="network")
+
+    total_probability = TestNormal.total_probability
+
+    def test_the_scale_depends_on_z(self) -> None:
+        px = self.make((3,), (4,))(torch.randn(5, 3), Context())
+        assert px.stddev.std(0).min() > 0

@@ -5,8 +5,8 @@ import torch
 from torch.distributions import Laplace
 
 import lowerbound as lb
-from lowerbound.distributions import closed_form_kl
 from lowerbound.draw import Draw, Latent
+from lowerbound.kl import closed_form_kl
 from lowerbound.objective import Step
 from tests.contracts import ObjectiveContract, within
 
@@ -40,7 +40,52 @@ class TestELBO(ObjectiveContract):
         assert lb.objectives.ELBO().rate_name(changed) == "sampled"
         assert lb.objectives.ELBO().rate_name(draw) == "closed form"
 
-    @pytest.mark.parametrize("settings", [{"beta": -1.0}, {"beta": math.nan}, {"samples": 0}, {"kl": "exact"}])
+    def test_the_warm_up_rises_in_a_straight_line_and_ends_before_the_run(self) -> None:
+        _, draw = self.draw()
+        for warmup in (0.2, 1.0):
+            objective = lb.objectives.ELBO(beta=3.0, warmup=warmup)
+            for progress in (0.0, 0.1, 0.2, 0.7, 1.0):
+                weight = 3 * min(1.0, progress / warmup)
+                loss = objective.terms(draw, Step(progress, 100)).loss
+                assert torch.allclose(loss, draw.distortion + weight * draw.rate)
+
+    def test_free_bits_floor_the_mean_rate_of_each_dimension(self) -> None:
+        _, draw = self.draw()
+        per_dimension = draw.rate_per_dimension.mean(0)
+        floor = per_dimension.mean().item()  # between the two dimensions' rates
+        total = lb.objectives.ELBO(free_bits=floor).terms(draw, STEP).total
+        assert torch.allclose(total, draw.distortion.mean() + per_dimension.clamp(min=floor).sum())
+
+    def test_no_gradient_of_the_rate_is_left_below_the_floor(self) -> None:
+        model, draw = self.draw()
+        parameters = list(model.posterior.parameters())
+        total = lb.objectives.ELBO(free_bits=100.0).terms(draw, STEP).total
+        free = torch.autograd.grad(total, parameters, retain_graph=True)
+        distortion = torch.autograd.grad(draw.distortion.mean(), parameters)
+        for ours, expected in zip(free, distortion, strict=True):
+            assert torch.allclose(ours, expected, atol=1e-6)
+
+    def test_free_bits_are_refused_where_entries_are_not_independent(self) -> None:
+        model = lb.VAE(
+            prior=lb.priors.StandardNormal((2,)),
+            posterior=lb.posteriors.FullNormal((4,), (2,)),
+            likelihood=lb.likelihoods.Normal((2,), (4,)),
+        )
+        with pytest.raises(ValueError, match="independent entries.*use DiagonalNormal"):
+            lb.objectives.ELBO(free_bits=0.5).check(model(torch.rand(5, 4)))
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"warmup": 1.5},
+            {"warmup": -0.1},
+            {"free_bits": -1.0},
+            {"beta": -1.0},
+            {"beta": math.nan},
+            {"samples": 0},
+            {"kl": "exact"},
+        ],
+    )
     def test_refuses_what_makes_no_sense(self, settings: dict[str, object]) -> None:
         with pytest.raises(ValueError, match="is"):
             lb.objectives.ELBO(**settings)

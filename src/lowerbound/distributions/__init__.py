@@ -1,7 +1,7 @@
 """What torch.distributions lacks."""
 
-from lowerbound.distributions.kl import closed_form_kl
+from lowerbound.distributions.full_normal import FullNormal, as_multivariate
 from lowerbound.distributions.levels import LevelCategorical
 from lowerbound.distributions.mean import mean
 
-__all__ = ["LevelCategorical", "closed_form_kl", "mean"]
+__all__ = ["FullNormal", "LevelCategorical", "as_multivariate", "mean"]

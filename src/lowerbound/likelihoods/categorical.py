@@ -20,7 +20,7 @@ class Categorical(Likelihood):
         x_shape: X, the event shape of the data.
         levels: L, the number of levels: 17 for the bundled digits, 256 for 8-bit pixels. On the command line it follows
             from the data.
-        network: makes the module Z -> (*X, L), the logits.
+        network: makes the module Z -> (L, *X), the logits.
 
     Raises:
         ValueError: fewer than 2 levels, a size below 1, or a network that returns another shape.
@@ -39,8 +39,10 @@ class Categorical(Likelihood):
         self.levels = levels
         self.support = Levels(levels)
         self.network = network
-        self.net = network(self.z_shape, (*self.x_shape, levels))
+        self.net = network(self.z_shape, (levels, *self.x_shape))
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        logits = over_leading(self.net, z, self.z_shape, (*self.x_shape, self.levels))
-        return Independent(LevelCategorical(logits), len(self.x_shape), validate_args=False)
+        logits = over_leading(self.net, z, self.z_shape, (self.levels, *self.x_shape))
+        # levels come first, as channels of a picture, and are the last dimension of a distribution's parameters
+        by_entry = logits.movedim(-len(self.x_shape) - 1, -1)
+        return Independent(LevelCategorical(by_entry), len(self.x_shape), validate_args=False)

@@ -1,7 +1,8 @@
-"""p(x|z) = N(f(z), sigma^2 I): a density on the real line for each entry, with one sigma shared by all.
+"""p(x|z) = N(f(z), diag(sigma^2)): a density on the real line for each entry.
 
-At fixed f the log-density is largest where sigma^2 is the mean squared residual, so a learned sigma weighs reconstruction
-against rate by the data and not by hand (sigma-VAE: Rybkin, Daniilidis and Levine 2021, arXiv 2006.13202).
+At fixed f the log-density is largest where sigma^2 is the mean squared residual over the entries that share it, so a
+learned sigma weighs reconstruction against rate by the data and not by hand (sigma-VAE: Rybkin, Daniilidis and Levine 2021,
+arXiv 2006.13202).
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from lowerbound.supports import REAL
 
 
 class Normal(Likelihood):
-    """Independent normal entries with one scale.
+    """Independent normal entries.
 
     Args:
         z_shape: Z, the event shape of the latent.
         x_shape: X, the event shape of the data.
-        scale: "shared" learns one log-scale, starting at log 1; a number fixes the standard deviation.
-        network: makes the module Z -> X, the mean; it is not squashed, whatever the range of the data.
+        scale: a number fixes the standard deviation; "shared" learns one log-scale, "per_dimension" one for each entry of
+            x, both starting at log 1; "network" lets the network give the log-scale of each entry.
+        network: makes the module Z -> X, the mean, or Z -> (2, *X), mean and log-scale, where scale is "network". The mean
+            is not squashed, whatever the range of the data.
 
     Raises:
         ValueError: a scale that is not positive, a size below 1, or a network that returns another shape.
@@ -41,19 +44,33 @@ class Normal(Likelihood):
     """
 
     def __init__(
-        self, z_shape: Shape, x_shape: Shape, scale: float | Literal["shared"] = "shared", network: NetworkFactory = MLP
+        self,
+        z_shape: Shape,
+        x_shape: Shape,
+        scale: float | Literal["shared", "per_dimension", "network"] = "shared",
+        network: NetworkFactory = MLP,
     ) -> None:
         super().__init__(z_shape, x_shape)
-        if scale != "shared" and not (isinstance(scale, (int, float)) and 0 < scale < math.inf):
-            raise ValueError(f"scale is {scale!r}: it must be a positive number, or 'shared' to learn one")
+        learned = isinstance(scale, str) and scale in ("shared", "per_dimension", "network")
+        if not learned and not (isinstance(scale, (int, float)) and 0 < scale < math.inf):
+            raise ValueError(
+                f"scale is {scale!r}: it must be a positive number, or 'shared', 'per_dimension' or 'network' to learn it"
+            )
         self.scale = scale
         self.support = REAL
         self.network = network
-        self.net = network(self.z_shape, self.x_shape)
-        log_scale = torch.tensor(0.0 if scale == "shared" else math.log(scale))
-        self.log_scale = nn.Parameter(log_scale, requires_grad=scale == "shared")
+        self.out_shape = (2, *self.x_shape) if scale == "network" else self.x_shape
+        self.net = network(self.z_shape, self.out_shape)
+        if scale != "network":
+            log_scale = torch.tensor(0.0 if isinstance(scale, str) else math.log(scale))
+            log_scale = log_scale.expand(self.x_shape if scale == "per_dimension" else ()).clone()
+            self.log_scale = nn.Parameter(log_scale, requires_grad=learned)
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        loc = over_leading(self.net, z, self.z_shape, self.x_shape)
-        base = torch.distributions.Normal(loc, self.log_scale.exp().expand_as(loc), validate_args=False)
+        out = over_leading(self.net, z, self.z_shape, self.out_shape)
+        if self.scale == "network":
+            loc, log_scale = out.unbind(-len(self.x_shape) - 1)
+        else:
+            loc, log_scale = out, self.log_scale.expand_as(out)
+        base = torch.distributions.Normal(loc, log_scale.exp(), validate_args=False)
         return Independent(base, len(self.x_shape), validate_args=False)

@@ -1,11 +1,18 @@
 """loss = distortion + beta * rate; at beta = 1 the negative evidence lower bound.
 
-ELBO = E_q[log p(x|z)] - KL(q(z|x) ‖ p(z)) <= log p(x)
+    ELBO = E_q[log p(x|z)] - KL(q(z|x) ‖ p(z)) <= log p(x)
+
+Two changes are known to keep latent dimensions from being switched off early in training, where the rate is cheaper to
+save than the distortion: beta may rise from zero over a first part of the run, and every latent dimension may be given some
+nats for free. Neither changes what is logged: the ELBO there has beta = 1 and no free bits.
 """
 
 from __future__ import annotations
 
 import math
+
+import torch
+from torch import Tensor
 
 from lowerbound.draw import Draw, RateEstimator
 from lowerbound.objective import Objective, Step, Terms
@@ -20,17 +27,30 @@ class ELBO(Objective):
         kl: "auto" takes the closed form where the pair of distributions has one and the draws otherwise; "closed_form"
             insists; "sampled" is the Monte Carlo estimate log q - log p at the draws.
         samples: K, draws for each example; the loss is their average.
+        warmup: fraction of the run over which beta rises in a straight line from 0 to its value (Bowman et al. 2016, arXiv
+            1511.06349; Sonderby et al. 2016, arXiv 1602.02282); at most 1, so that a run never ends before it.
+        free_bits: nats that each latent dimension may cost, in mean over the batch, before its rate is counted (Kingma et
+            al. 2016, arXiv 1606.04934); needs a posterior and a prior with independent entries and the closed form.
 
     Raises:
-        ValueError: negative or non-finite beta, no samples, or an unknown kl.
+        ValueError: negative or non-finite beta or free bits, no samples, an unknown kl, a warm-up outside [0, 1].
 
     Example:
         >>> ELBO(beta=4.0).is_bound, ELBO(beta=0.5).is_bound
         (True, False)
+        >>> ELBO(warmup=0.5).weight(progress=0.1), ELBO(warmup=0.5).weight(progress=0.5)
+        (0.2, 1.0)
 
     """
 
-    def __init__(self, beta: float = 1.0, kl: RateEstimator = "auto", samples: int = 1) -> None:
+    def __init__(
+        self,
+        beta: float = 1.0,
+        kl: RateEstimator = "auto",
+        samples: int = 1,
+        warmup: float = 0.0,
+        free_bits: float = 0.0,
+    ) -> None:
         super().__init__()
         if not 0 <= beta < math.inf:
             raise ValueError(f"beta is {beta}: the weight of the rate must be a finite number, at least 0")
@@ -38,23 +58,49 @@ class ELBO(Objective):
             raise ValueError(f"samples is {samples}: at least 1 draw is needed")
         if kl not in ("auto", "closed_form", "sampled"):
             raise ValueError(f"kl is {kl!r}; there is 'auto', 'closed_form' and 'sampled'")
+        if not 0 <= warmup <= 1:
+            raise ValueError(f"warmup is {warmup}: it is a fraction of the run, from 0 to 1")
+        if not 0 <= free_bits < math.inf:
+            raise ValueError(f"free_bits is {free_bits}: nats for each latent dimension, a finite number, at least 0")
+        if free_bits and kl == "sampled":
+            raise ValueError("free_bits needs the rate of each dimension in closed form: leave kl at 'auto'")
         self.beta = beta
         self.kl: RateEstimator = kl
         self.samples = samples
+        self.warmup = warmup
+        self.free_bits = free_bits
 
     @property
     def is_bound(self) -> bool:
-        return self.beta >= 1
+        return self.beta >= 1  # free bits only add to the loss, and the warm-up is over when the run ends
+
+    def weight(self, progress: float) -> float:
+        """The weight of the rate when a fraction ``progress`` of the run is done."""
+        return self.beta * min(1.0, progress / self.warmup) if self.warmup else self.beta
 
     def check(self, draw: Draw) -> None:
         draw.rate_by(self.kl)
+        if self.free_bits and draw.rate_per_dimension is None:
+            latent = draw.latents[0]
+            raise ValueError(
+                f"free_bits needs a posterior and a prior with independent entries, and here q is "
+                f"{type(latent.q).__name__} and p {type(latent.p).__name__}; use DiagonalNormal with StandardNormal or a "
+                "diagonal Normal, or leave free_bits at 0"
+            )
 
     def rate_name(self, draw: Draw) -> str:
         return "sampled" if self.kl == "sampled" else super().rate_name(draw)
 
     def terms(self, draw: Draw, step: Step) -> Terms:
         rate = draw.rate_by(self.kl)
-        loss = draw.distortion + self.beta * rate
+        loss = draw.distortion + self.weight(step.progress) * rate
         for penalty in draw.penalties.values():
             loss = loss + penalty
-        return Terms(loss, draw.scores(rate))
+        extra = self.weight(step.progress) * self._free(draw) if self.free_bits else None
+        return Terms(loss, draw.scores(rate), extra)
+
+    def _free(self, draw: Draw) -> Tensor:
+        """What turns the sum of the dimensions' mean rates into the sum of those, each at least ``free_bits``."""
+        rates = draw.rate_per_dimension
+        assert rates is not None  # check refused anything else
+        return torch.relu(self.free_bits - rates.mean(0)).sum()

@@ -1,5 +1,6 @@
 """Approximate posteriors q(z|x), one a file."""
 
 from lowerbound.posteriors.diagonal_normal import DiagonalNormal
+from lowerbound.posteriors.full_normal import FullNormal
 
-__all__ = ["DiagonalNormal"]
+__all__ = ["DiagonalNormal", "FullNormal"]

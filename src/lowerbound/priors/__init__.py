@@ -1,5 +1,6 @@
 """Priors p(z), one a file."""
 
+from lowerbound.priors.normal import Normal
 from lowerbound.priors.standard_normal import StandardNormal
 
-__all__ = ["StandardNormal"]
+__all__ = ["Normal", "StandardNormal"]

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Independent, Normal
 
-from lowerbound.distributions import closed_form_kl
+from lowerbound.distributions import FullNormal, as_multivariate
+from lowerbound.kl import closed_form_kl, kl_per_dimension
 from tests.contracts import within
 
 means = st.floats(-3, 3)
@@ -37,3 +38,30 @@ def test_the_notebooks_example() -> None:
     """q = N(1, 2), p = N(0, 1): 1.3069 nats."""
     kl = closed_form_kl(Normal(torch.tensor(1.0), torch.tensor(2.0)), Normal(torch.tensor(0.0), torch.tensor(1.0)))
     assert round(kl.item(), 4) == 1.3069
+
+
+def covariance(n: int) -> torch.Tensor:
+    a = torch.randn(n, n)
+    return a @ a.T + 0.1 * torch.eye(n)
+
+
+def test_full_and_diagonal_normals_meet_in_every_combination() -> None:
+    full = FullNormal(torch.randn(5, 2, 2), torch.linalg.cholesky(covariance(4)).expand(5, 4, 4), (2, 2))
+    other = FullNormal(torch.randn(2, 2), torch.linalg.cholesky(covariance(4)), (2, 2))
+    diagonal = Independent(Normal(torch.randn(2, 2), torch.rand(2, 2) + 0.2), 2)
+    for q, p in ((full, other), (full, diagonal), (diagonal, other), (diagonal, diagonal)):
+        kl = closed_form_kl(q, p)
+        z = q.sample((40000,))
+        difference = (q.log_prob(z) - p.log_prob(z)).reshape(40000, -1)
+        for b in range(difference.shape[1]):
+            assert kl.flatten()[b] >= 0
+            assert within(difference[:, b], kl.flatten()[b])
+
+
+def test_the_parts_of_a_factorised_kl_sum_to_it() -> None:
+    q = Independent(Normal(torch.randn(5, 2, 3), torch.rand(5, 2, 3) + 0.1), 2)
+    p = Independent(Normal(torch.zeros(2, 3), torch.ones(2, 3)), 2)
+    parts = kl_per_dimension(q, p)
+    assert parts.shape == (5, 2, 3)
+    assert torch.allclose(parts.sum((1, 2)), closed_form_kl(q, p))
+    assert kl_per_dimension(as_multivariate(q), p) is None

@@ -1,0 +1,76 @@
+"""KL(q ‖ p) = E_q[log q(z) - log p(z)] in closed form, where there is one.
+
+The KL is never negative: -log is convex, so by Jensen's inequality E_q[-log(p/q)] >= -log E_q[p/q] = 0.
+
+The formulas are those of torch's registry. Normal distributions of different form (diagonal and full covariance) meet as
+multivariate normals.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.distributions import Distribution, Independent, kl_divergence
+
+from lowerbound.distributions import as_multivariate
+
+_without_rule: set[tuple[type, ...]] = set()
+
+
+def closed_form_kl(q: Distribution, p: Distribution) -> Tensor | None:
+    """KL(q ‖ p) in nats, broadcast over the batch shapes; None where no closed form is known for the pair.
+
+    Register a missing pair with ``torch.distributions.register_kl``.
+
+    Example:
+        >>> import torch
+        >>> from torch.distributions import Cauchy, Normal
+        >>> p = Normal(torch.tensor(0.0), torch.tensor(1.0))
+        >>> round(closed_form_kl(Normal(1.0, 2.0), p).item(), 4)
+        1.3069
+        >>> closed_form_kl(Cauchy(0.0, 1.0), p) is None
+        True
+
+    """
+    kl = _registered(q, p)
+    if kl is None:
+        full_q, full_p = as_multivariate(q), as_multivariate(p)
+        if full_q is not None and full_p is not None:
+            kl = _registered(full_q, full_p)
+    return kl
+
+
+def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor | None:
+    """The KL of each entry of z, (B, *Z), in nats, where both distributions have independent entries; else None.
+
+    It sums to the KL.
+
+    Example:
+        >>> import torch
+        >>> from torch.distributions import Normal
+        >>> q = Independent(Normal(torch.ones(5, 3), 1.0), 1)
+        >>> p = Independent(Normal(torch.zeros(3), 1.0), 1)
+        >>> kl_per_dimension(q, p)[0]
+        tensor([0.5000, 0.5000, 0.5000])
+
+    """
+    if not (isinstance(q, Independent) and isinstance(p, Independent)):
+        return None
+    return _registered(q.base_dist, p.base_dist)
+
+
+def _registered(q: Distribution, p: Distribution) -> Tensor | None:
+    """By torch's registry. Which pairs have no rule is remembered: the search for one cannot be traced by torch.compile."""
+    pair = (*_kinds(q), *_kinds(p))
+    if pair in _without_rule:
+        return None
+    try:
+        return kl_divergence(q, p)
+    except NotImplementedError:
+        _without_rule.add(pair)
+        return None
+
+
+def _kinds(distribution: Distribution) -> tuple[type, ...]:
+    if isinstance(distribution, Independent):
+        return (Independent, *_kinds(distribution.base_dist))
+    return (type(distribution),)

@@ -1,0 +1,71 @@
+"""p(x|z) = N(f(z), sigma^2 I) with the shared sigma at its maximum-likelihood value instead of learned by gradient.
+
+For residuals r = x - f(z), sum_d log N(r_d; 0, sigma^2) is largest at sigma^2 = mean(r^2). In training that value is taken
+from the batch itself, with its gradient, so that the loss is D/2 log mean(r^2) up to a constant. A density cannot depend on
+the x it scores, so outside training sigma^2 is the running mean of the batches' values, and the model is an ordinary one.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, Normal
+
+from lowerbound.networks import MLP
+from lowerbound.roles import Context, Likelihood
+from lowerbound.shapes import NetworkFactory, Shape, over_leading
+from lowerbound.supports import REAL
+
+
+class OptimalNormal(Likelihood):
+    """Independent normal entries with the optimal shared scale (sigma-VAE: Rybkin, Daniilidis, Levine 2021, 2006.13202).
+
+    Args:
+        z_shape: Z, the event shape of the latent.
+        x_shape: X, the event shape of the data.
+        momentum: weight of a new batch in the running mean of sigma^2; 0.01 averages over about a hundred batches.
+        network: makes the module Z -> X, the mean.
+
+    Raises:
+        ValueError: a momentum outside (0, 1], a size below 1, or a network that returns another shape.
+
+    Example:
+        >>> from lowerbound.roles import Context
+        >>> likelihood = OptimalNormal((2,), (4,))
+        >>> px = likelihood(torch.zeros(7, 5, 2), Context())
+        >>> likelihood.log_prob(px, torch.ones(5, 4), None).shape
+        torch.Size([7, 5])
+
+    """
+
+    def __init__(self, z_shape: Shape, x_shape: Shape, momentum: float = 0.01, network: NetworkFactory = MLP) -> None:
+        super().__init__(z_shape, x_shape)
+        if not 0 < momentum <= 1:
+            raise ValueError(f"momentum is {momentum}: it must lie above 0 and at most at 1")
+        self.momentum = momentum
+        self.support = REAL
+        self.network = network
+        self.net = network(self.z_shape, self.x_shape)
+        self.register_buffer("variance", torch.tensor(1.0))
+        self.register_buffer("batches", torch.tensor(0.0))
+
+    variance: Tensor
+    batches: Tensor
+
+    def forward(self, z: Tensor, context: Context) -> Distribution:
+        loc = over_leading(self.net, z, self.z_shape, self.x_shape)
+        base = Normal(loc, self.variance.sqrt().expand_as(loc), validate_args=False)
+        return Independent(base, len(self.x_shape), validate_args=False)
+
+    def log_prob(self, px: Distribution, x: Tensor, mask: Tensor | None) -> Tensor:
+        if not self.training:
+            return super().log_prob(px, x, mask)
+        squares = (torch.nan_to_num(x) - px.mean).pow(2)
+        observed = torch.ones_like(squares) if mask is None else mask.to(squares).expand_as(squares)
+        optimal = (squares * observed).sum() / observed.sum()
+        with torch.no_grad():
+            self.batches += 1
+            # the first batches are averaged evenly, so that no trace of the starting value remains
+            self.variance.lerp_(optimal.to(self.variance), torch.clamp(1 / self.batches, min=self.momentum))
+        base = Normal(px.mean, optimal.sqrt().expand_as(px.mean), validate_args=False)
+        return super().log_prob(Independent(base, len(self.x_shape), validate_args=False), x, mask)
