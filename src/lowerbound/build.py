@@ -24,7 +24,6 @@ def build_model(config: Mapping[str, Any], x_shape: Shape, trust: Sequence[str] 
 
     Raises:
         ValueError: see :func:`find_part`; also what the parts' constructors refuse.
-
     """
     z_shape = as_shape(config["latent"], "latent")
     prior = construct("prior", config["prior"], trust, z_shape=z_shape)
@@ -59,7 +58,6 @@ def slots(chosen: Mapping[str, str], trust: Sequence[str] = ()) -> Iterator[tupl
     Args:
         chosen: names of parts by key; where a network is not chosen, the part's own default stands.
         trust: see :func:`find_part`.
-
     """
     pending = [(role, role, chosen[role], dict[str, Any]()) for role in SLOTS if role != "network"]
     while pending:
@@ -86,7 +84,6 @@ def add_model_settings(
         chosen: names of parts by key, complete for the four roles.
         support: of the data, from which a likelihood's number of levels follows.
         trust: see :func:`~lowerbound.parts.find_part`.
-
     """
     latent = parser.add_argument_group("latent")
     latent.add_argument("--latent", type=int | list[int], default=LATENT, help="latent size, or shape as in [4,8]")
@@ -108,7 +105,6 @@ def complete(config: Mapping[str, Any], support: Constraint | None = None, trust
 
     Raises:
         ValueError: an unknown part or setting, or a value of the wrong type.
-
     """
     own = expanded({key: config[key] for key in ("latent", *SLOTS) if key in config})
     parser = SettingsParser()
@@ -121,7 +117,6 @@ def expanded(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ValueError: a role holds neither a name nor a mapping.
-
     """
     full: dict[str, Any] = {}
     for key, value in config.items():
@@ -140,7 +135,6 @@ def chosen_parts(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     Example:
         >>> chosen_parts({"posterior": {"part": "DiagonalNormal", "network": {"part": "MLP", "hidden": [8]}}})
         {'posterior': 'DiagonalNormal', 'posterior.network': 'MLP'}
-
     """
     found: dict[str, str] = {}
     for key, value in config.items():

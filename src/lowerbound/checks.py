@@ -14,7 +14,6 @@ def check_data(likelihood: Likelihood, event_shape: Shape, support: Constraint, 
 
     Raises:
         ValueError: what does not fit, and what would.
-
     """
     if event_shape != likelihood.x_shape:
         raise ValueError(

@@ -28,7 +28,6 @@ class Split:
     Args:
         values: (n, *X), in the stored type (uint8 for grey levels).
         y: labels, (n,), or None.
-
     """
 
     values: Tensor
@@ -65,7 +64,6 @@ class Dataset:
         >>> digits = lb.data.load("digits")
         >>> digits.event_shape, len(digits["train"]), digits.examples("test").shape
         ((1, 8, 8), 1437, torch.Size([180, 1, 8, 8]))
-
     """
 
     name: str | None
@@ -147,7 +145,6 @@ class Stored:
         parts: sizes of the published splits in the order of the file, by name; None where the source has none.
         source: where the data come from.
         licence: as stated by the source.
-
     """
 
     x: NDArray[Any]

@@ -38,7 +38,6 @@ class Latent:
         log_q: log q(z|x) at z, (K, B), nats.
         log_p: log p(z) at z, (K, B), nats.
         kl: KL(q ‖ p) in closed form, (B,), or None where the pair has none.
-
     """
 
     q: Distribution
@@ -71,7 +70,6 @@ class Draw:
         >>> draw = model(torch.ones(5, 4), samples=3)
         >>> draw.log_w.shape, draw.rate.shape
         (torch.Size([3, 5]), torch.Size([5]))
-
     """
 
     latents: tuple[Latent, ...]
@@ -123,7 +121,6 @@ class Draw:
 
         Raises:
             ValueError: "closed_form" where a pair of distributions has none.
-
         """
         if estimator == "closed_form" and not self.has_closed_form_rate:
             latent = next(latent for latent in self.latents if latent.kl is None)

@@ -37,7 +37,6 @@ def canonical_file(folder: str, name: str, sha256: str, mirrors: Sequence[str]) 
     Raises:
         ValueError: a file found on disk has another checksum.
         OSError: no mirror could be reached.
-
     """
     import pooch
 
@@ -70,7 +69,6 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 
     Raises:
         ValueError: the file is truncated or no idx file of bytes.
-
     """
     try:
         with gzip.open(path) as stream:

@@ -29,7 +29,6 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path
         >>> folder = Path(tempfile.mkdtemp())
         >>> write_atomic(folder / "a.txt", lambda stream: stream.write(b"whole")).read_bytes()
         b'whole'
-
     """
     path = Path(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -42,8 +41,10 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path
         os.umask(umask)
         Path(name).chmod(0o666 & ~umask)  # mkstemp makes files private; these are meant to be shared like any other
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say where
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
     _sync_folder(path.parent)
     return path

@@ -1,6 +1,7 @@
 """KL(q ‖ p) = E_q[log q(z) - log p(z)] in closed form, where there is one.
 
-The KL is never negative: -log is convex, so by Jensen's inequality E_q[-log(p/q)] >= -log E_q[p/q] = 0.
+The KL is never negative: -log is convex, so by Jensen's inequality E_q[-log(p/q)] >= -log E_q[p/q] >= 0,
+the last because p integrates to at most one where q is positive.
 
 The formulas are those of torch's registry. Normal distributions of different form (diagonal and full covariance) meet as
 multivariate normals.
@@ -12,8 +13,6 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from lowerbound.distributions import as_multivariate
-
-_without_rule: set[tuple[type, ...]] = set()
 
 
 def closed_form_kl(q: Distribution, p: Distribution) -> Tensor | None:
@@ -29,7 +28,6 @@ def closed_form_kl(q: Distribution, p: Distribution) -> Tensor | None:
         1.3069
         >>> closed_form_kl(Cauchy(0.0, 1.0), p) is None
         True
-
     """
     kl = _registered(q, p)
     if kl is None:
@@ -51,7 +49,6 @@ def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor | None:
         >>> p = Independent(Normal(torch.zeros(3), 1.0), 1)
         >>> kl_per_dimension(q, p)[0]
         tensor([0.5000, 0.5000, 0.5000])
-
     """
     if not (isinstance(q, Independent) and isinstance(p, Independent)):
         return None
@@ -59,18 +56,11 @@ def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor | None:
 
 
 def _registered(q: Distribution, p: Distribution) -> Tensor | None:
-    """By torch's registry. Which pairs have no rule is remembered: the search for one cannot be traced by torch.compile."""
-    pair = (*_kinds(q), *_kinds(p))
-    if pair in _without_rule:
-        return None
+    """By torch's registry, which remembers the rule that it found for a pair of types.
+
+    Its first search cannot be traced by ``torch.compile``; call a model once before it is compiled in one graph.
+    """
     try:
         return kl_divergence(q, p)
     except NotImplementedError:
-        _without_rule.add(pair)
         return None
-
-
-def _kinds(distribution: Distribution) -> tuple[type, ...]:
-    if isinstance(distribution, Independent):
-        return (Independent, *_kinds(distribution.base_dist))
-    return (type(distribution),)

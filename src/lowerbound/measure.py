@@ -15,7 +15,9 @@ import torch
 from lowerbound.checks import check_data
 from lowerbound.dataset import Dataset
 from lowerbound.evaluation import active_units, evidence
+from lowerbound.modes import evaluating
 from lowerbound.nats import Estimate
+from lowerbound.objective import Objective, Step
 from lowerbound.roles import Context
 from lowerbound.seeding import seeded
 from lowerbound.shapes import numel
@@ -39,9 +41,9 @@ class Evaluation:
         rate: KL(q(z|x) ‖ p(z)), nats.
         distortion: -E_q[log p(x|z)], nats.
         cross_entropy: binary cross-entropy, where the model was trained by it; no likelihood.
-        objective: cross_entropy + rate, where the model was trained by it; no bound.
+        objective: what was minimised, where the model was trained by cross-entropy: cross_entropy + rate unless the objective
+            is given; no bound.
         active_units: latent dimensions whose posterior mean varies over x by more than 0.01.
-
     """
 
     split: str
@@ -74,6 +76,7 @@ def evaluate(
     samples: int = SAMPLES,
     batch_size: int = 100,
     seed: int = 0,
+    objective: Objective | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Measure a model on one split: every example exactly once, K draws for each.
@@ -85,6 +88,7 @@ def evaluate(
         samples: K, importance samples for each example.
         batch_size: examples at a time; the result does not depend on it beyond the noise of the draws.
         seed: of the draws.
+        objective: what the model was trained by; only asked where its score is no log-density, to report what was minimised.
         on_progress: called with (examples done, examples in all).
 
     Returns:
@@ -104,7 +108,6 @@ def evaluate(
         >>> result = lb.evaluate(model, digits, samples=10)
         >>> result.nll.n, result.nll.unit, result.nll.value > 0
         (180, 'nats', True)
-
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: at least 1 example at a time is needed")
@@ -114,18 +117,17 @@ def evaluate(
     x, y = data.examples(split), data[split].y
     own = next(model.parameters())
     parts = []
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), seeded(seed):
-            for start in range(0, len(x), batch_size):
-                batch = x[start : start + batch_size].to(own.device, own.dtype)
-                context = Context(y=None if y is None else y[start : start + batch_size]).to(own.device)
-                parts.append(evidence(model, batch, context, samples))
-                if on_progress:
-                    on_progress(min(start + batch_size, len(x)), len(x))
-    finally:
-        model.train(was_training)
+    losses = []
+    with torch.no_grad(), seeded(seed), evaluating(model):
+        for start in range(0, len(x), batch_size):
+            batch = x[start : start + batch_size].to(own.device, own.dtype)
+            context = Context(y=None if y is None else y[start : start + batch_size]).to(own.device)
+            parts.append(evidence(model, batch, context, samples))
+            if objective is not None and not model.likelihood.is_density:
+                draw = model(batch, context, objective.samples)
+                losses.append(objective.terms(draw, Step(1.0, len(x))).loss)
+            if on_progress:
+                on_progress(min(start + batch_size, len(x)), len(x))
     log_marginal = torch.cat([part.log_marginal for part in parts])
     rate = torch.cat([part.rate for part in parts])
     distortion = torch.cat([part.distortion for part in parts])
@@ -142,7 +144,7 @@ def evaluate(
             rate=Estimate.over(rate),
             distortion=None,
             cross_entropy=Estimate.over(distortion),
-            objective=Estimate.over(distortion + rate),
+            objective=Estimate.over(torch.cat(losses) if losses else distortion + rate),
             active_units=active,
         )
     nll = Estimate.over(-log_marginal)

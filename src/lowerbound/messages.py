@@ -12,7 +12,6 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
     Example:
         >>> unknown("prior", "StandrdNormal", ["StandardNormal"])
         "unknown prior 'StandrdNormal'; did you mean 'StandardNormal'? (there is: StandardNormal)"
-
     """
     names = sorted(valid)
     near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
@@ -26,6 +25,5 @@ def first_line(error: BaseException) -> str:
     Example:
         >>> first_line(ValueError("two\nlines"))
         'two lines'
-
     """
     return " ".join(str(error).split()) or type(error).__name__

@@ -31,7 +31,6 @@ class Estimate:
         Estimate(value=2.0, stderr=0.5773502691896258, n=3, unit='nats')
         >>> print(Estimate(86.8123, 0.3142, 10000, "nats"))
         86.81 ± 0.31 nats (n = 10,000)
-
     """
 
     value: float
@@ -45,7 +44,6 @@ class Estimate:
 
         Raises:
             ValueError: there is no example.
-
         """
         n = values.numel()
         if n == 0:
@@ -65,7 +63,6 @@ class Estimate:
             >>> import math
         >>> round(Estimate(math.log(2) * 10, 0.0, 5, "nats").bits_per_dim(10).value, 6)
         1.0
-
         """
         if self.unit != "nats":
             raise ValueError(f"bits per dimension are converted from nats, and this estimate is in {self.unit}")

@@ -23,7 +23,6 @@ class Step:
     Args:
         progress: how much of the run is done, in [0, 1]; it drives every schedule.
         examples: number of training examples.
-
     """
 
     progress: float
@@ -38,7 +37,6 @@ class Terms:
         loss: to be averaged over the batch and minimised, (B,).
         log: named quantities of each example, (B,), unweighted.
         batch_loss: a statistic of the whole batch to be added to the mean, (), or None.
-
     """
 
     loss: Tensor
@@ -59,7 +57,6 @@ class Objective(nn.Module, ABC):
         path_gradient: whether log q is to be evaluated without the gradient through q's own parameters.
         is_bound: whether -loss is, in expectation, at most log p(x).
         rate_name: how the rate in its log was found, for the record.
-
     """
 
     samples: int = 1

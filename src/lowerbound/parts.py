@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, get_type_hints
 
+import numpy as np
 from torch import nn
 
 from lowerbound import likelihoods, networks, objectives, posteriors, priors
@@ -59,7 +60,6 @@ def find_part(role: str, name: object, trust: Sequence[str] = ()) -> Callable[..
 
     Raises:
         ValueError: an unknown name, a path into a package that is not trusted, or an object of another role.
-
     """
     base, package = SLOTS[role]
     exports: list[str] = package.__all__
@@ -94,9 +94,14 @@ def describe(part: nn.Module, role: str) -> dict[str, Any]:
         >>> from lowerbound.posteriors import DiagonalNormal
         >>> describe(DiagonalNormal((4,), (2,)), "posterior")
         {'part': 'DiagonalNormal', 'network': {'part': 'MLP', 'hidden': [512], 'activation': 'ReLU'}}
-
     """
     settings = part_settings(type(part), role)
+    kept = vars(part)
+    if missing := [s.name for s in settings if s.name not in kept and s.name not in dir(type(part))]:
+        raise ValueError(
+            f"{type(part).__name__} does not keep its argument {missing[0]!r}, so it cannot be saved; in its constructor, "
+            f"set self.{missing[0]} = {missing[0]}"
+        )
     return {"part": _name(type(part), role)} | {s.name: _plain(getattr(part, s.name), s) for s in settings}
 
 
@@ -108,7 +113,9 @@ def is_network(setting: Setting) -> bool:
 def _plain(value: Any, setting: Setting) -> Any:
     if is_network(setting):
         return describe_factory(value)
-    return list(value) if isinstance(value, (tuple, list)) else value
+    if isinstance(value, (tuple, list)):
+        return [_plain(item, setting) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def describe_factory(factory: Any) -> dict[str, Any]:
@@ -121,7 +128,6 @@ def describe_factory(factory: Any) -> dict[str, Any]:
         >>> from lowerbound.networks import MLP
         >>> describe_factory(functools.partial(MLP, hidden=(8,)))
         {'part': 'MLP', 'hidden': [8], 'activation': 'ReLU'}
-
     """
     given: dict[str, Any] = {}
     if isinstance(factory, functools.partial):
@@ -156,7 +162,6 @@ def construct(role: str, config: Mapping[str, Any], trust: Sequence[str] = (), *
 
     Raises:
         ValueError: see :func:`find_part`; also what the part's constructor refuses.
-
     """
     part = find_part(role, config["part"], trust)
     return part(**shapes, **_arguments(part, role, config, trust))

@@ -28,7 +28,6 @@ class Plan:
         channels: of the picture.
         sizes: (H, W) at every resolution, the picture's own first.
         vector: the number of values on the other side.
-
     """
 
     is_encoder: bool
@@ -55,7 +54,6 @@ def plan(in_shape: Shape, out_shape: Shape, depth: int | None = None) -> Plan:
         Plan(is_encoder=True, channels=1, sizes=((28, 28), (14, 14), (7, 7)), vector=32)
         >>> plan((16,), (3, 37, 53)).sizes
         ((37, 53), (19, 27), (10, 14), (5, 7))
-
     """
     is_encoder = _pixels(in_shape) >= _pixels(out_shape)
     picture, other = (in_shape, out_shape) if is_encoder else (out_shape, in_shape)
@@ -86,7 +84,6 @@ def convolutional(layout: Plan, width: int, body: Callable[[int], list[nn.Module
 
     Raises:
         ValueError: a width below 1.
-
     """
     if width < 1:
         raise ValueError(f"width is {width}: at least 1 channel is needed")

@@ -30,7 +30,6 @@ def is_picture(event_shape: Shape) -> bool:
     Example:
         >>> is_picture((28, 28)), is_picture((3, 32, 32)), is_picture((784,))
         (True, True, False)
-
     """
     return len(event_shape) == 2 or (len(event_shape) == 3 and event_shape[0] in (1, 3))
 
@@ -50,7 +49,6 @@ def grid(x: Tensor, limits: tuple[float, float] = (0.0, 1.0), columns: int | Non
         >>> import torch
         >>> grid(torch.rand(10, 1, 8, 8), columns=5).shape
         (19, 46, 3)
-
     """
     shape = tuple(x.shape[1:])
     if not is_picture(shape):
@@ -97,7 +95,6 @@ def sheet(x: Tensor, reconstructions: Tensor, samples: Tensor, limits: tuple[flo
         samples: from the prior, (m, *X).
         limits: see :func:`grid`.
         title: what model this is.
-
     """
     from matplotlib.figure import Figure
 

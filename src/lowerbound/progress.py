@@ -18,7 +18,6 @@ class Display:
         steps: batches an epoch.
         shown: False shows nothing.
         done: epochs done already, by a run that is resumed.
-
     """
 
     def __init__(self, epochs: int, steps: int, shown: bool, done: int = 0) -> None:
@@ -65,7 +64,6 @@ def epoch_line(record: Mapping[str, Any], epochs: int) -> str:
         >>> record = {"epoch": 3, "train": train, "valid": None, "examples_per_second": 12345.6, "skipped_steps": 0}
         >>> epoch_line(record, 10)
         'epoch 3/10  loss 120.50  elbo -120.50  rate 20.25  distortion 100.25  12,346 examples/s'
-
     """
     shown = [f"{name} {value:.2f}" for name, value in record["train"].items() if isinstance(value, float)]
     if record["valid"]:

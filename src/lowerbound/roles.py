@@ -34,7 +34,6 @@ class Context:
         mask: 1 where an entry of x is observed, 0 where it is missing, broadcastable to (B, *X).
         index: position of each example in the training data, (B,).
         actions: controls of a sequence, (B, T, *A).
-
     """
 
     y: Tensor | None = None
@@ -53,7 +52,6 @@ class Prior(nn.Module, ABC):
 
     Attributes:
         z_shape: Z, the event shape of the latent.
-
     """
 
     __call__: Callable[..., Distribution]
@@ -73,7 +71,6 @@ class Posterior(nn.Module, ABC):
     Attributes:
         x_shape: X, the event shape of the data.
         z_shape: Z, the event shape of the latent.
-
     """
 
     __call__: Callable[..., Distribution]
@@ -96,7 +93,6 @@ class Likelihood(nn.Module, ABC):
         x_shape: X, the event shape of the data.
         support: the set on which this is a density or a probability; it must contain the data's.
         is_density: False for a score that is no log-density (cross-entropy): what it gives is never called a likelihood.
-
     """
 
     support: Constraint
@@ -120,7 +116,6 @@ class Likelihood(nn.Module, ABC):
             x: the data, (B, *X).
             mask: 1 where observed, broadcastable to x. Missing entries are marginalised, which for entries that are
                 independent given z means that their term is left out of the sum, whatever value stands there.
-
         """
         if mask is None:
             return px.log_prob(x)

@@ -43,7 +43,6 @@ class Run:
 
     Args:
         path: the folder; it is not touched until something is written.
-
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -63,7 +62,6 @@ class Run:
 
         Raises:
             ValueError: another process holds it.
-
         """
         self.path.mkdir(parents=True, exist_ok=True)
         try:
@@ -79,7 +77,6 @@ class Run:
 
         Raises:
             ValueError: it holds another run, and overwrite is False.
-
         """
         if self.exists and not overwrite:
             raise ValueError(f"{self.path} holds another run: resume it, overwrite it, or use another folder")
@@ -99,7 +96,6 @@ class Run:
 
         Raises:
             ValueError: the folder is missing or holds no run, or one of a newer version.
-
         """
         if not self.path.is_dir():
             raise ValueError(f"there is no run folder {self.path}")
@@ -120,7 +116,6 @@ class Run:
 
         Raises:
             ValueError: the folder is not a whole run, or its files do not fit each other.
-
         """
         config = self.config()
         data = config.get("data")
@@ -200,7 +195,6 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> VAE:
         >>> x = digits.examples("test")
         >>> torch.equal(again.encode(x), model.encode(x))
         True
-
     """
     return Run(path).model(trust)
 
@@ -216,7 +210,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises:
         ValueError: the file is missing, truncated or of another kind.
-
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
@@ -231,7 +224,6 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -
 
     Raises:
         ValueError: names or shapes do not fit.
-
     """
     own = module.state_dict()
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())

@@ -1,15 +1,37 @@
 """Randomness by seed: what is random takes a seed, and the caller's global state is left as it was.
 
-torch's ``rsample`` has no generator argument, so a seed can only act through the global state; it is therefore forked,
-seeded, and restored.
+torch's ``rsample`` has no generator argument, so a seed can only act through the global state; it is therefore saved,
+seeded, and restored. A GPU that has not been used yet is left alone: seeding it would reach beyond the block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
+
+
+def random_state() -> dict[str, Tensor]:
+    """Every global random state of torch, by device."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_initialized():
+        state |= {f"cuda{i}": torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())}
+    if torch.backends.mps.is_available():
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def set_random_state(state: Mapping[str, Tensor]) -> None:
+    """Put random states back."""
+    for device, value in state.items():
+        if device == "cpu":
+            torch.set_rng_state(value)
+        elif device == "mps":
+            torch.mps.set_rng_state(value)
+        else:
+            torch.cuda.set_rng_state(value, int(device.removeprefix("cuda")))
 
 
 @contextmanager
@@ -23,12 +45,28 @@ def seeded(seed: int | None) -> Iterator[None]:
         ...     again = torch.randn(2)
         >>> torch.equal(first, again)
         True
-
     """
     if seed is None:
         yield
         return
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    before = random_state()
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
+    try:
         yield
+    finally:
+        set_random_state(before)
+
+
+@contextmanager
+def replayed(state: Mapping[str, Tensor]) -> Iterator[None]:
+    """Run a block from an earlier random state, so that it draws again what was drawn then; put the present one back."""
+    before = random_state()
+    set_random_state(state)
+    try:
+        yield
+    finally:
+        set_random_state(before)

@@ -10,7 +10,8 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from docstring_parser import parse as parse_docstring
@@ -111,9 +112,24 @@ def _spelled(token: str, known: Mapping[str, object]) -> str:
     return (name + ".part" if name + ".part" in known else name) + equals + value
 
 
+def _is_plain(hint: Any) -> bool:
+    """Whether values of a type are data: for any other, jsonargparse would import what a file names."""
+    if hint in (bool, int, float, str, type(None)):
+        return True
+    origin, arguments = get_origin(hint), [a for a in get_args(hint) if a is not Ellipsis]
+    if origin is Literal:
+        return True
+    return origin in (Union, UnionType, list, tuple, Sequence) and bool(arguments) and all(map(_is_plain, arguments))
+
+
 def add_setting(group: Any, key: str, setting: Setting) -> None:
     """Add one setting to a parser as --key, with its type, its default and the help from the docstring."""
     hint, default = setting.hint, setting.default
+    if not _is_plain(hint):
+        raise ValueError(
+            f"--{key} cannot be set from a file or the command line: its type is {hint}, and only numbers, text, truth "
+            "values and lists of them can be (a callable would have to be imported); annotate it, or bind it in Python"
+        )
     if default is inspect.Parameter.empty:
         default, hint = None, hint | None
     default = list(default) if isinstance(default, tuple) else default
@@ -125,7 +141,6 @@ def read_yaml(text: str, where: str) -> dict[str, Any]:
 
     Raises:
         ValueError: it is no YAML, asks for an object by a tag, or holds no mapping.
-
     """
     try:
         content = yaml.safe_load(text)

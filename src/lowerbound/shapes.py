@@ -33,7 +33,6 @@ def as_shape(value: int | Sequence[int], name: str = "shape") -> Shape:
     Example:
         >>> as_shape(16), as_shape([3, 32, 32]), as_shape(())
         ((16,), (3, 32, 32), ())
-
     """
     sizes = (value,) if isinstance(value, int) else tuple(value)
     for size in sizes:
@@ -50,7 +49,6 @@ def numel(shape: Shape) -> int:
     Example:
         >>> numel((3, 32, 32)), numel(())
         (3072, 1)
-
     """
     return math.prod(shape)
 
@@ -65,7 +63,6 @@ def over_leading(network: nn.Module, value: Tensor, in_shape: Shape, out_shape: 
         >>> import torch
         >>> over_leading(torch.nn.Linear(3, 2), torch.zeros(7, 5, 3), (3,), (2,)).shape
         torch.Size([7, 5, 2])
-
     """
     split = value.ndim - len(in_shape)
     if split < 0 or value.shape[split:] != in_shape:

@@ -78,7 +78,6 @@ class TrainingState:
         precision: Fabric's precision plugin, which holds the loss scale of 16-bit training.
         best: the best weights.
         device: where sums are kept.
-
     """
 
     def __init__(

@@ -25,7 +25,6 @@ class Levels(Constraint):
         >>> import torch
         >>> Levels(3).check(torch.tensor([0.0, 0.5, 0.7]))
         tensor([ True,  True, False])
-
     """
 
     is_discrete = True
@@ -61,7 +60,6 @@ def describe(support: Constraint) -> str:
     Example:
         >>> describe(Levels(256)), describe(BINARY), describe(REAL)
         ('the 256 levels {0, 1/255, ..., 1}', '{0, 1}', 'the real line')
-
     """
     if isinstance(support, Levels):
         return "{0, 1}" if support.count == 2 else f"the {support.count} levels {{0, 1/{support.count - 1}, ..., 1}}"
@@ -80,7 +78,6 @@ def contains(outer: Constraint, inner: Constraint) -> bool:
     Example:
         >>> contains(UNIT, Levels(17)), contains(BINARY, Levels(17)), contains(Levels(17), BINARY)
         (True, False, True)
-
     """
     if outer is REAL or outer == inner:
         return True
@@ -98,7 +95,6 @@ def smallest(values: Tensor) -> Constraint:
         >>> import torch
         >>> describe(smallest(torch.tensor([0.0, 1.0]))), describe(smallest(torch.tensor([0.0, 0.3])))
         ('{0, 1}', 'the interval [0, 1]')
-
     """
     if bool(((values == 0) | (values == 1)).all()):
         return BINARY

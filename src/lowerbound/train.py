@@ -50,7 +50,6 @@ class History:
         epochs: one mapping an epoch, as in metrics.jsonl.
         best_epoch: the epoch whose weights the model holds: the best on validation, or the last where there is none.
         folder: the run folder, or None.
-
     """
 
     epochs: list[dict[str, Any]]
@@ -124,7 +123,6 @@ def fit(
         >>> loss = history.series("loss")
         >>> loss[1] < loss[0]
         True
-
     """
     settings = {
         "epochs": epochs,
@@ -244,7 +242,6 @@ class Pass(nn.Module):
     Args:
         model: gives the draw.
         objective: makes a loss of it.
-
     """
 
     def __init__(self, model: VAE, objective: Objective) -> None:
@@ -342,7 +339,6 @@ def check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
 
     Raises:
         ValueError: which, and what would be in range.
-
     """
     for name in ("epochs", "batch_size"):
         if settings[name] < 1:

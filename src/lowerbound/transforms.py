@@ -42,7 +42,6 @@ class UnitScale(Transform):
     Example:
         >>> UnitScale(256)(torch.tensor([0, 51, 255], dtype=torch.uint8))
         tensor([0.0000, 0.2000, 1.0000])
-
     """
 
     levels: int
@@ -61,7 +60,6 @@ class Threshold(Transform):
     Example:
         >>> Threshold()(torch.tensor([0.2, 0.5, 0.9]))
         tensor([0., 0., 1.])
-
     """
 
     def __call__(self, values: Tensor, generator: Generator | None = None) -> Tensor:
@@ -81,7 +79,6 @@ class Bernoulli(Transform):
         >>> draw = Bernoulli()(torch.full((1000,), 0.3), torch.Generator().manual_seed(0))
         >>> sorted(set(draw.tolist())), 0.25 < draw.mean() < 0.35
         ([0.0, 1.0], tensor(True))
-
     """
 
     is_random: ClassVar[bool] = True

@@ -9,7 +9,7 @@ roles and how they are wired, not what they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,9 @@ from torch.distributions import Distribution
 from lowerbound.distributions import mean
 from lowerbound.draw import Draw, Latent
 from lowerbound.kl import closed_form_kl
+from lowerbound.modes import evaluating
 from lowerbound.roles import Context, Likelihood, Posterior, Prior
-from lowerbound.seeding import seeded
+from lowerbound.seeding import random_state, replayed, seeded
 from lowerbound.shapes import Shape
 
 
@@ -48,7 +49,6 @@ class VAE(nn.Module):
         (torch.Size([5, 4]), torch.Size([5, 1, 8, 8]), torch.Size([3, 1, 8, 8]))
         >>> model(x, samples=10).log_w.shape
         torch.Size([10, 5])
-
     """
 
     __call__: Callable[..., Draw]
@@ -99,31 +99,38 @@ class VAE(nn.Module):
 
         Raises:
             ValueError: fewer than one sample, or x of another shape.
-
         """
         if samples < 1:
             raise ValueError(f"samples is {samples}: at least 1 draw is needed")
         context = context or Context()
+        x = self._placed(x)
+        before = random_state() if path_gradient else {}
         qz = self.posterior(x, context)
         pz = self.prior(context)
         z = qz.rsample(torch.Size((samples,)))
-        scored = self._frozen_posterior(x, context) if path_gradient else qz
+        scored = self._frozen_posterior(x, context, before) if path_gradient else qz
         latent = Latent(qz, pz, z, scored.log_prob(z), pz.log_prob(z), closed_form_kl(qz, pz))
         px = self.likelihood(z, context)
         log_px = self.likelihood.log_prob(px, x, context.mask)
         log_m = torch.full_like(log_px.detach(), -math.log(samples))
         return Draw((latent,), px, log_px, log_m, is_density=self.likelihood.is_density)
 
-    def _frozen_posterior(self, x: Tensor, context: Context) -> Distribution:
-        """q(z|x) with detached parameters, and with copies of the buffers, so that batch statistics move once."""
+    def _frozen_posterior(self, x: Tensor, context: Context, before: Mapping[str, Tensor]) -> Distribution:
+        """The same q(z|x) with detached parameters.
+
+        It is computed again: on copies of the buffers, so that batch statistics move once, and from the random state of the
+        first time, so that dropout leaves out the same units.
+        """
         frozen = {name: value.detach() for name, value in self.posterior.named_parameters()}
         copies = {name: value.clone() for name, value in self.posterior.named_buffers()}
-        qz: Distribution = torch.func.functional_call(self.posterior, {**frozen, **copies}, (x, context))
+        with replayed(before):
+            qz: Distribution = torch.func.functional_call(self.posterior, {**frozen, **copies}, (x, context))
         return qz
 
     def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
         """Log p(x, z) in nats, (K, B), for given latents (K, B, *Z)."""
         context = context or Context()
+        x = self._placed(x)
         (z,) = latents
         px = self.likelihood(z, context)
         return self.prior(context).log_prob(z) + self.likelihood.log_prob(px, x, context.mask)
@@ -139,12 +146,14 @@ class VAE(nn.Module):
     @torch.no_grad()
     def encode(self, x: Tensor, context: Context | None = None) -> Tensor:
         """The mean of q(z|x): (B, *X) -> (B, *Z). Deterministic; a random z is ``model(x).latents[0].z``."""
-        return mean(self.posterior(self._placed(x), context or Context()))
+        with evaluating(self):
+            return mean(self.posterior(self._placed(x), context or Context()))
 
     @torch.no_grad()
     def decode(self, z: Tensor, context: Context | None = None) -> Tensor:
         """The mean of p(x|z): (..., *Z) -> (..., *X). Deterministic."""
-        return mean(self.likelihood(self._placed(z), context or Context()))
+        with evaluating(self):
+            return mean(self.likelihood(self._placed(z), context or Context()))
 
     def reconstruct(self, x: Tensor, context: Context | None = None) -> Tensor:
         """The mean of p(x|z) at the mean of q(z|x): (B, *X) -> (B, *X). Deterministic."""
@@ -165,15 +174,14 @@ class VAE(nn.Module):
 
         Raises:
             ValueError: n below 1.
-
         """
         if n < 1:
             raise ValueError(f"n is {n}: at least 1 sample must be asked for")
-        with seeded(seed):
+        with seeded(seed), evaluating(self):
             x, (z,) = self.dream(n, context)
         return self.decode(z, context) if mean_of_x else x
 
     def _placed(self, value: Tensor) -> Tensor:
-        """A value on the device and in the precision of the model."""
+        """A value on the device and in the precision of the model; what numpy holds is taken too."""
         own = next(self.parameters())
         return torch.as_tensor(value).to(device=own.device, dtype=own.dtype)

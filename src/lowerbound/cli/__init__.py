@@ -54,7 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 when all went well, 2 for bad input, 130 when interrupted.
-
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):

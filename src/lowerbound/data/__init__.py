@@ -69,7 +69,6 @@ def load(
         digits: 1,437/180/180 train/valid/test, 1x8x8, on the 17 levels {0, 1/16, ..., 1}
         >>> print(lb.data.load("digits", splits="train_test", binarize="threshold"))
         digits: 1,617/180 train/test, 1x8x8, on {0, 1}
-
     """
     stored = _read(source, array, labels)
     path = Path(source).expanduser()
@@ -104,7 +103,6 @@ def from_arrays(
         >>> rng = np.random.default_rng(0)
         >>> print(from_arrays(rng.normal(size=(50, 3))))
         data from memory: 40/5/5 train/valid/test, 3, on the real line
-
     """
     stored = Stored(np.asarray(x), None if y is None else np.asarray(y))
     options = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}

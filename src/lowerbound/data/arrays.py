@@ -24,7 +24,6 @@ def read(path: Path, array: str | None = None, labels: str | None = None) -> Sto
     Raises:
         ValueError: the file is empty, truncated, holds objects, or lacks the array.
         OSError: the file cannot be read.
-
     """
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")

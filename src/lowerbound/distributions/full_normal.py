@@ -24,7 +24,6 @@ class FullNormal(Distribution):
         >>> pz = FullNormal(torch.zeros(2, 3), torch.eye(6), (2, 3))
         >>> pz.log_prob(torch.zeros(7, 2, 3)).shape
         torch.Size([7])
-
     """
 
     arg_constraints: ClassVar[dict[str, Constraint]] = {}
@@ -61,7 +60,6 @@ def as_multivariate(distribution: Distribution) -> MultivariateNormal | None:
     Example:
         >>> as_multivariate(Independent(Normal(torch.zeros(2, 3), torch.ones(2, 3)), 2)).event_shape
         torch.Size([6])
-
     """
     if isinstance(distribution, FullNormal):
         return distribution.flat

@@ -26,7 +26,6 @@ class LevelCategorical(Distribution):
         >>> px = LevelCategorical(torch.zeros(17))
         >>> px.mean, px.log_prob(torch.tensor(0.25)).exp()
         (tensor(0.5000), tensor(0.0588))
-
     """
 
     arg_constraints: ClassVar[dict[str, Constraint]] = {}

@@ -19,7 +19,6 @@ def mean(distribution: Distribution) -> Tensor:
         >>> from torch.distributions import Normal
         >>> mean(Normal(3.0, 1.0))
         tensor(3.)
-
     """
     try:
         return distribution.mean

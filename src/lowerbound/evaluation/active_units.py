@@ -17,7 +17,6 @@ def active_units(means: Tensor) -> int:
         >>> import torch
         >>> active_units(torch.stack([torch.linspace(-1, 1, 100), torch.zeros(100)], dim=1))
         1
-
     """
     if len(means) < 2:
         return 0  # one example shows no variation

@@ -2,7 +2,7 @@
 
     L_K(x) = log (1/K) sum_k w_k,   w_k = p(x, z_k) / q(z_k|x),   z_k ~ q(z|x)
 
-E[L_K] is at most log p(x), grows with K and approaches it at rate 1/K where the weights have finite variance: a lower
+E[L_K] is at most log p(x), grows with K and approaches it at rate 1/K where the weights have enough finite moments: a lower
 bound in expectation, biased downwards, whatever its standard error. L_1 is the ELBO with a sampled KL.
 
 The K draws are made in chunks that fit in memory, and the weights are summed by a streaming logsumexp: exactly K draws,
@@ -13,18 +13,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
 from lowerbound.distributions import mean
 from lowerbound.draw import Draw
+from lowerbound.modes import evaluating
 from lowerbound.roles import Context
 from lowerbound.seeding import seeded
 
-VALUES = 2**24  # numbers that one chunk's p(x|z) may hold: 64 MiB in float32, a few times that with the activations
+VALUES = 2**24  # numbers that one chunk's p(x|z) may hold: 64 MiB in float32
+ROWS = 2**15  # draws times examples in a chunk, which bounds the activations of hidden layers: 64 MiB for 512 units
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,14 @@ class Evidence:
         rate: KL(q(z|x) ‖ p(z)), in closed form where there is one, else averaged over the K draws.
         distortion: -E_q[log p(x|z)], averaged over the K draws.
         means: posterior means, (B, number of latent dimensions).
-
+        is_density: False where the model's score is no log-density, and log_marginal therefore no evidence.
     """
 
     log_marginal: Tensor
     rate: Tensor
     distortion: Tensor
     means: Tensor
+    is_density: bool
 
 
 def evidence(
@@ -55,11 +59,10 @@ def evidence(
         x: the data, (B, *X).
         context: labels, mask and the like.
         samples: K.
-        chunk: draws at a time; by default as many as keep p(x|z) below 64 MiB.
+        chunk: draws at a time; by default as many as keep p(x|z), and a hidden layer of 512 units, below 64 MiB.
 
     Raises:
         ValueError: K or the chunk below 1.
-
     """
     if samples < 1 or (chunk is not None and chunk < 1):
         raise ValueError(f"samples is {samples} and chunk {chunk}: at least 1 draw is needed")
@@ -75,13 +78,14 @@ def evidence(
         distortions.append(draw.distortion * share)
         if done == 0:
             means = [mean(latent.q).reshape(len(x), -1) for latent in draw.latents]
-            size = chunk or max(1, VALUES // max(1, _values(draw.px) // k))
+            size = chunk or max(1, min(VALUES // max(1, _values(draw.px) // k), ROWS // len(x)))
         done += k
     return Evidence(
         log_marginal=torch.logsumexp(torch.stack(log_sums), 0),
         rate=torch.stack(rates).sum(0),
         distortion=torch.stack(distortions).sum(0),
         means=torch.cat(means, 1),
+        is_density=draw.is_density,
     )
 
 
@@ -107,15 +111,15 @@ def log_marginal(
         ... )
         >>> log_marginal(model, torch.ones(5, 4), samples=250, seed=0).shape
         torch.Size([5])
-
     """
-    with torch.no_grad(), seeded(seed):
-        if not model(x[:1], context, 1).is_density:
+    with torch.no_grad(), seeded(seed), evaluating(model) if isinstance(model, nn.Module) else nullcontext():
+        found = evidence(model, x, context, samples, chunk)
+        if not found.is_density:
             raise ValueError(
                 "this model scores x by binary cross-entropy, which is no log-density, so it has no log p(x); "
                 "train one with a likelihood (Bernoulli on binarised data, Categorical, Normal)"
             )
-        return evidence(model, x, context, samples, chunk).log_marginal
+        return found.log_marginal
 
 
 def _values(distribution: Distribution) -> int:

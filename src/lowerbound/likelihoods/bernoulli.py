@@ -29,7 +29,6 @@ class Bernoulli(Likelihood):
         >>> px = likelihood(torch.zeros(3, 5, 2), Context())
         >>> likelihood.log_prob(px, torch.ones(5, 1, 8, 8), None).shape
         torch.Size([3, 5])
-
     """
 
     def __init__(self, z_shape: Shape, x_shape: Shape, network: NetworkFactory = MLP) -> None:

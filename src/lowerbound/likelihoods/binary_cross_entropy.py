@@ -37,7 +37,6 @@ class BinaryCrossEntropy(Likelihood):
         >>> px = score(torch.zeros(1, 5, 2), Context())
         >>> score.log_prob(px, torch.rand(5, 4), None).shape, score.is_density
         (torch.Size([1, 5]), False)
-
     """
 
     is_density: ClassVar[bool] = False

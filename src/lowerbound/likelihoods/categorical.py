@@ -31,7 +31,6 @@ class Categorical(Likelihood):
         >>> likelihood = Categorical((2,), (1, 8, 8), levels=17)
         >>> likelihood(torch.zeros(3, 5, 2), Context()).mean.shape
         torch.Size([3, 5, 1, 8, 8])
-
     """
 
     def __init__(self, z_shape: Shape, x_shape: Shape, levels: int, network: NetworkFactory = MLP) -> None:

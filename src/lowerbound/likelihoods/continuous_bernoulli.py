@@ -32,7 +32,6 @@ class ContinuousBernoulli(Likelihood):
         >>> px = likelihood(torch.zeros(3, 5, 2), Context())
         >>> likelihood.log_prob(px, torch.rand(5, 1, 8, 8), None).shape
         torch.Size([3, 5])
-
     """
 
     def __init__(self, z_shape: Shape, x_shape: Shape, network: NetworkFactory = MLP) -> None:

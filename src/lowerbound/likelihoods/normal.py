@@ -40,7 +40,6 @@ class Normal(Likelihood):
         >>> px = likelihood(torch.zeros(7, 5, 2), Context())
         >>> likelihood.log_prob(px, torch.zeros(5, 3, 4, 4), None).shape
         torch.Size([7, 5])
-
     """
 
     def __init__(

@@ -35,7 +35,6 @@ class OptimalNormal(Likelihood):
         >>> px = likelihood(torch.zeros(7, 5, 2), Context())
         >>> likelihood.log_prob(px, torch.ones(5, 4), None).shape
         torch.Size([7, 5])
-
     """
 
     def __init__(self, z_shape: Shape, x_shape: Shape, momentum: float = 0.01, network: NetworkFactory = MLP) -> None:

@@ -26,7 +26,6 @@ class Conv(nn.Module):
         torch.Size([5, 2, 16])
         >>> Conv((16,), (3, 37, 53))(torch.rand(5, 16)).shape
         torch.Size([5, 3, 37, 53])
-
     """
 
     def __init__(self, in_shape: Shape, out_shape: Shape, width: int = 32, depth: int | None = None) -> None:

@@ -32,7 +32,6 @@ class MLP(nn.Module):
         torch.Size([5, 2, 16])
         >>> MLP((), ())(torch.zeros(5)).shape
         torch.Size([5])
-
     """
 
     def __init__(

@@ -18,7 +18,6 @@ class Block(nn.Module):
 
     Args:
         channels: of the input and the output.
-
     """
 
     def __init__(self, channels: int) -> None:
@@ -51,7 +50,6 @@ class ResNet(nn.Module):
         torch.Size([5, 2, 16])
         >>> ResNet((16,), (1, 28, 28))(torch.rand(5, 16)).shape
         torch.Size([5, 1, 28, 28])
-
     """
 
     def __init__(

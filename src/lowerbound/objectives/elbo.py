@@ -40,7 +40,6 @@ class ELBO(Objective):
         (True, False)
         >>> ELBO(warmup=0.5).weight(progress=0.1), ELBO(warmup=0.5).weight(progress=0.5)
         (0.2, 1.0)
-
     """
 
     def __init__(

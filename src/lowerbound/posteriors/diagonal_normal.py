@@ -31,7 +31,6 @@ class DiagonalNormal(Posterior):
         >>> qz = DiagonalNormal((1, 8, 8), (16,))(torch.rand(5, 1, 8, 8), Context())
         >>> qz.batch_shape, qz.event_shape
         (torch.Size([5]), torch.Size([16]))
-
     """
 
     def __init__(self, x_shape: Shape, z_shape: Shape, network: NetworkFactory = MLP) -> None:

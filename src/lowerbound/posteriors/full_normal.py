@@ -31,7 +31,6 @@ class FullNormal(Posterior):
         >>> qz = FullNormal((4,), (3,))(torch.rand(5, 4), Context())
         >>> qz.batch_shape, qz.event_shape
         (torch.Size([5]), torch.Size([3]))
-
     """
 
     def __init__(self, x_shape: Shape, z_shape: Shape, network: NetworkFactory = MLP) -> None:

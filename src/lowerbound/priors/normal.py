@@ -35,7 +35,6 @@ class Normal(Prior):
         >>> prior = Normal((3,), covariance="full")
         >>> prior(Context()).log_prob(torch.zeros(5, 3)).shape
         torch.Size([5])
-
     """
 
     def __init__(self, z_shape: Shape, covariance: Literal["diagonal", "full"] = "diagonal") -> None:

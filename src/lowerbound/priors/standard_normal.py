@@ -23,7 +23,6 @@ class StandardNormal(Prior):
         >>> from lowerbound.roles import Context
         >>> StandardNormal((2,))(Context()).log_prob(torch.zeros(2))
         tensor(-1.8379)
-
     """
 
     loc: Tensor

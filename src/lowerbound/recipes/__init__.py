@@ -15,7 +15,6 @@ def recipe_names() -> list[str]:
     Example:
         >>> "notebook-mlp" in recipe_names()
         True
-
     """
     names = (entry.name for entry in files(__package__).iterdir())
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
@@ -26,7 +25,6 @@ def recipe_text(name: str) -> str:
 
     Raises:
         ValueError: there is no recipe of that name.
-
     """
     if name not in recipe_names():
         raise ValueError(f"{unknown('recipe', name, recipe_names())}; a file's name ends in .yaml")
