@@ -6,6 +6,10 @@ import os
 import tempfile
 from typing import Any
 
+# one thread for each process, here and in those that tests start: the models are small, and threads of several processes
+# that wait for each other on a busy machine make them fifty times slower
+os.environ["OMP_NUM_THREADS"] = "1"
+
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 

@@ -23,6 +23,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     name = "somebodyelse"
     (tmp_path / f"{name}.py").write_text(
         f"""
+from collections.abc import Callable
 from pathlib import Path
 from torch import nn
 import lowerbound as lb
@@ -45,6 +46,10 @@ def no_module(a, b):
 
 class Prior(lb.priors.StandardNormal):
     pass
+
+class Activated(Linear):
+    def __init__(self, a, b, act: Callable[[object], object] = print, anything=None):
+        super().__init__(a, b)
 """
     )
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -78,6 +83,19 @@ def test_nothing_is_imported_before_it_is_trusted(package: str, tmp_path: Path) 
 def test_a_trusted_package_must_fill_the_role(package: str, role: str, name: str) -> None:
     with pytest.raises(ValueError, match="does not make a|was not found"):
         find_part(role, f"{package}.{name}", trust=[package])
+
+
+@pytest.mark.parametrize("name", ["act", "anything"])
+def test_trusting_a_package_lets_a_file_import_no_other(package: str, name: str, tmp_path: Path) -> None:
+    """A setting of a type that would have to be imported is refused before it is looked at."""
+    (tmp_path / "evil.py").write_text(
+        f"from pathlib import Path\nPath({str(tmp_path / 'pwned')!r}).touch()\nrun = print"
+    )
+    for value in ("evil.run", {"class_path": "evil.run"}):
+        config = {"posterior": {"part": "DiagonalNormal", "network": {"part": f"{package}.Activated", name: value}}}
+        with pytest.raises(ValueError, match="cannot be set from a file"):
+            complete(config, trust=[package])
+    assert not (tmp_path / "pwned").exists()
 
 
 def test_trusting_os_does_not_make_system_a_part() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -43,10 +44,44 @@ def test_the_configuration_is_complete(run: Run) -> None:
     assert config["learning_rate"] == 1e-3
 
 
-def test_weights_in_their_file_are_those_of_the_model(run: Run, binary_digits: Dataset) -> None:
-    model = lb.load(run.path)
-    assert not model.training
-    assert lb.evaluate(model, binary_digits, samples=3).nll.n == 180
+def test_weights_in_their_file_are_those_of_the_model(binary_digits: Dataset, tmp_path: Path) -> None:
+    model = make_model(binary_digits)
+    lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=2, out=tmp_path / "run", progress=False)
+    again = lb.load(tmp_path / "run")
+    assert not again.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"tensors": "state-24.safetensors"}'])
+def test_a_damaged_checkpoint_is_refused(run: Run, content: str, binary_digits: Dataset) -> None:
+    (run.checkpoint_folder / "state.json").write_text(content)
+    with pytest.raises(ValueError, match=r"state.json is damaged|is damaged: ") as error:
+        lb.fit(
+            make_model(binary_digits),
+            lb.objectives.ELBO(),
+            binary_digits,
+            epochs=2,
+            out=run.path,
+            resume=True,
+            progress=False,
+        )
+    assert "\n" not in str(error.value)
+
+
+def test_lost_metrics_are_written_again_from_the_checkpoint(run: Run, binary_digits: Dataset) -> None:
+    before = run.metrics_file.read_text()
+    run.metrics_file.unlink()
+    model = make_model(binary_digits)
+    lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=2, out=run.path, resume=True, progress=False)
+    assert run.metrics_file.read_text() == before
+
+
+def test_numbers_of_numpy_are_numbers(binary_digits: Dataset, tmp_path: Path) -> None:
+    settings = {"epochs": 1, "learning_rate": np.float64(1e-3), "out": tmp_path / "run", "progress": False}
+    lb.fit(make_model(binary_digits), lb.objectives.ELBO(beta=np.float64(2)), binary_digits, **settings)
+    assert Run(tmp_path / "run").config()["learning_rate"] == 1e-3
+    assert Run(tmp_path / "run").config()["objective"]["beta"] == 2
 
 
 def change(run: Run, **changes: object) -> None:

@@ -41,8 +41,8 @@ class Evaluation:
         rate: KL(q(z|x) ‖ p(z)), nats.
         distortion: -E_q[log p(x|z)], nats.
         cross_entropy: binary cross-entropy, where the model was trained by it; no likelihood.
-        objective: what was minimised, where the model was trained by cross-entropy: cross_entropy + rate unless the objective
-            is given; no bound.
+        objective: what was minimised, where the model was trained by cross-entropy: cross_entropy + rate unless the
+            objective is given; no bound.
         active_units: latent dimensions whose posterior mean varies over x by more than 0.01.
     """
 

@@ -101,9 +101,12 @@ def sheet(x: Tensor, reconstructions: Tensor, samples: Tensor, limits: tuple[flo
     columns = 16
     figure = Figure(figsize=(9, 5.7), layout="constrained")
     top, bottom = figure.subplots(2, 1)
-    pairs = torch.cat([part for i in range(0, len(x), columns) for part in _rows(x, reconstructions, i, columns)])
     for axes, pictures, label in (
-        (top, pairs, "held-out examples, and below each its reconstruction (mean of p(x|z) at the mean of q(z|x))"),
+        (
+            top,
+            pairs(x, reconstructions, columns),
+            "held-out examples, and below each its reconstruction (mean of p(x|z) at the mean of q(z|x))",
+        ),
         (bottom, samples, "samples: the mean of p(x|z) at z drawn from the prior"),
     ):
         axes.imshow(grid(pictures, limits, columns), interpolation="nearest")
@@ -113,7 +116,12 @@ def sheet(x: Tensor, reconstructions: Tensor, samples: Tensor, limits: tuple[flo
     return figure
 
 
-def _rows(x: Tensor, reconstructions: Tensor, start: int, columns: int) -> list[Tensor]:
-    rows = [part[start : start + columns] for part in (x, reconstructions)]
-    missing = columns - len(rows[0])
-    return [torch.cat([row, row.new_ones(missing, *row.shape[1:])]) for row in rows]
+def pairs(x: Tensor, reconstructions: Tensor, columns: int) -> Tensor:
+    """Pictures in rows of ``columns``, each row of originals followed by the row of their reconstructions.
+
+    The last rows are filled up with white.
+    """
+    missing = -len(x) % columns
+    filler = x.new_ones(missing, *x.shape[1:])
+    rows = [torch.cat([part, filler]).reshape(-1, columns, *x.shape[1:]) for part in (x, reconstructions)]
+    return torch.stack(rows, 1).flatten(0, 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -38,12 +38,19 @@ class Display:
         if self.live:
             self.live.stop()
 
-    def step(self, epoch: int, step: int) -> None:
-        """One batch is done. Ten updates a second are all that an eye can follow."""
-        if self.live and time.monotonic() - self.last > 0.1:
+    def step(self, epoch: int, step: int, means: Callable[[], Mapping[str, float | None]], rate: float) -> None:
+        """One batch is done.
+
+        Args:
+            epoch: the epoch at work.
+            step: its batches done.
+            means: gives the epoch's means so far; asked for twice a second, since on a GPU it waits for the device.
+            rate: examples a second.
+        """
+        if self.live and time.monotonic() - self.last > 0.5:
             self.last = time.monotonic()
-            description = f"epoch {epoch}/{self.epochs}"
-            self.live.update(self.task, completed=(epoch - 1) * self.steps + step, description=description)
+            shown = "  ".join([f"epoch {epoch}/{self.epochs}", *_values(means()), f"{rate:,.0f} examples/s"])
+            self.live.update(self.task, completed=(epoch - 1) * self.steps + step, description=shown)
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """One epoch is done."""
@@ -65,10 +72,14 @@ def epoch_line(record: Mapping[str, Any], epochs: int) -> str:
         >>> epoch_line(record, 10)
         'epoch 3/10  loss 120.50  elbo -120.50  rate 20.25  distortion 100.25  12,346 examples/s'
     """
-    shown = [f"{name} {value:.2f}" for name, value in record["train"].items() if isinstance(value, float)]
+    shown = _values(record["train"])
     if record["valid"]:
         shown += [f"valid {n} {v:.2f}" for n in ("elbo", "loss") if (v := record["valid"][n]) is not None][:1]
     shown += [f"{record['examples_per_second']:,.0f} examples/s"]
     if record["skipped_steps"]:
         shown += [f"skipped {record['skipped_steps']} steps with non-finite gradients"]
     return "  ".join([f"epoch {record['epoch']}/{epochs}", *shown])
+
+
+def _values(means: Mapping[str, float | None]) -> list[str]:
+    return [f"{name} {value:.2f}" for name, value in means.items() if value is not None]

@@ -14,6 +14,7 @@ What is written between two checkpoints is written again, identically, by a resu
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,7 @@ class Run:
         files = (self.path / name for name in FILES)
         self.config_file, self.model_file, self.metrics_file, self.evaluation_file, self.sheet_file = files
         self.checkpoint_folder = self.path / "checkpoint"
+        self.lock = FileLock(self.path / LOCK, timeout=0)
 
     @property
     def exists(self) -> bool:
@@ -58,38 +60,75 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder against other processes; a lock dies with its process.
+        """Hold the folder against other processes; a lock dies with its process. The same object may hold it twice.
 
         Raises:
             ValueError: another process holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(self.path / LOCK, timeout=0):
-                for stale in (*self.path.glob(".*.tmp"), *self.checkpoint_folder.glob(".*.tmp")):
-                    stale.unlink()  # left over by a writer that was killed
-                yield
+            self.lock.acquire()
         except Timeout:
             raise ValueError(f"{self.path} is in use by another process; wait for it, or use another folder") from None
+        try:
+            if self.lock.lock_counter == 1:
+                for stale in (*self.path.glob(".*.tmp"), *self.checkpoint_folder.glob(".*.tmp")):
+                    stale.unlink()  # left over by a writer that was killed
+            yield
+        finally:
+            self.lock.release()
+            if {path.name for path in self.path.iterdir()} <= {LOCK}:  # nothing came of it: leave no trace
+                (self.path / LOCK).unlink(missing_ok=True)
+                self.path.rmdir()
 
     def begin(self, config: Mapping[str, Any], overwrite: bool) -> None:
         """Make the folder hold a new run; the caller holds the lock.
 
+        The old run's other files go first and its configuration last, so that at every moment the folder holds a run, or
+        the beginning of one.
+
         Raises:
-            ValueError: it holds another run, and overwrite is False.
+            ValueError: it holds another run and overwrite is False, or files that are not a run's.
         """
-        if self.exists and not overwrite:
-            raise ValueError(f"{self.path} holds another run: resume it, overwrite it, or use another folder")
-        self.discard()
-        content = yaml.safe_dump({"format": FORMAT, **config}, sort_keys=False, allow_unicode=True)
+        try:
+            content = yaml.safe_dump({"format": FORMAT, **config}, sort_keys=False, allow_unicode=True)
+        except yaml.YAMLError as error:
+            raise ValueError(f"the configuration holds a value that no file can: {first_line(error)}") from None
+        self.check_free(resume=False, overwrite=overwrite)
+        for old in [*self._checkpoint_files(), *self.path.glob("evaluation*.json")]:
+            old.unlink()
+        for name in FILES[1:]:
+            (self.path / name).unlink(missing_ok=True)
         write_text(self.config_file, content)
 
-    def discard(self) -> None:
-        """Remove the files of a run, and nothing else; the configuration first, so that no half of a run looks whole."""
-        for name in FILES:
-            (self.path / name).unlink(missing_ok=True)
-        for file in self.checkpoint_folder.glob("state*"):
-            file.unlink()
+    def check_free(self, resume: bool, overwrite: bool) -> None:
+        """Refuse to begin a run where something else is.
+
+        Raises:
+            ValueError: the folder holds a run that is neither resumed nor overwritten, or files that are not a run's.
+        """
+        there = [name for name in (*FILES, self.checkpoint_folder.name) if (self.path / name).exists()]
+        if not there or resume:
+            return
+        if not self._is_ours():
+            raise ValueError(
+                f"{self.path} holds {there[0]} but is not the folder of a run, so nothing in it was touched; use another "
+                "folder"
+            )
+        if not overwrite:
+            raise ValueError(f"{self.path} holds another run: resume it, overwrite it, or use another folder")
+
+    def _is_ours(self) -> bool:
+        try:
+            self.config()
+        except ValueError:
+            return False
+        return not self.checkpoint_folder.is_symlink()
+
+    def _checkpoint_files(self) -> list[Path]:
+        return [self.checkpoint_folder / "state.json"] * (self.checkpoint_folder / "state.json").exists() + [
+            path for path in self.checkpoint_folder.glob("state-*.safetensors") if re.fullmatch(r"state-\d+", path.stem)
+        ]
 
     def config(self) -> dict[str, Any]:
         """The content of config.yaml.
@@ -132,18 +171,26 @@ class Run:
         write_tensors(self.model_file, state)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The epochs recorded so far."""
+        """The epochs recorded so far.
+
+        Raises:
+            ValueError: metrics.jsonl is damaged.
+        """
         if not self.metrics_file.is_file():
             return []
-        return [json.loads(line) for line in self.metrics_file.read_text("utf-8").splitlines()]
+        try:
+            return [json.loads(line) for line in self.metrics_file.read_text("utf-8").splitlines()]
+        except ValueError as error:
+            raise ValueError(f"{self.metrics_file} is damaged: {first_line(error)}") from None
 
     def write_metrics(self, epochs: Sequence[Mapping[str, Any]]) -> None:
         """Replace metrics.jsonl."""
         write_text(self.metrics_file, "".join(json.dumps(epoch, allow_nan=False) + "\n" for epoch in epochs))
 
-    def write_evaluation(self, content: Mapping[str, Any]) -> None:
-        """Replace evaluation.json."""
-        write_json(self.evaluation_file, content)
+    def write_evaluation(self, content: Mapping[str, Any]) -> Path:
+        """Replace evaluation.json, or for another split than test evaluation-SPLIT.json."""
+        split = content["split"]
+        return write_json(self.path / ("evaluation.json" if split == "test" else f"evaluation-{split}.json"), content)
 
     def write_checkpoint(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Commit a state of training: first the tensors under a new name, then state.json, which names them."""
@@ -151,21 +198,25 @@ class Run:
         name = f"state-{state['step']}.safetensors"
         write_tensors(self.checkpoint_folder / name, tensors)
         write_json(self.checkpoint_folder / "state.json", {**state, "tensors": name})
-        for old in self.checkpoint_folder.glob("state-*.safetensors"):
-            if old.name != name:
+        for old in self._checkpoint_files():
+            if old.name not in (name, "state.json"):
                 old.unlink()
 
     def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The last committed state of training, or None where there is none yet."""
+        """The last committed state of training, or None where there is none yet.
+
+        Raises:
+            ValueError: the checkpoint is damaged, or names a file elsewhere.
+        """
         file = self.checkpoint_folder / "state.json"
         if not file.is_file():
             return None
         try:
             state = json.loads(file.read_text("utf-8"))
-            name = state["tensors"]
+            name = Path(state["tensors"]).name
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file} is damaged: {first_line(error)}") from None
-        if Path(name).name != name:
+        if state["tensors"] != name:
             raise ValueError(f"{file} names a file outside its folder")
         return read_tensors(self.checkpoint_folder / name), state
 

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lowerbound.messages import first_line
 from lowerbound.run import Run, load_weights
+from lowerbound.seeding import random_state, set_random_state
 
 
 class Sums:
@@ -34,11 +36,11 @@ class Sums:
         return float(self.totals[name])
 
     def means(self, n: int) -> dict[str, float | None]:
-        """Means over n examples, by the names of metrics.jsonl; None where there is no finite one.
+        """Means over n examples, by the names of metrics.jsonl; None where there is no finite one; no count of steps.
 
         ``elbo`` and ``distortion`` are always named, and are None where the score is no log-density.
         """
-        means = {name: float(total) / n for name, total in self.totals.items()}
+        means = {name: float(total) / n for name, total in self.totals.items() if name != "skipped"}
         named = {name: means.pop(name, None) for name in ("loss", "elbo", "rate", "distortion")} | means
         return {k: v if v is not None and math.isfinite(v) else None for k, v in named.items()}
 
@@ -65,7 +67,7 @@ class Best:
     @property
     def exhausted(self) -> bool:
         """Whether patience has run out."""
-        return self.patience is not None and self.since > self.patience
+        return self.patience is not None and self.since >= self.patience
 
 
 class TrainingState:
@@ -104,14 +106,15 @@ class TrainingState:
 
     def save(self, run: Run) -> None:
         """Commit the state to a run folder: the weights and metrics first, the checkpoint that vouches for them last."""
-        run.write_model(self.best.weights or self.model.state_dict())
-        run.write_metrics(self.records)
+        if self.step:  # before the first step there is nothing that deserves to be called a model
+            run.write_model(self.best.weights or self.model.state_dict())
+            run.write_metrics(self.records)
         by_parameter = self.optimizer.state_dict()["state"]
         tensors = {
             "model": self.model.state_dict(),
             "objective": self.objective.state_dict(),
             "optimizer": {f"{i}.{name}": value for i, own in by_parameter.items() for name, value in own.items()},
-            "random": _random_state(),
+            "random": random_state(),
             "best": self.best.weights,
             "sums": self.sums.totals,
         }
@@ -120,58 +123,61 @@ class TrainingState:
             "done": self.done,
             "step": self.step,
             "seconds": self.seconds,
-            "records": len(self.records),
+            "records": self.records,
             "best": {"loss": _finite(self.best.loss), "epoch": self.best.epoch, "since": self.best.since},
             "precision": self.precision.state_dict(),
+            "made_by": made_by(),
         }
         run.write_checkpoint({f"{group}.{k}": v for group, own in tensors.items() for k, v in own.items()}, state)
 
-    def restore(self, run: Run) -> None:
-        """Go back to the last state committed to a run folder; where there is none yet, to the beginning."""
+    def restore(self, run: Run) -> str:
+        """Go back to the last state committed to a run folder; where there is none yet, to the beginning.
+
+        Returns:
+            What differs from the machine that wrote it and so may change the last bits, in words; "" where nothing does.
+
+        Raises:
+            ValueError: the checkpoint is damaged.
+        """
         checkpoint = run.checkpoint()
         if checkpoint is None:
-            return
+            return ""
         flat, state = checkpoint
-        tensors: dict[str, dict[str, Tensor]] = {
-            group: {} for group in ("model", "objective", "optimizer", "random", "best", "sums")
-        }
-        for name, value in flat.items():
-            group, _, rest = name.partition(".")
-            tensors[group][rest] = value
+        groups = ("model", "objective", "optimizer", "random", "best", "sums")
+        tensors: dict[str, dict[str, Tensor]] = {group: {} for group in groups}
+        try:
+            for name, value in flat.items():
+                group, _, rest = name.partition(".")
+                tensors[group][rest] = value
+            by_parameter: dict[int, dict[str, Tensor]] = {}
+            for name, value in tensors["optimizer"].items():
+                i, _, rest = name.partition(".")
+                by_parameter.setdefault(int(i), {})[rest] = value
+            best = state["best"]
+            self.best.loss = math.inf if best["loss"] is None else float(best["loss"])
+            self.best.epoch, self.best.since = int(best["epoch"]), int(best["since"])
+            self.epoch, self.done, self.step = int(state["epoch"]), int(state["done"]), int(state["step"])
+            self.seconds, self.records = float(state["seconds"]), list(state["records"])
+            precision, maker = dict(state["precision"]), dict(state["made_by"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"the checkpoint in {run.checkpoint_folder} is damaged: {first_line(error)}") from None
         load_weights(self.model, tensors["model"], "the checkpoint")
         load_weights(self.objective, tensors["objective"], "the checkpoint")
-        by_parameter: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors["optimizer"].items():
-            i, _, rest = name.partition(".")
-            by_parameter.setdefault(int(i), {})[rest] = value
-        groups = self.optimizer.state_dict()["param_groups"]  # settings, which follow from the configuration
-        self.optimizer.load_state_dict({"state": by_parameter, "param_groups": groups})
-        self.precision.load_state_dict(state["precision"])
-        _set_random_state(tensors["random"])
-        self.best.loss = math.inf if state["best"]["loss"] is None else state["best"]["loss"]
-        self.best.epoch, self.best.since = state["best"]["epoch"], state["best"]["since"]
+        settings = self.optimizer.state_dict()["param_groups"]  # they follow from the configuration
+        self.optimizer.load_state_dict({"state": by_parameter, "param_groups": settings})
+        self.precision.load_state_dict(precision)
+        set_random_state(tensors["random"])
         device = self.sums.device
         self.best.weights = {name: value.to(device) for name, value in tensors["best"].items()}
         self.sums.totals = {name: value.to(device) for name, value in tensors["sums"].items()}
-        self.epoch, self.done, self.seconds = state["epoch"], state["done"], state["seconds"]
-        self.step = state["step"]
-        self.records = run.metrics()[: state["records"]]
+        now = made_by()
+        return ", ".join(f"{key} {maker.get(key)} then, {now[key]} now" for key in now if maker.get(key) != now[key])
+
+
+def made_by() -> dict[str, Any]:
+    """What a result depends on in its last bits, beside the configuration."""
+    return {"torch": torch.__version__, "threads": torch.get_num_threads()}
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _random_state() -> dict[str, Tensor]:
-    """Every random state that training uses; the order of examples follows from the seed and the epoch."""
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_initialized():
-        state |= {f"cuda{i}": torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())}
-    return state
-
-
-def _set_random_state(state: Mapping[str, Tensor]) -> None:
-    torch.set_rng_state(state["cpu"])
-    for name, value in state.items():
-        if name.startswith("cuda"):
-            torch.cuda.set_rng_state(value, int(name.removeprefix("cuda")))

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,9 @@ from torch import Tensor, nn
 
 from lowerbound.checks import check_data
 from lowerbound.dataset import Dataset
+from lowerbound.devices import find_device
 from lowerbound.messages import unknown
+from lowerbound.modes import evaluating
 from lowerbound.objective import Objective, Step
 from lowerbound.parts import describe, foreign_packages
 from lowerbound.progress import Display
@@ -75,7 +78,7 @@ def fit(
     device: str = "auto",
     precision: Precision = "32-true",
     checkpoint_seconds: float = 10.0,
-    out: str | Path | None = None,
+    out: str | Path | Run | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
@@ -94,11 +97,11 @@ def fit(
         learning_rate: Adam's step size.
         schedule: of the learning rate over the run: "constant", or "cosine" falling to zero.
         clip: largest norm of the gradient; None leaves it.
-        patience: stop after so many epochs without a better validation loss; None never stops early.
+        patience: stop after so many epochs in a row without a better validation loss; None never stops early.
         device: "auto" takes a GPU if there is one; "cpu", "cuda", "cuda:1", "mps".
         precision: "32-true", "bf16-mixed", "16-mixed" (GPU only) or "64-true".
         checkpoint_seconds: least time between two checkpoints: what a kill may cost; the disk is flushed no more often.
-        out: run folder to write; None writes nothing.
+        out: run folder to write, or a :class:`~lowerbound.run.Run`; None writes nothing.
         resume: go on with the run in the folder from its last checkpoint.
         overwrite: replace the run in the folder.
         progress: show the epochs on standard error.
@@ -143,7 +146,8 @@ def fit(
         raise ValueError("resume and overwrite act on a run folder: say which with out=")
     check_data(model.likelihood, data.event_shape, data.support, data.name or "the data")
     fabric = _fabric(device, precision)
-    run = None if out is None else Run(out)
+    settings["device"] = str(fabric.device)
+    run = out if isinstance(out, Run) or out is None else Run(out)
     config = {} if run is None else _config(model, objective, data, settings)
     rate_estimator = _first_meeting(model, objective, data)
 
@@ -155,30 +159,35 @@ def fit(
             else:
                 run.begin(config, overwrite)
         parameters = [p for p in (*model.parameters(), *objective.parameters()) if p.requires_grad]
-        # fused Adam updates in one pass over memory, and can be told on the device to skip a step
-        adam = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+        # fused Adam updates in one pass over memory, and can be told on the device to skip a step; in 16-bit training the
+        # scaler of gradients decides that, and clips gradients of an optimiser that is not fused only
+        scaled = precision == "16-mixed"
+        adam = torch.optim.Adam(parameters, lr=learning_rate, fused=not scaled)
         one_pass, optimizer = fabric.setup(Pass(model, objective), adam)
         state = TrainingState(model, objective, adam, fabric.strategy.precision, Best(patience), fabric.device)
         stack.enter_context(seeded(seed))
-        if run is not None and resume:
-            state.restore(run)
+        differs = state.restore(run) if run is not None and resume else ""
+        if run is not None and not resume:
+            state.save(run)  # the initial weights: a kill before the first checkpoint must not lose them
 
         train, n = data["train"], len(data["train"])
         steps = math.ceil(n / batch_size)
         valid_x = fabric.to_device(data.examples("valid")) if "valid" in data.splits else None
         stop = stack.enter_context(_stop_requested())
         show = stack.enter_context(Display(epochs, steps, progress, state.epoch - 1))
+        if differs:
+            show.say(f"resumed under other conditions, so the last bits may differ: {differs}")
         saved_at = time.monotonic()
         while state.epoch <= epochs and not state.best.exhausted:
             # from the seed and the epoch alone, so that a resumed run needs no history of shuffles
             order = torch.from_numpy(np.random.default_rng((seed, state.epoch)).permutation(n))
             started = time.monotonic() - state.seconds
-            model.train()
+            one_pass.train()
             while state.done < steps:
                 index = order[state.done * batch_size : (state.done + 1) * batch_size]
                 x = fabric.to_device(data.present("train", index))
                 y = None if train.y is None else fabric.to_device(train.y[index])
-                progressed = state.step / (epochs * steps)
+                progressed = state.step / max(1, epochs * steps - 1)  # 0 at the first step, 1 at the last
                 for group in adam.param_groups:
                     group["lr"] = learning_rate * _factor(schedule, progressed)
 
@@ -188,7 +197,9 @@ def fit(
                     _check_gradients(model, objective)
                 if clip is not None:
                     fabric.clip_gradients(one_pass, adam, max_norm=clip, error_if_nonfinite=False)
-                skipped = _skip_if_not_finite(adam, parameters)
+                skipped = _not_finite(parameters)
+                if not scaled:
+                    adam.found_inf = skipped  # type: ignore[attr-defined]  # read by the fused update
                 optimizer.step()
                 optimizer.zero_grad()
 
@@ -196,7 +207,8 @@ def fit(
                 state.done += 1
                 state.step += 1
                 state.seconds = time.monotonic() - started
-                show.step(state.epoch, state.done)
+                seen = min(state.done * batch_size, n)
+                show.step(state.epoch, state.done, partial(state.sums.means, seen), seen / state.seconds)
                 if run is not None and (stop.is_set() or time.monotonic() - saved_at >= checkpoint_seconds):
                     state.save(run)
                     saved_at = time.monotonic()
@@ -204,18 +216,22 @@ def fit(
                     raise KeyboardInterrupt(_how_to_resume(state, steps, run))
 
             skipped_steps = int(state.sums["skipped"])
-            if skipped_steps == steps:
+            state.seconds = time.monotonic() - started  # once more, now that the device has finished
+            if skipped_steps == steps and not scaled:
                 raise ValueError(
                     f"all {steps} steps of epoch {state.epoch} gave gradients that are not finite, so nothing was learned; "
-                    "try a smaller learning rate, clip, or data on a smaller scale"
+                    f"these data range from {data.range[0]:.4g} to {data.range[1]:.4g}, and networks expect values of the "
+                    "order of 1: subtract the mean and divide by the standard deviation, or try a smaller learning rate"
                 )
-            valid = None if valid_x is None else _validate(one_pass, valid_x, data["valid"].y, n)
-            train_means = state.sums.means(n)
-            train_means.pop("skipped")
+            valid = None if valid_x is None else _validate(one_pass, valid_x, data["valid"].y, n, stop)
+            if stop.is_set():
+                if run is not None:
+                    state.save(run)
+                raise KeyboardInterrupt(_how_to_resume(state, steps, run))
             record = {
                 "epoch": state.epoch,
                 "step": state.step,
-                "train": train_means,
+                "train": state.sums.means(n),
                 "valid": valid,
                 "rate_estimator": rate_estimator,
                 "learning_rate": adam.param_groups[0]["lr"],
@@ -232,7 +248,7 @@ def fit(
             state.save(run)
     if state.best.weights:
         model.load_state_dict(state.best.weights)
-    model.eval()
+    one_pass.eval()
     return History(state.records, state.best.epoch, run.path if run else None)
 
 
@@ -252,16 +268,21 @@ class Pass(nn.Module):
         """The scalar to minimise, and the loss and every logged quantity of each example, (B,)."""
         draw = self.model(x, Context(y=y), self.objective.samples, self.objective.path_gradient)
         terms = self.objective(draw, Step(progress, examples))
-        return terms.total, {"loss": terms.loss, **terms.log}
+        extra = 0.0 if terms.batch_loss is None else terms.batch_loss
+        return terms.total, {"loss": terms.loss + extra, **terms.log}
 
 
 @torch.no_grad()
-def _validate(one_pass: nn.Module, x: Tensor, y: Tensor | None, examples: int) -> dict[str, float | None]:
+def _validate(
+    one_pass: nn.Module, x: Tensor, y: Tensor | None, examples: int, stop: threading.Event
+) -> dict[str, float | None]:
     """Means over the validation split, with every schedule at its end and the same noise after every epoch."""
     sums = Sums(x.device)
     one_pass.eval()
     with seeded(0):
         for start in range(0, len(x), VALID_BATCH):
+            if stop.is_set():  # the result will not be used: a resumed run validates again
+                return {}
             batch = slice(start, start + VALID_BATCH)
             sums.add(one_pass(x[batch], None if y is None else y[batch].to(x.device), 1.0, examples)[1])
     return sums.means(len(x))
@@ -269,26 +290,19 @@ def _validate(one_pass: nn.Module, x: Tensor, y: Tensor | None, examples: int) -
 
 def _first_meeting(model: VAE, objective: Objective, data: Dataset) -> str:
     """Let model and objective meet on one example, and say how the rate will be estimated."""
-    was_training = model.training
-    with torch.no_grad(), seeded(0):
-        model.eval()  # so that looking once moves no batch statistics
-        own = next(model.parameters())
-        x = data.present("train", torch.zeros(1, dtype=torch.long)).to(own.device, own.dtype)
+    with torch.no_grad(), seeded(0), evaluating(model):
+        x = data.present("train", torch.zeros(1, dtype=torch.long))
         y = data["train"].y
-        draw = model(x, Context(y=None if y is None else y[:1]).to(own.device), objective.samples)
+        context = Context(y=None if y is None else y[:1]).to(next(model.parameters()).device)
+        draw = model(x, context, objective.samples)
         objective.check(draw)
-    model.train(was_training)
     return objective.rate_name(draw)
 
 
-def _skip_if_not_finite(adam: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> Tensor:
-    """Tell the fused update to skip this step where a gradient is not finite: 1 if so, decided on the device."""
-    if getattr(adam, "grad_scale", None) is not None:  # 16-bit training has a scaler, which looks for itself
-        return torch.zeros((), device=parameters[0].device)
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    bad = (~torch.isfinite(norm)).float()
-    adam.found_inf = bad  # type: ignore[attr-defined]  # read by torch.optim.Adam(fused=True)
-    return bad
+def _not_finite(parameters: list[nn.Parameter]) -> Tensor:
+    """Whether any gradient is not finite: 1 if so, found on the device, where nothing waits for it."""
+    largest = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], norm_type=math.inf)
+    return (~torch.isfinite(largest)).float()
 
 
 def _check_gradients(model: nn.Module, objective: nn.Module) -> None:
@@ -340,6 +354,9 @@ def check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
     Raises:
         ValueError: which, and what would be in range.
     """
+    for name in ("epochs", "batch_size", "seed", "patience"):
+        if not isinstance(settings[name], int) and not (name == "patience" and settings[name] is None):
+            raise TypeError(f"{name} is {settings[name]!r}: it must be a whole number")
     for name in ("epochs", "batch_size"):
         if settings[name] < 1:
             raise ValueError(f"{name} is {settings[name]}: it must be at least 1")
@@ -355,24 +372,32 @@ def check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
     if "train" not in data.splits:
         raise ValueError(f"there is no split train to train on: {data}")
     if settings["patience"] is not None:
-        if settings["patience"] < 0:
-            raise ValueError(f"patience is {settings['patience']}: it must be at least 0, or None")
+        if settings["patience"] < 1:
+            raise ValueError(f"patience is {settings['patience']}: it must be at least 1, or None")
         if "valid" not in data.splits:
             raise ValueError("early stopping (patience) needs a validation split, and these data have none")
-    device, precision = settings["device"], settings["precision"]
-    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    there += ["mps"] * torch.backends.mps.is_available()
-    if device not in ("auto", "cuda", *there) or (device == "cuda" and "cuda:0" not in there):
-        raise ValueError(f"device {device!r} is not there; this machine has {', '.join(there)} (or auto)")
-    if precision == "16-mixed" and (device == "cpu" or there == ["cpu"]):
+    device = find_device(settings["device"])
+    if settings["precision"] == "16-mixed" and device.type == "cpu":
         raise ValueError("precision '16-mixed' needs a GPU; on a CPU use 'bf16-mixed' or '32-true'")
+    if settings["precision"] == "64-true" and device.type == "mps":
+        raise ValueError("precision '64-true' is not there on mps; use device 'cpu', or precision '32-true'")
 
 
 def _fabric(device: str, precision: Precision) -> Any:
     from lightning_fabric import Fabric  # 1.5 s, which only training should pay
+    from lightning_fabric.plugins.precision import MixedPrecision
 
-    kind, _, number = device.partition(":")
-    return Fabric(accelerator=kind, devices=[int(number)] if number else 1, precision=precision)
+    class InputsAsTheyAre(MixedPrecision):
+        """Half precision inside the networks only: data that are rounded before they are scored are other data."""
+
+        def convert_input(self, data: Any) -> Any:
+            return data
+
+    place = find_device(device)
+    devices = 1 if place.index is None else [place.index]
+    if precision not in ("bf16-mixed", "16-mixed"):
+        return Fabric(accelerator=place.type, devices=devices, precision=precision)
+    return Fabric(accelerator=place.type, devices=devices, plugins=InputsAsTheyAre(precision, place.type))
 
 
 def _config(model: VAE, objective: Objective, data: Dataset, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -386,7 +411,8 @@ def _config(model: VAE, objective: Objective, data: Dataset, settings: Mapping[s
             f"the model has parts from {', '.join(foreign)}; loading the run will ask for trust={foreign} (--trust)",
             stacklevel=3,
         )
-    return {"data": card, "latent": list(model.z_shape), **parts, **settings}
+    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in settings.items()}
+    return {"data": card, "latent": list(model.z_shape), **parts, **plain}
 
 
 def _check_same(run: Run, config: Mapping[str, Any]) -> None:

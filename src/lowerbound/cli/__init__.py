@@ -6,6 +6,7 @@ Each command is a function in a module of this package that is imported when it 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -46,6 +47,8 @@ start here:
 options:
   -h, --help     show this
   --version      show the version ({__version__})
+
+Set LOWERBOUND_TRACEBACK=1 to see where an error comes from.
 """
 
 
@@ -69,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"lowerbound.cli.{COMMANDS[name][0]}")
         getattr(module, name)(rest)
     except (ValueError, TypeError, OSError, ImportError) as error:
+        if os.environ.get("LOWERBOUND_TRACEBACK"):
+            raise
         return _fail(_words(error))
     except KeyboardInterrupt as error:
         sys.stderr.write(f"lowerbound: {first_line(error) if error.args else 'interrupted'}\n")

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lowerbound.build import (
-    add_model_settings,
-    build_model,
-    build_objective,
-    chosen_parts,
-    default_parts,
-    expanded,
-)
+from lowerbound.build import add_model_settings, build_model, build_objective, chosen_parts, default_parts, expanded
 from lowerbound.checks import check_data
 from lowerbound.data import NAMED, load
 from lowerbound.dataset import Dataset
 from lowerbound.measure import SAMPLES, evaluate
+from lowerbound.objective import Objective
 from lowerbound.parts import SLOTS
 from lowerbound.plots import is_picture, save_figure, sheet
 from lowerbound.recipes import recipe_text
@@ -32,102 +27,98 @@ from lowerbound.vae import VAE
 
 FLAGS = ("--resume", "--overwrite", "--quiet", "--help", "-h")
 NOT_SETTINGS = ("model", "objective", "data", "out", "resume", "overwrite", "progress")
+CONTROL = ("source", "help", "config", "out", "resume", "overwrite", "quiet", "samples", "trust")
 DERIVED = ("sha256", "event_shape", "range")  # of the data: written for the record, found again from the data
 PAIRS = 32  # originals and reconstructions on the sheet, and twice as many samples
 
 
+@dataclass(frozen=True)
+class Words:
+    """A command line taken apart, before it is known which options the chosen parts have.
+
+    Args:
+        argv: as given.
+        data: DATA, or None.
+        options: the last value of each option, by its configuration key; "" for a flag.
+    """
+
+    argv: Sequence[str]
+    data: str | None
+    options: Mapping[str, str]
+
+    @classmethod
+    def of(cls, argv: Sequence[str]) -> Words:
+        """Take a command line apart: every option but the flags has a value."""
+        positional: list[str] = []
+        options: dict[str, str] = {}
+        rest = list(argv)
+        while rest:
+            token = rest.pop(0)
+            name, equals, value = token.partition("=")
+            key = name.lstrip("-").replace("-", "_").removesuffix(".part")
+            if token in FLAGS:
+                options[key] = ""
+            elif token.startswith("-"):
+                options[key] = value if equals else (rest.pop(0) if rest else "")
+            else:
+                positional.append(token)
+        if len(positional) > 1:
+            raise ValueError(f"one DATA is expected, not {len(positional)}: {' '.join(positional)}")
+        return cls(argv, positional[0] if positional else None, options)
+
+    @property
+    def asks_for_help(self) -> bool:
+        """Whether --help or -h is among them."""
+        return "help" in self.options or "h" in self.options
+
+    @property
+    def trust(self) -> list[str]:
+        """Packages that are trusted by name."""
+        return [name for name in self.options.get("trust", "").split(",") if name]
+
+
 def train(argv: Sequence[str]) -> None:
     """Train a model, evaluate it on the test split, and write it all into a run folder."""
-    positional, options = _scan(argv)
-    asked_for_help = "--help" in options or "-h" in options
-    if len(positional) > 1:
-        raise ValueError(f"one DATA is expected, not {len(positional)}: {' '.join(positional)}")
-    trust = [name for value in options.get("--trust", []) for name in value.split(",")]
-    base = _base_config(options)
-    given_data = dict(base.pop("data", {}))
-    source = positional[0] if positional else given_data.get("name", "digits")
-    if source is None:
-        raise ValueError("this configuration was trained on arrays in memory, which no file names: give DATA")
-    same_data = not positional or given_data.get("name") in (source, str(Path(source).expanduser().resolve()))
-    derived = {key: given_data.pop(key, None) for key in DERIVED}
-    given_data.pop("name", None)
-    if not same_data:
-        given_data, derived = {}, {}
-    data_options = _data_options(argv, given_data)
-    if asked_for_help:
-        print(_parser(base, options, None, trust).format_help())
+    words = Words.of(argv)
+    base = _base_config(words)
+    if words.asks_for_help:
+        print(_parser(words, base, None).format_help())
         return
-    data = load(source, **data_options)
-    if same_data and data_options == given_data | data_options and derived.get("sha256") not in (None, data.sha256):
-        changed = [k for k, v in given_data.items() if data_options[k] != v]
-        if not changed:
-            raise ValueError(
-                f"{source} holds other data than when this configuration was written (its SHA-256 differs); to train on it "
-                f"all the same, name it: lowerbound train {source} --config ..."
-            )
-    parser = _parser(base, options, data, trust)
-    config = _resolve(parser, base, argv)
-    control = {key: config.pop(key) for key in ("out", "resume", "overwrite", "quiet", "samples")}
-    for key in ("source", "config", "trust", "data", "help"):
-        config.pop(key, None)
-
+    data = _load_data(words, base.pop("data", {}))
+    config = _resolve(_parser(words, base, data), base, words)
+    control = {key: config.pop(key) for key in CONTROL}
+    config.pop("data")
     settings = {s.name: config[s.name] for s in settings_of(fit) if s.name not in NOT_SETTINGS}
+
     check_settings(settings, data)
     if control["samples"] < 1:
         raise ValueError(f"samples is {control['samples']}: at least 1 draw for each example is needed")
     with seeded(settings["seed"]):
-        model = build_model(config, data.event_shape, trust)
-    objective = build_objective(config, trust)
+        model = build_model(config, data.event_shape, words.trust)
+    objective = build_objective(config, words.trust)
     check_data(model.likelihood, data.event_shape, data.support, data.name or "the data")
-    out = _out(control, data)
-    say = _silent if control["quiet"] else print
-    say(_summary(config, data, model, out))
-    history = fit(
-        model,
-        objective,
-        data,
-        **settings,
-        out=out,
-        resume=control["resume"],
-        overwrite=control["overwrite"],
-        progress=not control["quiet"],
-    )
-    chosen = "the best on validation" if "valid" in data.splits else "the last"
-    say(f"\nthe weights are those of epoch {history.best_epoch}, {chosen}")
-    _conclude(Run(out), model, data, control["samples"], say)
+    run = Run(control["out"] or _next_folder(data))
+    say: Callable[[str], object] = print if not control["quiet"] else lambda text: None
+    with run.locked():
+        run.check_free(control["resume"], control["overwrite"])
+        say(_summary(config, data, model, run))
+        how = {key: control[key] for key in ("resume", "overwrite")}
+        history = fit(model, objective, data, **settings, out=run, **how, progress=not control["quiet"])
+        chosen = "the best on validation" if "valid" in data.splits else "the last"
+        say(f"\nthe weights are those of epoch {history.best_epoch}, {chosen}")
+        _conclude(run, model, objective, data, control["samples"], say)
 
 
-def _silent(text: str) -> None:
-    pass
-
-
-def _scan(argv: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """Positional arguments, and the values given to each option: enough to find DATA, --config and the chosen parts."""
-    positional: list[str] = []
-    options: dict[str, list[str]] = {}
-    rest = list(argv)
-    while rest:
-        token = rest.pop(0)
-        if token in FLAGS:
-            options.setdefault(token, [])
-        elif token.startswith("-"):
-            name, equals, value = token.partition("=")
-            options.setdefault(name, []).append(value if equals else (rest.pop(0) if rest else ""))
-        else:
-            positional.append(token)
-    return positional, options
-
-
-def _base_config(options: Mapping[str, list[str]]) -> dict[str, Any]:
+def _base_config(words: Words) -> dict[str, Any]:
     """The configuration that a run starts from: of the run that is resumed, a recipe, a file, or nothing."""
-    if "--resume" in options:
-        if "--out" not in options:
+    if "resume" in words.options:
+        if "out" not in words.options:
             raise ValueError("say which run to resume: lowerbound train --resume --out RUN")
-        if "--config" in options:
+        if "config" in words.options:
             raise ValueError("a run is resumed with its own configuration: leave out --config, or start a new folder")
-        config = Run(options["--out"][-1]).config()
-    elif "--config" in options:
-        name = options["--config"][-1]
+        config = Run(words.options["out"]).config()
+    elif "config" in words.options:
+        name = words.options["config"]
         is_file = Path(name).suffix in (".yaml", ".yml")
         config = read_yaml(Path(name).read_text("utf-8") if is_file else recipe_text(name), name)
     else:
@@ -144,36 +135,42 @@ def _base_config(options: Mapping[str, list[str]]) -> dict[str, Any]:
     return config
 
 
-def _data_options(argv: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of load: from the configuration, overridden by --data.* options."""
+def _load_data(words: Words, given: Mapping[str, Any]) -> Dataset:
+    """The data that are named: DATA, or those of the configuration with its options, or the digits."""
+    own = {key: value for key, value in given.items() if key not in (*DERIVED, "name")}
+    if words.data is not None and given.get("name") not in (words.data, str(Path(words.data).expanduser().resolve())):
+        own = {}  # other data than the configuration's have no use for its options
     parser = SettingsParser()
     for setting in settings_of(load)[1:]:
         add_setting(parser, f"data.{setting.name}", setting)
-    rest = list(argv)
-    own = []
-    for i, token in enumerate(rest):
-        if token.startswith("--data."):
-            own += [token] if "=" in token else rest[i : i + 2]
-    changes = parser.parse_args(own, defaults=False).as_dict().get("data", {})
-    return dict(parser.parse_object({"data": {**given, **changes}}).as_dict()["data"])
+    changes = parser.parse_args(
+        [f"--{k}={v}" for k, v in words.options.items() if k.startswith("data.")], defaults=False
+    )
+    options = parser.parse_object(_merged({"data": own}, changes.as_dict())).as_dict()["data"]
+    source = words.data or given.get("name", "digits")
+    if source is None:
+        raise ValueError("this configuration was trained on arrays in memory, which no file names: give DATA")
+    data = load(source, **options)
+    unchanged = words.data is None and not changes.as_dict()
+    if unchanged and given.get("sha256") not in (None, data.sha256):
+        raise ValueError(
+            f"{source} holds other data than when this configuration was written (its SHA-256 differs); to train on it all "
+            f"the same, name it: lowerbound train {source} --config ..."
+        )
+    return data
 
 
-def _parser(
-    base: Mapping[str, Any], options: Mapping[str, list[str]], data: Dataset | None, trust: Sequence[str]
-) -> SettingsParser:
+def _parser(words: Words, base: Mapping[str, Any], data: Dataset | None) -> SettingsParser:
     """Every option that this call may use, with the chosen parts' own settings."""
     support = data.support if data else Levels(17)  # help shows what holds for the bundled digits
-    named = {key.removeprefix("--"): values[-1] for key, values in options.items() if values}
-    is_slot = {key: key.removesuffix(".part").split(".")[-1] in SLOTS for key in named}
-    from_options = {key.removesuffix(".part"): value for key, value in named.items() if is_slot[key]}
     from_config = chosen_parts({key: base[key] for key in SLOTS if key in base})
-    chosen = default_parts(support) | from_config | from_options
+    from_options = {key: value for key, value in words.options.items() if key.split(".")[-1] in SLOTS}
     parser = SettingsParser()
     parser.usage = "lowerbound train [DATA] [options]"
     parser.description = (
         "Train a model, evaluate it on held-out data, and write a run folder. DATA is the name of a data set (digits, the "
-        "default, mnist, fashion_mnist) or the path of a .npy or .npz file. Parts are chosen by name, and every argument of "
-        "a part's constructor is an option: the settings below are those of the parts chosen in this call, so "
+        "default, or another that 'lowerbound data' lists) or the path of your own. Parts are chosen by name, and every "
+        "argument of a part's constructor is an option: the settings below are those of the parts chosen in this call, so "
         "'lowerbound train --likelihood Normal --help' shows a normal likelihood's."
     )
     parser.add_argument("source", nargs="?", type=str, metavar="DATA", help="name or file; digits by default")
@@ -193,13 +190,13 @@ def _parser(
     loading = parser.add_argument_group("data")
     for setting in settings_of(load)[1:]:
         add_setting(loading, f"data.{setting.name}", setting)
-    add_model_settings(parser, chosen, support, trust)
+    add_model_settings(parser, default_parts(support) | from_config | from_options, support, words.trust)
     return parser
 
 
-def _resolve(parser: SettingsParser, base: Mapping[str, Any], argv: Sequence[str]) -> dict[str, Any]:
+def _resolve(parser: SettingsParser, base: Mapping[str, Any], words: Words) -> dict[str, Any]:
     """Defaults, overridden by the configuration, overridden by options."""
-    changes = parser.parse_args(argv, defaults=False).as_dict()
+    changes = parser.parse_args(words.argv, defaults=False).as_dict()
     for role in SLOTS:  # another part than the configuration's has other settings
         part = changes.get(role, {}).get("part")
         if part is not None and isinstance(base.get(role), Mapping) and base[role].get("part") != part:
@@ -215,9 +212,7 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return {**base, **changes, **both}
 
 
-def _out(control: Mapping[str, Any], data: Dataset) -> Path:
-    if control["out"] is not None:
-        return Path(control["out"]).expanduser()
+def _next_folder(data: Dataset) -> Path:
     stem = data.name if data.name in NAMED else Path(data.name or "data").stem
     number = 1
     while Path("runs", f"{stem}-{number}").exists():
@@ -225,18 +220,20 @@ def _out(control: Mapping[str, Any], data: Dataset) -> Path:
     return Path("runs", f"{stem}-{number}")
 
 
-def _summary(config: Mapping[str, Any], data: Dataset, model: VAE, out: Path) -> str:
+def _summary(config: Mapping[str, Any], data: Dataset, model: VAE, run: Run) -> str:
     """What is about to be trained, in lines that a person can check."""
     count = sum(p.numel() for p in model.parameters())
     shown = {key: config[key] for key in ("latent", "prior", "posterior", "likelihood", "objective")}
     parts = yaml.safe_dump(shown, sort_keys=False, default_flow_style=None, width=110).rstrip()
     body = "\n".join("  " + line for line in parts.splitlines())
-    return f"data: {data}\nmodel: {count:,} parameters\n{body}\nrun: {out}"
+    return f"data: {data}\nmodel: {count:,} parameters\n{body}\nrun: {run.path}"
 
 
-def _conclude(run: Run, model: VAE, data: Dataset, samples: int, say: Any) -> None:
+def _conclude(
+    run: Run, model: VAE, objective: Objective, data: Dataset, samples: int, say: Callable[[str], object]
+) -> None:
     """Evaluate on held-out data, draw the sheet, and say where to look."""
-    evaluation = evaluate(model, data, "test", samples)
+    evaluation = evaluate(model, data, "test", samples, objective=objective)
     run.write_evaluation(evaluation.as_json())
     lines = [f"{evaluation.n:,} held-out examples (test):", str(evaluation), f"\nrun folder    {run.path}"]
     if is_picture(data.event_shape):

@@ -13,14 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lowerbound.build import build_objective, complete
 from lowerbound.checks import check_data
 from lowerbound.data import NAMED, load
 from lowerbound.dataset import Dataset
+from lowerbound.devices import find_device
 from lowerbound.evaluation import log_marginal
 from lowerbound.files import write_atomic
 from lowerbound.measure import SAMPLES
 from lowerbound.measure import evaluate as evaluate_model
-from lowerbound.plots import is_picture, save_grid
+from lowerbound.messages import first_line
+from lowerbound.plots import is_picture, pairs, save_grid
 from lowerbound.run import Run
 from lowerbound.seeding import seeded
 from lowerbound.settings import SettingsParser
@@ -45,12 +48,16 @@ def evaluate(argv: Sequence[str]) -> None:
     if given is None:
         return
     run, model = _model(given)
-    evaluation = evaluate_model(model, _own_data(run), given["split"], given["samples"], seed=given["seed"])
+    objective = build_objective(complete(run.config(), trust=_trusted(given)), _trusted(given))
+    evaluation = evaluate_model(
+        model, _own_data(run), given["split"], given["samples"], seed=given["seed"], objective=objective
+    )
     content = evaluation.as_json()
     try:
-        run.write_evaluation(content)
-    except PermissionError:  # somebody else's run may still be measured
-        sys.stderr.write(f"lowerbound: {run.evaluation_file} was not written: no permission\n")
+        with run.locked():
+            run.write_evaluation(content)
+    except (PermissionError, ValueError) as error:  # somebody else's run, or one in training, may still be measured
+        sys.stderr.write(f"lowerbound: the evaluation was not written into the run folder: {first_line(error)}\n")
     print(json.dumps(content, indent=2) if given["json"] else f"{run.path}, {evaluation.split} split\n{evaluation}")
 
 
@@ -87,16 +94,15 @@ def reconstruct(argv: Sequence[str]) -> None:
     write = _writer(run, model, given["out"])
     x = _examples(run, model, given)
     is_png = Path(given["out"]).suffix == ".png"
+    if given["n"] is not None and given["n"] < 1:
+        raise ValueError(f"n is {given['n']}: at least 1 example must be asked for")
     x = x[: given["n"] or (64 if is_png else None)]
     results = _in_batches(model.reconstruct, x)
-    if not is_png:
+    if is_png:
+        columns = min(16, len(x))
+        write(pairs(x, results, columns), columns)
+    else:
         write(results)
-        return
-    columns = min(16, len(x))
-    missing = -len(x) % columns
-    filler = x.new_ones(missing, *x.shape[1:])
-    rows = torch.stack([torch.cat([part, filler]).unflatten(0, (-1, columns)) for part in (x, results)], 1)
-    write(rows.flatten(0, 2), columns)
 
 
 def encode(argv: Sequence[str]) -> None:
@@ -142,6 +148,7 @@ def _parser(command: str, usage: str, description: str) -> SettingsParser:
     parser = SettingsParser(usage=f"lowerbound {command} {usage}", description=description)
     parser.add_argument("run", type=str, metavar="RUN", help="the run folder that training wrote")
     parser.add_argument("-h", "--help", action="store_true", help="show this help")
+    parser.add_argument("--device", type=str, default="auto", help="auto takes a GPU if there is one; cpu, cuda, mps")
     parser.add_argument("--trust", type=str, help="packages, by name, whose parts may be imported: a,b")
     return parser
 
@@ -157,9 +164,14 @@ def _add_out(parser: SettingsParser, what: str) -> None:
     parser.add_argument("--out", type=str, help=f"file to write: {what}")
 
 
+def _trusted(given: Mapping[str, Any]) -> list[str]:
+    return [name for name in (given["trust"] or "").split(",") if name]
+
+
 def _model(given: Mapping[str, Any]) -> tuple[Run, VAE]:
     run = Run(given["run"])
-    return run, run.model((given["trust"] or "").split(","))
+    device = find_device(given["device"])
+    return run, run.model(_trusted(given)).to(device)
 
 
 def _load_as(run: Run, source: str | None, splits: str | None = None) -> Dataset:
@@ -215,7 +227,7 @@ def _writer(run: Run, model: VAE, out: str | None, only_arrays: bool = False) ->
             save_grid(path, result, (limits[0], limits[1]), columns)
         else:
             buffer = io.BytesIO()
-            np.save(buffer, result.numpy(), allow_pickle=False)
+            np.save(buffer, result.cpu().numpy(), allow_pickle=False)
             write_atomic(path, lambda stream: stream.write(buffer.getvalue()))
         print(f"{path}: {tuple(result.shape)}")
 
