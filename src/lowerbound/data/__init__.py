@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.distributions.constraints import Constraint
 
-from lowerbound.data import arrays, digits, fashion_mnist, mnist
+from lowerbound.data import arrays, cifar10, digits, fashion_mnist, mnist, mnist_static
 from lowerbound.dataset import Dataset, Split, Stored
 from lowerbound.messages import unknown
 from lowerbound.supports import INTEGER, Levels, smallest
@@ -23,7 +23,13 @@ from lowerbound.transforms import Bernoulli, Threshold, Transform, UnitScale
 
 __all__ = ["NAMED", "Dataset", "Split", "from_arrays", "load"]
 
-NAMED = {"digits": digits, "fashion_mnist": fashion_mnist, "mnist": mnist}
+NAMED = {
+    "cifar10": cifar10,
+    "digits": digits,
+    "fashion_mnist": fashion_mnist,
+    "mnist": mnist,
+    "mnist_static": mnist_static,
+}
 """The sets that are known by name, each a module of this package."""
 
 Splits = Literal["train_valid_test", "train_test", "all"]
