@@ -18,8 +18,8 @@ from torch.distributions.constraints import Constraint
 from lowerbound.data import arrays, cifar10, digits, fashion_mnist, mnist, mnist_static
 from lowerbound.dataset import Dataset, Split, Stored
 from lowerbound.messages import unknown
-from lowerbound.supports import INTEGER, Levels, smallest
-from lowerbound.transforms import Bernoulli, Threshold, Transform, UnitScale
+from lowerbound.supports import BINARY, INTEGER, Levels, smallest
+from lowerbound.transforms import Bernoulli, Dequantise, Flip, Shift, Threshold, Transform, UnitScale
 
 __all__ = ["NAMED", "Dataset", "Split", "from_arrays", "load"]
 
@@ -44,6 +44,9 @@ def load(
     seed: int = 0,
     array: str | None = None,
     labels: str | None = None,
+    dequantize: bool = False,
+    flip: bool = False,
+    shift: int = 0,
 ) -> Dataset:
     """Load a data set by name or from a .npy or .npz file.
 
@@ -60,6 +63,11 @@ def load(
         seed: of the split and of the random transforms.
         array: which array of a .npz holds the examples; "x" or the only one by default.
         labels: which array of a .npz holds the labels; "y" by default, where there is one.
+        dequantize: add uniform noise to levels 0..L-1, x = (v + u) / L in [0, 1), so that a density can be fitted to them
+            and measured in bits per dimension; drawn anew at every presentation in training, once elsewhere.
+        flip: mirror each picture left to right with probability 1/2, in training only.
+        shift: move each picture by up to so many pixels down or up and right or left, in training only; what comes in
+            at an edge repeats the edge.
 
     Returns:
         The card with its splits.
@@ -79,8 +87,9 @@ def load(
     stored = _read(source, array, labels)
     path = Path(source).expanduser()
     name = str(source) if str(source) in NAMED else str(path.resolve())
-    options = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed, "array": array, "labels": labels}
-    return _card(stored, name, options)
+    of_source = {"array": array, "labels": labels}
+    chosen = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
+    return _card(stored, name, {**chosen, **of_source, "dequantize": dequantize, "flip": flip, "shift": shift})
 
 
 def from_arrays(
@@ -90,6 +99,9 @@ def from_arrays(
     binarize: Binarize | None = None,
     levels: int | None = None,
     seed: int = 0,
+    dequantize: bool = False,
+    flip: bool = False,
+    shift: int = 0,
 ) -> Dataset:
     """A data set from arrays in memory; the arguments are those of :func:`load`.
 
@@ -100,6 +112,9 @@ def from_arrays(
         binarize: see :func:`load`.
         levels: see :func:`load`.
         seed: see :func:`load`.
+        dequantize: see :func:`load`.
+        flip: see :func:`load`.
+        shift: see :func:`load`.
 
     Raises:
         ValueError: as :func:`load`.
@@ -111,8 +126,8 @@ def from_arrays(
         data from memory: 40/5/5 train/valid/test, 3, on the real line
     """
     stored = Stored(np.asarray(x), None if y is None else np.asarray(y))
-    options = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
-    return _card(stored, None, options)
+    chosen = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
+    return _card(stored, None, {**chosen, "dequantize": dequantize, "flip": flip, "shift": shift})
 
 
 def _read(source: str | Path, array: str | None, labels: str | None) -> Stored:
@@ -137,8 +152,17 @@ def _card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> Datas
     values, support, transforms = _values(stored, where, options["levels"])
     y = None if stored.y is None else _labels(stored.y, len(values), where)
     scale = next((t for t in transforms if isinstance(t, UnitScale)), None)
+    known_levels = scale.levels if scale else options["levels"]
+    if options["shift"]:
+        transforms = (Shift(options["shift"]), *transforms)
+    if options["flip"]:
+        transforms = (Flip(), *transforms)
     if options["binarize"]:
         transforms += (Bernoulli() if options["binarize"] == "dynamic" else Threshold(),)
+    if options["dequantize"]:
+        dequantise = Dequantise.of(BINARY if options["binarize"] else support)
+        transforms += (dequantise,)
+        known_levels = known_levels or dequantise.levels
     return Dataset(
         name=name,
         splits=_split(values, y, stored.parts, options["splits"], options["seed"], where),
@@ -146,7 +170,7 @@ def _card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> Datas
         transforms=transforms,
         seed=options["seed"],
         # the levels as resolved: another file of the same kind is to be read on the same scale, whatever values it holds
-        options={**options, "levels": scale.levels if scale else options["levels"]},
+        options={**options, "levels": known_levels},
         source=stored.source,
         sha256=_sha256(values, y),
         licence=stored.licence,
@@ -174,7 +198,7 @@ def _values(stored: Stored, where: str, levels: int | None) -> tuple[torch.Tenso
             raise ValueError(f"{where} holds values that are not among the {levels} levels 0, 1/{levels - 1}, ..., 1")
         return values, Levels(levels) if levels is not None else smallest(values), ()
     low, high = int(x.min()), int(x.max())
-    if levels is None and low >= 0 and high <= 1:
+    if levels is None and stored.levels is None and low >= 0 and high <= 1:
         return torch.from_numpy(x.astype(np.uint8)), Levels(2), ()
     levels = levels or stored.levels or (256 if x.dtype == np.uint8 else None)
     if levels is None:
