@@ -181,7 +181,7 @@ class Shift(Transform):
         pixels: s.
 
     Example:
-        >>> moved = Shift(1)(torch.arange(9.0).reshape(1, 3, 3).expand(50, 3, 3))
+        >>> moved = Shift(1)(torch.arange(9.0).reshape(1, 3, 3).expand(1000, 3, 3))
         >>> [0.0, 0.0, 1.0] in moved[:, 0].tolist(), moved[:, 1, 1].unique().tolist()
         (True, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
     """
