@@ -10,6 +10,8 @@ import torch
 
 import lowerbound as lb
 from lowerbound.dataset import Dataset
+from lowerbound.roles import Context, Likelihood
+from lowerbound.supports import UNIT
 from tests.conftest import make_model
 
 
@@ -57,6 +59,53 @@ def test_bits_per_dim_are_those_of_the_nll_and_of_discrete_data_only(digits: Dat
         lb.evaluate(make_model(digits, likelihood="Categorical", levels=17), digits, samples=5).bits_per_dim is not None
     )
     assert lb.evaluate(make_model(digits, likelihood="Normal"), digits, samples=5).bits_per_dim is None
+
+
+class UniformDensity(Likelihood):
+    """A density of exactly 1 on [0, 1), whatever z."""
+
+    def __init__(self, z_shape: tuple[int, ...], x_shape: tuple[int, ...]) -> None:
+        super().__init__(z_shape, x_shape)
+        self.support = UNIT
+        self.unused = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, z: torch.Tensor, context: Context) -> torch.distributions.Distribution:
+        low = torch.zeros(*z.shape[:-1], *self.x_shape)
+        base = torch.distributions.Uniform(low, low + 1, validate_args=False)
+        return torch.distributions.Independent(base, len(self.x_shape), validate_args=False)
+
+
+def deaf(likelihood: Likelihood, data: Dataset) -> lb.VAE:
+    """A model whose q is its prior and whose p(x|z) is the same for all z, so that log p(x) = log p(x|z) exactly."""
+    model = lb.VAE(lb.priors.StandardNormal((2,)), lb.posteriors.DiagonalNormal(data.event_shape, (2,)), likelihood)
+    for p in model.parameters():
+        if p.requires_grad:
+            torch.nn.init.zeros_(p)
+    return model
+
+
+def test_a_uniform_density_of_dequantised_levels_costs_log2_of_their_number() -> None:
+    data = lb.data.load("digits", dequantize=True)
+    result = lb.evaluate(deaf(UniformDensity((2,), data.event_shape), data), data, samples=3)
+    assert result.nll.value == pytest.approx(0, abs=1e-6)
+    assert result.bits_per_dim.value == pytest.approx(math.log2(17), rel=1e-6)
+    assert result.bits_per_dim.unit == "bits per dimension"
+
+
+def test_a_normal_density_of_dequantised_levels_costs_what_its_integral_says() -> None:
+    """With x = (v + u) / L and p = N(0, s^2) in each pixel, E[x^2] = (v^2 + v + 1/3) / L^2 gives the expected nll."""
+    data, s = lb.data.load("digits", dequantize=True), 0.5
+    v = data["test"].values.double().flatten(1)
+    dimensions = v.shape[1]
+    second = (v**2 + v + 1 / 3) / 17**2
+    nats = (second / (2 * s**2)).sum(1) + dimensions * math.log(s * math.sqrt(2 * math.pi))
+    bits = (nats.mean() + dimensions * math.log(17)) / (dimensions * math.log(2))
+    fourth = (v**4 + 2 * v**3 + 2 * v**2 + v + 1 / 5) / 17**4
+    noise = ((fourth - second**2).sum() / (2 * s**2) ** 2).sqrt() / len(v) / (dimensions * math.log(2))  # of u alone
+    model = deaf(lb.likelihoods.Normal((2,), data.event_shape, scale=s), data)
+    result = lb.evaluate(model, data, samples=3)
+    assert abs(result.bits_per_dim.value - bits) < 4 * noise + 1e-5
+    assert result.bits_per_dim.stderr == pytest.approx(result.nll.stderr / (dimensions * math.log(2)), rel=1e-6)
 
 
 def test_a_uniform_categorical_costs_log_17_a_pixel(digits: Dataset) -> None:

@@ -1,12 +1,13 @@
 """The data-set card: arrays in named splits, and everything that has to be known to repeat a result on them.
 
 Training sees :meth:`Dataset.present`, which draws random transforms anew; everything that measures sees
-:meth:`Dataset.examples`, which fixes them by the recorded seed.
+:meth:`Dataset.examples`, which fixes them by the recorded seed and leaves out those for training only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch.distributions.constraints import Constraint
 from lowerbound.messages import unknown
 from lowerbound.shapes import Shape
 from lowerbound.supports import UNIT, contains, describe
-from lowerbound.transforms import Transform
+from lowerbound.transforms import Dequantise, Transform
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,6 +82,8 @@ class Dataset:
         if len(set(shapes.values())) != 1:
             raise ValueError(f"all splits must hold examples of one shape, not {shapes}")
         self.support  # noqa: B018  a transform that does not fit the data is refused here, not in training
+        for transform in self.transforms:
+            transform.check_shape(self.event_shape)
 
     @property
     def event_shape(self) -> Shape:
@@ -96,6 +99,15 @@ class Dataset:
         return support
 
     @property
+    def log_levels_per_dim(self) -> float | None:
+        """The Jacobian of data dequantised from L levels, log L in nats per dimension; None of all others.
+
+        It turns the nll of a density into one of the levels: see :class:`~lowerbound.transforms.Dequantise`.
+        """
+        levels = [transform.levels for transform in self.transforms if isinstance(transform, Dequantise)]
+        return math.log(levels[0]) if levels else None
+
+    @property
     def range(self) -> tuple[float, float]:
         """Smallest and largest value that x can take, for pictures; of unbounded data, those in the first split."""
         if contains(UNIT, self.support):
@@ -109,19 +121,15 @@ class Dataset:
         return self.splits[split]
 
     def examples(self, split: str) -> Tensor:
-        """All of a split as x (n, *X), float32, random transforms fixed by the seed: the same x at every call."""
+        """All of a split as x (n, *X), float32, not augmented, random transforms fixed by the seed: always the same."""
         values = self[split].values
         generator = torch.Generator().manual_seed(self.seed + 1 + sorted(self.splits).index(split))
-        return self._transformed(values, generator)
+        measured = [transform for transform in self.transforms if not transform.training_only]
+        return _transformed(values, measured, generator)
 
     def present(self, split: str, index: Tensor) -> Tensor:
         """The examples at ``index`` (b,) for training, (b, *X), float32, random transforms drawn anew."""
-        return self._transformed(self[split].values[index], None)
-
-    def _transformed(self, values: Tensor, generator: torch.Generator | None) -> Tensor:
-        for transform in self.transforms:
-            values = transform(values, generator)
-        return values.to(torch.float32)
+        return _transformed(self[split].values[index], self.transforms, None)
 
     def __repr__(self) -> str:
         return f"<Dataset {self}>"
@@ -132,6 +140,12 @@ class Dataset:
         return (
             f"{self.name or 'data from memory'}: {sizes} {'/'.join(self.splits)}, {shape}, on {describe(self.support)}"
         )
+
+
+def _transformed(values: Tensor, transforms: Iterable[Transform], generator: torch.Generator | None) -> Tensor:
+    for transform in transforms:
+        values = transform(values, generator)
+    return values.to(torch.float32)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Evaluation: every example of a split exactly once, and an estimate with its standard error out.
 
 nll = -L_K, an upper bound on -log p(x) in expectation; elbo = -rate - distortion;
-bits_per_dim = nll / (D log 2), for discrete data only: a density has no bits.
+bits_per_dim = nll / (D log 2) for discrete data, and (nll + D log L) / (D log 2) for a density on data dequantised from
+L levels, where it bounds the bits of the levels (:class:`~lowerbound.transforms.Dequantise`). Any other density has none.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Evaluation:
         estimator: what nll is, in words.
         elbo: the evidence lower bound, nats; larger is better.
         nll: -log p(x) by K importance-weighted samples, nats; smaller is better.
-        bits_per_dim: nll of discrete data in bits per dimension.
+        bits_per_dim: nll of discrete data in bits per dimension; of a density on dequantised data, of the levels.
         rate: KL(q(z|x) ‖ p(z)), nats.
         distortion: -E_q[log p(x|z)], nats.
         cross_entropy: binary cross-entropy, where the model was trained by it; no likelihood.
@@ -147,15 +148,19 @@ def evaluate(
             objective=Estimate.over(torch.cat(losses) if losses else distortion + rate),
             active_units=active,
         )
-    nll = Estimate.over(-log_marginal)
+    dimensions, nats = numel(data.event_shape), None
+    if model.likelihood.support.is_discrete:
+        nats = -log_marginal
+    elif data.log_levels_per_dim is not None:
+        nats = -log_marginal + dimensions * data.log_levels_per_dim
     return Evaluation(
         split=split,
         samples=samples,
         n=len(x),
         estimator=f"importance-weighted, K = {samples}: in expectation nll is at least -log p(x)",
         elbo=Estimate.over(-distortion - rate),
-        nll=nll,
-        bits_per_dim=nll.bits_per_dim(numel(data.event_shape)) if model.likelihood.support.is_discrete else None,
+        nll=Estimate.over(-log_marginal),
+        bits_per_dim=None if nats is None else Estimate.over(nats).bits_per_dim(dimensions),
         rate=Estimate.over(rate),
         distortion=Estimate.over(distortion),
         cross_entropy=None,

@@ -133,6 +133,65 @@ def test_the_default_model_follows_from_the_users_data(command: Command, array: 
     assert np.load("x.npy").shape == (6, *array.shape[1:])
 
 
+def photos(folder: Path, sizes: list[tuple[int, int]]) -> Path:
+    """A folder of colour pictures in two classes."""
+    for i, size in enumerate(sizes):
+        path = folder / "ab"[i % 2] / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(RNG.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+    return folder
+
+
+def test_a_folder_is_read_as_the_run_read_its_own(command: Command) -> None:
+    photos(Path("mes photos"), [(8, 9), (12, 7)] * 15)
+    photos(Path("autres"), [(20, 10), (9, 9), (30, 31)])
+    code, out, err = command(
+        "train", "mes photos", "--data.size", "[8,6]", "--data.dequantize", "true", "--data.flip", "true", "--data.shift", 1,
+        "--epochs", 1, "--latent", 2, "--samples", 2, "--out", "run",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "3x8x6, on the interval [0, 1]" in out
+    config = yaml.safe_load(Path("run/config.yaml").read_text())["data"]
+    assert [config[key] for key in ("size", "dequantize", "flip", "shift", "levels")] == [[8, 6], True, True, 1, 256]
+    assert json.loads(Path("run/evaluation.json").read_text())["bits_per_dim"]["value"] > 0
+    before = Path("run/evaluation.json").read_bytes()
+    assert command("evaluate", "run", "--samples", 2)[0] == 0
+    assert Path("run/evaluation.json").read_bytes() == before
+    assert command("encode", "run", "autres", "--out", "z.npy")[0] == 0
+    assert np.load("z.npy").shape == (3, 2)
+    np.save("more.npy", RNG.integers(0, 256, (4, 3, 8, 6), dtype=np.uint8))
+    assert (
+        command("score", "run", "more.npy", "--samples", 2, "--out", "s.npy")[0] == 0
+    )  # an array has no size to choose
+    assert command("train", "--resume", "--out", "run", "--quiet", "--samples", 2)[0] == 0
+    assert command("train", "--config", "run/config.yaml", "--out", "again", "--quiet", "--samples", 2)[0] == 0
+    assert Path("again/model.safetensors").read_bytes() == Path("run/model.safetensors").read_bytes()
+
+
+def test_a_table_is_read_as_the_run_read_its_own(command: Command) -> None:
+    rows = "".join(f"{a:.4f},{b:.4f},{'xyz'[i % 3]}\n" for i, (a, b) in enumerate(RNG.normal(size=(40, 2))))
+    Path("ma table.csv").write_text("a,b,species\n" + rows)
+    code, out, err = command(
+        "train",
+        "ma table.csv",
+        "--data.labels",
+        "species",
+        "--epochs",
+        1,
+        "--latent",
+        1,
+        "--samples",
+        2,
+        "--out",
+        "run",
+    )
+    assert code == 0, err
+    assert "32/4/4 train/valid/test, 2, on the real line" in out
+    assert command("score", "run", "ma table.csv", "--samples", 2, "--out", "s.npy")[0] == 0
+    np.save("more.npy", RNG.normal(size=(5, 2)))
+    assert command("score", "run", "more.npy", "--samples", 2, "--out", "s.npy")[0] == 0
+
+
 def test_what_a_trained_model_is_for(trained: Path, command: Command) -> None:
     code, out, _ = command("evaluate", trained, "--split", "valid", "--samples", 7, "--json")
     content = json.loads(out)
@@ -236,7 +295,7 @@ assert before == (Distribution._validate_args, torch.get_default_dtype(), torch.
 def test_lists(command: Command) -> None:
     assert "notebook-mlp" in command("recipes")[1]
     out = command("data")[1]
-    for name in ("digits", "mnist", "fashion_mnist"):
+    for name in ("cifar10", "digits", "mnist", "mnist_static", "fashion_mnist", "FILE.csv", "FOLDER"):
         assert name in out
 
 
@@ -271,6 +330,13 @@ WRONG = {
     "resume nothing": (["train", "--resume", "--out", "nowhere"], "there is no run folder nowhere"),
     "resume with a config": (["train", "--resume", "--out", "x", "--config", "y"], "leave out --config"),
     "K = 0 at the end of training": (["train", "--samples", "0"], "samples is 0"),
+    "a table with text": (["train", "text.csv"], "row 2, column 'b' holds the text 'red'"),
+    "a folder without pictures": (["train", "empty folder"], "empty folder holds no pictures"),
+    "a size of arrays": (["train", "digits", "--data.size", "[8,8]"], "size (--data.size) is for a folder of pictures"),
+    "a size that is no list": (["train", "digits", "--data.size", "8"], "--data.size: expected"),
+    "dequantising reals": (["train", "real.npy", "--data.dequantize", "true"], "only data on grey levels"),
+    "flipping a table": (["train", "real.npy", "--data.flip", "true"], "flip is for pictures"),
+    "a shift beyond the picture": (["train", "digits", "--data.shift", "8"], "at most 7"),
     "no run": (["evaluate", "nowhere"], "there is no run folder nowhere"),
     "no run named": (["evaluate"], "missing: RUN"),
     "not a run": (["evaluate", "."], "not a run folder"),
@@ -284,6 +350,9 @@ def test_bad_input_is_one_line_and_exit_code_2(case: str, command: Command) -> N
     Path("code.yaml").write_text("likelihood: {part: Normal, network: {part: os.system}}")
     Path("key.yaml").write_text("latnt: 3")
     Path("newer.yaml").write_text("format: 99")
+    Path("text.csv").write_text("a,b\n1,red\n")
+    Path("empty folder").mkdir()
+    np.save("real.npy", np.linspace(-1, 1, 60).reshape(20, 3))
     before = sorted(os.listdir())
     argv, message = WRONG[case]
     code, out, err = command(*argv)

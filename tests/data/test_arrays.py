@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 import lowerbound as lb
+from lowerbound import memory
 from lowerbound.supports import BINARY, INTEGER, REAL, UNIT, Levels
 
 RNG = np.random.default_rng(0)
@@ -168,7 +171,7 @@ def test_a_folder_and_a_foreign_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "table.xlsx").write_text("a")
     with pytest.raises(ValueError, match="it is a folder"):
         lb.data.load(tmp_path / "folder.npy")
-    with pytest.raises(ValueError, match="give a .npy or .npz file"):
+    with pytest.raises(ValueError, match="give a .npy, .npz, .csv or .parquet file"):
         lb.data.load(tmp_path / "table.xlsx")
 
 
@@ -184,3 +187,52 @@ def test_changed_data_have_another_sum(tmp_path: Path) -> None:
     first = lb.data.load(saved(tmp_path, array)).sha256
     array[7, 1] += 1e-3
     assert lb.data.load(saved(tmp_path, array)).sha256 != first
+
+
+def declaring(shape: tuple[int, ...], version: tuple[int, int] = (1, 0)) -> bytes:
+    """A .npy file whose header declares a shape and that holds a few bytes."""
+    stream = io.BytesIO()
+    header = {"descr": "<f8", "fortran_order": False, "shape": shape}
+    stream.write(np.lib.format.magic(*version))
+    text = repr(header).encode()
+    stream.write(len(text).to_bytes(2 if version == (1, 0) else 4, "little") + text + b"\n" * 8)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_an_array_larger_than_memory_is_refused_before_it_is_allocated(
+    tmp_path: Path, version: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "physical_memory", lambda: int(23.4 * 2**30))
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("the array was read"))
+    path = tmp_path / "à lire.npy"
+    path.write_bytes(declaring((10 * 2**20, 1024), version))
+    with pytest.raises(ValueError, match=r"à lire.npy needs 80.0 GiB, this machine has 23.4 GiB") as error:
+        lb.data.load(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("large", ["x", "y"])
+def test_an_archive_is_measured_by_what_its_arrays_declare(tmp_path: Path, large: str) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for name in ("x", "y"):
+            archive.writestr(f"{name}.npy", declaring((10**10 if name == large else 3, 1000)))
+    with pytest.raises(ValueError, match=r"a.npz needs 74,505.8 GiB, this machine has .* GiB"):
+        lb.data.load(tmp_path / "a.npz")
+
+
+def test_an_array_that_is_not_asked_for_may_be_of_any_size(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((30, 2)))
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("other.npy", declaring((10**10, 1000)))
+        archive.writestr("notes.txt", "no array")
+    assert len(lb.data.load(tmp_path / "a.npz", array="x", splits="all")["all"]) == 30
+    with pytest.raises(ValueError, match="a.npz cannot be read as a numpy file"):
+        lb.data.load(tmp_path / "a.npz", array="notes.txt")
+
+
+def test_options_of_other_sources_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, np.zeros((5, 2)))
+    for option in ({"array": "x"}, {"labels": "y"}, {"size": (4, 4)}):
+        with pytest.raises(ValueError, match=r"is for a .* and .*données.npy is a .npy file"):
+            lb.data.load(path, **option)

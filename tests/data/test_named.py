@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -57,11 +58,22 @@ def test_a_wrong_checksum_is_refused(real_data: Path, tmp_path: Path, monkeypatc
         lb.data.load("mnist")
 
 
+def test_either_checksum_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOWERBOUND_DATA", str(tmp_path))
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "a.bin").write_bytes(b"content")
+    for algorithm in ("md5", "sha256"):
+        wanted = hashlib.new(algorithm, b"content").hexdigest()
+        assert fetch.canonical_file("s", "a.bin", f"{algorithm}:{wanted}", []) == tmp_path / "s" / "a.bin"
+        with pytest.raises(ValueError, match=f"its {algorithm} sum is {wanted[:16]}"):
+            fetch.canonical_file("s", "a.bin", f"{algorithm}:{'0' * len(wanted)}", [])
+
+
 def test_without_file_and_network_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOWERBOUND_DATA", raising=False)
     monkeypatch.setenv("LOWERBOUND_CACHE", str(tmp_path))
     with pytest.raises(OSError, match="put the file into .* by hand") as error:
-        fetch.canonical_file("mnist", "a.gz", "0" * 64, ["http://127.0.0.1:9/"])
+        fetch.canonical_file("mnist", "a.gz", "sha256:" + "0" * 64, ["http://127.0.0.1:9/"])
     assert "\n" not in str(error.value)
 
 

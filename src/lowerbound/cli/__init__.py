@@ -78,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         sys.stderr.write(f"lowerbound: {first_line(error) if error.args else 'interrupted'}\n")
         return INTERRUPTED
+    except MemoryError:
+        return _fail("out of memory; try fewer or smaller examples")
     except RuntimeError as error:
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise

@@ -34,6 +34,8 @@ def data(argv: Sequence[str]) -> None:
     for name, module in NAMED.items():
         print(f"{name:<20} {(module.__doc__ or '').strip()}")
     print(f"{'FILE.npy, FILE.npz':<20} your own arrays, examples first: (n, ...)")
+    print(f"{'FILE.csv, .parquet':<20} your own table of numbers, a row an example")
+    print(f"{'FOLDER':<20} your own PNG, JPEG or WebP pictures; their sub-folders are labels")
 
 
 def _parser(usage: str, description: str) -> SettingsParser:

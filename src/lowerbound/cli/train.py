@@ -11,7 +11,7 @@ import yaml
 
 from lowerbound.build import add_model_settings, build_model, build_objective, chosen_parts, default_parts, expanded
 from lowerbound.checks import check_data
-from lowerbound.data import NAMED, load
+from lowerbound.data import NAMED, OWN, load
 from lowerbound.dataset import Dataset
 from lowerbound.measure import SAMPLES, evaluate
 from lowerbound.objective import Objective
@@ -169,11 +169,11 @@ def _parser(words: Words, base: Mapping[str, Any], data: Dataset | None) -> Sett
     parser.usage = "lowerbound train [DATA] [options]"
     parser.description = (
         "Train a model, evaluate it on held-out data, and write a run folder. DATA is the name of a data set (digits, the "
-        "default, or another that 'lowerbound data' lists) or the path of your own. Parts are chosen by name, and every "
+        f"default, or another that 'lowerbound data' lists) or the path of a {OWN}. Parts are chosen by name, and every "
         "argument of a part's constructor is an option: the settings below are those of the parts chosen in this call, so "
         "'lowerbound train --likelihood Normal --help' shows a normal likelihood's."
     )
-    parser.add_argument("source", nargs="?", type=str, metavar="DATA", help="name or file; digits by default")
+    parser.add_argument("source", nargs="?", type=str, metavar="DATA", help="name, file or folder; digits by default")
     group = parser.add_argument_group("the run")
     group.add_argument("-h", "--help", action="store_true", help="show this help")
     group.add_argument("--config", type=str, help="a shipped recipe's name (lowerbound recipes), or a .yaml file")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lowerbound.build import build_objective, complete
 from lowerbound.checks import check_data
-from lowerbound.data import NAMED, load
+from lowerbound.data import NAMED, applicable, load
 from lowerbound.dataset import Dataset
 from lowerbound.devices import find_device
 from lowerbound.evaluation import log_marginal
@@ -26,7 +26,7 @@ from lowerbound.messages import first_line
 from lowerbound.plots import is_picture, pairs, save_grid
 from lowerbound.run import Run
 from lowerbound.seeding import seeded
-from lowerbound.settings import SettingsParser
+from lowerbound.settings import SettingsParser, settings_of
 from lowerbound.vae import VAE
 
 BATCH = 100  # examples at a time
@@ -154,7 +154,9 @@ def _parser(command: str, usage: str, description: str) -> SettingsParser:
 
 
 def _add_data(parser: SettingsParser, optional: bool = False) -> None:
-    parser.add_argument("source", type=str, metavar="DATA", nargs="?" if optional else None, help="a name, or a file")
+    parser.add_argument(
+        "source", type=str, metavar="DATA", nargs="?" if optional else None, help="a name, a file, or a folder"
+    )
     parser.add_argument(
         "--split", type=str, help="train, valid, test or all; by default all of a file, and test of a named set"
     )
@@ -175,15 +177,13 @@ def _model(given: Mapping[str, Any]) -> tuple[Run, VAE]:
 
 
 def _load_as(run: Run, source: str | None, splits: str | None = None) -> Dataset:
-    """Data read as the run's own were: the same levels and binarisation."""
+    """Data read as the run's own were: the same levels, binarisation, dequantisation and size of pictures."""
     own = run.config()["data"]
     name = source or own["name"]
     if name is None:
         raise ValueError(f"{run.path} was trained on arrays in memory, which no file names; measure it in Python")
-    options = {key: own[key] for key in ("splits", "binarize", "levels", "seed", "array", "labels") if key in own}
-    if Path(name).suffix == ".npy":
-        options |= {"array": None, "labels": None}
-    return load(name, **(options | ({"splits": splits} if splits else {})))
+    options = {setting.name: own[setting.name] for setting in settings_of(load)[1:] if setting.name in own}
+    return load(name, **(applicable(name, options) | ({"splits": splits} if splits else {})))
 
 
 def _own_data(run: Run) -> Dataset:

@@ -1,12 +1,13 @@
 """Data sets: one card whatever the source.
 
-Named sets are read from their canonical files; the user's own data are arrays or .npy and .npz files.
+Named sets are read from their canonical files; the user's own data are arrays in memory, .npy and .npz files, tables as
+.csv and .parquet, or folders of pictures.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,16 +16,38 @@ import torch
 from numpy.typing import NDArray
 from torch.distributions.constraints import Constraint
 
-from lowerbound.data import arrays, digits, fashion_mnist, mnist
+from lowerbound.data import arrays, cifar10, digits, fashion_mnist, folders, mnist, mnist_static, tables
 from lowerbound.dataset import Dataset, Split, Stored
 from lowerbound.messages import unknown
-from lowerbound.supports import INTEGER, Levels, smallest
-from lowerbound.transforms import Bernoulli, Threshold, Transform, UnitScale
+from lowerbound.shapes import as_shape
+from lowerbound.supports import BINARY, INTEGER, Levels, smallest
+from lowerbound.transforms import Bernoulli, Dequantise, Flip, Shift, Threshold, Transform, UnitScale
 
-__all__ = ["NAMED", "Dataset", "Split", "from_arrays", "load"]
+__all__ = ["NAMED", "Dataset", "Split", "applicable", "from_arrays", "load"]
 
-NAMED = {"digits": digits, "fashion_mnist": fashion_mnist, "mnist": mnist}
+NAMED = {
+    "cifar10": cifar10,
+    "digits": digits,
+    "fashion_mnist": fashion_mnist,
+    "mnist": mnist,
+    "mnist_static": mnist_static,
+}
 """The sets that are known by name, each a module of this package."""
+
+NAME, FOLDER = "a named set", "a folder of pictures"
+READERS: Mapping[str, Callable[..., Stored]] = {
+    "a .npy file": arrays.read,
+    "a .npz file": arrays.read,
+    "a .csv file": tables.read,
+    "a .parquet file": tables.read,
+    FOLDER: folders.read,
+}
+"""What reads each kind of the user's own data; a file's kind is its suffix."""
+
+ONLY_FOR = {"array": ("a .npz file",), "labels": ("a .npz file", "a .csv file", "a .parquet file"), "size": (FOLDER,)}
+"""Options of :func:`load` that only some kinds of sources have."""
+
+OWN = ".npy, .npz, .csv or .parquet file, or a folder of pictures"
 
 Splits = Literal["train_valid_test", "train_test", "all"]
 Binarize = Literal["dynamic", "threshold"]
@@ -38,14 +61,19 @@ def load(
     seed: int = 0,
     array: str | None = None,
     labels: str | None = None,
+    size: Sequence[int] | None = None,
+    dequantize: bool = False,
+    flip: bool = False,
+    shift: int = 0,
 ) -> Dataset:
-    """Load a data set by name or from a .npy or .npz file.
+    """Load a data set by name, from a file of arrays or a table, or from a folder of pictures.
 
     Values are kept on the scale on which every likelihood can score them: 8-bit pixels and other grey levels as
     {0, 1/(L-1), ..., 1}, everything else as it is.
 
     Args:
-        source: a name (digits, mnist, fashion_mnist) or the path of a .npy or .npz file, examples first: (n, *X).
+        source: a name (digits, mnist, ...), or the path of a .npy or .npz file, examples first: (n, *X), of a .csv or
+            .parquet table, a row an example, or of a folder of PNG, JPEG or WebP pictures, a sub-folder a label.
         splits: "train_valid_test" is the published split, or 80/10/10 by the seed where there is none; "train_test"
             trains on all that is not test, without validation; "all" is one split named all, in the order of the file.
         binarize: "dynamic" draws each grey value anew as a probability at every presentation in training (validation and
@@ -53,14 +81,23 @@ def load(
         levels: number of grey levels of integer data, whose values are 0..levels-1; 256 is assumed for uint8.
         seed: of the split and of the random transforms.
         array: which array of a .npz holds the examples; "x" or the only one by default.
-        labels: which array of a .npz holds the labels; "y" by default, where there is one.
+        labels: which array of a .npz holds the labels ("y" by default, where there is one), or which column of a table,
+            by its name; the column is then no part of x.
+        size: (H, W): scale each picture of a folder until it covers H x W, and cut off the overhang equally on both
+            sides. None takes pictures of one size as they are, and refuses several.
+        dequantize: add uniform noise to levels 0..L-1, x = (v + u) / L in [0, 1), so that a density can be fitted to them
+            and measured in bits per dimension; drawn anew at every presentation in training, once elsewhere.
+        flip: mirror each picture left to right with probability 1/2, in training only.
+        shift: move each picture by up to so many pixels down or up and right or left, in training only; what comes in
+            at an edge repeats the edge.
 
     Returns:
         The card with its splits.
 
     Raises:
-        ValueError: an unknown name, a file that is missing, truncated, of a wrong checksum or holding objects, values
-            that are not finite, labels of another length, too few examples to split.
+        ValueError: an unknown name, a file that is missing, truncated, of a wrong checksum, holding objects or text or
+            larger than memory, a picture that cannot be decoded, values that are not finite, labels of another length,
+            too few examples to split, or an option that does not suit the data.
         OSError: a file cannot be read, or a download failed.
 
     Example:
@@ -70,11 +107,31 @@ def load(
         >>> print(lb.data.load("digits", splits="train_test", binarize="threshold"))
         digits: 1,617/180 train/test, 1x8x8, on {0, 1}
     """
-    stored = _read(source, array, labels)
+    of_source = {"array": array, "labels": labels, "size": size if size is None else list(as_shape(size, "size"))}
+    stored = _read(source, of_source)
     path = Path(source).expanduser()
     name = str(source) if str(source) in NAMED else str(path.resolve())
-    options = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed, "array": array, "labels": labels}
-    return _card(stored, name, options)
+    chosen = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
+    return _card(stored, name, {**chosen, **of_source, "dequantize": dequantize, "flip": flip, "shift": shift})
+
+
+def applicable(source: str | Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the arguments of :func:`load` that this kind of source has.
+
+    Example:
+        >>> applicable("other.npy", {"levels": 17, "labels": "species", "size": None})
+        {'levels': 17}
+    """
+    return {key: value for key, value in options.items() if _kind(source) in ONLY_FOR.get(key, (_kind(source),))}
+
+
+def _kind(source: str | Path) -> str:
+    """What a source is, whether it is there or not."""
+    path = Path(source).expanduser()
+    by_suffix = f"a {path.suffix.lower()} file"
+    if str(source) in NAMED:
+        return NAME
+    return FOLDER if path.is_dir() and by_suffix not in READERS else by_suffix
 
 
 def from_arrays(
@@ -84,6 +141,9 @@ def from_arrays(
     binarize: Binarize | None = None,
     levels: int | None = None,
     seed: int = 0,
+    dequantize: bool = False,
+    flip: bool = False,
+    shift: int = 0,
 ) -> Dataset:
     """A data set from arrays in memory; the arguments are those of :func:`load`.
 
@@ -94,6 +154,9 @@ def from_arrays(
         binarize: see :func:`load`.
         levels: see :func:`load`.
         seed: see :func:`load`.
+        dequantize: see :func:`load`.
+        flip: see :func:`load`.
+        shift: see :func:`load`.
 
     Raises:
         ValueError: as :func:`load`.
@@ -105,22 +168,27 @@ def from_arrays(
         data from memory: 40/5/5 train/valid/test, 3, on the real line
     """
     stored = Stored(np.asarray(x), None if y is None else np.asarray(y))
-    options = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
-    return _card(stored, None, options)
+    chosen = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
+    return _card(stored, None, {**chosen, "dequantize": dequantize, "flip": flip, "shift": shift})
 
 
-def _read(source: str | Path, array: str | None, labels: str | None) -> Stored:
-    path = Path(source).expanduser()
-    if str(source) in NAMED:
+def _read(source: str | Path, options: Mapping[str, Any]) -> Stored:
+    path, kind = Path(source).expanduser(), _kind(source)
+    if not path.exists() and kind not in (NAME, *READERS):
+        raise ValueError(f"{unknown('data set', str(source), NAMED)}; your own data are read from a {OWN}")
+    if kind not in (NAME, *READERS):
+        raise ValueError(f"{path} cannot be read as data: give a {OWN}, or one of {', '.join(NAMED)}")
+    for option in options.keys() - applicable(source, options).keys():
+        if options[option] is not None:
+            raise ValueError(
+                f"{option} (--data.{option}) is for {' or '.join(ONLY_FOR[option])}, and {source} is {kind}"
+            )
+    if kind == NAME:
         stored: Stored = NAMED[str(source)].read()
         return stored
-    if path.suffix in (".npy", ".npz"):
-        if path.is_file():
-            return arrays.read(path, array, labels)
+    if kind != FOLDER and not path.is_file():
         raise ValueError(f"there is no file {path}" + (" (it is a folder)" if path.is_dir() else ""))
-    if path.exists():
-        raise ValueError(f"{path} cannot be read as data: give a .npy or .npz file, or one of {', '.join(NAMED)}")
-    raise ValueError(f"{unknown('data set', str(source), NAMED)}; your own data are read from a .npy or .npz file")
+    return READERS[kind](path, **applicable(source, options))
 
 
 def _card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> Dataset:
@@ -131,8 +199,17 @@ def _card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> Datas
     values, support, transforms = _values(stored, where, options["levels"])
     y = None if stored.y is None else _labels(stored.y, len(values), where)
     scale = next((t for t in transforms if isinstance(t, UnitScale)), None)
+    known_levels = scale.levels if scale else options["levels"]
+    if options["shift"]:
+        transforms = (Shift(options["shift"]), *transforms)
+    if options["flip"]:
+        transforms = (Flip(), *transforms)
     if options["binarize"]:
         transforms += (Bernoulli() if options["binarize"] == "dynamic" else Threshold(),)
+    if options["dequantize"]:
+        dequantise = Dequantise.of(BINARY if options["binarize"] else support)
+        transforms += (dequantise,)
+        known_levels = known_levels or dequantise.levels
     return Dataset(
         name=name,
         splits=_split(values, y, stored.parts, options["splits"], options["seed"], where),
@@ -140,7 +217,7 @@ def _card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> Datas
         transforms=transforms,
         seed=options["seed"],
         # the levels as resolved: another file of the same kind is to be read on the same scale, whatever values it holds
-        options={**options, "levels": scale.levels if scale else options["levels"]},
+        options={**options, "levels": known_levels},
         source=stored.source,
         sha256=_sha256(values, y),
         licence=stored.licence,
@@ -168,7 +245,7 @@ def _values(stored: Stored, where: str, levels: int | None) -> tuple[torch.Tenso
             raise ValueError(f"{where} holds values that are not among the {levels} levels 0, 1/{levels - 1}, ..., 1")
         return values, Levels(levels) if levels is not None else smallest(values), ()
     low, high = int(x.min()), int(x.max())
-    if levels is None and low >= 0 and high <= 1:
+    if levels is None and stored.levels is None and low >= 0 and high <= 1:
         return torch.from_numpy(x.astype(np.uint8)), Levels(2), ()
     levels = levels or stored.levels or (256 if x.dtype == np.uint8 else None)
     if levels is None:

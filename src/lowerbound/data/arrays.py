@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lowerbound.dataset import Stored
+from lowerbound.memory import check_fits
 from lowerbound.messages import first_line, unknown
+
+MAGIC = b"\x93NUMPY"
 
 
 def read(path: Path, array: str | None = None, labels: str | None = None) -> Stored:
@@ -22,17 +26,19 @@ def read(path: Path, array: str | None = None, labels: str | None = None) -> Sto
         labels: which array of a .npz holds the labels; "y" by default, where there is one.
 
     Raises:
-        ValueError: the file is empty, truncated, holds objects, or lacks the array.
+        ValueError: the file is empty, truncated, holds objects, declares more than fits into memory, or lacks the array.
         OSError: the file cannot be read.
     """
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")
     try:
         with path.open("rb") as stream:
+            if stream.read(len(MAGIC)) == MAGIC:
+                stream.seek(0)
+                check_fits(_declared(stream), str(path))
+            stream.seek(0)
             loaded = np.load(stream, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
-                if array or labels:
-                    raise ValueError("the options array and labels are for .npz files, and a .npy file holds one array")
                 return Stored(loaded, source=str(path))
             x, y = _choose(path, loaded, array, labels)
     except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
@@ -57,4 +63,20 @@ def _choose(path: Path, loaded: Any, array: str | None, labels: str | None) -> t
     if labels is not None and labels not in names:
         raise ValueError(f"{path}: {unknown('array', labels, names)}; choose with labels= (--data.labels)")
     label_name = labels or ("y" if "y" in names and wanted != "y" else None)
+    chosen = [wanted] if label_name is None else [wanted, label_name]
+    needed = 0
+    for name in chosen:  # what an array declares, not what the archive says it packs: that may be a few bytes
+        member = f"{name}.npy"
+        with loaded.zip.open(member if member in loaded.zip.namelist() else name) as stream:
+            needed += _declared(stream)
+    check_fits(needed, str(path))
     return loaded[wanted], None if label_name is None else loaded[label_name]
+
+
+def _declared(stream: IO[bytes]) -> int:
+    """The bytes that an array takes, by the header that it starts with."""
+    version = np.lib.format.read_magic(stream)
+    # version 3 differs from 2 only in the encoding of field names, which arrays of numbers have not
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = header(stream)
+    return math.prod(shape) * dtype.itemsize

@@ -1,0 +1,44 @@
+"""Memory: arrays that cannot fit are refused before they are allocated.
+
+A file may declare any size, in a header or by compressing well; what it asks for is compared with the machine first.
+"""
+
+from __future__ import annotations
+
+import os
+
+GIB = 2**30
+
+
+def physical_memory() -> int | None:
+    """The machine's memory in bytes; None on systems that do not tell.
+
+    Example:
+        >>> (physical_memory() or GIB) >= GIB / 8
+        True
+    """
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf, and others may not know these names
+        return None
+
+
+def check_fits(needed: int, what: str) -> None:
+    """Refuse arrays that are larger than the machine's memory.
+
+    Args:
+        needed: bytes.
+        what: where the arrays come from.
+
+    Raises:
+        ValueError: the arrays are larger; the line says both sizes.
+
+    Example:
+        >>> check_fits(1000, "a small file")
+    """
+    there = physical_memory()
+    if there is not None and needed > there:
+        raise ValueError(
+            f"{what} needs {needed / GIB:,.1f} GiB, this machine has {there / GIB:,.1f} GiB of memory; keep fewer examples, "
+            "or smaller ones"
+        )

@@ -1,0 +1,261 @@
+"""Folders of pictures: every kind of file that people have, one size or a stated policy, and refusals by file name."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import lowerbound as lb
+from lowerbound import memory
+from lowerbound.supports import Levels
+from tests.pictures import colour_pictures
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "mes photos d'été"
+    path.mkdir()
+    return path
+
+
+def colours(height: int = 6, width: int = 8) -> np.ndarray:
+    return RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray, mode: str | None = None, **settings: object) -> np.ndarray:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(pixels)
+    (image if mode is None else image.convert(mode)).save(path, **settings)
+    return pixels
+
+
+def loaded(folder: Path, **options: object) -> torch.Tensor:
+    return lb.data.load(folder, splits="all", **options)["all"].values
+
+
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG file from its chunks, whatever they claim."""
+    body = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def header(width: int, height: int) -> tuple[bytes, bytes]:
+    return b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+
+
+def test_pictures_come_in_sorted_order_with_their_sub_folder_as_label(folder: Path) -> None:
+    names = ("b/2.png", "a/z.PNG", "c d/1.webp", "b/é/1.png")
+    pixels = {name: save(folder / name, colours(), lossless=True) for name in names}
+    (folder / "b" / "notes.txt").write_text("ignored")
+    (folder / ".thumbnails").mkdir()
+    save(folder / ".thumbnails" / "1.png", colours(2, 2))
+    (folder / "a" / "._z.png").write_bytes(b"macOS writes these")
+    data = lb.data.load(str(folder), splits="all")
+    order = ("a/z.PNG", "b/2.png", "b/é/1.png", "c d/1.webp")
+    assert np.array_equal(data["all"].values.numpy(), np.stack([pixels[n].transpose(2, 0, 1) for n in order]))
+    assert data["all"].y.tolist() == [0, 1, 1, 2]
+    assert data.event_shape == (3, 6, 8)
+    assert data.support == Levels(256)
+    assert data.name == str(folder.resolve())
+
+
+def test_pictures_beside_each_other_have_no_labels_and_are_split(folder: Path) -> None:
+    for i in range(20):
+        save(folder / f"{i:02}.png", colours())
+    data = lb.data.load(folder)
+    assert [len(data[s]) for s in ("train", "valid", "test")] == [16, 2, 2]
+    assert data["train"].y is None
+
+
+def test_grey_stays_grey_only_where_all_are(folder: Path) -> None:
+    grey = save(folder / "1.png", colours()[..., 0])
+    save(folder / "2.png", (colours() > 127)[..., 0])
+    assert loaded(folder).shape == (2, 1, 6, 8)
+    assert np.array_equal(loaded(folder)[0, 0].numpy(), grey)
+    assert loaded(folder)[1].unique().tolist() == [0, 255]
+    save(folder / "3.png", colours())
+    assert loaded(folder).shape == (3, 3, 6, 8)
+    assert np.array_equal(loaded(folder)[0].numpy(), np.stack([grey] * 3))
+
+
+def test_black_pictures_keep_their_256_levels(folder: Path) -> None:
+    save(folder / "1.png", np.ones((6, 8), np.uint8))
+    assert lb.data.load(folder, splits="all").support == Levels(256)
+
+
+def test_16_bit_grey_is_rounded_to_8_bits(folder: Path) -> None:
+    values = np.array([[0, 128, 129, 257, 32_896, 65_535]], np.uint16)
+    save(folder / "1.png", values)
+    with Image.open(folder / "1.png") as image:
+        assert image.mode.startswith("I")
+    assert loaded(folder).flatten().tolist() == [0, 0, 1, 1, 128, 255]
+
+
+def test_palettes_and_cmyk_are_colours(folder: Path) -> None:
+    pixels = np.kron(np.array([[[255, 0, 0], [0, 0, 255]]], np.uint8), np.ones((8, 8, 1), np.uint8))
+    save(folder / "1.png", pixels, "P")
+    save(folder / "2.jpg", pixels, "CMYK", quality=100)
+    x = loaded(folder).int().numpy()
+    assert np.array_equal(x[0], pixels.transpose(2, 0, 1))
+    assert np.abs(x[1] - pixels.transpose(2, 0, 1)).max() < 10
+
+
+def test_transparent_pictures_lie_on_white(folder: Path) -> None:
+    pixels = np.zeros((1, 3, 4), np.uint8)
+    pixels[0, :, 3] = (0, 128, 255)
+    save(folder / "1.png", pixels)
+    assert loaded(folder)[0, 0].tolist() == [[255, 127, 0]]
+    (folder / "1.png").unlink()
+    Image.fromarray(pixels[..., [0, 3]], "LA").save(folder / "2.png")
+    x = loaded(folder)
+    assert x.shape == (1, 1, 1, 3)
+    assert x.flatten().tolist() == [255, 127, 0]
+    (folder / "2.png").unlink()
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    palette.putpalette([255, 0, 0, 0, 255, 0])
+    palette.save(folder / "3.png", transparency=1)
+    assert loaded(folder)[0].permute(1, 2, 0).tolist() == [[[255, 0, 0], [255, 255, 255]]]
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_pictures_are_turned_as_their_exif_data_say(folder: Path, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    pixels = save(folder / f"1.{suffix}", colours(4, 6), exif=exif, lossless=True)
+    assert np.array_equal(loaded(folder)[0].numpy(), np.rot90(pixels, -1).transpose(2, 0, 1))
+
+
+def test_mixed_sizes_are_refused_unless_a_size_is_given(folder: Path) -> None:
+    save(folder / "1.png", colours(6, 8))
+    save(folder / "2.png", colours(8, 6))
+    with pytest.raises(ValueError, match=r"1.png is 6x8, 2.png is 8x6.*size=\(H, W\) \(--data.size") as error:
+        lb.data.load(folder)
+    assert "\n" not in str(error.value)
+    data = lb.data.load(folder, splits="all", size=(5, 4))
+    assert data.event_shape == (3, 5, 4)
+    assert data.options["size"] == [5, 4]
+
+
+def test_a_picture_is_scaled_to_cover_and_cropped_at_its_centre(folder: Path) -> None:
+    stripes = np.zeros((4, 12), np.uint8)
+    stripes[:, 4:8] = 200  # the middle third of a wide picture is what a square of its height keeps
+    save(folder / "1.png", stripes)
+    assert loaded(folder, size=(4, 4)).unique().tolist() == [200]
+    larger = loaded(folder, size=(8, 8))
+    assert larger[0, 0, 4, 4] == 200
+    assert torch.equal(larger, larger.flip(-1))
+    save(folder / "1.png", stripes.T)
+    assert loaded(folder, size=(4, 4)).unique().tolist() == [200]
+    save(folder / "1.png", colours(6, 8))
+    assert torch.equal(loaded(folder, size=(6, 8)), loaded(folder))
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [((4,), r"size is \(4,\): it must be a height and a width"), ((0, 4), "at least 1"), (7, r"size is \(7,\)")],
+)
+def test_a_size_that_is_none_is_refused(folder: Path, size: object, message: str) -> None:
+    save(folder / "1.png", colours())
+    with pytest.raises(ValueError, match=message):
+        lb.data.load(folder, size=size)
+
+
+def truncated(path: Path, kind: str) -> None:
+    save(path, colours(40, 40), format=kind)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty.png": (lambda path: path.write_bytes(b""), "no PNG, JPEG or WebP picture"),
+    "text.jpg": (lambda path: path.write_text("hello"), "no PNG, JPEG or WebP picture"),
+    "truncated.png": (lambda path: truncated(path, "png"), "cannot be decoded"),
+    "truncated.jpg": (lambda path: truncated(path, "jpeg"), "cannot be decoded"),
+    "truncated.webp": (lambda path: truncated(path, "webp"), "cannot be decoded"),
+    "bad chunk.png": (
+        lambda path: path.write_bytes(png(header(8, 6), (b"IDAT", b"garbage"), (b"IEND", b""))),
+        "cannot be decoded",
+    ),
+    "no height.png": (
+        lambda path: path.write_bytes(png(header(8, 0), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))),
+        "cannot be decoded",
+    ),
+    "bomb.png": (
+        lambda path: path.write_bytes(png(header(50_000, 50_000), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))),
+        r"too large a picture: Image size \(2500000000 pixels\) exceeds limit",
+    ),
+    "smaller bomb.png": (
+        lambda path: path.write_bytes(png(header(10_000, 10_000), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))),
+        r"too large a picture: Image size \(100000000 pixels\) exceeds limit",
+    ),
+    "postscript.png": (lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "no PNG, JPEG or WebP picture"),
+    "animation.png": (
+        lambda path: Image.fromarray(colours()).save(path, format="gif"), "no PNG, JPEG or WebP picture"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_picture_is_refused_by_its_name(folder: Path, name: str) -> None:
+    save(folder / "1.png", colours())
+    write, message = BROKEN[name]
+    write(folder / name)
+    with pytest.raises(ValueError, match=f"{name}.*{message}") as error:
+        lb.data.load(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_pictures_says_what_it_holds(folder: Path) -> None:
+    with pytest.raises(ValueError, match="été holds no pictures .*, and no other files"):
+        lb.data.load(folder)
+    (folder / "a").mkdir()
+    for name in ("a/1.tiff", "b.txt", "c"):
+        (folder / name).write_text("x")
+    with pytest.raises(ValueError, match=r"holds no pictures \(.png, .jpg, .jpeg, .webp\) among its 3 files"):
+        lb.data.load(folder)
+
+
+def test_pictures_both_beside_and_in_sub_folders_are_refused(folder: Path) -> None:
+    save(folder / "1.png", colours())
+    save(folder / "a" / "2.png", colours())
+    with pytest.raises(ValueError, match=r"1 pictures beside its sub-folders \(1.png, for one\) and 1 in them"):
+        lb.data.load(folder)
+
+
+def test_more_pictures_than_memory_are_refused_before_they_are_decoded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(3):
+        (folder / f"{i}.png").write_bytes(png(header(9_000, 9_000), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")))
+    monkeypatch.setattr(memory, "physical_memory", lambda: 200_000_000)
+    with pytest.raises(ValueError, match="été needs 0.2 GiB, this machine has 0.2 GiB"):
+        lb.data.load(folder)
+    with pytest.raises(ValueError, match="needs 279.4 GiB"):
+        lb.data.load(folder, size=(100_000, 1_000_000))
+
+
+@pytest.mark.parametrize("option", ["array", "labels"])
+def test_options_of_other_sources_are_refused(folder: Path, option: str) -> None:
+    save(folder / "1.png", colours())
+    with pytest.raises(ValueError, match=f"{option} .* is for a .npz file.*, and .* is a folder of pictures"):
+        lb.data.load(folder, **{option: "x"})
+
+
+def test_real_pictures_survive_the_way_through_files(real_data: Path, folder: Path) -> None:
+    x, y = colour_pictures(real_data, "test")
+    for i in range(200):
+        save(folder / str(y[i]) / f"{i:04}.webp", x[i].transpose(1, 2, 0), lossless=True)
+    data = lb.data.load(folder, splits="all")
+    order = np.lexsort((np.arange(200), y[:200]))
+    assert np.array_equal(data["all"].values.numpy(), x[:200][order])
+    assert data["all"].y.tolist() == sorted(y[:200].tolist())
