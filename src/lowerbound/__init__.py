@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from lowerbound import data as data
     from lowerbound import distributions as distributions
     from lowerbound import evaluation as evaluation
+    from lowerbound import explore as explore
     from lowerbound import likelihoods as likelihoods
     from lowerbound import networks as networks
     from lowerbound import objectives as objectives
+    from lowerbound import plots as plots
     from lowerbound import posteriors as posteriors
     from lowerbound import priors as priors
     from lowerbound.measure import Evaluation as Evaluation
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
     from lowerbound.vae import VAE as VAE
 
 _PACKAGES = (
-    "data", "distributions", "evaluation", "likelihoods", "networks", "objectives", "posteriors", "priors",
+    "data", "distributions", "evaluation", "explore", "likelihoods", "networks", "objectives", "plots", "posteriors",
+    "priors",
 )  # fmt: skip
 _NAMES = {
     "VAE": "vae", "fit": "train", "History": "train", "evaluate": "measure", "Evaluation": "measure",

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lowerbound.files import write_atomic
 from lowerbound.shapes import Shape
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-SCALE = 4  # screen pixels a picture's side is enlarged by, at least, so that 8x8 digits can be seen
+SCREEN = 64  # screen pixels that a picture's longer side is enlarged to, at least, so that 8x8 digits can be seen
+COLOURS = ("#2563eb", "#ea580c", "#059669", "#7c3aed", "#db2777", "#0891b2", "#ca8a04", "#dc2626", "#4b5563", "#65a30d")
 
 
 def is_picture(event_shape: Shape) -> bool:
@@ -67,23 +67,45 @@ def grid(x: Tensor, limits: tuple[float, float] = (0.0, 1.0), columns: int | Non
     return sheet
 
 
-def save_grid(path: Path, x: Tensor, limits: tuple[float, float], columns: int | None = None) -> None:
-    """Write :func:`grid` as a PNG, small pictures enlarged without smoothing."""
+def pairs(x: Tensor, reconstructions: Tensor, columns: int) -> Tensor:
+    """Pictures in rows of ``columns``, each row of originals followed by the row of their reconstructions.
+
+    The last rows are filled up with white.
+    """
+    missing = -len(x) % columns
+    filler = x.new_ones(missing, *x.shape[1:])
+    rows = [torch.cat([part, filler]).reshape(-1, columns, *x.shape[1:]) for part in (x, reconstructions)]
+    return torch.stack(rows, 1).flatten(0, 2)
+
+
+def png(x: Tensor, limits: tuple[float, float], columns: int | None = None) -> bytes:
+    """:func:`grid` as a PNG, small pictures enlarged without smoothing."""
     from PIL import Image
 
     sheet = grid(x, limits, columns)
-    times = max(1, SCALE * 32 // max(x.shape[-2:]) // 2)
-    enlarged = sheet.repeat(times, 0).repeat(times, 1)
+    times = max(1, math.ceil(SCREEN / max(x.shape[-2:])))
     buffer = io.BytesIO()
-    Image.fromarray(enlarged).save(buffer, "PNG")
-    write_atomic(path, lambda stream: stream.write(buffer.getvalue()))
+    Image.fromarray(sheet.repeat(times, 0).repeat(times, 1)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def save_grid(path: Path, x: Tensor, limits: tuple[float, float], columns: int | None = None) -> None:
+    """Write :func:`grid` as a PNG."""
+    content = png(x, limits, columns)
+    write_atomic(path, lambda stream: stream.write(content))
+
+
+def rendered(figure: Figure, kind: str = "png") -> bytes:
+    """A figure as the bytes of a PNG or SVG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=120, bbox_inches="tight")
+    return buffer.getvalue()
 
 
 def save_figure(path: Path, figure: Figure) -> None:
     """Write a figure as a PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
-    write_atomic(path, lambda stream: stream.write(buffer.getvalue()))
+    content = rendered(figure)
+    write_atomic(path, lambda stream: stream.write(content))
 
 
 def sheet(x: Tensor, reconstructions: Tensor, samples: Tensor, limits: tuple[float, float], title: str) -> Figure:
@@ -96,17 +118,11 @@ def sheet(x: Tensor, reconstructions: Tensor, samples: Tensor, limits: tuple[flo
         limits: see :func:`grid`.
         title: what model this is.
     """
-    from matplotlib.figure import Figure
-
     columns = 16
     figure = Figure(figsize=(9, 5.7), layout="constrained")
     top, bottom = figure.subplots(2, 1)
     for axes, pictures, label in (
-        (
-            top,
-            pairs(x, reconstructions, columns),
-            "held-out examples, and below each its reconstruction (mean of p(x|z) at the mean of q(z|x))",
-        ),
+        (top, pairs(x, reconstructions, columns), "held-out examples, and below each its reconstruction"),
         (bottom, samples, "samples: the mean of p(x|z) at z drawn from the prior"),
     ):
         axes.imshow(grid(pictures, limits, columns), interpolation="nearest")
@@ -116,12 +132,133 @@ def sheet(x: Tensor, reconstructions: Tensor, samples: Tensor, limits: tuple[flo
     return figure
 
 
-def pairs(x: Tensor, reconstructions: Tensor, columns: int) -> Tensor:
-    """Pictures in rows of ``columns``, each row of originals followed by the row of their reconstructions.
+def curves(records: Sequence[Mapping[str, Any]]) -> Figure:
+    """What was learned when: bound, rate and distortion of each epoch, on training and validation data.
 
-    The last rows are filled up with white.
+    Args:
+        records: as in metrics.jsonl.
     """
-    missing = -len(x) % columns
-    filler = x.new_ones(missing, *x.shape[1:])
-    rows = [torch.cat([part, filler]).reshape(-1, columns, *x.shape[1:]) for part in (x, reconstructions)]
-    return torch.stack(rows, 1).flatten(0, 2)
+    is_density = records[0]["train"]["elbo"] is not None
+    names = ("elbo", "rate", "distortion") if is_density else ("loss", "rate", "cross_entropy")
+    figure = Figure(figsize=(9, 2.7), layout="constrained")
+    epochs = [record["epoch"] for record in records]
+    for axes, name in zip(figure.subplots(1, 3), names, strict=True):
+        for split, colour in (("train", COLOURS[0]), ("valid", COLOURS[1])):
+            values = [(record[split] or {}).get(name) for record in records]
+            if any(value is not None for value in values):
+                numbers = [math.nan if value is None else value for value in values]
+                axes.plot(epochs, numbers, color=colour, label=split, marker="." if len(epochs) < 15 else "")
+        _clip_start(axes, [(r[s] or {}).get(name) for r in records for s in ("train", "valid")], len(records))
+        _plain(axes, name.replace("_", " "), "epoch", "nats")
+    figure.axes[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _clip_start(axes: Any, values: Sequence[float | None], epochs: int) -> None:
+    """Leave the first epochs' plunge out of the scale, where the rest would become a flat line."""
+    known = [value for value in values if value is not None]
+    if epochs >= 10 and known:
+        low, high = np.quantile(known, [0.0, 1.0])
+        inner_low, inner_high = np.quantile(known, [0.1, 0.9])
+        margin = max(inner_high - inner_low, 1e-9)
+        axes.set_ylim(max(low, inner_low - 1.5 * margin), min(high, inner_high + 1.5 * margin))
+
+
+def rate_bars(rates: Tensor, active: Tensor, unit: str = "nats") -> Figure:
+    """The rate of each latent dimension, largest first, active ones in colour.
+
+    Args:
+        rates: (dimensions,).
+        active: which dimensions are active, (dimensions,).
+        unit: of the bars.
+    """
+    order = rates.argsort(descending=True).cpu()
+    figure = Figure(figsize=(9, 2.4), layout="constrained")
+    axes = figure.subplots()
+    colours = [COLOURS[0] if active[i] else "#cbd5e1" for i in order]
+    axes.bar(range(len(order)), rates.cpu()[order].numpy(), color=colours)
+    if len(order) <= 64:
+        axes.set_xticks(range(len(order)), [str(int(i)) for i in order], fontsize=7)
+    _plain(axes, "", "latent dimension", unit)
+    return figure
+
+
+def codes(z: Tensor, y: Tensor | None, axes_names: tuple[str, str]) -> Figure:
+    """Codes in the plane, coloured by label.
+
+    Args:
+        z: (n, 2).
+        y: labels, (n,), or None.
+        axes_names: what the two axes are.
+    """
+    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    axes = figure.subplots()
+    points = z.cpu().numpy()
+    labels = [] if y is None else y.unique().tolist()
+    if y is None:
+        axes.scatter(points[:, 0], points[:, 1], s=6, color=COLOURS[0], linewidths=0)
+    elif len(labels) > 2 * len(COLOURS):
+        axes.scatter(points[:, 0], points[:, 1], s=6, c=y.cpu().numpy(), cmap="viridis", linewidths=0)
+    else:
+        for i, label in enumerate(labels):
+            chosen = points[(y == label).cpu().numpy()]
+            axes.scatter(
+                chosen[:, 0],
+                chosen[:, 1],
+                s=6,
+                color=COLOURS[i % len(COLOURS)],
+                label=str(label),
+                linewidths=0,
+                alpha=0.8,
+            )
+        axes.legend(frameon=False, fontsize=8, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
+    _plain(axes, "", *axes_names)
+    return figure
+
+
+def lines(groups: Sequence[tuple[str, Tensor]], rows: int = 6) -> Figure:
+    """Events that are no pictures, as lines over their entries: several versions of each example in one panel.
+
+    Args:
+        groups: name and values (n, *X) of each version.
+        rows: how many examples.
+    """
+    count = min(rows, len(groups[0][1]))
+    figure = Figure(figsize=(9, 1.3 * math.ceil(count / 2) + 0.5), layout="constrained")
+    panels = figure.subplots(math.ceil(count / 2), 2, squeeze=False).flatten()
+    for i, axes in enumerate(panels):
+        axes.axis("off" if i >= count else "on")
+        for (name, values), colour in zip(groups, COLOURS, strict=False):
+            if i < count:
+                axes.plot(values[i].flatten().cpu().numpy(), marker=".", color=colour, label=name, linewidth=1)
+        _plain(axes, "", "", "")
+    panels[0].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def fans(groups: Sequence[tuple[str, Tensor]]) -> Figure:
+    """Paths through events that are no pictures: one panel a path, its steps from light to dark.
+
+    Args:
+        groups: name and values (steps, *X) of each path.
+    """
+    figure = Figure(figsize=(9, 1.5 * math.ceil(len(groups) / 3) + 0.3), layout="constrained")
+    panels = figure.subplots(math.ceil(len(groups) / 3), 3, squeeze=False).flatten()
+    for i, axes in enumerate(panels):
+        if i >= len(groups):
+            axes.axis("off")
+            continue
+        name, path = groups[i]
+        for step, values in enumerate(path):
+            shade = 0.2 + 0.8 * step / max(1, len(path) - 1)
+            axes.plot(values.flatten().cpu().numpy(), color=COLOURS[0], alpha=shade, linewidth=1, marker=".")
+        _plain(axes, name, "", "")
+    return figure
+
+
+def _plain(axes: Any, title: str, across: str, upwards: str) -> None:
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_xlabel(across, fontsize=9)
+    axes.set_ylabel(upwards, fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)

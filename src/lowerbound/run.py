@@ -4,6 +4,7 @@
     model.safetensors    the best weights on validation, or the last where there is none
     metrics.jsonl        one object an epoch
     evaluation.json      the evaluation of those weights
+    report.html          everything about the run in one file that opens from disk
     sheet.png            examples, reconstructions and samples, where the data are pictures
     checkpoint/          the last state of training: state.json names the tensors that belong to it
 
@@ -35,7 +36,7 @@ from lowerbound.shapes import as_shape
 from lowerbound.vae import VAE
 
 FORMAT = 1
-FILES = ("config.yaml", "model.safetensors", "metrics.jsonl", "evaluation.json", "sheet.png")
+FILES = ("config.yaml", "model.safetensors", "metrics.jsonl", "evaluation.json", "sheet.png", "report.html")
 LOCK = ".lock"
 
 
@@ -49,7 +50,14 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
         files = (self.path / name for name in FILES)
-        self.config_file, self.model_file, self.metrics_file, self.evaluation_file, self.sheet_file = files
+        (
+            self.config_file,
+            self.model_file,
+            self.metrics_file,
+            self.evaluation_file,
+            self.sheet_file,
+            self.report_file,
+        ) = files
         self.checkpoint_folder = self.path / "checkpoint"
         self.lock = FileLock(self.path / LOCK, timeout=0)
 

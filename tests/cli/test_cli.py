@@ -63,8 +63,16 @@ def finish(*argv: object, **settings: object) -> tuple[int, str]:
 
 
 def test_a_run_folder_holds_all_that_is_promised(trained: Path) -> None:
-    names = {path.name for path in trained.iterdir()} - {".lock"}
-    assert names == {"config.yaml", "model.safetensors", "metrics.jsonl", "evaluation.json", "sheet.png", "checkpoint"}
+    names = {path.name for path in trained.iterdir()} - {".lock", "evaluation-valid.json"}
+    assert names == {
+        "config.yaml",
+        "model.safetensors",
+        "metrics.jsonl",
+        "evaluation.json",
+        "sheet.png",
+        "report.html",
+        "checkpoint",
+    }
     evaluation = json.loads((trained / "evaluation.json").read_text())
     assert {
         "split",
@@ -524,3 +532,39 @@ def test_other_peoples_files_are_never_touched(command: Command) -> None:
     assert Path("model/model.safetensors").read_bytes() == b"theirs"
     assert Path("model/config.yaml").read_text() == "theirs: 1"
     assert set(os.listdir("model")) <= {"model.safetensors", "config.yaml", ".lock"}
+
+
+def test_looking_at_a_model(trained: Path, command: Command) -> None:
+    for argv in (
+        ("traverse", trained, "--out", "t.png"),
+        ("traverse", trained, "--dimensions", "[0, 2]", "--steps", 5, "--out", "d.png"),
+        ("interpolate", trained, "-n", 3, "--out", "i.png"),
+        ("report", trained),
+    ):
+        code, _, err = command(*argv)
+        assert code == 0, err
+    with Image.open("d.png") as image:
+        assert image.size[0] > 2 * image.size[1]
+    assert command("train", "--latent", 2, "--epochs", 1, "--out", "plane", "--quiet", "--no-report")[0] == 0
+    assert not Path("plane/report.html").exists()
+    assert command("manifold", "plane", "--side", 5, "--out", "m.png")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("manifold", "--out", "a.png"), "here there are 4"),
+        (("traverse", "--out", "a.png", "--dimensions", "[9]"), "no latent dimension 9"),
+        (("traverse", "--out", "a.png", "--example", "999"), "no example 999"),
+        (("traverse", "--out", "a.png", "--steps", "1"), "at least 2"),
+        (("traverse",), "say which file"),
+        (("interpolate", "--out", "a.npy"), "must end in .png"),
+        (("interpolate", "--out", "a.png", "-n", "0"), "from 1 to 90"),
+    ],
+)
+def test_looking_wrongly(argv: tuple[str, ...], message: str, trained: Path, command: Command) -> None:
+    code, _, err = command(argv[0], trained, *argv[1:])
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not list(Path().glob("a.*"))

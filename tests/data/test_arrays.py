@@ -236,3 +236,19 @@ def test_options_of_other_sources_are_refused(tmp_path: Path) -> None:
     for option in ({"array": "x"}, {"labels": "y"}, {"size": (4, 4)}):
         with pytest.raises(ValueError, match=r"is for a .* and .*données.npy is a .npy file"):
             lb.data.load(path, **option)
+
+
+def test_another_file_is_read_on_the_scale_of_the_first(tmp_path: Path) -> None:
+    """A card writes down what its levels were, so that integers mean the same whatever type and values they come in."""
+    counts = np.array([[0, 3], [7, 200], [1, 1]])
+    first = lb.data.load(saved(tmp_path, counts))
+    assert first.options["levels"] == "none"
+    again = lb.data.load(saved(tmp_path, counts.astype(np.uint8)), splits="all", levels=first.options["levels"])
+    assert torch.equal(again.examples("all"), torch.tensor(counts, dtype=torch.float32))
+    binary = lb.data.load(saved(tmp_path, counts % 2))
+    assert binary.options["levels"] == 2
+    with pytest.raises(ValueError, match="which are not 2 levels"):
+        lb.data.load(saved(tmp_path, counts.astype(np.uint8)), levels=binary.options["levels"])
+    pixels = lb.data.load(saved(tmp_path, counts.astype(np.uint8)))
+    dark = lb.data.load(saved(tmp_path, np.ones((3, 2), np.uint8)), levels=pixels.options["levels"])
+    assert torch.allclose(dark.examples("test"), torch.tensor(1 / 255))

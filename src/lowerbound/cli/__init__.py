@@ -20,6 +20,10 @@ COMMANDS = {
     "reconstruct": ("use", "encode and decode examples"),
     "encode": ("use", "the latent codes of examples (deterministic)"),
     "score": ("use", "log p(x) of each example, in nats"),
+    "report": ("look", "write report.html: curves, numbers and pictures of a run, in one file"),
+    "traverse": ("look", "a picture of what each latent dimension does"),
+    "interpolate": ("look", "a picture of the way from one example to another"),
+    "manifold": ("look", "a picture of a two-dimensional latent plane"),
     "recipes": ("lists", "the recipes that are shipped: published models as configuration files"),
     "data": ("lists", "the data sets that are known by name"),
 }

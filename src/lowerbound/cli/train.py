@@ -18,6 +18,7 @@ from lowerbound.objective import Objective
 from lowerbound.parts import SLOTS
 from lowerbound.plots import is_picture, save_figure, sheet
 from lowerbound.recipes import recipe_text
+from lowerbound.report import write_report
 from lowerbound.run import FORMAT, Run
 from lowerbound.seeding import seeded
 from lowerbound.settings import SettingsParser, add_setting, read_yaml, settings_of
@@ -25,9 +26,9 @@ from lowerbound.supports import Levels
 from lowerbound.train import check_settings, fit
 from lowerbound.vae import VAE
 
-FLAGS = ("--resume", "--overwrite", "--quiet", "--help", "-h")
+FLAGS = ("--resume", "--overwrite", "--quiet", "--no-report", "--help", "-h")
 NOT_SETTINGS = ("model", "objective", "data", "out", "resume", "overwrite", "progress")
-CONTROL = ("source", "help", "config", "out", "resume", "overwrite", "quiet", "samples", "trust")
+CONTROL = ("source", "help", "config", "out", "resume", "overwrite", "quiet", "no_report", "samples", "trust")
 DERIVED = ("sha256", "event_shape", "range")  # of the data: written for the record, found again from the data
 PAIRS = 32  # originals and reconstructions on the sheet, and twice as many samples
 
@@ -106,7 +107,7 @@ def train(argv: Sequence[str]) -> None:
         history = fit(model, objective, data, **settings, out=run, **how, progress=not control["quiet"])
         chosen = "the best on validation" if "valid" in data.splits else "the last"
         say(f"\nthe weights are those of epoch {history.best_epoch}, {chosen}")
-        _conclude(run, model, objective, data, control["samples"], say)
+        _conclude(run, model, objective, data, control["samples"], not control["no_report"], say)
 
 
 def _base_config(words: Words) -> dict[str, Any]:
@@ -181,6 +182,7 @@ def _parser(words: Words, base: Mapping[str, Any], data: Dataset | None) -> Sett
     group.add_argument("--resume", action="store_true", help="go on with the run in --out from its last checkpoint")
     group.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     group.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    group.add_argument("--no-report", action="store_true", help="leave out report.html at the end")
     group.add_argument("--samples", type=int, default=SAMPLES, help="importance samples in the evaluation at the end")
     group.add_argument("--trust", type=str, help="packages, by name, whose parts may be imported: a,b")
     training = parser.add_argument_group("training")
@@ -230,7 +232,7 @@ def _summary(config: Mapping[str, Any], data: Dataset, model: VAE, run: Run) -> 
 
 
 def _conclude(
-    run: Run, model: VAE, objective: Objective, data: Dataset, samples: int, say: Callable[[str], object]
+    run: Run, model: VAE, objective: Objective, data: Dataset, samples: int, report: bool, say: Callable[[str], object]
 ) -> None:
     """Evaluate on held-out data, draw the sheet, and say where to look."""
     evaluation = evaluate(model, data, "test", samples, objective=objective)
@@ -245,4 +247,6 @@ def _conclude(
         title = f"{Path(data.name or 'data').stem}: {parts}"
         save_figure(run.sheet_file, sheet(x, model.reconstruct(x).cpu(), drawn, data.range, title))
         lines.append(f"pictures      {run.sheet_file}")
+    if report:
+        lines.append(f"report        {write_report(run, model, data, evaluation.as_json())}")
     say("\n".join([*lines, f"again         lowerbound evaluate {run.path} --samples 5000"]))

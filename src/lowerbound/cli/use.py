@@ -15,18 +15,17 @@ from torch import Tensor
 
 from lowerbound.build import build_objective, complete
 from lowerbound.checks import check_data
-from lowerbound.data import NAMED, applicable, load
-from lowerbound.dataset import Dataset
-from lowerbound.devices import find_device
+from lowerbound.data import NAMED
 from lowerbound.evaluation import log_marginal
 from lowerbound.files import write_atomic
 from lowerbound.measure import SAMPLES
 from lowerbound.measure import evaluate as evaluate_model
 from lowerbound.messages import first_line
+from lowerbound.opened import load_as, open_run, own_data, run_parser, trusted
 from lowerbound.plots import is_picture, pairs, save_grid
 from lowerbound.run import Run
 from lowerbound.seeding import seeded
-from lowerbound.settings import SettingsParser, settings_of
+from lowerbound.settings import SettingsParser
 from lowerbound.vae import VAE
 
 BATCH = 100  # examples at a time
@@ -34,7 +33,7 @@ BATCH = 100  # examples at a time
 
 def evaluate(argv: Sequence[str]) -> None:
     """Measure a run's model on one split of its data, and write evaluation.json."""
-    parser = _parser(
+    parser = run_parser(
         "evaluate",
         "RUN [options]",
         "Measure the model of a run on held-out data: the evidence lower bound, the importance-weighted estimate of "
@@ -47,10 +46,10 @@ def evaluate(argv: Sequence[str]) -> None:
     given = parser.read(argv)
     if given is None:
         return
-    run, model = _model(given)
-    objective = build_objective(complete(run.config(), trust=_trusted(given)), _trusted(given))
+    run, model = open_run(given)
+    objective = build_objective(complete(run.config(), trust=trusted(given)), trusted(given))
     evaluation = evaluate_model(
-        model, _own_data(run), given["split"], given["samples"], seed=given["seed"], objective=objective
+        model, own_data(run), given["split"], given["samples"], seed=given["seed"], objective=objective
     )
     content = evaluation.as_json()
     try:
@@ -63,7 +62,9 @@ def evaluate(argv: Sequence[str]) -> None:
 
 def sample(argv: Sequence[str]) -> None:
     """Draw examples from the model of a run."""
-    parser = _parser("sample", "RUN -n N --out FILE", "Draw examples from a trained model: z ~ p(z), then x ~ p(x|z).")
+    parser = run_parser(
+        "sample", "RUN -n N --out FILE", "Draw examples from a trained model: z ~ p(z), then x ~ p(x|z)."
+    )
     parser.add_argument("-n", type=int, default=64, help="how many")
     parser.add_argument("--mean", action="store_true", help="give the mean of p(x|z) instead of a draw from it")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
@@ -71,14 +72,14 @@ def sample(argv: Sequence[str]) -> None:
     given = parser.read(argv)
     if given is None:
         return
-    run, model = _model(given)
+    run, model = open_run(given)
     write = _writer(run, model, given["out"])
     write(model.sample(given["n"], given["seed"], mean_of_x=given["mean"]))
 
 
 def reconstruct(argv: Sequence[str]) -> None:
     """Encode and decode examples."""
-    parser = _parser(
+    parser = run_parser(
         "reconstruct",
         "RUN [DATA] --out FILE",
         "Reconstruct examples: the mean of p(x|z) at the mean of q(z|x), deterministic. A .png shows each example (odd "
@@ -90,7 +91,7 @@ def reconstruct(argv: Sequence[str]) -> None:
     given = parser.read(argv)
     if given is None:
         return
-    run, model = _model(given)
+    run, model = open_run(given)
     write = _writer(run, model, given["out"])
     x = _examples(run, model, given)
     is_png = Path(given["out"]).suffix == ".png"
@@ -107,7 +108,7 @@ def reconstruct(argv: Sequence[str]) -> None:
 
 def encode(argv: Sequence[str]) -> None:
     """Write the latent codes of examples."""
-    parser = _parser(
+    parser = run_parser(
         "encode",
         "RUN DATA --out FILE.npy",
         "The latent code of each example: the mean of q(z|x), deterministic, (n, *Z).",
@@ -117,14 +118,14 @@ def encode(argv: Sequence[str]) -> None:
     given = parser.read(argv)
     if given is None:
         return
-    run, model = _model(given)
+    run, model = open_run(given)
     write = _writer(run, model, given["out"], only_arrays=True)
     write(_in_batches(model.encode, _examples(run, model, given)))
 
 
 def score(argv: Sequence[str]) -> None:
     """Write log p(x) of examples."""
-    parser = _parser(
+    parser = run_parser(
         "score",
         "RUN DATA --out FILE.npy",
         "log p(x) of each example, in nats, by importance sampling: in expectation a lower bound, tighter with more "
@@ -137,20 +138,11 @@ def score(argv: Sequence[str]) -> None:
     given = parser.read(argv)
     if given is None:
         return
-    run, model = _model(given)
+    run, model = open_run(given)
     write = _writer(run, model, given["out"], only_arrays=True)
     x = _examples(run, model, given)
     with seeded(given["seed"]):
         write(_in_batches(lambda batch: log_marginal(model, batch, samples=given["samples"]), x))
-
-
-def _parser(command: str, usage: str, description: str) -> SettingsParser:
-    parser = SettingsParser(usage=f"lowerbound {command} {usage}", description=description)
-    parser.add_argument("run", type=str, metavar="RUN", help="the run folder that training wrote")
-    parser.add_argument("-h", "--help", action="store_true", help="show this help")
-    parser.add_argument("--device", type=str, default="auto", help="auto takes a GPU if there is one; cpu, cuda, mps")
-    parser.add_argument("--trust", type=str, help="packages, by name, whose parts may be imported: a,b")
-    return parser
 
 
 def _add_data(parser: SettingsParser, optional: bool = False) -> None:
@@ -166,40 +158,13 @@ def _add_out(parser: SettingsParser, what: str) -> None:
     parser.add_argument("--out", type=str, help=f"file to write: {what}")
 
 
-def _trusted(given: Mapping[str, Any]) -> list[str]:
-    return [name for name in (given["trust"] or "").split(",") if name]
-
-
-def _model(given: Mapping[str, Any]) -> tuple[Run, VAE]:
-    run = Run(given["run"])
-    device = find_device(given["device"])
-    return run, run.model(_trusted(given)).to(device)
-
-
-def _load_as(run: Run, source: str | None, splits: str | None = None) -> Dataset:
-    """Data read as the run's own were: the same levels, binarisation, dequantisation and size of pictures."""
-    own = run.config()["data"]
-    name = source or own["name"]
-    if name is None:
-        raise ValueError(f"{run.path} was trained on arrays in memory, which no file names; measure it in Python")
-    options = {setting.name: own[setting.name] for setting in settings_of(load)[1:] if setting.name in own}
-    return load(name, **(applicable(name, options) | ({"splits": splits} if splits else {})))
-
-
-def _own_data(run: Run) -> Dataset:
-    data = _load_as(run, None)
-    if data.sha256 != run.config()["data"].get("sha256"):
-        raise ValueError(f"{data.name} holds other data than {run.path} was trained on: its SHA-256 has changed")
-    return data
-
-
 def _examples(run: Run, model: VAE, given: Mapping[str, Any]) -> Tensor:
     source, split = given["source"], given["split"]
     if source is None:
-        data, split = _own_data(run), split or "test"
+        data, split = own_data(run), split or "test"
     else:
         split = split or ("test" if source in NAMED else "all")
-        data = _load_as(run, source, "all" if split == "all" else None)
+        data = load_as(run, source, "all" if split == "all" else None)
     check_data(model.likelihood, data.event_shape, data.support, data.name or "the data")
     return data.examples(split)
 

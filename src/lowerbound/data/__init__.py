@@ -6,7 +6,6 @@ Named sets are read from their canonical files; the user's own data are arrays i
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,14 +13,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.distributions.constraints import Constraint
 
+from lowerbound.cards import Binarize, Splits, make_card
 from lowerbound.data import arrays, cifar10, digits, fashion_mnist, folders, mnist, mnist_static, tables
 from lowerbound.dataset import Dataset, Split, Stored
 from lowerbound.messages import unknown
 from lowerbound.shapes import as_shape
-from lowerbound.supports import BINARY, INTEGER, Levels, smallest
-from lowerbound.transforms import Bernoulli, Dequantise, Flip, Shift, Threshold, Transform, UnitScale
 
 __all__ = ["NAMED", "Dataset", "Split", "applicable", "from_arrays", "load"]
 
@@ -49,15 +46,12 @@ ONLY_FOR = {"array": ("a .npz file",), "labels": ("a .npz file", "a .csv file", 
 
 OWN = ".npy, .npz, .csv or .parquet file, or a folder of pictures"
 
-Splits = Literal["train_valid_test", "train_test", "all"]
-Binarize = Literal["dynamic", "threshold"]
-
 
 def load(
     source: str | Path,
     splits: Splits = "train_valid_test",
     binarize: Binarize | None = None,
-    levels: int | None = None,
+    levels: int | Literal["none"] | None = None,
     seed: int = 0,
     array: str | None = None,
     labels: str | None = None,
@@ -78,7 +72,8 @@ def load(
             trains on all that is not test, without validation; "all" is one split named all, in the order of the file.
         binarize: "dynamic" draws each grey value anew as a probability at every presentation in training (validation and
             test once, by the seed); "threshold" cuts at one half; None leaves grey values grey.
-        levels: number of grey levels of integer data, whose values are 0..levels-1; 256 is assumed for uint8.
+        levels: number of grey levels of integer data, whose values are 0..levels-1; "none" takes integers as they are. None
+            means 2 for values 0 and 1, 256 for uint8, "none" for other integers, and is written down as what it meant.
         seed: of the split and of the random transforms.
         array: which array of a .npz holds the examples; "x" or the only one by default.
         labels: which array of a .npz holds the labels ("y" by default, where there is one), or which column of a table,
@@ -112,7 +107,7 @@ def load(
     path = Path(source).expanduser()
     name = str(source) if str(source) in NAMED else str(path.resolve())
     chosen = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
-    return _card(stored, name, {**chosen, **of_source, "dequantize": dequantize, "flip": flip, "shift": shift})
+    return make_card(stored, name, {**chosen, **of_source, "dequantize": dequantize, "flip": flip, "shift": shift})
 
 
 def applicable(source: str | Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,7 +134,7 @@ def from_arrays(
     y: NDArray[Any] | torch.Tensor | None = None,
     splits: Splits = "train_valid_test",
     binarize: Binarize | None = None,
-    levels: int | None = None,
+    levels: int | Literal["none"] | None = None,
     seed: int = 0,
     dequantize: bool = False,
     flip: bool = False,
@@ -169,7 +164,7 @@ def from_arrays(
     """
     stored = Stored(np.asarray(x), None if y is None else np.asarray(y))
     chosen = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
-    return _card(stored, None, {**chosen, "dequantize": dequantize, "flip": flip, "shift": shift})
+    return make_card(stored, None, {**chosen, "dequantize": dequantize, "flip": flip, "shift": shift})
 
 
 def _read(source: str | Path, options: Mapping[str, Any]) -> Stored:
@@ -189,112 +184,3 @@ def _read(source: str | Path, options: Mapping[str, Any]) -> Stored:
     if kind != FOLDER and not path.is_file():
         raise ValueError(f"there is no file {path}" + (" (it is a folder)" if path.is_dir() else ""))
     return READERS[kind](path, **applicable(source, options))
-
-
-def _card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> Dataset:
-    where = name or "x"
-    for option, valid in (("splits", Splits), ("binarize", Binarize)):
-        if options[option] is not None and options[option] not in valid.__args__:  # type: ignore[attr-defined]
-            raise ValueError(unknown(f"value of {option}", str(options[option]), valid.__args__))  # type: ignore[attr-defined]
-    values, support, transforms = _values(stored, where, options["levels"])
-    y = None if stored.y is None else _labels(stored.y, len(values), where)
-    scale = next((t for t in transforms if isinstance(t, UnitScale)), None)
-    known_levels = scale.levels if scale else options["levels"]
-    if options["shift"]:
-        transforms = (Shift(options["shift"]), *transforms)
-    if options["flip"]:
-        transforms = (Flip(), *transforms)
-    if options["binarize"]:
-        transforms += (Bernoulli() if options["binarize"] == "dynamic" else Threshold(),)
-    if options["dequantize"]:
-        dequantise = Dequantise.of(BINARY if options["binarize"] else support)
-        transforms += (dequantise,)
-        known_levels = known_levels or dequantise.levels
-    return Dataset(
-        name=name,
-        splits=_split(values, y, stored.parts, options["splits"], options["seed"], where),
-        stored_support=support,
-        transforms=transforms,
-        seed=options["seed"],
-        # the levels as resolved: another file of the same kind is to be read on the same scale, whatever values it holds
-        options={**options, "levels": known_levels},
-        source=stored.source,
-        sha256=_sha256(values, y),
-        licence=stored.licence,
-    )
-
-
-def _values(stored: Stored, where: str, levels: int | None) -> tuple[torch.Tensor, Constraint, tuple[Transform, ...]]:
-    """The stored values as a tensor, where they lie, and the transform onto the unit scale where they are levels."""
-    x = stored.x
-    if x.ndim == 0 or len(x) == 0 or x.size == 0:
-        raise ValueError(f"{where} holds no examples: its shape is {x.shape}, and examples come first, (n, *X)")
-    if x.dtype.kind not in "buif":
-        raise TypeError(f"{where} holds values of type {x.dtype}; real numbers, integers or booleans are needed")
-    if x.dtype.kind == "f":
-        x = x.astype(np.float32)
-        bad = ~np.isfinite(x)
-        if bad.any():
-            first = tuple(int(i) for i in np.argwhere(bad)[0])
-            raise ValueError(
-                f"{where} holds {int(bad.sum()):,} of {bad.size:,} values that are NaN or infinite in float32, the first "
-                f"at index {first}; remove or replace them"
-            )
-        values = torch.from_numpy(np.ascontiguousarray(x))
-        if levels is not None and not bool(Levels(levels).check(values).all()):
-            raise ValueError(f"{where} holds values that are not among the {levels} levels 0, 1/{levels - 1}, ..., 1")
-        return values, Levels(levels) if levels is not None else smallest(values), ()
-    low, high = int(x.min()), int(x.max())
-    if levels is None and stored.levels is None and low >= 0 and high <= 1:
-        return torch.from_numpy(x.astype(np.uint8)), Levels(2), ()
-    levels = levels or stored.levels or (256 if x.dtype == np.uint8 else None)
-    if levels is None:
-        return torch.from_numpy(x.astype(np.float32)), INTEGER, ()
-    scale = UnitScale(levels)
-    support = scale.support(INTEGER)
-    if low < 0 or high >= levels:
-        raise ValueError(f"{where} holds integers from {low} to {high}, which are not {levels} levels 0..{levels - 1}")
-    return torch.from_numpy(x.astype(np.uint8 if levels <= 256 else np.int32)), support, (scale,)
-
-
-def _labels(y: NDArray[Any], n: int, where: str) -> torch.Tensor:
-    if y.ndim == 0 or len(y) != n:
-        raise ValueError(f"{where} has {n} examples but {len(y) if y.ndim else 1} labels; there must be one for each")
-    if y.dtype.kind not in "buif":
-        raise TypeError(f"{where} has labels of type {y.dtype}; numbers are needed (np.unique(y, return_inverse=True))")
-    return torch.from_numpy(y.astype(np.float32 if y.dtype.kind == "f" else np.int64))
-
-
-def _split(
-    values: torch.Tensor, y: torch.Tensor | None, parts: Mapping[str, int] | None, splits: str, seed: int, where: str
-) -> dict[str, Split]:
-    n = len(values)
-    names = {"train_valid_test": ("train", "valid", "test"), "train_test": ("train", "test"), "all": ("all",)}[splits]
-    if n < len(names):
-        raise ValueError(
-            f"{where} holds {n} example{'s' * (n > 1)}: too few to be split into {', '.join(names)}, one each at least"
-        )
-    if parts is None:
-        tenth = max(1, round(n / 10))
-        parts = {"train": n - 2 * tenth, "valid": tenth, "test": tenth}
-        order = torch.from_numpy(np.random.default_rng(seed).permutation(n))
-    else:
-        order = torch.arange(n)
-    sizes = dict(parts)
-    if splits == "train_test":
-        sizes["train"] += sizes.pop("valid")
-    if splits == "all":
-        sizes, order = {"all": n}, torch.arange(n)
-    pieces = torch.split(order, [sizes[name] for name in names])
-    # sorted, so that within a split the examples keep the order of the file
-    index = {name: piece.sort().values for name, piece in zip(names, pieces, strict=True)}
-    return {name: Split(values[i], None if y is None else y[i]) for name, i in index.items()}
-
-
-def _sha256(values: torch.Tensor, y: torch.Tensor | None) -> str:
-    digest = hashlib.sha256()
-    for part in (values, y):
-        if part is not None:
-            digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            digest.update(part.contiguous().numpy().data)
-    return digest.hexdigest()

@@ -1,0 +1,148 @@
+"""From stored arrays to a card: which values they are, what is made of them, and how they are split.
+
+Integers 0..L-1 that are grey levels are kept as they are stored and put on {0, 1/(L-1), ..., 1} when they are shown. Which L
+that is, is written on the card, so that another file of the same kind is read on the same scale, whatever values it holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.distributions.constraints import Constraint
+
+from lowerbound.dataset import Dataset, Split, Stored
+from lowerbound.messages import unknown
+from lowerbound.supports import BINARY, INTEGER, Levels, smallest
+from lowerbound.transforms import Bernoulli, Dequantise, Flip, Shift, Threshold, Transform, UnitScale
+
+Splits = Literal["train_valid_test", "train_test", "all"]
+Binarize = Literal["dynamic", "threshold"]
+
+
+def make_card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> Dataset:
+    """The card of stored arrays.
+
+    Args:
+        stored: what the source gave.
+        name: how it was asked for.
+        options: the arguments of :func:`lowerbound.data.load`, but for the source.
+
+    Raises:
+        ValueError: values, labels or options that do not fit each other; which, and what would.
+        TypeError: values that are no numbers.
+    """
+    where = name or "x"
+    for option, valid in (("splits", Splits), ("binarize", Binarize)):
+        if options[option] is not None and options[option] not in valid.__args__:  # type: ignore[attr-defined]
+            raise ValueError(unknown(f"value of {option}", str(options[option]), valid.__args__))  # type: ignore[attr-defined]
+    values, support, transforms = _values(stored, where, options["levels"])
+    y = None if stored.y is None else _labels(stored.y, len(values), where)
+    scale = next((t for t in transforms if isinstance(t, UnitScale)), None)
+    known_levels = scale.levels if scale else options["levels"] or "none"
+    if options["shift"]:
+        transforms = (Shift(options["shift"]), *transforms)
+    if options["flip"]:
+        transforms = (Flip(), *transforms)
+    if options["binarize"]:
+        transforms += (Bernoulli() if options["binarize"] == "dynamic" else Threshold(),)
+    if options["dequantize"]:
+        dequantise = Dequantise.of(BINARY if options["binarize"] else support)
+        transforms += (dequantise,)
+        known_levels = dequantise.levels if known_levels == "none" else known_levels
+    return Dataset(
+        name=name,
+        splits=_split(values, y, stored.parts, options["splits"], options["seed"], where),
+        stored_support=support,
+        transforms=transforms,
+        seed=options["seed"],
+        # the levels as resolved: another file of the same kind is to be read on the same scale, whatever values it holds
+        options={**options, "levels": known_levels},
+        source=stored.source,
+        sha256=_sha256(values, y),
+        licence=stored.licence,
+    )
+
+
+def _values(
+    stored: Stored, where: str, levels: int | Literal["none"] | None
+) -> tuple[torch.Tensor, Constraint, tuple[Transform, ...]]:
+    """The stored values as a tensor, where they lie, and the transform onto the unit scale where they are levels."""
+    x = stored.x
+    if x.ndim == 0 or len(x) == 0 or x.size == 0:
+        raise ValueError(f"{where} holds no examples: its shape is {x.shape}, and examples come first, (n, *X)")
+    if x.dtype.kind not in "buif":
+        raise TypeError(f"{where} holds values of type {x.dtype}; real numbers, integers or booleans are needed")
+    if x.dtype.kind == "f":
+        x = x.astype(np.float32)
+        bad = ~np.isfinite(x)
+        if bad.any():
+            first = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise ValueError(
+                f"{where} holds {int(bad.sum()):,} of {bad.size:,} values that are NaN or infinite in float32, the first "
+                f"at index {first}; remove or replace them"
+            )
+        values = torch.from_numpy(np.ascontiguousarray(x))
+        if levels is None or levels == "none":
+            return values, smallest(values), ()
+        if not bool(Levels(levels).check(values).all()):
+            raise ValueError(f"{where} holds values that are not among the {levels} levels 0, 1/{levels - 1}, ..., 1")
+        return values, Levels(levels), ()
+    low, high = int(x.min()), int(x.max())
+    is_binary = stored.levels is None and low >= 0 and high <= 1
+    if levels is None:
+        levels = 2 if is_binary else stored.levels or (256 if x.dtype == np.uint8 else "none")
+    if levels == "none":
+        return torch.from_numpy(x.astype(np.float32)), BINARY if is_binary else INTEGER, ()
+    scale = UnitScale(levels)
+    support = scale.support(INTEGER)
+    if low < 0 or high >= levels:
+        raise ValueError(f"{where} holds integers from {low} to {high}, which are not {levels} levels 0..{levels - 1}")
+    return torch.from_numpy(x.astype(np.uint8 if levels <= 256 else np.int32)), support, (scale,)
+
+
+def _labels(y: NDArray[Any], n: int, where: str) -> torch.Tensor:
+    if y.ndim == 0 or len(y) != n:
+        raise ValueError(f"{where} has {n} examples but {len(y) if y.ndim else 1} labels; there must be one for each")
+    if y.dtype.kind not in "buif":
+        raise TypeError(f"{where} has labels of type {y.dtype}; numbers are needed (np.unique(y, return_inverse=True))")
+    return torch.from_numpy(y.astype(np.float32 if y.dtype.kind == "f" else np.int64))
+
+
+def _split(
+    values: torch.Tensor, y: torch.Tensor | None, parts: Mapping[str, int] | None, splits: str, seed: int, where: str
+) -> dict[str, Split]:
+    n = len(values)
+    names = {"train_valid_test": ("train", "valid", "test"), "train_test": ("train", "test"), "all": ("all",)}[splits]
+    if n < len(names):
+        raise ValueError(
+            f"{where} holds {n} example{'s' * (n > 1)}: too few to be split into {', '.join(names)}, one each at least"
+        )
+    if parts is None:
+        tenth = max(1, round(n / 10))
+        parts = {"train": n - 2 * tenth, "valid": tenth, "test": tenth}
+        order = torch.from_numpy(np.random.default_rng(seed).permutation(n))
+    else:
+        order = torch.arange(n)
+    sizes = dict(parts)
+    if splits == "train_test":
+        sizes["train"] += sizes.pop("valid")
+    if splits == "all":
+        sizes, order = {"all": n}, torch.arange(n)
+    pieces = torch.split(order, [sizes[name] for name in names])
+    # sorted, so that within a split the examples keep the order of the file
+    index = {name: piece.sort().values for name, piece in zip(names, pieces, strict=True)}
+    return {name: Split(values[i], None if y is None else y[i]) for name, i in index.items()}
+
+
+def _sha256(values: torch.Tensor, y: torch.Tensor | None) -> str:
+    digest = hashlib.sha256()
+    for part in (values, y):
+        if part is not None:
+            digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
+            digest.update(part.contiguous().numpy().data)
+    return digest.hexdigest()

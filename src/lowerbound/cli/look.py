@@ -1,0 +1,141 @@
+"""Looking at a trained model: report, traverse, interpolate, manifold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lowerbound.evaluation import ACTIVE
+from lowerbound.explore import interpolate as interpolate_between
+from lowerbound.explore import manifold as manifold_of
+from lowerbound.explore import rates
+from lowerbound.explore import traverse as traverse_along
+from lowerbound.measure import evaluate
+from lowerbound.opened import open_run, own_data, run_parser
+from lowerbound.plots import is_picture, save_grid
+from lowerbound.report import write_report
+from lowerbound.run import Run
+from lowerbound.settings import SettingsParser
+from lowerbound.vae import VAE
+
+MEASURED = 2000  # examples by whose rate the dimensions are ordered
+MOST = 16  # dimensions that are traversed unless they are named
+
+
+def report(argv: Sequence[str]) -> None:
+    """Write RUN/report.html."""
+    parser = run_parser(
+        "report",
+        "RUN [options]",
+        "Write RUN/report.html: one file that opens from disk, with curves, numbers and pictures of the run. The "
+        "evaluation is that of RUN/evaluation.json, or is made where there is none.",
+    )
+    given = parser.read(argv)
+    if given is None:
+        return
+    run, model = open_run(given)
+    data = own_data(run)
+    with run.locked():
+        if not run.evaluation_file.is_file():
+            run.write_evaluation(evaluate(model, data).as_json())
+        print(write_report(run, model, data, json.loads(run.evaluation_file.read_text("utf-8"))))
+
+
+def traverse(argv: Sequence[str]) -> None:
+    """Write a picture with a row for each latent dimension that moves."""
+    parser = run_parser(
+        "traverse",
+        "RUN --out FILE.png",
+        "A picture with a row for each latent dimension: it moves from -3 to +3 prior standard deviations, the others stay "
+        "at the code of a held-out example. By default the active dimensions, those of highest rate first.",
+    )
+    parser.add_argument("--dimensions", type=list[int], help="which dimensions, as in [0,3,5]")
+    parser.add_argument("--example", type=int, default=0, help="which held-out example the others stay at")
+    parser.add_argument("--steps", type=int, default=15, help="pictures a row")
+    _add_out(parser)
+    given = parser.read(argv)
+    if given is None:
+        return
+    run, model = open_run(given)
+    path = _png(given, model)
+    x = own_data(run).examples("test")[:MEASURED]
+    if not 0 <= given["example"] < len(x):
+        raise ValueError(f"there is no example {given['example']}; they are numbered 0 to {len(x) - 1}")
+    dimensions = given["dimensions"]
+    if dimensions is None:
+        by_rate, variance = rates(model, x)
+        order = (variance if by_rate is None else by_rate).argsort(descending=True).tolist()
+        dimensions = [d for d in order if variance[d] > ACTIVE][:MOST] or order[:1]
+    frames = traverse_along(
+        model, model.encode(x[given["example"] : given["example"] + 1])[0], dimensions, given["steps"]
+    )
+    _write(run, path, frames.flatten(0, 1), given["steps"], f"rows: dimensions {', '.join(map(str, dimensions))}")
+
+
+def interpolate(argv: Sequence[str]) -> None:
+    """Write a picture with a row for each pair of examples."""
+    parser = run_parser(
+        "interpolate",
+        "RUN --out FILE.png",
+        "A picture with a row for each pair of held-out examples: the mean of p(x|z) on the straight line between their "
+        "codes.",
+    )
+    parser.add_argument("-n", type=int, default=8, help="pairs")
+    parser.add_argument("--steps", type=int, default=10, help="pictures a row")
+    _add_out(parser)
+    given = parser.read(argv)
+    if given is None:
+        return
+    run, model = open_run(given)
+    path = _png(given, model)
+    x = own_data(run).examples("test")
+    n = given["n"]
+    if not 1 <= n <= len(x) // 2:
+        raise ValueError(f"n is {n}: there are {len(x)} held-out examples, so it can be from 1 to {len(x) // 2}")
+    frames = interpolate_between(model, x[:n], x[n : 2 * n], given["steps"])
+    _write(run, path, frames.flatten(0, 1), given["steps"], f"rows: {n} pairs of held-out examples")
+
+
+def manifold(argv: Sequence[str]) -> None:
+    """Write a picture of p(x|z) over the latent plane."""
+    parser = run_parser(
+        "manifold",
+        "RUN --out FILE.png",
+        "A picture of the mean of p(x|z) over the plane of a model with two latent dimensions, cut at equal probability.",
+    )
+    parser.add_argument("--side", type=int, default=20, help="pictures to a side")
+    _add_out(parser)
+    given = parser.read(argv)
+    if given is None:
+        return
+    run, model = open_run(given)
+    path = _png(given, model)
+    _write(run, path, manifold_of(model, given["side"]), given["side"], "z[0] to the right, z[1] upwards")
+
+
+def _add_out(parser: SettingsParser) -> None:
+    parser.add_argument("--out", type=str, help="the .png file to write")
+
+
+def _png(given: Mapping[str, Any], model: VAE) -> Path:
+    """The file to write, checked before any work is done."""
+    if given["out"] is None:
+        raise ValueError("say which file to write: --out FILE.png")
+    path = Path(given["out"]).expanduser()
+    if path.suffix != ".png":
+        raise ValueError(f"--out {path}: the file's name must end in .png")
+    if not path.parent.is_dir():
+        raise ValueError(f"--out {path}: there is no folder {path.parent}")
+    if not is_picture(model.x_shape):
+        raise ValueError(f"examples of shape {model.x_shape} are no pictures; look at them in the report")
+    return path
+
+
+def _write(run: Run, path: Path, frames: torch.Tensor, columns: int, what: str) -> None:
+    low, high = run.config()["data"].get("range", [0.0, 1.0])
+    save_grid(path, frames.cpu(), (low, high), columns)
+    print(f"{path}: {what}")

@@ -1,0 +1,134 @@
+"""Looking into a model: what changes in x when z moves.
+
+    traverse      one latent dimension moves through its range, the others stay
+    interpolate   z moves in a straight line between the codes of two examples
+    manifold      z moves over a plane, where there are two dimensions
+
+All give means of p(x|z), deterministic.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lowerbound.modes import evaluating
+from lowerbound.roles import Context
+from lowerbound.seeding import seeded
+from lowerbound.vae import VAE
+
+SPAN = 3.0  # prior standard deviations to each side: beyond them lies 0.3 % of a normal prior
+
+
+def prior_scale(model: VAE, draws: int = 4096) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the prior, each (*Z), from draws under a fixed seed where it has no formula."""
+    with torch.no_grad(), evaluating(model):
+        pz = model.prior(Context())
+        try:
+            return pz.mean, pz.stddev
+        except NotImplementedError:
+            with seeded(0):
+                z = pz.sample(torch.Size((draws,)))
+            return z.mean(0), z.std(0)
+
+
+@torch.no_grad()
+def rates(model: VAE, x: Tensor, batch_size: int = 500) -> tuple[Tensor | None, Tensor]:
+    """The rate of each latent dimension in nats, and the variance of its posterior mean over x, each (dimensions,).
+
+    Args:
+        model: the model.
+        x: examples, (n, *X).
+        batch_size: examples at a time.
+
+    Returns:
+        The rates are None where posterior and prior do not have independent entries.
+    """
+    parts, means = [], []
+    with evaluating(model):
+        for batch in x.split(batch_size):
+            draw = model(batch)
+            parts.append(draw.rate_per_dimension)
+            means.append(model.encode(batch).reshape(len(batch), -1))
+    known = [part for part in parts if part is not None]
+    variance = torch.cat(means).double().var(0).float()
+    return (torch.cat(known).mean(0) if len(known) == len(parts) else None), variance
+
+
+def traverse(model: VAE, z: Tensor, dimensions: list[int], steps: int = 15) -> Tensor:
+    """Means of p(x|z) as single latent dimensions move from -3 to +3 prior standard deviations: (dimensions, steps, *X).
+
+    Args:
+        model: the model.
+        z: where the other dimensions stay, (*Z).
+        dimensions: which move, as positions in the flattened latent.
+        steps: how many values each takes.
+
+    Raises:
+        ValueError: a dimension that there is not, or fewer than 2 steps.
+
+    Example:
+        >>> import lowerbound as lb
+        >>> model = lb.VAE(
+        ...     prior=lb.priors.StandardNormal((4,)),
+        ...     posterior=lb.posteriors.DiagonalNormal((1, 8, 8), (4,)),
+        ...     likelihood=lb.likelihoods.Normal((4,), (1, 8, 8)),
+        ... )
+        >>> traverse(model, torch.zeros(4), [0, 2], steps=5).shape
+        torch.Size([2, 5, 1, 8, 8])
+    """
+    n = z.numel()
+    if steps < 2:
+        raise ValueError(f"steps is {steps}: a traversal needs at least 2")
+    if wrong := [d for d in dimensions if not 0 <= d < n]:
+        raise ValueError(f"there is no latent dimension {wrong[0]}; they are numbered 0 to {n - 1}")
+    mean, scale = (value.flatten() for value in prior_scale(model))
+    moved = z.to(mean).flatten().repeat(len(dimensions), steps, 1)
+    for row, d in enumerate(dimensions):
+        moved[row, :, d] = mean[d] + scale[d] * torch.linspace(-SPAN, SPAN, steps, device=mean.device)
+    return model.decode(moved.reshape(len(dimensions), steps, *model.z_shape))
+
+
+def interpolate(model: VAE, start: Tensor, end: Tensor, steps: int = 10) -> Tensor:
+    """Means of p(x|z) on the straight line between the codes of examples: (B, steps, *X).
+
+    Args:
+        model: the model.
+        start: examples, (B, *X).
+        end: as many others, (B, *X).
+        steps: points of the line, both ends included.
+
+    Raises:
+        ValueError: fewer than 2 steps.
+    """
+    if steps < 2:
+        raise ValueError(f"steps is {steps}: a line needs at least 2 points")
+    first, last = model.encode(start), model.encode(end)
+    weights = torch.linspace(0, 1, steps, device=first.device).reshape(1, steps, *[1] * len(model.z_shape))
+    return model.decode(torch.lerp(first[:, None], last[:, None], weights))
+
+
+def manifold(model: VAE, side: int = 20) -> Tensor:
+    """Means of p(x|z) over a plane of two latent dimensions: (side * side, *X), row by row, the second one upwards.
+
+    The plane is cut at equal probability under a normal prior of the same mean and scale, so that each picture stands for
+    the same share of samples (Kingma and Welling 2013, arXiv 1312.6114, appendix A).
+
+    Args:
+        model: a model with two latent dimensions.
+        side: pictures to a side.
+
+    Raises:
+        ValueError: another number of latent dimensions, or a side below 2.
+    """
+    mean, scale = (value.flatten() for value in prior_scale(model))
+    if len(mean) != 2:
+        raise ValueError(f"a manifold can be shown where there are 2 latent dimensions, and here there are {len(mean)}")
+    if side < 2:
+        raise ValueError(f"side is {side}: at least 2 pictures to a side are needed")
+    probabilities = (torch.arange(side, device=mean.device) + 0.5) / side
+    quantiles = torch.special.ndtri(probabilities)
+    across = mean[0] + scale[0] * quantiles
+    upwards = (mean[1] + scale[1] * quantiles).flip(0)
+    z = torch.stack([across.repeat(side), upwards.repeat_interleave(side)], 1)
+    return model.decode(z.reshape(-1, *model.z_shape))

@@ -1,0 +1,57 @@
+"""A trained run, as the commands open it: its model on a device, and data read as its own were."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lowerbound.data import applicable, load
+from lowerbound.dataset import Dataset
+from lowerbound.devices import find_device
+from lowerbound.run import Run
+from lowerbound.settings import SettingsParser, settings_of
+from lowerbound.vae import VAE
+
+
+def run_parser(command: str, usage: str, description: str) -> SettingsParser:
+    """A parser with the arguments that every command on a run has."""
+    parser = SettingsParser(usage=f"lowerbound {command} {usage}", description=description)
+    parser.add_argument("run", type=str, metavar="RUN", help="the run folder that training wrote")
+    parser.add_argument("-h", "--help", action="store_true", help="show this help")
+    parser.add_argument("--device", type=str, default="auto", help="auto takes a GPU if there is one; cpu, cuda, mps")
+    parser.add_argument("--trust", type=str, help="packages, by name, whose parts may be imported: a,b")
+    return parser
+
+
+def trusted(given: Mapping[str, Any]) -> list[str]:
+    """The packages that --trust names."""
+    return [name for name in (given["trust"] or "").split(",") if name]
+
+
+def open_run(given: Mapping[str, Any]) -> tuple[Run, VAE]:
+    """The run folder that the arguments name, and its model on the device that they name."""
+    run = Run(given["run"])
+    device = find_device(given["device"])
+    return run, run.model(trusted(given)).to(device)
+
+
+def load_as(run: Run, source: str | None, splits: str | None = None) -> Dataset:
+    """Data read as the run's own were: the same levels, binarisation, dequantisation and size of pictures."""
+    own = run.config()["data"]
+    name = source or own["name"]
+    if name is None:
+        raise ValueError(f"{run.path} was trained on arrays in memory, which no file names; measure it in Python")
+    options = {setting.name: own[setting.name] for setting in settings_of(load)[1:] if setting.name in own}
+    return load(name, **(applicable(name, options) | ({"splits": splits} if splits else {})))
+
+
+def own_data(run: Run) -> Dataset:
+    """The data that a run was trained on.
+
+    Raises:
+        ValueError: they have changed since, or were never in a file.
+    """
+    data = load_as(run, None)
+    if data.sha256 != run.config()["data"].get("sha256"):
+        raise ValueError(f"{data.name} holds other data than {run.path} was trained on: its SHA-256 has changed")
+    return data
