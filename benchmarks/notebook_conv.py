@@ -52,4 +52,4 @@ def check(folder: str) -> bool:
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
-    sys.exit(not all([check(folder) for folder in sys.argv[1:]]))
+    sys.exit(not all(list(map(check, sys.argv[1:]))))
