@@ -38,6 +38,14 @@ class TestNormal(LikelihoodContract):
         assert part.log_scale.exp().item() == pytest.approx(residual.item(), rel=1e-3)
 
 
+def test_a_learned_scale_starts_where_it_is_told() -> None:
+    for scale in ("shared", "per_dimension"):
+        part = lb.likelihoods.Normal((3,), (4,), scale=scale, start=0.2)
+        assert torch.allclose(part(torch.zeros(1, 3), Context()).stddev, torch.tensor(0.2))
+    with pytest.raises(ValueError, match="start is 0"):
+        lb.likelihoods.Normal((3,), (4,), start=0.0)
+
+
 class TestPerDimension(TestNormal):
     def make(self, z_shape: Shape, x_shape: Shape, scale: object = "per_dimension") -> Likelihood:
         return lb.likelihoods.Normal(z_shape, x_shape, scale=scale)

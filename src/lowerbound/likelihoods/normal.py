@@ -27,12 +27,14 @@ class Normal(Likelihood):
         z_shape: Z, the event shape of the latent.
         x_shape: X, the event shape of the data.
         scale: a number fixes the standard deviation; "shared" learns one log-scale, "per_dimension" one for each entry of
-            x, both starting at log 1; "network" lets the network give the log-scale of each entry.
+            x; "network" lets the network give the log-scale of each entry.
+        start: where a learned scale starts. Adam moves a log-scale by at most the learning rate in a step, so from 1 it takes
+            thousands of steps to the 0.05 of sharp pictures in [0, 1]; a short run had better start near it.
         network: makes the module Z -> X, the mean, or Z -> (2, *X), mean and log-scale, where scale is "network". The mean
             is not squashed, whatever the range of the data.
 
     Raises:
-        ValueError: a scale that is not positive, a size below 1, or a network that returns another shape.
+        ValueError: a scale or a start that is not positive, a size below 1, or a network that returns another shape.
 
     Example:
         >>> from lowerbound.roles import Context
@@ -47,6 +49,7 @@ class Normal(Likelihood):
         z_shape: Shape,
         x_shape: Shape,
         scale: float | Literal["shared", "per_dimension", "network"] = "shared",
+        start: float = 1.0,
         network: NetworkFactory = MLP,
     ) -> None:
         super().__init__(z_shape, x_shape)
@@ -55,20 +58,24 @@ class Normal(Likelihood):
             raise ValueError(
                 f"scale is {scale!r}: it must be a positive number, or 'shared', 'per_dimension' or 'network' to learn it"
             )
+        if not 0 < start < math.inf:
+            raise ValueError(f"start is {start}: a scale is a positive number")
         self.scale = scale
+        self.start = start
         self.support = REAL
         self.network = network
         self.out_shape = (2, *self.x_shape) if scale == "network" else self.x_shape
         self.net = network(self.z_shape, self.out_shape)
         if scale != "network":
-            log_scale = torch.tensor(0.0 if isinstance(scale, str) else math.log(scale))
+            log_scale = torch.tensor(math.log(start if isinstance(scale, str) else scale))
             log_scale = log_scale.expand(self.x_shape if scale == "per_dimension" else ()).clone()
             self.log_scale = nn.Parameter(log_scale, requires_grad=learned)
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
         out = over_leading(self.net, z, self.z_shape, self.out_shape)
         if self.scale == "network":
-            loc, log_scale = out.unbind(-len(self.x_shape) - 1)
+            loc, relative = out.unbind(-len(self.x_shape) - 1)
+            log_scale = relative + math.log(self.start)
         else:
             loc, log_scale = out, self.log_scale.expand_as(out)
         base = torch.distributions.Normal(loc, log_scale.exp(), validate_args=False)
