@@ -10,6 +10,7 @@ with the same weights, bit for bit, as one never interrupted (same machine, torc
 from __future__ import annotations
 
 import math
+import shlex
 import signal
 import threading
 import time
@@ -345,7 +346,7 @@ def _how_to_resume(state: TrainingState, steps: int, run: Run | None) -> str:
     where = f"stopped in epoch {state.epoch} after {state.done} of {steps} steps"
     if run is None:
         return f"{where}; nothing was saved, since no run folder was given (out=)"
-    return f"{where}; saved in {run.path}; go on with: lowerbound train --resume --out {run.path}"
+    return f"{where}; saved in {run.path}; go on with: lowerbound train --resume --out {shlex.quote(str(run.path))}"
 
 
 def check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
