@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import sys
 from pathlib import Path
 
@@ -43,6 +44,9 @@ def deep(a, b, width: int = 8) -> nn.Module:
 
 def no_module(a, b):
     return 3
+
+def untyped(a, b):
+    return Linear(a, b)
 
 class Prior(lb.priors.StandardNormal):
     pass
@@ -136,6 +140,23 @@ def test_what_no_file_can_name_is_refused_before_training(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="<lambda>.* define it at the top level of a module"):
         lb.fit(model, lb.objectives.ELBO(), data, epochs=1, out=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_loading_would_refuse_is_refused_before_training(package: str, tmp_path: Path) -> None:
+    untyped = find_untyped(package)
+    model = lb.VAE(
+        prior=lb.priors.StandardNormal((2,)),
+        posterior=lb.posteriors.DiagonalNormal((4,), (2,), network=untyped),
+        likelihood=lb.likelihoods.Normal((2,), (4,)),
+    )
+    data = lb.data.from_arrays(torch.randn(50, 4))
+    with pytest.raises(ValueError, match="a function says what it makes: -> Module"):
+        lb.fit(model, lb.objectives.ELBO(), data, epochs=1, out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def find_untyped(package: str) -> object:
+    return importlib.import_module(package).untyped
 
 
 def test_a_factory_fixes_settings_by_name() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import lowerbound as lb
 from lowerbound.dataset import Dataset
@@ -151,3 +151,54 @@ def test_leftovers_of_a_killed_writer_are_removed(run: Run) -> None:
     leftover.write_bytes(b"half")
     with run.locked():
         assert not leftover.exists()
+
+
+def resume(run: Run, data: Dataset) -> lb.History:
+    settings = {"epochs": 2, "out": run.path, "resume": True, "progress": False}
+    return lb.fit(make_model(data), lb.objectives.ELBO(), data, **settings)
+
+
+@pytest.mark.parametrize(
+    "change", ["drop optimizer", "drop best", "drop random", "wrong shape", "wrong type", "one more", "no group"]
+)
+def test_tensors_that_do_not_belong_are_refused_before_anything_is_touched(
+    run: Run, binary_digits: Dataset, change: str
+) -> None:
+    """The fused update trusts the shapes of its moments, so a wrong one would write beyond them."""
+    name = json.loads((run.checkpoint_folder / "state.json").read_text())["tensors"]
+    tensors = load_file(run.checkpoint_folder / name)
+    if change.startswith("drop"):
+        tensors = {k: v for k, v in tensors.items() if not k.startswith(change.split()[1])}
+    elif change == "wrong shape":
+        tensors["optimizer.0.exp_avg"] = torch.ones(3)
+    elif change == "wrong type":
+        tensors["optimizer.0.exp_avg"] = tensors["optimizer.0.exp_avg"].long()
+    elif change == "one more":
+        tensors["optimizer.99.exp_avg"] = torch.ones(3)
+    else:
+        tensors["unheard_of.x"] = torch.ones(3)
+    save_file(tensors, run.checkpoint_folder / name)
+    with pytest.raises(ValueError, match="the checkpoint in .* is damaged"):
+        resume(run, binary_digits)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"epoch": "x"}, {"epoch": 9}, {"done": 5}, {"best": 3}, {"records": []}, {"precision": None}, {"step": -1}],
+)
+def test_counts_that_do_not_fit_are_refused(run: Run, binary_digits: Dataset, change: dict[str, object]) -> None:
+    file = run.checkpoint_folder / "state.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(ValueError, match="the checkpoint in .* is damaged"):
+        resume(run, binary_digits)
+
+
+def test_resuming_what_is_not_there_makes_no_folder(binary_digits: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no run folder"):
+        resume(Run(tmp_path / "none"), binary_digits)
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(ValueError, match="name is empty"):
+        Run("")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file, and a run needs a folder"), Run(tmp_path / "file").locked():
+        pass

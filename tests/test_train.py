@@ -524,3 +524,49 @@ def test_a_checkpoint_that_names_a_file_elsewhere_is_refused(binary_digits: Data
     file.write_text(file.read_text().replace('"state-', '"../../state-'))
     with pytest.raises(ValueError, match="outside its folder"):
         Run(tmp_path / "run").checkpoint()
+
+
+def test_a_training_that_fails_at_once_leaves_nothing(tmp_path: Path) -> None:
+    data = lb.data.from_arrays(1e6 * torch.randn(60, 3))
+    with pytest.raises(ValueError, match="not finite.*these data range from.*subtract the mean"):
+        quiet(make_model(data, likelihood="Normal"), data, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_diverged_training_is_an_error_and_not_a_model(tmp_path: Path) -> None:
+    data = lb.data.from_arrays(torch.randn(60, 3))
+    with pytest.raises(ValueError, match="diverged|not finite"):
+        quiet(make_model(data, likelihood="Normal"), data, learning_rate=1e30, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((nn.Linear(2, 2), ELBO(), None), "model must be a VAE, not Linear"),
+        ((None, ELBO, None), "objective must be a Objective, not the class ELBO: make an object of it"),
+        ((None, ELBO(), torch.zeros(3)), "data must be a Dataset, not Tensor"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(
+    arguments: tuple[object, ...], message: str, binary_digits: Dataset
+) -> None:
+    model, objective, data = arguments
+    with pytest.raises(TypeError, match=message):
+        lb.fit(model or make_model(binary_digits), objective, binary_digits if data is None else data)
+
+
+def test_a_network_that_fails_is_named_before_training(binary_digits: Dataset) -> None:
+    class Failing(nn.Module):
+        """Does not work."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("boom")
+
+    model = make_model(binary_digits)
+    model.posterior.net = Failing()
+    with pytest.raises(ValueError, match="the model fails on a single example: RuntimeError: boom"):
+        quiet(model, binary_digits)
+    model.posterior.net = nn.Flatten(0)
+    with pytest.raises(ValueError, match="Flatten was built to map"):
+        quiet(model, binary_digits)

@@ -78,7 +78,8 @@ def _values(
     if x.dtype.kind not in "buif":
         raise TypeError(f"{where} holds values of type {x.dtype}; real numbers, integers or booleans are needed")
     if x.dtype.kind == "f":
-        x = x.astype(np.float32)
+        with np.errstate(over="ignore"):  # what overflows is refused below, in words
+            x = x.astype(np.float32)
         bad = ~np.isfinite(x)
         if bad.any():
             first = tuple(int(i) for i in np.argwhere(bad)[0])
@@ -94,6 +95,8 @@ def _values(
         return values, Levels(levels), ()
     low, high = int(x.min()), int(x.max())
     is_binary = stored.levels is None and low >= 0 and high <= 1
+    if levels is not None and levels != "none" and levels < 2:
+        raise ValueError(f"levels is {levels}: at least 2 are needed")
     if levels is None:
         levels = 2 if is_binary else stored.levels or (256 if x.dtype == np.uint8 else "none")
     if levels == "none":

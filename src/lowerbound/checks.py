@@ -29,7 +29,8 @@ def check_data(likelihood: Likelihood, event_shape: Shape, support: Constraint, 
     remedies.append(f"choose another likelihood ({categorical}Normal)")
     if contains(UNIT, support):
         remedies.append("or ask for BinaryCrossEntropy by name, which is no likelihood and is reported as such")
+    what = "a density" if likelihood.is_density else "a score"
     raise ValueError(
-        f"{type(likelihood).__name__} is a density on {describe(likelihood.support)}, but {name} lies on "
+        f"{type(likelihood).__name__} is {what} on {describe(likelihood.support)}, but {name} lies on "
         f"{describe(support)}; remedies: {'; '.join(remedies)}"
     )

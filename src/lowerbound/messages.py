@@ -16,7 +16,7 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
     names = sorted(valid)
     near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
     hint = next((f"; did you mean {n!r}?" for n in names if near and n.lower() == near[0]), "")
-    return f"unknown {kind} {name!r}{hint or ';'} (there is: {', '.join(names) or 'none'})"
+    return f"unknown {kind} {name!r}{hint} (there is: {', '.join(names) or 'none'})"
 
 
 def first_line(error: BaseException) -> str:

@@ -25,7 +25,7 @@ def run_parser(command: str, usage: str, description: str) -> SettingsParser:
 
 def trusted(given: Mapping[str, Any]) -> list[str]:
     """The packages that --trust names."""
-    return [name for name in (given["trust"] or "").split(",") if name]
+    return [name.strip() for name in (given["trust"] or "").split(",") if name.strip()]
 
 
 def open_run(given: Mapping[str, Any]) -> tuple[Run, VAE]:
@@ -38,7 +38,7 @@ def open_run(given: Mapping[str, Any]) -> tuple[Run, VAE]:
 def load_as(run: Run, source: str | None, splits: str | None = None) -> Dataset:
     """Data read as the run's own were: the same levels, binarisation, dequantisation and size of pictures."""
     own = run.config()["data"]
-    name = source or own["name"]
+    name = own.get("name") if source is None else source
     if name is None:
         raise ValueError(f"{run.path} was trained on arrays in memory, which no file names; measure it in Python")
     options = {setting.name: own[setting.name] for setting in settings_of(load)[1:] if setting.name in own}

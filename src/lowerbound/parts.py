@@ -80,7 +80,10 @@ def find_part(role: str, name: object, trust: Sequence[str] = ()) -> Callable[..
         raise ValueError(f"{role} {name!r} was not found: {first_line(error)}") from None
     made = part if inspect.isclass(part) else get_type_hints(part).get("return") if inspect.isfunction(part) else None
     if not (inspect.isclass(made) and issubclass(made, base)):
-        raise ValueError(f"{name!r} does not make a {base.__name__}, which the role of {role} needs")
+        raise ValueError(
+            f"{name!r} does not make a {base.__name__}, which the role of {role} needs (a function says what it makes: -> "
+            f"{base.__name__})"
+        )
     return part  # type: ignore[no-any-return]
 
 

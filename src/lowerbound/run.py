@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from lowerbound.build import build_model, complete
 from lowerbound.files import write_atomic, write_json, write_text
 from lowerbound.messages import first_line
-from lowerbound.settings import read_yaml
+from lowerbound.settings import read_yaml_file
 from lowerbound.shapes import as_shape
 from lowerbound.vae import VAE
 
@@ -48,6 +48,8 @@ class Run:
     """
 
     def __init__(self, path: str | Path) -> None:
+        if not str(path):
+            raise ValueError("the run folder's name is empty")
         self.path = Path(path).expanduser()
         files = (self.path / name for name in FILES)
         (
@@ -73,6 +75,8 @@ class Run:
         Raises:
             ValueError: another process holds it.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file, and a run needs a folder")
         self.path.mkdir(parents=True, exist_ok=True)
         try:
             self.lock.acquire()
@@ -103,11 +107,21 @@ class Run:
         except yaml.YAMLError as error:
             raise ValueError(f"the configuration holds a value that no file can: {first_line(error)}") from None
         self.check_free(resume=False, overwrite=overwrite)
+        self._discard()
+        write_text(self.config_file, content)
+
+    def abandon(self) -> None:
+        """Take back what :meth:`begin` did: of a training that failed in its first epoch nothing is worth keeping."""
+        self._discard()
+        self.config_file.unlink(missing_ok=True)
+
+    def _discard(self) -> None:
         for old in [*self._checkpoint_files(), *self.path.glob("evaluation*.json")]:
             old.unlink()
         for name in FILES[1:]:
             (self.path / name).unlink(missing_ok=True)
-        write_text(self.config_file, content)
+        if self.checkpoint_folder.is_dir() and not any(self.checkpoint_folder.iterdir()):
+            self.checkpoint_folder.rmdir()
 
     def check_free(self, resume: bool, overwrite: bool) -> None:
         """Refuse to begin a run where something else is.
@@ -148,7 +162,7 @@ class Run:
             raise ValueError(f"there is no run folder {self.path}")
         if not self.exists:
             raise ValueError(f"{self.path} is not a run folder: it has no config.yaml")
-        config = read_yaml(self.config_file.read_text("utf-8"), str(self.config_file))
+        config = read_yaml_file(self.config_file)
         version = config.get("format")
         if not isinstance(version, int):
             raise ValueError(f"{self.config_file} does not say its format; it is not the configuration of a run")

@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -58,7 +59,10 @@ class SettingsParser(ArgumentParser):
         """Raise ValueError with the message rewritten for a person."""
         text = first_line(ex if ex is not None and not message else ValueError(message))
         if match := re.search(r"(?:Option '|unrecognized arguments: (?:--)?)([^'\s=]+)", text):
-            raise ValueError(self._unknown_option(match[1].removesuffix(".part")))
+            name = match[1].removesuffix(".part")
+            if "unrecognized" in text and f"--{name}" not in text:
+                raise ValueError(f"{name!r} is one argument too many (see --help)")
+            raise ValueError(self._unknown_option(name))
         if match := re.match(r'Parser key "([^"]+)": (.*)', text):
             raise ValueError(f"--{_typed(match[1])}: {_plain_words(match[2])}")
         if match := re.search(r"arguments are required: (.*)", text):
@@ -68,7 +72,7 @@ class SettingsParser(ArgumentParser):
     def _unknown_option(self, name: str) -> str:
         valid = [_typed(option[2:]) for option in self._option_string_actions if re.fullmatch(r"--[a-z_.]+", option)]
         near = difflib.get_close_matches(_typed(name), valid, n=1, cutoff=0.5)
-        hint = f"; did you mean --{near[0]}?" if near else ";"
+        hint = f"; did you mean --{near[0]}?" if near else ""
         return f"unknown option --{_typed(name)}{hint} (--help lists them all)"
 
     def format_help(self, formatter: Any = None) -> str:
@@ -144,8 +148,22 @@ def read_yaml(text: str, where: str) -> dict[str, Any]:
     """
     try:
         content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{where} is not plain YAML: {first_line(error)}") from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ValueError(f"{where} must hold a mapping of names to settings")
     return content
+
+
+def read_yaml_file(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ValueError: it is no text, or see :func:`read_yaml`.
+        OSError: it cannot be read.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not plain YAML: {error}") from None
+    return read_yaml(text, str(path))

@@ -68,11 +68,17 @@ def over_leading(network: nn.Module, value: Tensor, in_shape: Shape, out_shape: 
     if split < 0 or value.shape[split:] != in_shape:
         raise ValueError(f"a value of shape {tuple(value.shape)} does not end in the event shape {in_shape}")
     leading = value.shape[:split]
-    result: Tensor = network(value.reshape(-1, *in_shape))
-    if result.shape[1:] != out_shape:
+    flat = value.reshape(-1, *in_shape)
+    result = network(flat)
+    if not isinstance(result, Tensor) or result.shape != (len(flat), *out_shape):
+        given = (
+            tuple(result.shape[1:])
+            if isinstance(result, Tensor) and len(result) == len(flat)
+            else type(result).__name__
+        )
         raise ValueError(
-            f"{type(network).__name__} was built to map {in_shape} to {out_shape} but returned {tuple(result.shape[1:])} "
-            "for each example; a network factory (in_shape, out_shape) must return a module that gives out_shape"
+            f"{type(network).__name__} was built to map {in_shape} to {out_shape} but returned {given} for each example; a "
+            "network factory (in_shape, out_shape) must return a module that maps (N, *in_shape) to (N, *out_shape)"
         )
     # under autocast a network answers in half precision; log-densities are summed in the precision of their argument
     return result.reshape(*leading, *out_shape).to(value.dtype)

@@ -130,6 +130,22 @@ class TrainingState:
         }
         run.write_checkpoint({f"{group}.{k}": v for group, own in tensors.items() for k, v in own.items()}, state)
 
+    def _moments(self, flat: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+        """The optimiser's state by parameter; the shapes are checked, since the fused update does not."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        by_parameter: dict[int, dict[str, Tensor]] = {}
+        for name, value in flat.items():
+            i, _, rest = name.partition(".")
+            shape = parameters[int(i)].shape if rest in ("exp_avg", "exp_avg_sq") else torch.Size(())
+            if int(i) >= len(parameters) or value.shape != shape or not value.is_floating_point():
+                raise ValueError(f"optimizer.{name} has the wrong shape or type")
+            by_parameter.setdefault(int(i), {})[rest] = value
+        if by_parameter and {i: set(own) for i, own in by_parameter.items()} != {
+            i: {"step", "exp_avg", "exp_avg_sq"} for i in range(len(parameters))
+        }:
+            raise ValueError("the optimiser's moments are not those of the parameters")
+        return by_parameter
+
     def restore(self, run: Run) -> str:
         """Go back to the last state committed to a run folder; where there is none yet, to the beginning.
 
@@ -143,26 +159,28 @@ class TrainingState:
         if checkpoint is None:
             return ""
         flat, state = checkpoint
-        groups = ("model", "objective", "optimizer", "random", "best", "sums")
-        tensors: dict[str, dict[str, Tensor]] = {group: {} for group in groups}
         try:
-            for name, value in flat.items():
-                group, _, rest = name.partition(".")
-                tensors[group][rest] = value
-            by_parameter: dict[int, dict[str, Tensor]] = {}
-            for name, value in tensors["optimizer"].items():
-                i, _, rest = name.partition(".")
-                by_parameter.setdefault(int(i), {})[rest] = value
+            tensors = _grouped(flat)
+            by_parameter = self._moments(tensors["optimizer"])
             best = state["best"]
-            self.best.loss = math.inf if best["loss"] is None else float(best["loss"])
-            self.best.epoch, self.best.since = int(best["epoch"]), int(best["since"])
-            self.epoch, self.done, self.step = int(state["epoch"]), int(state["done"]), int(state["step"])
-            self.seconds, self.records = float(state["seconds"]), list(state["records"])
+            loss = math.inf if best["loss"] is None else float(best["loss"])
+            counts = [int(state[key]) for key in ("epoch", "done", "step")] + [int(best["epoch"]), int(best["since"])]
+            seconds, records = float(state["seconds"]), [dict(record) for record in state["records"]]
             precision, maker = dict(state["precision"]), dict(state["made_by"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"the checkpoint in {run.checkpoint_folder} is damaged: {first_line(error)}") from None
-        load_weights(self.model, tensors["model"], "the checkpoint")
-        load_weights(self.objective, tensors["objective"], "the checkpoint")
+            if min(counts) < 0 or len(records) != counts[0] - 1 or bool(counts[1]) != bool(tensors["sums"]):
+                raise ValueError("its counts do not fit each other")
+            if bool(tensors["best"]) != math.isfinite(loss) or tensors["random"]["cpu"].dtype != torch.uint8:
+                raise ValueError("the best weights or the random states are missing")
+            if counts[2] and not by_parameter:
+                raise ValueError("the optimiser's moments are missing")
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            what = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
+            raise ValueError(f"the checkpoint in {run.checkpoint_folder} is damaged: {what}") from None
+        for module, group in ((self.model, "best"), (self.model, "model"), (self.objective, "objective")):
+            if tensors[group] or group != "best":
+                load_weights(module, tensors[group], f"the checkpoint's {group}")
+        self.epoch, self.done, self.step, self.best.epoch, self.best.since = counts
+        self.best.loss, self.seconds, self.records = loss, seconds, records
         settings = self.optimizer.state_dict()["param_groups"]  # they follow from the configuration
         self.optimizer.load_state_dict({"state": by_parameter, "param_groups": settings})
         self.precision.load_state_dict(precision)
@@ -172,6 +190,17 @@ class TrainingState:
         self.sums.totals = {name: value.to(device) for name, value in tensors["sums"].items()}
         now = made_by()
         return ", ".join(f"{key} {maker.get(key)} then, {now[key]} now" for key in now if maker.get(key) != now[key])
+
+
+def _grouped(flat: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Tensors named group.name, by group."""
+    tensors: dict[str, dict[str, Tensor]] = {
+        group: {} for group in ("model", "objective", "optimizer", "random", "best", "sums")
+    }
+    for name, value in flat.items():
+        group, _, rest = name.partition(".")
+        tensors[group][rest] = value
+    return tensors
 
 
 def made_by() -> dict[str, Any]:

@@ -26,13 +26,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lowerbound.build import chosen_parts
 from lowerbound.checks import check_data
 from lowerbound.dataset import Dataset
 from lowerbound.devices import find_device
-from lowerbound.messages import unknown
+from lowerbound.messages import first_line, unknown
 from lowerbound.modes import evaluating
 from lowerbound.objective import Objective, Step
-from lowerbound.parts import describe, foreign_packages
+from lowerbound.parts import describe, find_part, foreign_packages
 from lowerbound.progress import Display
 from lowerbound.roles import Context
 from lowerbound.run import Run
@@ -140,6 +141,12 @@ def fit(
         "precision": precision,
         "checkpoint_seconds": checkpoint_seconds,
     }
+    for name, value, kind in (("model", model, VAE), ("objective", objective, Objective), ("data", data, Dataset)):
+        if not isinstance(value, kind):
+            given = (
+                f"the class {value.__name__}: make an object of it" if isinstance(value, type) else type(value).__name__
+            )
+            raise TypeError(f"{name} must be a {kind.__name__}, not {given}")
     check_settings(settings, data)
     if resume and overwrite:
         raise ValueError("resume and overwrite exclude each other")
@@ -154,10 +161,10 @@ def fit(
 
     with ExitStack() as stack:
         if run is not None:
-            stack.enter_context(run.locked())
             if resume:
                 _check_same(run, config)
-            else:
+            stack.enter_context(run.locked())
+            if not resume:
                 run.begin(config, overwrite)
         parameters = [p for p in (*model.parameters(), *objective.parameters()) if p.requires_grad]
         # fused Adam updates in one pass over memory, and can be told on the device to skip a step; in 16-bit training the
@@ -166,6 +173,8 @@ def fit(
         adam = torch.optim.Adam(parameters, lr=learning_rate, fused=not scaled)
         one_pass, optimizer = fabric.setup(Pass(model, objective), adam)
         state = TrainingState(model, objective, adam, fabric.strategy.precision, Best(patience), fabric.device)
+        if run is not None and not resume:
+            stack.enter_context(_nothing_left_of_a_failure(run, state))
         stack.enter_context(seeded(seed))
         differs = state.restore(run) if run is not None and resume else ""
         if run is not None and not resume:
@@ -229,10 +238,12 @@ def fit(
                 if run is not None:
                     state.save(run)
                 raise KeyboardInterrupt(_how_to_resume(state, steps, run))
+            train_means = state.sums.means(n)
+            _check_sane(state, valid, train_means, skipped_steps > steps / 2)
             record = {
                 "epoch": state.epoch,
                 "step": state.step,
-                "train": state.sums.means(n),
+                "train": train_means,
                 "valid": valid,
                 "rate_estimator": rate_estimator,
                 "learning_rate": adam.param_groups[0]["lr"],
@@ -289,13 +300,51 @@ def _validate(
     return sums.means(len(x))
 
 
+@contextmanager
+def _nothing_left_of_a_failure(run: Run, state: TrainingState) -> Iterator[None]:
+    """Take the run folder back where training fails, other than by being interrupted, before it has finished an epoch."""
+    try:
+        yield
+    except Exception:
+        if not state.records:
+            run.abandon()
+        raise
+
+
+def _check_sane(
+    state: TrainingState,
+    valid: Mapping[str, float | None] | None,
+    train: Mapping[str, float | None],
+    mostly_skipped: bool,
+) -> None:
+    """Refuse to go on, or to end well, where nothing finite was ever learned."""
+    if state.best.weights:
+        return
+    measured = train["loss"] if valid is None else valid["loss"]
+    if measured is None and (valid is not None or mostly_skipped):
+        raise ValueError(
+            f"training has diverged: after epoch {state.epoch} the loss is not finite; try a smaller learning rate, clip, or "
+            "data on a smaller scale"
+        )
+
+
 def _first_meeting(model: VAE, objective: Objective, data: Dataset) -> str:
     """Let model and objective meet on one example, and say how the rate will be estimated."""
     with torch.no_grad(), seeded(0), evaluating(model):
         x = data.present("train", torch.zeros(1, dtype=torch.long))
         y = data["train"].y
         context = Context(y=None if y is None else y[:1]).to(next(model.parameters()).device)
-        draw = model(x, context, objective.samples)
+        try:
+            draw = model(x, context, objective.samples)
+        except (
+            RuntimeError,
+            AttributeError,
+            KeyError,
+            IndexError,
+        ) as error:
+            raise ValueError(
+                f"the model fails on a single example: {type(error).__name__}: {first_line(error)}"
+            ) from error
         objective.check(draw)
     return objective.rate_name(draw)
 
@@ -365,8 +414,10 @@ def check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
         raise ValueError(f"learning_rate is {settings['learning_rate']}: it must be a positive number")
     if settings["clip"] is not None and not settings["clip"] > 0:
         raise ValueError(f"clip is {settings['clip']}: it must be a positive number, or None")
-    if settings["seed"] < 0:
-        raise ValueError(f"seed is {settings['seed']}: it must be at least 0")
+    if not 0 <= settings["seed"] < 2**63:
+        raise ValueError(f"seed is {settings['seed']}: it must be at least 0 and below 2**63")
+    if not (isinstance(settings["checkpoint_seconds"], (int, float)) and settings["checkpoint_seconds"] >= 0):
+        raise ValueError(f"checkpoint_seconds is {settings['checkpoint_seconds']!r}: it must be a number, at least 0")
     for name, valid in (("schedule", Schedule), ("precision", Precision)):
         if settings[name] not in valid.__args__:  # type: ignore[attr-defined]
             raise ValueError(unknown(name, str(settings[name]), valid.__args__))  # type: ignore[attr-defined]
@@ -408,6 +459,8 @@ def _config(model: VAE, objective: Objective, data: Dataset, settings: Mapping[s
     parts = {role: describe(getattr(model, role), role) for role in ("prior", "posterior", "likelihood")}
     parts["objective"] = describe(objective, "objective")
     if foreign := sorted(foreign_packages(parts)):
+        for key, name in chosen_parts(parts).items():  # what could not be loaded again is refused before it is trained
+            find_part(key.split(".")[-1], name, foreign)
         warnings.warn(
             f"the model has parts from {', '.join(foreign)}; loading the run will ask for trust={foreign} (--trust)",
             stacklevel=3,

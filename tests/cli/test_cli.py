@@ -333,6 +333,13 @@ WRONG = {
     "negative beta": (["train", "--objective.beta", "-1"], "beta is -1.0"),
     "no device": (["train", "--device", "cuda:9"], "is not there; this machine has"),
     "no precision": (["train", "--precision", "fp8"], "--precision: expected one of '32-true'"),
+    "an extra argument": (["evaluate", "x", "y", "z"], "'z' is one argument too many"),
+    "an empty folder name": (["train", "--out", ""], "name is empty"),
+    "orders in a configuration": (["train", "--config", "out.yaml"], "overwrite belongs on the command line"),
+    "a score outside its range": (["train", "real.npy", "--likelihood", "BinaryCrossEntropy"], "is a score on the interval"),
+    "no levels": (["train", "real.npy", "--likelihood", "Categorical"], "say how many grey levels"),
+    "a seed too large": (["train", "--seed", "99999999999999999999999"], "below 2**63"),
+    "no text": (["train", "--config", "bytes.yaml"], "bytes.yaml is not plain YAML"),
     "two data": (["train", "digits", "mnist"], "one DATA is expected"),
     "resume what": (["train", "--resume"], "say which run to resume"),
     "resume nothing": (["train", "--resume", "--out", "nowhere"], "there is no run folder nowhere"),
@@ -358,6 +365,9 @@ def test_bad_input_is_one_line_and_exit_code_2(case: str, command: Command) -> N
     Path("code.yaml").write_text("likelihood: {part: Normal, network: {part: os.system}}")
     Path("key.yaml").write_text("latnt: 3")
     Path("newer.yaml").write_text("format: 99")
+    Path("out.yaml").write_text("overwrite: true")
+    Path("bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    np.save("real.npy", RNG.normal(size=(30, 3)))
     Path("text.csv").write_text("a,b\n1,red\n")
     Path("empty folder").mkdir()
     np.save("real.npy", np.linspace(-1, 1, 60).reshape(20, 3))

@@ -21,7 +21,7 @@ from lowerbound.recipes import recipe_text
 from lowerbound.report import write_report
 from lowerbound.run import FORMAT, Run
 from lowerbound.seeding import seeded
-from lowerbound.settings import SettingsParser, add_setting, read_yaml, settings_of
+from lowerbound.settings import SettingsParser, add_setting, read_yaml, read_yaml_file, settings_of
 from lowerbound.supports import Levels
 from lowerbound.train import check_settings, fit
 from lowerbound.vae import VAE
@@ -75,7 +75,7 @@ class Words:
     @property
     def trust(self) -> list[str]:
         """Packages that are trusted by name."""
-        return [name for name in self.options.get("trust", "").split(",") if name]
+        return [name.strip() for name in self.options.get("trust", "").split(",") if name.strip()]
 
 
 def train(argv: Sequence[str]) -> None:
@@ -98,7 +98,7 @@ def train(argv: Sequence[str]) -> None:
         model = build_model(config, data.event_shape, words.trust)
     objective = build_objective(config, words.trust)
     check_data(model.likelihood, data.event_shape, data.support, data.name or "the data")
-    run = Run(control["out"] or _next_folder(data))
+    run = Run(_next_folder(data) if control["out"] is None else control["out"])
     say: Callable[[str], object] = print if not control["quiet"] else lambda text: None
     with run.locked():
         run.check_free(control["resume"], control["overwrite"])
@@ -113,7 +113,7 @@ def train(argv: Sequence[str]) -> None:
 def _base_config(words: Words) -> dict[str, Any]:
     """The configuration that a run starts from: of the run that is resumed, a recipe, a file, or nothing."""
     if "resume" in words.options:
-        if "out" not in words.options:
+        if not words.options.get("out"):
             raise ValueError("say which run to resume: lowerbound train --resume --out RUN")
         if "config" in words.options:
             raise ValueError("a run is resumed with its own configuration: leave out --config, or start a new folder")
@@ -121,13 +121,17 @@ def _base_config(words: Words) -> dict[str, Any]:
     elif "config" in words.options:
         name = words.options["config"]
         is_file = Path(name).suffix in (".yaml", ".yml")
-        config = read_yaml(Path(name).read_text("utf-8") if is_file else recipe_text(name), name)
+        config = read_yaml_file(Path(name)) if is_file else read_yaml(recipe_text(name), name)
     else:
         return {}
     version = config.pop("format", FORMAT)
     if not isinstance(version, int) or version > FORMAT:
         raise ValueError(f"the configuration is of format {version!r}, and this lowerbound reads up to {FORMAT}")
     config.pop("about", None)
+    if mixed := sorted(config.keys() & set(CONTROL)):
+        raise ValueError(
+            f"{mixed[0]} belongs on the command line (--{mixed[0].replace('_', '-')}), not in a configuration"
+        )
     config = expanded(config)
     if isinstance(config.get("data"), str):
         config["data"] = {"name": config["data"]}

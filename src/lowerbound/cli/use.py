@@ -35,10 +35,12 @@ def evaluate(argv: Sequence[str]) -> None:
     """Measure a run's model on one split of its data, and write evaluation.json."""
     parser = run_parser(
         "evaluate",
-        "RUN [options]",
+        "RUN [DATA] [options]",
         "Measure the model of a run on held-out data: the evidence lower bound, the importance-weighted estimate of "
-        "-log p(x), rate and distortion, each with its standard error over the examples. Writes RUN/evaluation.json.",
+        "-log p(x), rate and distortion, each with its standard error over the examples. Without DATA, the run's own are "
+        "measured and RUN/evaluation.json is written; other DATA are split as the run's own were.",
     )
+    parser.add_argument("source", type=str, metavar="DATA", nargs="?", help="a name, a file, or a folder")
     parser.add_argument("--split", type=str, default="test", help="test, valid or train")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="K, importance samples for each example")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
@@ -47,15 +49,15 @@ def evaluate(argv: Sequence[str]) -> None:
     if given is None:
         return
     run, model = open_run(given)
+    data = own_data(run) if given["source"] is None else load_as(run, given["source"])
     objective = build_objective(complete(run.config(), trust=trusted(given)), trusted(given))
-    evaluation = evaluate_model(
-        model, own_data(run), given["split"], given["samples"], seed=given["seed"], objective=objective
-    )
+    evaluation = evaluate_model(model, data, given["split"], given["samples"], seed=given["seed"], objective=objective)
     content = evaluation.as_json()
     try:
-        with run.locked():
-            run.write_evaluation(content)
-    except (PermissionError, ValueError) as error:  # somebody else's run, or one in training, may still be measured
+        if given["source"] is None:
+            with run.locked():
+                run.write_evaluation(content)
+    except (OSError, ValueError) as error:  # somebody else's run, or one in training, may still be measured
         sys.stderr.write(f"lowerbound: the evaluation was not written into the run folder: {first_line(error)}\n")
     print(json.dumps(content, indent=2) if given["json"] else f"{run.path}, {evaluation.split} split\n{evaluation}")
 

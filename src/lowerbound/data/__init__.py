@@ -162,7 +162,8 @@ def from_arrays(
         >>> print(from_arrays(rng.normal(size=(50, 3))))
         data from memory: 40/5/5 train/valid/test, 3, on the real line
     """
-    stored = Stored(np.asarray(x), None if y is None else np.asarray(y))
+    arrays_ = [v.detach().cpu().numpy() if isinstance(v, torch.Tensor) else v for v in (x, y)]
+    stored = Stored(np.asarray(arrays_[0]), None if y is None else np.asarray(arrays_[1]))
     chosen = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
     return make_card(stored, None, {**chosen, "dequantize": dequantize, "flip": flip, "shift": shift})
 

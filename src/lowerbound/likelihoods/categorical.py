@@ -35,6 +35,10 @@ class Categorical(Likelihood):
 
     def __init__(self, z_shape: Shape, x_shape: Shape, levels: int, network: NetworkFactory = MLP) -> None:
         super().__init__(z_shape, x_shape)
+        if not isinstance(levels, int):
+            raise ValueError(
+                f"levels is {levels!r}: say how many grey levels the data have; Normal is for data without levels"
+            )
         self.levels = levels
         self.support = Levels(levels)
         self.network = network

@@ -28,8 +28,8 @@ class Normal(Likelihood):
         x_shape: X, the event shape of the data.
         scale: a number fixes the standard deviation; "shared" learns one log-scale, "per_dimension" one for each entry of
             x; "network" lets the network give the log-scale of each entry.
-        start: where a learned scale starts. Adam moves a log-scale by at most the learning rate in a step, so from 1 it takes
-            thousands of steps to the 0.05 of sharp pictures in [0, 1]; a short run had better start near it.
+        start: where a learned scale starts. Adam moves a log-scale by at most the learning rate in a step, so from 1 it
+            takes thousands of steps to the 0.05 of sharp pictures in [0, 1]; a short run had better start near it.
         network: makes the module Z -> X, the mean, or Z -> (2, *X), mean and log-scale, where scale is "network". The mean
             is not squashed, whatever the range of the data.
 
