@@ -323,8 +323,8 @@ def _check_sane(
     measured = train["loss"] if valid is None else valid["loss"]
     if measured is None and (valid is not None or mostly_skipped):
         raise ValueError(
-            f"training has diverged: after epoch {state.epoch} the loss is not finite; try a smaller learning rate, clip, or "
-            "data on a smaller scale"
+            f"training has diverged: after epoch {state.epoch} the loss is not finite; try a smaller learning rate, "
+            "clip, or data on a smaller scale"
         )
 
 
