@@ -30,20 +30,12 @@ class TestNormal(LikelihoodContract):
         part = self.make((3,), (50,))
         z, x = torch.randn(1, 20, 3), torch.randn(20, 50)
         residual = (x - part(z, Context()).mean[0]).pow(2).mean().sqrt()
-        optimizer = torch.optim.Adam([part.log_scale], lr=0.05)
+        optimizer = torch.optim.Adam([part.slow_log_scale], lr=0.005)
         for _ in range(300):
             optimizer.zero_grad()
             (-part.log_prob(part(z, Context()), x, None).mean()).backward()
             optimizer.step()
         assert part.log_scale.exp().item() == pytest.approx(residual.item(), rel=1e-3)
-
-
-def test_a_learned_scale_starts_where_it_is_told() -> None:
-    for scale in ("shared", "per_dimension"):
-        part = lb.likelihoods.Normal((3,), (4,), scale=scale, start=0.2)
-        assert torch.allclose(part(torch.zeros(1, 3), Context()).stddev, torch.tensor(0.2))
-    with pytest.raises(ValueError, match="start is 0"):
-        lb.likelihoods.Normal((3,), (4,), start=0.0)
 
 
 class TestPerDimension(TestNormal):
@@ -57,7 +49,7 @@ class TestPerDimension(TestNormal):
         part = self.make((3,), (5,))
         z, x = torch.randn(1, 200, 3), torch.randn(200, 5) * torch.tensor([0.1, 0.5, 1.0, 2.0, 4.0])
         residual = (x - part(z, Context()).mean[0]).pow(2).mean(0).sqrt()
-        optimizer = torch.optim.Adam([part.log_scale], lr=0.05)
+        optimizer = torch.optim.Adam([part.slow_log_scale], lr=0.005)
         for _ in range(400):
             optimizer.zero_grad()
             (-part.log_prob(part(z, Context()), x, None).mean()).backward()
