@@ -40,6 +40,7 @@ slow: .venv/installed-dev
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/notebook_mlp.py
+	$(BIN)/python benchmarks/networks.py
 
 clean:
 	rm -rf .venv build dist src/*.egg-info

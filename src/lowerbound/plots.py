@@ -108,6 +108,33 @@ def save_figure(path: Path, figure: Figure) -> None:
     write_atomic(path, lambda stream: stream.write(content))
 
 
+def pictures(x: Tensor, limits: tuple[float, float], columns: int | None = None, title: str = "") -> Figure:
+    """Pictures side by side as a figure: samples, the frames of a traversal, an interpolation or the latent plane.
+
+    Args:
+        x: (n, H, W) or (n, C, H, W).
+        limits: see :func:`grid`.
+        columns: see :func:`grid`.
+        title: what is shown.
+
+    Example:
+        >>> import torch
+        >>> figure = pictures(torch.rand(6, 1, 8, 8), (0, 1), columns=3, title="noise")
+        >>> figure.axes[0].get_title(loc="left")
+        'noise'
+    """
+    shown = grid(x, limits, columns)
+    figure = Figure(figsize=(7, 0.4 + 7 * shown.shape[0] / shown.shape[1]), layout="constrained")
+    _draw(figure.subplots(), shown, title)
+    return figure
+
+
+def _draw(axes: Any, shown: NDArray[np.uint8], title: str) -> None:
+    axes.imshow(shown, interpolation="nearest")
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.axis("off")
+
+
 def sheet(x: Tensor, reconstructions: Tensor, samples: Tensor, limits: tuple[float, float], title: str) -> Figure:
     """Originals above their reconstructions, and samples of the model, on one page.
 
@@ -121,13 +148,9 @@ def sheet(x: Tensor, reconstructions: Tensor, samples: Tensor, limits: tuple[flo
     columns = 16
     figure = Figure(figsize=(9, 5.7), layout="constrained")
     top, bottom = figure.subplots(2, 1)
-    for axes, pictures, label in (
-        (top, pairs(x, reconstructions, columns), "held-out examples, and below each its reconstruction"),
-        (bottom, samples, "samples: the mean of p(x|z) at z drawn from the prior"),
-    ):
-        axes.imshow(grid(pictures, limits, columns), interpolation="nearest")
-        axes.set_title(label, fontsize=10, loc="left")
-        axes.axis("off")
+    both = grid(pairs(x, reconstructions, columns), limits, columns)
+    _draw(top, both, "held-out examples, and below each its reconstruction")
+    _draw(bottom, grid(samples, limits, columns), "samples: the mean of p(x|z) at z drawn from the prior")
     figure.suptitle(title, fontsize=12, x=0.01, ha="left")
     return figure
 
