@@ -100,6 +100,15 @@ def levels_of(support: Constraint | None) -> int | None:
     return support.count if isinstance(support, Levels) else None
 
 
+def default_likelihood(support: Constraint, event_shape: Shape) -> dict[str, Any]:
+    """The default likelihood with what follows from the data's shape.
+
+    The columns of a table have units of their own, and so scales of their own; the pixels of a picture share one.
+    """
+    part = default_parts(support)["likelihood"]
+    return {"part": part} | ({"scale": "per_dimension"} if part == "Normal" and len(event_shape) < 2 else {})
+
+
 def complete(config: Mapping[str, Any], support: Constraint | None = None, trust: Sequence[str] = ()) -> dict[str, Any]:
     """A model's configuration checked and filled in with defaults; only the model's own keys are taken.
 

@@ -39,6 +39,8 @@ from lowerbound.roles import Context
 from lowerbound.run import Run
 from lowerbound.seeding import seeded
 from lowerbound.state import Best, Sums, TrainingState
+from lowerbound.supports import UNIT, contains
+from lowerbound.units import learn_units
 from lowerbound.vae import VAE
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
@@ -176,6 +178,8 @@ def fit(
         if run is not None and not resume:
             stack.enter_context(_nothing_left_of_a_failure(run, state))
         stack.enter_context(seeded(seed))
+        if not resume and not contains(UNIT, data.support):
+            learn_units(model, data.examples("train"))
         differs = state.restore(run) if run is not None and resume else ""
         if run is not None and not resume:
             state.save(run)  # the initial weights: a kill before the first checkpoint must not lose them
@@ -230,8 +234,7 @@ def fit(
             if skipped_steps == steps and not scaled:
                 raise ValueError(
                     f"all {steps} steps of epoch {state.epoch} gave gradients that are not finite, so nothing was learned; "
-                    f"these data range from {data.range[0]:.4g} to {data.range[1]:.4g}, and networks expect values of the "
-                    "order of 1: subtract the mean and divide by the standard deviation, or try a smaller learning rate"
+                    "try a smaller learning rate, or clip"
                 )
             valid = None if valid_x is None else _validate(one_pass, valid_x, data["valid"].y, n, stop)
             if stop.is_set():

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from sklearn.datasets import load_diabetes
 
 from lowerbound.cli import COMMANDS, main
 from lowerbound.data import NAMED
@@ -198,6 +199,18 @@ def test_a_table_is_read_as_the_run_read_its_own(command: Command) -> None:
     assert command("score", "run", "ma table.csv", "--samples", 2, "--out", "s.npy")[0] == 0
     np.save("more.npy", RNG.normal(size=(5, 2)))
     assert command("score", "run", "more.npy", "--samples", 2, "--out", "s.npy")[0] == 0
+
+
+def test_a_table_in_its_own_units_trains_with_the_defaults(command: Command) -> None:
+    """Columns of any size, each with a scale of its own: nobody has to standardise first."""
+    x = load_diabetes(scaled=False).data
+    np.savetxt("patients.csv", np.c_[1e4 * x[:, 0], x[:, 1:]], delimiter=",", header="a,b,c,d,e,f,g,h,i,j", comments="")
+    code, out, err = command("train", "patients.csv", "--epochs", 3, "--latent", 3, "--samples", 5, "--out", "run")
+    assert code == 0, err
+    assert "scale: per_dimension" in out
+    assert command("sample", "run", "-n", 500, "--out", "s.npy")[0] == 0
+    drawn = np.load("s.npy")
+    assert np.all(np.abs(drawn.mean(0) / (x.mean(0) * [1e4, *[1] * 9]) - 1) < 0.5)  # in the units of the table
 
 
 def test_what_a_trained_model_is_for(trained: Path, command: Command) -> None:

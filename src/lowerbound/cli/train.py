@@ -9,7 +9,15 @@ from typing import Any
 
 import yaml
 
-from lowerbound.build import add_model_settings, build_model, build_objective, chosen_parts, default_parts, expanded
+from lowerbound.build import (
+    add_model_settings,
+    build_model,
+    build_objective,
+    chosen_parts,
+    default_likelihood,
+    default_parts,
+    expanded,
+)
 from lowerbound.checks import check_data
 from lowerbound.data import NAMED, OWN, load
 from lowerbound.dataset import Dataset
@@ -86,6 +94,8 @@ def train(argv: Sequence[str]) -> None:
         print(_parser(words, base, None).format_help())
         return
     data = _load_data(words, base.pop("data", {}))
+    if "likelihood" not in {*base, *words.options}:
+        base["likelihood"] = default_likelihood(data.support, data.event_shape)
     config = _resolve(_parser(words, base, data), base, words)
     control = {key: config.pop(key) for key in CONTROL}
     config.pop("data")

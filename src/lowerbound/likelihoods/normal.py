@@ -18,6 +18,7 @@ from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood
 from lowerbound.shapes import NetworkFactory, Shape, over_leading
 from lowerbound.supports import REAL
+from lowerbound.units import Units
 
 # Adam moves every parameter by about the learning rate in a step. Weights have hundredths to go; a log-scale has three nats
 # from 1 to the 0.05 of sharp pictures in [0, 1], and after that must follow the residual as it falls. Learned as it is, it
@@ -32,7 +33,8 @@ class Normal(Likelihood):
         z_shape: Z, the event shape of the latent.
         x_shape: X, the event shape of the data.
         scale: a number fixes the standard deviation; "shared" learns one log-scale, "per_dimension" one for each entry of
-            x, both starting at log 1; "network" lets the network give the log-scale of each entry.
+            x, both starting at the spread of the data, or at 1 for data in [0, 1]; "network" lets the network give the
+            log-scale of each entry.
         network: makes the module Z -> X, the mean, or Z -> (2, *X), mean and log-scale, where scale is "network". The mean
             is not squashed, whatever the range of the data.
 
@@ -62,6 +64,7 @@ class Normal(Likelihood):
             )
         self.scale = scale
         self.support = REAL
+        self.units = Units(self.x_shape)
         self.network = network
         self.out_shape = (2, *self.x_shape) if scale == "network" else self.x_shape
         self.net = network(self.z_shape, self.out_shape)
@@ -72,14 +75,17 @@ class Normal(Likelihood):
 
     @property
     def log_scale(self) -> Tensor:
-        """The logarithm of a scale that does not come from the network, () or X."""
-        return PACE * self.slow_log_scale
+        """The logarithm of a scale that does not come from the network, () or X, in units of the data."""
+        if not isinstance(self.scale, str):
+            return PACE * self.slow_log_scale  # given in units of the data
+        return PACE * self.slow_log_scale + (self.units.overall if self.scale == "shared" else self.units.scale).log()
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
         out = over_leading(self.net, z, self.z_shape, self.out_shape)
         if self.scale == "network":
-            loc, log_scale = out.unbind(-len(self.x_shape) - 1)
+            loc, relative = out.unbind(-len(self.x_shape) - 1)
+            log_scale = relative + self.units.scale.log()
         else:
             loc, log_scale = out, self.log_scale.expand_as(out)
-        base = torch.distributions.Normal(loc, log_scale.exp(), validate_args=False)
+        base = torch.distributions.Normal(self.units.restored(loc), log_scale.exp(), validate_args=False)
         return Independent(base, len(self.x_shape), validate_args=False)

@@ -15,6 +15,7 @@ from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood
 from lowerbound.shapes import NetworkFactory, Shape, over_leading
 from lowerbound.supports import REAL
+from lowerbound.units import Units
 
 
 class OptimalNormal(Likelihood):
@@ -43,6 +44,7 @@ class OptimalNormal(Likelihood):
             raise ValueError(f"momentum is {momentum}: it must lie above 0 and at most at 1")
         self.momentum = momentum
         self.support = REAL
+        self.units = Units(self.x_shape)
         self.network = network
         self.net = network(self.z_shape, self.x_shape)
         self.register_buffer("variance", torch.tensor(1.0))
@@ -52,7 +54,7 @@ class OptimalNormal(Likelihood):
     batches: Tensor
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        loc = over_leading(self.net, z, self.z_shape, self.x_shape)
+        loc = self.units.restored(over_leading(self.net, z, self.z_shape, self.x_shape))
         base = Normal(loc, self.variance.sqrt().expand_as(loc), validate_args=False)
         return Independent(base, len(self.x_shape), validate_args=False)
 

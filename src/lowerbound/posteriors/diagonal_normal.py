@@ -12,6 +12,7 @@ from torch.distributions import Distribution, Independent, Normal
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, over_leading
+from lowerbound.units import Units
 
 
 class DiagonalNormal(Posterior):
@@ -35,11 +36,12 @@ class DiagonalNormal(Posterior):
 
     def __init__(self, x_shape: Shape, z_shape: Shape, network: NetworkFactory = MLP) -> None:
         super().__init__(x_shape, z_shape)
+        self.units = Units(self.x_shape)
         self.network = network
         self.net = network(self.x_shape, (2, *self.z_shape))
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
-        out = over_leading(self.net, x, self.x_shape, (2, *self.z_shape))
+        out = over_leading(self.net, self.units.standardised(x), self.x_shape, (2, *self.z_shape))
         loc, log_variance = out.unbind(-len(self.z_shape) - 1)
         base = Normal(loc, (0.5 * log_variance).exp(), validate_args=False)
         return Independent(base, len(self.z_shape), validate_args=False)

@@ -13,6 +13,7 @@ from lowerbound.distributions import FullNormal as FullNormalDistribution
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, numel, over_leading
+from lowerbound.units import Units
 
 
 class FullNormal(Posterior):
@@ -37,11 +38,12 @@ class FullNormal(Posterior):
         super().__init__(x_shape, z_shape)
         self.n = numel(self.z_shape)
         self.out_shape = (2 * self.n + self.n * (self.n - 1) // 2,)
+        self.units = Units(self.x_shape)
         self.network = network
         self.net = network(self.x_shape, self.out_shape)
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
-        out = over_leading(self.net, x, self.x_shape, self.out_shape)
+        out = over_leading(self.net, self.units.standardised(x), self.x_shape, self.out_shape)
         loc, log_variance, below = out.split([self.n, self.n, self.out_shape[0] - 2 * self.n], -1)
         rows, columns = torch.tril_indices(self.n, self.n, -1, device=out.device)
         scale_tril = torch.diag_embed((0.5 * log_variance).exp())
