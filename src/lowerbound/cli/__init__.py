@@ -6,8 +6,10 @@ Each command is a function in a module of this package that is imported when it 
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from lowerbound import __version__
@@ -63,7 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when all went well, 2 for bad input, 130 when interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ± is no reason to lose a result
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(usage())
         return 0
     if arguments[0] == "--version":
@@ -74,7 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name not in COMMANDS:
             raise ValueError(unknown("command", name, COMMANDS))
         module = importlib.import_module(f"lowerbound.cli.{COMMANDS[name][0]}")
-        getattr(module, name)(rest)
+        with warnings.catch_warnings():
+            warnings.showwarning = _note
+            getattr(module, name)(rest)
     except (ValueError, TypeError, OSError, ImportError) as error:
         if os.environ.get("LOWERBOUND_TRACEBACK"):
             raise
@@ -89,6 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _fail("out of memory; try a smaller --batch-size, or fewer --samples")
     return 0
+
+
+def _note(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as a person reads it: what, and not where in the source."""
+    sys.stderr.write(f"lowerbound: note: {message}\n")
 
 
 def _fail(message: str) -> int:
