@@ -28,8 +28,9 @@ class Display:
 
     def __enter__(self) -> Display:
         if self.shown and self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.percentage:3.0f} %"))
-            self.live = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
+            # two lines of text beside a short bar fit into the 80 columns of a plain terminal
+            columns = (BarColumn(8), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn())
+            self.live = Progress(*columns, TextColumn("{task.description}"), console=self.console, transient=True)
             self.task = self.live.add_task("starting", total=self.epochs * self.steps, completed=self.done * self.steps)
             self.live.start()
         return self
@@ -49,7 +50,7 @@ class Display:
         """
         if self.live and time.monotonic() - self.last > 0.5:
             self.last = time.monotonic()
-            shown = "  ".join([f"epoch {epoch}/{self.epochs}", *_values(means()), f"{rate:,.0f} examples/s"])
+            shown = f"epoch {epoch}/{self.epochs}  {rate:,.0f} examples/s\n{'  '.join(_values(means()))}"
             self.live.update(self.task, completed=(epoch - 1) * self.steps + step, description=shown)
 
     def epoch(self, record: Mapping[str, Any]) -> None:
