@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -38,8 +38,8 @@ def make_card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> D
     """
     where = name or "x"
     for option, valid in (("splits", Splits), ("binarize", Binarize)):
-        if options[option] is not None and options[option] not in valid.__args__:  # type: ignore[attr-defined]
-            raise ValueError(unknown(f"value of {option}", str(options[option]), valid.__args__))  # type: ignore[attr-defined]
+        if options[option] is not None and options[option] not in get_args(valid):
+            raise ValueError(unknown(f"value of {option}", str(options[option]), get_args(valid)))
     values, support, transforms = _values(stored, where, options["levels"])
     y = None if stored.y is None else _labels(stored.y, len(values), where)
     scale = next((t for t in transforms if isinstance(t, UnitScale)), None)

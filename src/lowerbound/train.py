@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -422,8 +422,8 @@ def check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
     if not (isinstance(settings["checkpoint_seconds"], (int, float)) and settings["checkpoint_seconds"] >= 0):
         raise ValueError(f"checkpoint_seconds is {settings['checkpoint_seconds']!r}: it must be a number, at least 0")
     for name, valid in (("schedule", Schedule), ("precision", Precision)):
-        if settings[name] not in valid.__args__:  # type: ignore[attr-defined]
-            raise ValueError(unknown(name, str(settings[name]), valid.__args__))  # type: ignore[attr-defined]
+        if settings[name] not in get_args(valid):
+            raise ValueError(unknown(name, str(settings[name]), get_args(valid)))
     if "train" not in data.splits:
         raise ValueError(f"there is no split train to train on: {data}")
     if settings["patience"] is not None:

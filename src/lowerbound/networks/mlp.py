@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
@@ -39,8 +39,8 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         hidden = as_shape(hidden, "hidden")
-        if activation not in Activation.__args__:  # type: ignore[attr-defined]
-            raise ValueError(f"activation is {activation!r}; there is {', '.join(Activation.__args__)}")  # type: ignore[attr-defined]
+        if activation not in get_args(Activation):
+            raise ValueError(f"activation is {activation!r}; there is {', '.join(get_args(Activation))}")
         self.out_shape = out_shape
         widths = (numel(in_shape), *hidden, numel(out_shape))
         layers: list[nn.Module] = []
