@@ -21,8 +21,9 @@ from lowerbound.supports import REAL
 from lowerbound.units import Units
 
 # Adam moves every parameter by about the learning rate in a step. Weights have hundredths to go; a log-scale has three nats
-# from 1 to the 0.05 of sharp pictures in [0, 1], and after that must follow the residual as it falls. Learned as it is, it
-# was found 5 to 12 % too large after 4,000 to 6,000 steps; learned in tenths, it keeps up.
+# from 1 to the 0.05 of sharp pictures in [0, 1], and after that must follow the residual as it falls. Learned as it is, at
+# a learning rate of 1e-3 that takes some 3,000 steps and it lags behind; learned in tenths, it keeps up
+# (benchmarks/notebook_conv.py compares it with its optimum).
 PACE = 10.0
 
 
