@@ -41,6 +41,7 @@ slow: .venv/installed-dev
 bench: .venv/installed
 	$(BIN)/python benchmarks/notebook_mlp.py
 	$(BIN)/python benchmarks/networks.py
+	$(BIN)/python benchmarks/known_evidence.py
 
 clean:
-	rm -rf .venv build dist src/*.egg-info
+	rm -rf .venv .bench build dist src/*.egg-info
