@@ -24,10 +24,14 @@ if TYPE_CHECKING:
     from lowerbound import plots as plots
     from lowerbound import posteriors as posteriors
     from lowerbound import priors as priors
-    from lowerbound.measure import Evaluation as Evaluation
+    from lowerbound.comparison import Comparison as Comparison
+    from lowerbound.comparison import compare as compare
     from lowerbound.measure import evaluate as evaluate
+    from lowerbound.measured import Evaluation as Evaluation
     from lowerbound.nats import Estimate as Estimate
     from lowerbound.run import load as load
+    from lowerbound.tightness import Gaps as Gaps
+    from lowerbound.tightness import gaps as gaps
     from lowerbound.train import History as History
     from lowerbound.train import fit as fit
     from lowerbound.vae import VAE as VAE
@@ -37,7 +41,8 @@ _PACKAGES = (
     "priors",
 )  # fmt: skip
 _NAMES = {
-    "VAE": "vae", "fit": "train", "History": "train", "evaluate": "measure", "Evaluation": "measure",
+    "VAE": "vae", "fit": "train", "History": "train", "evaluate": "measure", "Evaluation": "measured",
+    "compare": "comparison", "Comparison": "comparison", "gaps": "tightness", "Gaps": "tightness",
     "load": "run", "Estimate": "nats",
 }  # fmt: skip
 

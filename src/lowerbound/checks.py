@@ -1,7 +1,8 @@
-"""What must hold when a model meets data: the shape, and a support on which its likelihood is a density."""
+"""What must hold when a model meets data: the shape, a support on which its likelihood is a density, finite weights."""
 
 from __future__ import annotations
 
+from torch import Tensor
 from torch.distributions.constraints import Constraint
 
 from lowerbound.roles import Likelihood
@@ -34,3 +35,36 @@ def check_data(likelihood: Likelihood, event_shape: Shape, support: Constraint, 
         f"{type(likelihood).__name__} is {what} on {describe(likelihood.support)}, but {name} lies on "
         f"{describe(support)}; remedies: {'; '.join(remedies)}"
     )
+
+
+def check_density(is_density: bool) -> None:
+    """Refuse to estimate log p(x) with a model whose score is no log-density.
+
+    Raises:
+        ValueError: what it is, and what to train instead.
+    """
+    if not is_density:
+        raise ValueError(
+            "this model scores x by binary cross-entropy, which is no log-density, so it has no log p(x); "
+            "train one with a likelihood (Bernoulli on binarised data, Categorical, Normal)"
+        )
+
+
+def check_finite(unfit: Tensor, samples: int) -> None:
+    """Refuse importance weights that are not finite; to leave them out would give a number of another data set.
+
+    Args:
+        unfit: how many log-weights of each example are not finite, (n,).
+        samples: how many each has.
+
+    Raises:
+        ValueError: how many, and of which examples.
+    """
+    examples = unfit.nonzero().flatten().tolist()
+    if examples:
+        first = ", ".join(map(str, examples[:10])) + (", ..." if len(examples) > 10 else "")
+        raise ValueError(
+            f"{int(unfit.sum()):,} of {unfit.numel() * samples:,} log-weights are not finite, of {len(examples):,} of "
+            f"{unfit.numel():,} examples (numbers {first}); look at those examples and at the model there: an average that "
+            "leaves them out is that of other data"
+        )

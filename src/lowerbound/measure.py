@@ -7,15 +7,29 @@ L levels, where it bounds the bits of the levels (:class:`~lowerbound.transforms
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
 
 import torch
+from torch import Tensor
 
-from lowerbound.checks import check_data
+from lowerbound.checks import check_data, check_finite
 from lowerbound.dataset import Dataset
-from lowerbound.evaluation import active_units, evidence
+from lowerbound.evaluation import (
+    TRUSTED,
+    Annealed,
+    Evidence,
+    active_units,
+    annealed,
+    bound,
+    effective_samples,
+    evidence,
+    information,
+    pareto_k,
+)
+from lowerbound.measured import Evaluation, Kind, Point
+from lowerbound.messages import unknown
 from lowerbound.modes import evaluating
 from lowerbound.nats import Estimate
 from lowerbound.objective import Objective, Step
@@ -24,60 +38,29 @@ from lowerbound.seeding import seeded
 from lowerbound.shapes import numel
 from lowerbound.vae import VAE
 
+Estimator = Literal["importance", "ais"]
+
 SAMPLES = 100  # L_100 is within a nat of L_5000 on MNIST-sized models and takes seconds; papers use 5000
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a model is worth on one split. A quantity that does not exist for the model is None.
-
-    Args:
-        split: the split.
-        samples: K, draws for each example.
-        n: number of examples.
-        estimator: what nll is, in words.
-        elbo: the evidence lower bound, nats; larger is better.
-        nll: -log p(x) by K importance-weighted samples, nats; smaller is better.
-        bits_per_dim: nll of discrete data in bits per dimension; of a density on dequantised data, of the levels.
-        rate: KL(q(z|x) ‖ p(z)), nats.
-        distortion: -E_q[log p(x|z)], nats.
-        cross_entropy: binary cross-entropy, where the model was trained by it; no likelihood.
-        objective: what was minimised, where the model was trained by cross-entropy: cross_entropy + rate unless the
-            objective is given; no bound.
-        active_units: latent dimensions whose posterior mean varies over x by more than 0.01.
-    """
-
-    split: str
-    samples: int
-    n: int
-    estimator: str
-    elbo: Estimate | None
-    nll: Estimate | None
-    bits_per_dim: Estimate | None
-    rate: Estimate
-    distortion: Estimate | None
-    cross_entropy: Estimate | None
-    objective: Estimate | None
-    active_units: int
-
-    def as_json(self) -> dict[str, Any]:
-        """The content of evaluation.json."""
-        return {k: v.as_json() if isinstance(v, Estimate) else v for k, v in vars(self).items()}
-
-    def __str__(self) -> str:
-        rows = [(name, str(value)) for name, value in vars(self).items() if isinstance(value, Estimate)]
-        rows += [("active_units", f"{self.active_units}"), ("estimator", self.estimator)]
-        return "\n".join(f"{name:>14}  {value}" for name, value in rows)
+CHAINS = 16  # of annealing: the logarithm of their mean is biased by half the variance of one weight over 16
+TEMPERATURES = 200  # narrow sandwiches on MNIST-sized models: benchmarks/evidence.py
+AGGREGATED = 2000  # examples that estimate the aggregate posterior, at a cost that is quadratic in them
+HEAVY = 0.2  # share of heavy-tailed examples that is worth a warning; at K = 100 the fit alone puts a tenth above 0.7
+COLLAPSED = 0.1  # nats: a rate below it says that z tells nothing of x
+FEW_ACCEPTED = 0.4  # share of trajectories accepted below which chains hardly move; the step size aims at 0.65
 
 
 def evaluate(
     model: VAE,
     data: Dataset,
     split: str = "test",
-    samples: int = SAMPLES,
+    samples: int | None = None,
     batch_size: int = 100,
     seed: int = 0,
     objective: Objective | None = None,
+    curve: bool = False,
+    estimator: Estimator = "importance",
+    temperatures: int = TEMPERATURES,
+    examples: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Measure a model on one split: every example exactly once, K draws for each.
@@ -86,17 +69,23 @@ def evaluate(
         model: the model; its mode and device are left as they are.
         data: the data set.
         split: "test", "valid" or "train".
-        samples: K, importance samples for each example.
+        samples: K, importance samples for each example, 100 unless given; of annealing the chains, 16 unless given.
         batch_size: examples at a time; the result does not depend on it beyond the noise of the draws.
         seed: of the draws.
         objective: what the model was trained by; only asked where its score is no log-density, to report what was minimised.
-        on_progress: called with (examples done, examples in all).
+        curve: give nll at K = 1, 10, 100, ... too, from the same draws, so that its bias can be seen.
+        estimator: of nll. "importance" weighs draws from q(z|x); "ais" anneals from there to p(x, z) by Hamiltonian
+            transitions: slower by orders of magnitude, and tighter where q is poor.
+        temperatures: of annealing: the densities on the way; with more of them nll is tighter.
+        examples: measure only the first so many of the split, where all would take too long.
+        on_progress: called with (work done, work in all).
 
     Returns:
-        Estimates with standard errors over the examples; units in :class:`Evaluation`.
+        Estimates with standard errors over the examples; units in :class:`~lowerbound.measured.Evaluation`.
 
     Raises:
-        ValueError: an unknown split, samples or batch size below 1, or data that do not fit the model.
+        ValueError: an unknown split or estimator, samples, batch size or examples below 1, weights that are not finite (how
+            many, and of which examples), a model that the estimator does not allow, or data that do not fit the model.
 
     Example:
         >>> import lowerbound as lb
@@ -110,60 +99,170 @@ def evaluate(
         >>> result.nll.n, result.nll.unit, result.nll.value > 0
         (180, 'nats', True)
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: at least 1 example at a time is needed")
-    if samples < 1:
-        raise ValueError(f"samples is {samples}: at least 1 draw for each example is needed")
+    if estimator not in get_args(Estimator):
+        raise ValueError(unknown("estimator", estimator, get_args(Estimator)))
+    for name, value in (("batch_size", batch_size), ("samples", samples), ("examples", examples)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}: it must be at least 1")
+    anneals = estimator == "ais"
+    if curve and anneals:
+        raise ValueError("the curve over K is one of importance-weighted draws: leave it out, or estimator='ais'")
     check_data(model.likelihood, data.event_shape, data.support, data.name or "the data")
-    x, y = data.examples(split), data[split].y
+    draws = SAMPLES if samples is None or anneals else samples
+    sizes = _sizes(draws)
     own = next(model.parameters())
-    parts = []
-    losses = []
+    x, y = data.examples(split)[:examples], data[split].y
+    n = len(x)
+    context = Context(y=None if y is None else y[:n]).to(own.device)
+    parts: list[dict[str, Tensor]] = []
     with torch.no_grad(), seeded(seed), evaluating(model):
-        for start in range(0, len(x), batch_size):
-            batch = x[start : start + batch_size].to(own.device, own.dtype)
-            context = Context(y=None if y is None else y[start : start + batch_size]).to(own.device)
-            parts.append(evidence(model, batch, context, samples))
+        for start in range(0, n, batch_size):
+            rows = slice(start, start + batch_size)
+            batch = x[rows].to(own.device, own.dtype)
+            parts.append(_values(evidence(model, batch, context[rows], draws), sizes))
             if objective is not None and not model.likelihood.is_density:
-                draw = model(batch, context, objective.samples)
-                losses.append(objective.terms(draw, Step(1.0, len(x))).loss)
-            if on_progress:
-                on_progress(min(start + batch_size, len(x)), len(x))
-    log_marginal = torch.cat([part.log_marginal for part in parts])
-    rate = torch.cat([part.rate for part in parts])
-    distortion = torch.cat([part.distortion for part in parts])
-    active = active_units(torch.cat([part.means for part in parts]))
+                draw = model(batch, context[rows], objective.samples)
+                parts[-1]["objective"] = objective.terms(draw, Step(1.0, n)).loss
+            if on_progress and not anneals:
+                on_progress(min(start + batch_size, n), n)
+        known = information(model, x[:AGGREGATED].to(own.device, own.dtype), context[:AGGREGATED])
+    values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    check_finite(values.pop("unfit"), draws)
+    means = values.pop("means")
+    chains = None
+    if anneals:
+        c = CHAINS if samples is None else samples
+        chains = annealed(model, x, context, c, temperatures, seed=seed, on_progress=on_progress)
+        values["nll"] = -chains.log_marginal.to(values["nll"])
+    found: dict[str, Any] = {
+        "sha256": hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest(),
+        "kind": _kind(model),
+        "samples": draws if chains is None else len(chains.log_w),
+        "rate": Estimate.over(values["rate"]),
+        "active_units": active_units(means),
+        "latent_dimensions": means.shape[1],
+        **({name: Estimate.over(value) for name, value in vars(known).items()} if known else {}),
+    }
+    if model.likelihood.is_density:
+        points = _curve(values, sizes)
+        found |= {
+            **{name: Estimate.over(values[name]) for name in ("elbo", "nll", "distortion")},
+            "bits_per_dim": _bits_per_dim(model, data, values["nll"]),
+            "estimator": _words(draws, chains, temperatures),
+            "curve": points if curve else (),
+        }
+        if chains is None and "effective_samples" in values:
+            found["effective_samples"] = Estimate.over(values["effective_samples"], f"of {draws:,} draws")
+        if chains is None and "heavy_tails" in values:
+            found["heavy_tails"] = Estimate.over(values["heavy_tails"], "of the examples")
+    else:
+        cross_entropy = values["distortion"]
+        objectives = values.get("objective", cross_entropy + values["rate"])
+        values = {"rate": values["rate"], "cross_entropy": cross_entropy, "objective": objectives}
+        found |= {name: Estimate.over(values[name]) for name in ("cross_entropy", "objective")}
+        found["estimator"] = "binary cross-entropy: a score, no log-likelihood"
+        points = ()
+    found["warnings"] = tuple(_warnings(found, points, chains))
+    return Evaluation(split=split, n=n, values=values, **found)
+
+
+def _sizes(draws: int) -> list[int]:
+    """1, 10, 100, ... up to K, and K."""
+    powers = [10**i for i in range(len(str(draws)))]
+    return powers if powers[-1] == draws else [*powers, draws]
+
+
+def _values(part: Evidence, sizes: list[int]) -> dict[str, Tensor]:
+    """Everything about each example that the evidence tells, each (B,), and its posterior means."""
+    values = {
+        "elbo": -part.distortion - part.rate,
+        "nll": -part.log_marginal,
+        "rate": part.rate,
+        "distortion": part.distortion,
+        "means": part.means,
+        "unfit": (~torch.isfinite(part.log_terms)).sum(0),
+    }
+    if part.is_exact:
+        return values
+    draws = len(part.log_terms)
+    log_w = part.log_terms.double() + torch.tensor(float(draws)).log()
+    values |= {f"nll, K = {size}": -bound(log_w, size) for size in sizes}
+    values["effective_samples"] = effective_samples(log_w)
+    k = pareto_k(log_w)
+    if not bool(k.isnan().all()):
+        values["heavy_tails"] = (k > TRUSTED).double()
+    return values
+
+
+def _curve(values: dict[str, Tensor], sizes: list[int]) -> tuple[Point, ...]:
+    """The points of the curve, whose values are taken out of ``values``."""
+    points: list[Point] = []
+    before = None
+    for size in sizes:
+        nll = values.pop(f"nll, K = {size}", None)
+        if nll is None:
+            return ()
+        if before is None:
+            points.append(Point(size, Estimate.over(nll)))
+        else:
+            fall = Estimate.over(before - nll)
+            # a gap of c / K falls by c / K0 - c / K from K0 to K, and c / K is left
+            points.append(Point(size, Estimate.over(nll), fall, fall.value / (size / points[-1].samples - 1)))
+        before = nll
+    return tuple(points)
+
+
+def _kind(model: VAE) -> Kind:
     if not model.likelihood.is_density:
-        return Evaluation(
-            split=split,
-            samples=samples,
-            n=len(x),
-            estimator="binary cross-entropy: a score, no log-likelihood",
-            elbo=None,
-            nll=None,
-            bits_per_dim=None,
-            rate=Estimate.over(rate),
-            distortion=None,
-            cross_entropy=Estimate.over(distortion),
-            objective=Estimate.over(torch.cat(losses) if losses else distortion + rate),
-            active_units=active,
-        )
-    dimensions, nats = numel(data.event_shape), None
+        return "score"
+    return "probability" if model.likelihood.support.is_discrete else "density"
+
+
+def _bits_per_dim(model: VAE, data: Dataset, nll: Tensor) -> Estimate | None:
+    dimensions = numel(data.event_shape)
     if model.likelihood.support.is_discrete:
-        nats = -log_marginal
-    elif data.log_levels_per_dim is not None:
-        nats = -log_marginal + dimensions * data.log_levels_per_dim
-    return Evaluation(
-        split=split,
-        samples=samples,
-        n=len(x),
-        estimator=f"importance-weighted, K = {samples}: in expectation nll is at least -log p(x)",
-        elbo=Estimate.over(-distortion - rate),
-        nll=Estimate.over(-log_marginal),
-        bits_per_dim=None if nats is None else Estimate.over(nats).bits_per_dim(dimensions),
-        rate=Estimate.over(rate),
-        distortion=Estimate.over(distortion),
-        cross_entropy=None,
-        objective=None,
-        active_units=active,
+        return Estimate.over(nll).bits_per_dim(dimensions)
+    if data.log_levels_per_dim is None:
+        return None
+    return Estimate.over(nll + dimensions * data.log_levels_per_dim).bits_per_dim(dimensions)
+
+
+def _words(draws: int, chains: Annealed | None, temperatures: int) -> str:
+    if chains is None:
+        return f"importance-weighted, K = {draws:,}: in expectation nll is at least -log p(x)"
+    return (
+        f"annealed importance sampling, {len(chains.log_w):,} chains of {temperatures:,} temperatures, "
+        f"{float(chains.acceptance.mean()):.0%} of the trajectories accepted: in expectation nll is at least -log p(x)"
     )
+
+
+def _warnings(found: Mapping[str, Any], curve: tuple[Point, ...], chains: Annealed | None) -> list[str]:
+    """What a person who reads the numbers has to know."""
+    told = []
+    heavy: Estimate | None = found.get("heavy_tails")
+    if heavy is not None and heavy.value > HEAVY:
+        told.append(
+            f"the importance weights of {heavy.value:.0%} of the examples have a Pareto k above {TRUSTED}: their log p(x) "
+            "rests on a few draws, and nll is further from its limit than the rate 1/K says; take more samples, or "
+            "estimator ais"
+        )
+    if chains is None and len(curve) > 1:
+        before, last = curve[-2:]
+        fall, lacking = last.fall, last.lacking
+        if fall and lacking and lacking > last.nll.stderr and fall.value > 2 * fall.stderr:
+            told.append(
+                f"nll still fell by {fall.short} nats from K = {before.samples:,} to {last.samples:,}: it is too large by "
+                f"about {lacking:.2g} nats or more, which is beyond its standard error; take more samples"
+            )
+    if chains is not None and (accepted := float(chains.acceptance.mean())) < FEW_ACCEPTED:
+        told.append(
+            f"only {accepted:.0%} of the trajectories were accepted, so chains hardly move; take more temperatures"
+        )
+    rate: Estimate = found["rate"]
+    if rate.value < COLLAPSED or found["active_units"] == 0:
+        told.append(
+            f"posterior collapse: {found['active_units']} of {found['latent_dimensions']} latent dimensions are active and "
+            f"the rate is {rate.short} nats, so z tells little of x; train with a warm-up or free bits, a smaller beta, or "
+            "a decoder that can do less without z"
+        )
+    return told

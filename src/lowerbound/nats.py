@@ -73,9 +73,19 @@ class Estimate:
         finite = {k: v if math.isfinite(v) else None for k, v in (("value", self.value), ("stderr", self.stderr))}
         return {**finite, "n": self.n, "unit": self.unit}
 
-    def __str__(self) -> str:
+    @property
+    def short(self) -> str:
+        """Value and standard error alone.
+
+        Example:
+            >>> Estimate(86.8123, 0.3142, 10000).short
+            '86.81 ± 0.31'
+        """
         # two significant digits of the error decide how many digits of the value mean anything
         known = math.isfinite(self.stderr) and self.stderr > 0
         digits = max(0, 1 - math.floor(math.log10(self.stderr))) if known else 4
         error = f"{self.stderr:.{digits}f}" if math.isfinite(self.stderr) else "unknown"
-        return f"{self.value:.{digits}f} ± {error} {self.unit} (n = {self.n:,})"
+        return f"{self.value:.{digits}f} ± {error}"
+
+    def __str__(self) -> str:
+        return f"{self.short} {self.unit} (n = {self.n:,})"

@@ -43,8 +43,15 @@ class Context:
 
     def to(self, device: torch.device) -> Context:
         """The same context on another device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Context(**{name: value if value is None else value.to(device) for name, value in moved.items()})
+        return self._each(lambda value: value.to(device))
+
+    def __getitem__(self, rows: slice) -> Context:
+        """The same context for some of the examples; a field whose batch dimension is 1 holds for all of them."""
+        return self._each(lambda value: value if len(value) == 1 else value[rows])
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> Context:
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Context(**{name: None if value is None else function(value) for name, value in own.items()})
 
 
 class Prior(nn.Module, ABC):

@@ -17,7 +17,10 @@ from lowerbound.messages import first_line, unknown
 
 COMMANDS = {
     "train": ("train", "train a model on data, evaluate it, and write a run folder"),
-    "evaluate": ("use", "ELBO, log-likelihood, rate and distortion of a run, with standard errors"),
+    "evaluate": ("evidence", "ELBO, log-likelihood, rate and distortion of a run, with standard errors"),
+    "compare": ("evidence", "several runs side by side, with paired differences and their standard errors"),
+    "sandwich": ("evidence", "bounds from both sides on log p(x) of data simulated from a run's model"),
+    "gaps": ("evidence", "what the bound loses: in the family of q, and in the network that chooses q"),
     "sample": ("use", "draw examples from a trained model"),
     "reconstruct": ("use", "encode and decode examples"),
     "encode": ("use", "the latent codes of examples (deterministic)"),

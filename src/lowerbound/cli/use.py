@@ -1,10 +1,8 @@
-"""What is done with a trained model: evaluate, sample, reconstruct, encode, score."""
+"""What is done with a trained model: sample, reconstruct, encode, score."""
 
 from __future__ import annotations
 
 import io
-import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,53 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lowerbound.build import build_objective, complete
 from lowerbound.checks import check_data
 from lowerbound.data import NAMED
 from lowerbound.evaluation import log_marginal
 from lowerbound.files import write_atomic
 from lowerbound.measure import SAMPLES
-from lowerbound.measure import evaluate as evaluate_model
-from lowerbound.messages import first_line
-from lowerbound.opened import load_as, open_run, own_data, run_parser, trusted
+from lowerbound.opened import load_as, open_run, own_data, run_parser
 from lowerbound.plots import is_picture, pairs, save_grid
+from lowerbound.progress import counting
 from lowerbound.run import Run
-from lowerbound.seeding import seeded
 from lowerbound.settings import SettingsParser
 from lowerbound.vae import VAE
 
 BATCH = 100  # examples at a time
-
-
-def evaluate(argv: Sequence[str]) -> None:
-    """Measure a run's model on one split of its data, and write evaluation.json."""
-    parser = run_parser(
-        "evaluate",
-        "RUN [DATA] [options]",
-        "Measure the model of a run on held-out data: the evidence lower bound, the importance-weighted estimate of "
-        "-log p(x), rate and distortion, each with its standard error over the examples. Without DATA, the run's own are "
-        "measured and RUN/evaluation.json is written; other DATA are split as the run's own were.",
-    )
-    parser.add_argument("source", type=str, metavar="DATA", nargs="?", help="a name, a file, or a folder")
-    parser.add_argument("--split", type=str, default="test", help="test, valid or train")
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="K, importance samples for each example")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws")
-    parser.add_argument("--json", action="store_true", help="print the content of evaluation.json instead of a table")
-    given = parser.read(argv)
-    if given is None:
-        return
-    run, model = open_run(given)
-    data = own_data(run) if given["source"] is None else load_as(run, given["source"])
-    objective = build_objective(complete(run.config(), trust=trusted(given)), trusted(given))
-    evaluation = evaluate_model(model, data, given["split"], given["samples"], seed=given["seed"], objective=objective)
-    content = evaluation.as_json()
-    try:
-        if given["source"] is None:
-            with run.locked():
-                run.write_evaluation(content)
-    except (OSError, ValueError) as error:  # somebody else's run, or one in training, may still be measured
-        sys.stderr.write(f"lowerbound: the evaluation was not written into the run folder: {first_line(error)}\n")
-    print(json.dumps(content, indent=2) if given["json"] else f"{run.path}, {evaluation.split} split\n{evaluation}")
 
 
 def sample(argv: Sequence[str]) -> None:
@@ -143,8 +107,9 @@ def score(argv: Sequence[str]) -> None:
     run, model = open_run(given)
     write = _writer(run, model, given["out"], only_arrays=True)
     x = _examples(run, model, given)
-    with seeded(given["seed"]):
-        write(_in_batches(lambda batch: log_marginal(model, batch, samples=given["samples"]), x))
+    with counting("scoring") as on_progress:
+        scores = log_marginal(model, x, samples=given["samples"], seed=given["seed"], on_progress=on_progress)
+    write(scores)
 
 
 def _add_data(parser: SettingsParser, optional: bool = False) -> None:

@@ -3,5 +3,6 @@
 from lowerbound.distributions.full_normal import FullNormal, as_multivariate
 from lowerbound.distributions.levels import LevelCategorical
 from lowerbound.distributions.mean import mean
+from lowerbound.distributions.stddev import stddev
 
-__all__ = ["FullNormal", "LevelCategorical", "as_multivariate", "mean"]
+__all__ = ["FullNormal", "LevelCategorical", "as_multivariate", "mean", "stddev"]

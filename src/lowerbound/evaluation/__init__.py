@@ -1,6 +1,27 @@
-"""Estimators that see a draw and nothing else, one a file."""
+"""Estimators that see a draw and a model's verbs, one a file."""
 
 from lowerbound.evaluation.active_units import ACTIVE, active_units
+from lowerbound.evaluation.annealed import Annealed, Sandwich, annealed, sandwich
+from lowerbound.evaluation.information import Information, information
 from lowerbound.evaluation.log_marginal import Evidence, evidence, log_marginal
+from lowerbound.evaluation.refined import refined
+from lowerbound.evaluation.weights import TRUSTED, bound, effective_samples, pareto_k
 
-__all__ = ["ACTIVE", "Evidence", "active_units", "evidence", "log_marginal"]
+__all__ = [
+    "ACTIVE",
+    "Annealed",
+    "Evidence",
+    "Information",
+    "Sandwich",
+    "TRUSTED",
+    "active_units",
+    "annealed",
+    "bound",
+    "effective_samples",
+    "evidence",
+    "information",
+    "log_marginal",
+    "pareto_k",
+    "refined",
+    "sandwich",
+]

@@ -5,8 +5,8 @@
 E[L_K] is at most log p(x), grows with K and approaches it at rate 1/K where the weights have enough finite moments: a lower
 bound in expectation, biased downwards, whatever its standard error. L_1 is the ELBO with a sampled KL.
 
-The K draws are made in chunks that fit in memory, and the weights are summed by a streaming logsumexp: exactly K draws,
-and the same estimator whatever the chunk.
+The K draws are made in chunks that fit in memory, of which only the weights are kept: exactly K draws, and the same
+estimator whatever the chunk.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
+from lowerbound.checks import check_density, check_finite
 from lowerbound.distributions import mean
 from lowerbound.draw import Draw
 from lowerbound.modes import evaluating
@@ -28,25 +29,33 @@ from lowerbound.seeding import seeded
 
 VALUES = 2**24  # numbers that one chunk's p(x|z) may hold: 64 MiB in float32
 ROWS = 2**15  # draws times examples in a chunk, which bounds the activations of hidden layers: 64 MiB for 512 units
+BATCH = 100  # examples at a time: enough for large matrix products, and K = 5,000 weights of each are 2 MB
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What K draws say about each of B examples, each (B,), in nats.
+    """What K draws say about each of B examples, in nats.
 
     Args:
-        log_marginal: the K-sample estimate of log p(x).
-        rate: KL(q(z|x) ‖ p(z)), in closed form where there is one, else averaged over the K draws.
-        distortion: -E_q[log p(x|z)], averaged over the K draws.
+        log_terms: what each draw contributes to the estimate of p(x), log w_k + log m_k, (K, B): the terms sum to it.
+        rate: KL(q(z|x) ‖ p(z)), in closed form where there is one, else averaged over the K draws, (B,).
+        distortion: -E_q[log p(x|z)], averaged over the K draws, (B,).
         means: posterior means, (B, number of latent dimensions).
         is_density: False where the model's score is no log-density, and log_marginal therefore no evidence.
+        is_exact: True where a finite latent was enumerated, so that the terms are no draws and the sum is log p(x) itself.
     """
 
-    log_marginal: Tensor
+    log_terms: Tensor
     rate: Tensor
     distortion: Tensor
     means: Tensor
     is_density: bool
+    is_exact: bool
+
+    @property
+    def log_marginal(self) -> Tensor:
+        """The K-sample estimate of log p(x), (B,)."""
+        return torch.logsumexp(self.log_terms, 0)
 
 
 def evidence(
@@ -66,26 +75,30 @@ def evidence(
     """
     if samples < 1 or (chunk is not None and chunk < 1):
         raise ValueError(f"samples is {samples} and chunk {chunk}: at least 1 draw is needed")
-    log_sums, rates, distortions, means = [], [], [], []
+    log_terms, rates, distortions, means = [], [], [], []
     done = 0
     size = chunk or 1  # the first draw shows what one costs
+    is_exact = True
     while done < samples:
-        draw = model(x, context, min(size, samples - done))
-        k = draw.log_w.shape[0]
-        share = k / samples  # a chunk's own weights average over k draws; its share makes that an average over all K
-        log_sums.append(torch.logsumexp(draw.log_w + draw.log_m, 0) + math.log(share))
+        asked = min(size, samples - done)
+        draw = model(x, context, asked)
+        rows = draw.log_w.shape[0]
+        share = asked / samples  # a chunk's own weights average over its draws; its share makes that an average over K
+        log_terms.append(draw.log_w + draw.log_m + math.log(share))
         rates.append(draw.rate * share)
         distortions.append(draw.distortion * share)
+        is_exact = is_exact and bool((draw.log_m != -math.log(asked)).any())
         if done == 0:
             means = [mean(latent.q).reshape(len(x), -1) for latent in draw.latents]
-            size = chunk or max(1, min(VALUES // max(1, _values(draw.px) // k), ROWS // len(x)))
-        done += k
+            size = chunk or max(1, min(VALUES // max(1, _values(draw.px) // rows), ROWS // len(x)))
+        done += asked
     return Evidence(
-        log_marginal=torch.logsumexp(torch.stack(log_sums), 0),
+        log_terms=torch.cat(log_terms),
         rate=torch.stack(rates).sum(0),
         distortion=torch.stack(distortions).sum(0),
         means=torch.cat(means, 1),
         is_density=draw.is_density,
+        is_exact=is_exact,
     )
 
 
@@ -96,11 +109,22 @@ def log_marginal(
     samples: int = 100,
     seed: int | None = None,
     chunk: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """The K-sample estimate of log p(x) for each example, (B,), in nats, without gradients.
+    """The K-sample estimate of log p(x) for each example, (n,), in nats, without gradients.
+
+    Args:
+        model: gives a draw; put into evaluation mode meanwhile.
+        x: any number of examples, (n, *X); 100 are worked on at a time.
+        context: labels, mask and the like.
+        samples: K.
+        seed: of the draws; None uses the global state.
+        chunk: draws at a time, as in :func:`evidence`.
+        on_progress: called with (examples done, examples in all).
 
     Raises:
-        ValueError: K or the chunk below 1, or a model whose score is no log-density.
+        ValueError: K or the chunk below 1, weights that are not finite (how many, and of which examples), or a model whose
+            score is no log-density.
 
     Example:
         >>> import lowerbound as lb
@@ -112,14 +136,19 @@ def log_marginal(
         >>> log_marginal(model, torch.ones(5, 4), samples=250, seed=0).shape
         torch.Size([5])
     """
+    context = context or Context()
+    found, unfit = [], []
     with torch.no_grad(), seeded(seed), evaluating(model) if isinstance(model, nn.Module) else nullcontext():
-        found = evidence(model, x, context, samples, chunk)
-        if not found.is_density:
-            raise ValueError(
-                "this model scores x by binary cross-entropy, which is no log-density, so it has no log p(x); "
-                "train one with a likelihood (Bernoulli on binarised data, Categorical, Normal)"
-            )
-        return found.log_marginal
+        for start in range(0, len(x), BATCH):
+            rows = slice(start, start + BATCH)
+            part = evidence(model, x[rows], context[rows], samples, chunk)
+            check_density(part.is_density)
+            found.append(part.log_marginal)
+            unfit.append((~torch.isfinite(part.log_terms)).sum(0))
+            if on_progress:
+                on_progress(min(start + BATCH, len(x)), len(x))
+    check_finite(torch.cat(unfit), samples)
+    return torch.cat(found)
 
 
 def _values(distribution: Distribution) -> int:

@@ -1,0 +1,199 @@
+"""How good a trained model is, and how far the numbers can be believed: evaluate, compare, sandwich, gaps."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lowerbound.build import build_objective, complete
+from lowerbound.checks import check_data
+from lowerbound.comparison import compare as compare_evaluations
+from lowerbound.dataset import Dataset
+from lowerbound.evaluation import sandwich as sandwich_of
+from lowerbound.measure import CHAINS, SAMPLES, TEMPERATURES
+from lowerbound.measure import evaluate as evaluate_model
+from lowerbound.measured import Evaluation
+from lowerbound.messages import first_line
+from lowerbound.nats import Estimate
+from lowerbound.opened import load_as, open_run, own_data, run_parser, trusted
+from lowerbound.progress import counting
+from lowerbound.run import Run
+from lowerbound.settings import SettingsParser
+from lowerbound.tightness import gaps as gaps_of
+from lowerbound.vae import VAE
+
+NARROW = 0.5  # nats between the bounds of an example below which its log p(x) counts as known
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """Measure a run's model on one split of its data, and write evaluation.json."""
+    parser = run_parser(
+        "evaluate",
+        "RUN [DATA] [options]",
+        "Measure the model of a run on held-out data: the evidence lower bound, an estimate of -log p(x), rate and "
+        "distortion, each with its standard error over the examples, and a warning where a number cannot be trusted. "
+        "Without DATA, the run's own are measured and RUN/evaluation.json is written; other DATA are split as they were.",
+    )
+    parser.add_argument("source", type=str, metavar="DATA", nargs="?", help="a name, a file, or a folder")
+    _add_measuring(parser)
+    parser.add_argument(
+        "--curve", action="store_true", help="nll at K = 1, 10, 100, ... too, so that its bias can be seen"
+    )
+    parser.add_argument(
+        "--estimator",
+        type=str,
+        default="importance",
+        help="of nll: importance, or ais (annealed importance sampling: slower by far, tighter where q is poor)",
+    )
+    parser.add_argument(
+        "--temperatures", type=int, default=TEMPERATURES, help="of ais: densities on the way from q(z|x) to p(x, z)"
+    )
+    given = parser.read(argv)
+    if given is None:
+        return
+    run, model = open_run(given)
+    data = own_data(run) if given["source"] is None else load_as(run, given["source"])
+    evaluation = _measured(
+        run, model, data, given, curve=given["curve"], estimator=given["estimator"], temperatures=given["temperatures"]
+    )
+    content = evaluation.as_json()
+    try:
+        if given["source"] is None and given["examples"] is None:
+            with run.locked():
+                run.write_evaluation(content)
+    except (OSError, ValueError) as error:  # somebody else's run, or one in training, may still be measured
+        sys.stderr.write(f"lowerbound: the evaluation was not written into the run folder: {first_line(error)}\n")
+    print(json.dumps(content, indent=2) if given["json"] else f"{run.path}, {evaluation.split} split\n{evaluation}")
+
+
+def compare(argv: Sequence[str]) -> None:
+    """Measure several runs in the same way, and print them side by side."""
+    parser = run_parser(
+        "compare",
+        "RUN RUN ... [options]",
+        "Measure several runs, each on its own held-out data, and show them side by side with standard errors. Where the "
+        "examples are the same, each run is also compared with the first example by example: such differences are known far "
+        "better than the means themselves.",
+    )
+    parser.add_argument("others", type=str, metavar="RUN", nargs="+", help="runs to compare with the first")
+    _add_measuring(parser)
+    given = parser.read(argv)
+    if given is None:
+        return
+    paths = [given["run"], *given["others"]]
+    if twice := [path for i, path in enumerate(paths) if path in paths[:i]]:
+        raise ValueError(f"{twice[0]} is named twice")
+    opened = [(path, *open_run({**given, "run": path})) for path in paths]
+    found = {path: _measured(run, model, own_data(run), given) for path, run, model in opened}
+    comparison = compare_evaluations(found)
+    if given["json"]:
+        print(json.dumps(comparison.as_json(), indent=2))
+        return
+    first = found[given["run"]]
+    print(f"{given['split']} split, n = {first.n:,}, {first.estimator}\n{comparison}")
+
+
+def sandwich(argv: Sequence[str]) -> None:
+    """Bound log p(x) of simulated data from both sides."""
+    parser = run_parser(
+        "sandwich",
+        "RUN [options]",
+        "Simulate examples from the model of a run and bound log p(x) of each from both sides: annealed importance sampling "
+        "from below, the same chains run backwards from the z that made the example from above. Where they meet, log p(x) "
+        "is known, and so is what annealing with these settings can do for this model.",
+    )
+    parser.add_argument("-n", type=int, default=100, help="examples to simulate")
+    _add_annealing(parser)
+    given = parser.read(argv)
+    if given is None:
+        return
+    run, model = open_run(given)
+    with counting("annealing") as on_progress:
+        found = sandwich_of(
+            model, given["n"], given["chains"], given["temperatures"], seed=given["seed"], on_progress=on_progress
+        )
+    narrow = ((found.upper - found.lower).abs() < NARROW).double()
+    rows = {
+        "lower": Estimate.over(found.lower),
+        "upper": Estimate.over(found.upper),
+        "gap": Estimate.over(found.upper - found.lower),
+        "narrow": Estimate.over(narrow, f"of the examples have a gap below {NARROW} nats"),
+        "acceptance": Estimate.over(found.acceptance, "of the trajectories were accepted"),
+    }
+    _show(given, rows, f"{run.path}, log p(x) of examples simulated from the model")
+
+
+def gaps(argv: Sequence[str]) -> None:
+    """What the bound loses, and where."""
+    parser = run_parser(
+        "gaps",
+        "RUN [DATA] [options]",
+        "How far the evidence lower bound lies below log p(x), and why: the approximation gap is lost because the family "
+        "of q does not hold the true posterior, the amortisation gap because one network chooses q for every x. q is "
+        "refined for each example by itself, and log p(x) found by annealed importance sampling.",
+    )
+    parser.add_argument("source", type=str, metavar="DATA", nargs="?", help="a name, a file, or a folder")
+    parser.add_argument("--split", type=str, default="test", help="test, valid or train")
+    parser.add_argument("-n", type=int, default=100, help="only the first n examples")
+    parser.add_argument("--steps", type=int, default=500, help="of the refinement of q")
+    _add_annealing(parser)
+    given = parser.read(argv)
+    if given is None:
+        return
+    if given["n"] < 1:
+        raise ValueError(f"n is {given['n']}: at least 1 example is needed")
+    run, model = open_run(given)
+    data = own_data(run) if given["source"] is None else load_as(run, given["source"])
+    check_data(model.likelihood, data.event_shape, data.support, data.name or "the data")
+    x = data.examples(given["split"])[: given["n"]]
+    with counting("refining q, annealing") as on_progress:
+        how = {key: given[key] for key in ("steps", "chains", "temperatures", "seed")}
+        found = gaps_of(model, x, **how, on_progress=on_progress)
+    _show(given, vars(found), f"{run.path}, {given['split']} split")
+
+
+def _add_measuring(parser: SettingsParser) -> None:
+    parser.add_argument("--split", type=str, default="test", help="test, valid or train")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        help=f"K, importance samples for each example ({SAMPLES} unless given), or chains of ais ({CHAINS})",
+    )
+    parser.add_argument("--examples", type=int, help="measure only the first so many of the split")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _add_annealing(parser: SettingsParser) -> None:
+    parser.add_argument("--chains", type=int, default=CHAINS, help="independent chains for each example")
+    parser.add_argument(
+        "--temperatures", type=int, default=TEMPERATURES, help="densities on the way from q(z|x) to p(x, z)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the simulation, the refinement and the chains")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _measured(run: Run, model: VAE, data: Dataset, given: Mapping[str, Any], **how: Any) -> Evaluation:
+    objective = build_objective(complete(run.config(), trust=trusted(given)), trusted(given))
+    with counting(f"measuring {run.path}") as on_progress:
+        return evaluate_model(
+            model,
+            data,
+            given["split"],
+            given["samples"],
+            seed=given["seed"],
+            objective=objective,
+            examples=given["examples"],
+            on_progress=on_progress,
+            **how,
+        )
+
+
+def _show(given: Mapping[str, Any], rows: Mapping[str, Estimate], title: str) -> None:
+    if given["json"]:
+        print(json.dumps({name: own.as_json() for name, own in rows.items()}, indent=2))
+        return
+    width = max(map(len, rows))
+    print("\n".join([title, *(f"{name:>{width}}  {own}" for name, own in rows.items())]))

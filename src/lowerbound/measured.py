@@ -1,0 +1,123 @@
+"""What an evaluation says: estimates, the curve over K, and warnings in words.
+
+A standard error says how far the mean over these examples may lie from that over all examples like them. The bias of a
+K-sample bound is another matter, which no number of examples reduces: the curve over K shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+
+from lowerbound.nats import Estimate
+
+Kind = Literal["probability", "density", "score"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the curve over K.
+
+    Args:
+        samples: K.
+        nll: -L_K, averaged over disjoint groups of K draws, nats.
+        fall: how much smaller nll is than at the point before, example by example; None at the first.
+        lacking: what nll would still fall if it went on at the rate 1/K, nats: the bias where the weights are well behaved,
+            and less than the bias where they are not; None at the first.
+    """
+
+    samples: int
+    nll: Estimate
+    fall: Estimate | None = None
+    lacking: float | None = None
+
+    def __str__(self) -> str:
+        if self.fall is None:
+            return str(self.nll)
+        return f"{self.nll}; it fell by {self.fall.short}, and at the rate 1/K has {self.lacking:.2g} to fall"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a model is worth on one split. A quantity that does not exist for the model is None.
+
+    Args:
+        split: the split.
+        samples: K, draws for each example.
+        n: number of examples.
+        sha256: of the examples as the model saw them; two evaluations with the same one are paired example by example.
+        kind: what the likelihood is: a "probability" (nll of discrete data), a "density", or a "score" and no likelihood.
+        estimator: what nll is, in words.
+        elbo: the evidence lower bound, nats; larger is better.
+        nll: -log p(x), nats; smaller is better.
+        bits_per_dim: nll of discrete data in bits per dimension; of a density on dequantised data, of the levels.
+        rate: KL(q(z|x) ‖ p(z)), nats.
+        distortion: -E_q[log p(x|z)], nats.
+        cross_entropy: binary cross-entropy, where the model was trained by it; no likelihood.
+        objective: what was minimised, where the model was trained by cross-entropy: cross_entropy + rate unless the
+            objective is given; no bound.
+        mutual_information: I_q(x; z), nats: a lower bound in expectation, and at most log n (its n may be smaller).
+        mutual_information_upper: an upper bound in expectation on the same.
+        marginal_kl: KL(q(z) ‖ p(z)), nats: an upper bound in expectation.
+        marginal_kl_lower: a lower bound in expectation on the same.
+        effective_samples: how many equally weighted draws the K weights of an example are worth.
+        heavy_tails: share of the examples whose weights have a Pareto k above 0.7; None for fewer than 25 draws.
+        active_units: latent dimensions whose posterior mean varies over x by more than 0.01.
+        latent_dimensions: how many there are.
+        curve: nll at K = 1, 10, 100, ..., where it was asked for.
+        warnings: in words: where a number cannot be trusted, or the model is not what it should be.
+        values: by name, the value of each example, (n,): what paired comparisons are made of. Not written to files.
+    """
+
+    split: str
+    samples: int
+    n: int
+    sha256: str
+    kind: Kind
+    estimator: str
+    elbo: Estimate | None = None
+    nll: Estimate | None = None
+    bits_per_dim: Estimate | None = None
+    rate: Estimate
+    distortion: Estimate | None = None
+    cross_entropy: Estimate | None = None
+    objective: Estimate | None = None
+    mutual_information: Estimate | None = None
+    mutual_information_upper: Estimate | None = None
+    marginal_kl: Estimate | None = None
+    marginal_kl_lower: Estimate | None = None
+    effective_samples: Estimate | None = None
+    heavy_tails: Estimate | None = None
+    active_units: int
+    latent_dimensions: int
+    curve: tuple[Point, ...] = ()
+    warnings: tuple[str, ...] = ()
+    values: Mapping[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of evaluation.json."""
+        return {key: _plain(value) for key, value in vars(self).items() if key != "values"}
+
+    def __str__(self) -> str:
+        bounds = {"mutual_information": self.mutual_information_upper, "marginal_kl_lower": self.marginal_kl}
+        rows = []
+        for name, value in vars(self).items():
+            if isinstance(value, Estimate) and name not in ("mutual_information_upper", "marginal_kl"):
+                to = f"{value.short} to " if name in bounds else ""
+                rows.append((name.removesuffix("_lower"), f"{to}{bounds.get(name, value)}"))
+        rows += [("active_units", f"{self.active_units} of {self.latent_dimensions}"), ("estimator", self.estimator)]
+        rows += [(f"nll, K = {point.samples:,}", str(point)) for point in self.curve]
+        rows += [("warning", warning) for warning in self.warnings]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:>{width}}  {words}" for name, words in rows)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Estimate):
+        return value.as_json()
+    if isinstance(value, Point):
+        return {key: _plain(own) for key, own in vars(value).items()}
+    return [_plain(own) for own in value] if isinstance(value, tuple) else value

@@ -1,0 +1,127 @@
+"""Where the bound is lost: in the family of q, or in the network that chooses q.
+
+    log p(x) - ELBO(q)  =  [log p(x) - ELBO(q*)]  +  [ELBO(q*) - ELBO(q)]
+                           approximation gap         amortisation gap
+
+with q* the best member of q's family for each example (Cremer, Li and Duvenaud 2018, arXiv 1801.03558), as far as it was
+found (:func:`~lowerbound.evaluation.refined`), and log p(x) by annealed importance sampling. log p(x) is a lower bound in
+expectation, which makes the approximation gap too small, and ELBO(q*) falls short of the maximum, which makes it too large
+and the amortisation gap too small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowerbound.evaluation import annealed, evidence, refined
+from lowerbound.modes import evaluating
+from lowerbound.nats import Estimate
+from lowerbound.roles import Context
+from lowerbound.seeding import seeded
+from lowerbound.vae import VAE
+
+DRAWS = 1000  # for each ELBO: its own noise, sd(log w) / sqrt(1000), is then a tenth of a nat or less for each example
+BATCH = 100  # examples that are refined at a time
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """What the bound loses and where, nats.
+
+    Args:
+        elbo: with q(z|x) from the encoder.
+        refined_elbo: with q* of each example.
+        log_marginal: log p(x) by annealed importance sampling.
+        approximation_gap: log_marginal - refined_elbo, paired by example.
+        amortisation_gap: refined_elbo - elbo, paired by example.
+    """
+
+    elbo: Estimate
+    refined_elbo: Estimate
+    log_marginal: Estimate
+    approximation_gap: Estimate
+    amortisation_gap: Estimate
+
+    def as_json(self) -> dict[str, Any]:
+        """By name, for a program to read."""
+        return {name: own.as_json() for name, own in vars(self).items()}
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:>17}  {own}" for name, own in vars(self).items())
+
+
+def gaps(
+    model: VAE,
+    x: Tensor,
+    context: Context | None = None,
+    steps: int = 500,
+    chains: int = 16,
+    temperatures: int = 200,
+    seed: int | None = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Gaps:
+    """The approximation gap and the amortisation gap, as means over examples.
+
+    Args:
+        model: a model with continuous latents.
+        x: examples, (n, *X).
+        context: labels, mask and the like.
+        steps: of the refinement of q.
+        chains: of annealing, for each example.
+        temperatures: of annealing.
+        seed: of all draws; None uses the global state.
+        on_progress: called with (work done, work in all).
+
+    Raises:
+        ValueError: as :func:`~lowerbound.evaluation.refined` and :func:`~lowerbound.evaluation.annealed` do.
+
+    Example:
+        >>> import lowerbound as lb
+        >>> model = lb.VAE(
+        ...     prior=lb.priors.StandardNormal((2,)),
+        ...     posterior=lb.posteriors.DiagonalNormal((4,), (2,)),
+        ...     likelihood=lb.likelihoods.Bernoulli((2,), (4,)),
+        ... )
+        >>> found = gaps(model, torch.eye(4), steps=100, chains=4, temperatures=20)
+        >>> found.amortisation_gap.value > 0
+        True
+    """
+    context = context or Context()
+    before, after = [], []
+
+    def share(first: float, last: float) -> Callable[[int, int], None]:
+        """Progress of a part of the work that begins and ends at these shares of all of it."""
+
+        def tell(done: int, total: int) -> None:
+            if on_progress:
+                on_progress(round(1000 * (first + (last - first) * done / total)), 1000)
+
+        return tell
+
+    with torch.no_grad(), seeded(seed), evaluating(model):
+        for start in range(0, len(x), BATCH):
+            rows = slice(start, start + BATCH)
+            batch, own = x[rows], context[rows]
+            told = share(0.5 * start / len(x), 0.5 * min(1.0, (start + BATCH) / len(x)))
+            before.append(_elbo(model, batch, own))
+            with refined(model, model.posterior, batch, own, steps, on_progress=told):
+                after.append(_elbo(model, batch, own))
+        log_marginal = annealed(model, x, context, chains, temperatures, on_progress=share(0.5, 1.0)).log_marginal
+    elbo, best = torch.cat(before).double(), torch.cat(after).double()
+    return Gaps(
+        elbo=Estimate.over(elbo),
+        refined_elbo=Estimate.over(best),
+        log_marginal=Estimate.over(log_marginal),
+        approximation_gap=Estimate.over(log_marginal - best),
+        amortisation_gap=Estimate.over(best - elbo),
+    )
+
+
+def _elbo(model: VAE, x: Tensor, context: Context) -> Tensor:
+    found = evidence(model, x, context, DRAWS)
+    return -found.distortion - found.rate
