@@ -17,6 +17,7 @@ from torch import Tensor
 from lowerbound.checks import check_data, check_finite
 from lowerbound.dataset import Dataset
 from lowerbound.evaluation import (
+    REMEDIES,
     TRUSTED,
     Annealed,
     Evidence,
@@ -26,6 +27,7 @@ from lowerbound.evaluation import (
     effective_samples,
     evidence,
     information,
+    is_collapsed,
     pareto_k,
 )
 from lowerbound.measured import Evaluation, Kind, Point
@@ -45,7 +47,6 @@ CHAINS = 16  # of annealing: the logarithm of their mean is biased by half the v
 TEMPERATURES = 200  # narrow sandwiches on MNIST-sized models: benchmarks/evidence.py
 AGGREGATED = 2000  # examples that estimate the aggregate posterior, at a cost that is quadratic in them
 HEAVY = 0.2  # share of heavy-tailed examples that is worth a warning; at K = 100 the fit alone puts a tenth above 0.7
-COLLAPSED = 0.1  # nats: a rate below it says that z tells nothing of x
 FEW_ACCEPTED = 0.4  # share of trajectories accepted below which chains hardly move; the step size aims at 0.65
 
 
@@ -259,10 +260,9 @@ def _warnings(found: Mapping[str, Any], curve: tuple[Point, ...], chains: Anneal
             f"only {accepted:.0%} of the trajectories were accepted, so chains hardly move; take more temperatures"
         )
     rate: Estimate = found["rate"]
-    if rate.value < COLLAPSED or found["active_units"] == 0:
+    if is_collapsed(rate.value) or found["active_units"] == 0:
         told.append(
             f"posterior collapse: {found['active_units']} of {found['latent_dimensions']} latent dimensions are active and "
-            f"the rate is {rate.short} nats, so z tells little of x; train with a warm-up or free bits, a smaller beta, or "
-            "a decoder that can do less without z"
+            f"the rate is {rate.short} nats, so z tells little of x; {REMEDIES}"
         )
     return told

@@ -206,6 +206,24 @@ def rate_bars(rates: Tensor, active: Tensor, unit: str = "nats") -> Figure:
     return figure
 
 
+def evidence(points: Sequence[Mapping[str, Any]]) -> Figure:
+    """-log p(x) as it falls with the number of importance samples, with standard errors.
+
+    Args:
+        points: of the curve, as in evaluation.json: ``samples`` and ``nll``.
+    """
+    figure = Figure(figsize=(6.4, 2.6), layout="constrained")
+    axes = figure.subplots()
+    samples = [point["samples"] for point in points]
+    values, errors = ([point["nll"][key] for point in points] for key in ("value", "stderr"))
+    axes.errorbar(
+        samples, values, yerr=[e or 0.0 for e in errors], marker="o", markersize=4, capsize=3, color=COLOURS[0]
+    )
+    axes.set_xscale("log")
+    _plain(axes, "", "importance samples K", "−log p(x), nats")
+    return figure
+
+
 def codes(z: Tensor, y: Tensor | None, axes_names: tuple[str, str]) -> Figure:
     """Codes in the plane, coloured by label.
 

@@ -86,6 +86,8 @@ def write_report(run: Run, model: VAE, data: Dataset, evaluation: Mapping[str, A
         headline=_headline(evaluation),
         evaluation=_rows(evaluation),
         estimator=evaluation["estimator"],
+        warnings=evaluation.get("warnings", []),
+        evidence=_figure(plots.evidence(points)) if len(points := evaluation.get("curve", [])) > 1 else None,
         active=f"{int(active.sum())} of {len(active)}",
         cost=_cost(config, records, model),
         curves=_figure(plots.curves(records)) if records else None,
@@ -174,6 +176,12 @@ NAMES = {
     "distortion": "distortion, −E[log p(x|z)]",
     "cross_entropy": "binary cross-entropy (no likelihood)",
     "objective": "objective (no bound)",
+    "mutual_information": "mutual information I(x; z), at least",
+    "mutual_information_upper": "mutual information I(x; z), at most",
+    "marginal_kl_lower": "KL(q(z) ‖ p(z)), at least",
+    "marginal_kl": "KL(q(z) ‖ p(z)), at most",
+    "effective_samples": "effective importance samples",
+    "heavy_tails": "weights with Pareto k above 0.7",
 }
 
 

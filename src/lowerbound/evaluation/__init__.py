@@ -2,6 +2,7 @@
 
 from lowerbound.evaluation.active_units import ACTIVE, active_units
 from lowerbound.evaluation.annealed import Annealed, Sandwich, annealed, sandwich
+from lowerbound.evaluation.collapse import REMEDIES, is_collapsed
 from lowerbound.evaluation.information import Information, information
 from lowerbound.evaluation.log_marginal import Evidence, evidence, log_marginal
 from lowerbound.evaluation.refined import refined
@@ -13,6 +14,7 @@ __all__ = [
     "Evidence",
     "Information",
     "Sandwich",
+    "REMEDIES",
     "TRUSTED",
     "active_units",
     "annealed",
@@ -20,6 +22,7 @@ __all__ = [
     "effective_samples",
     "evidence",
     "information",
+    "is_collapsed",
     "log_marginal",
     "pareto_k",
     "refined",
