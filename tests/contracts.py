@@ -293,6 +293,19 @@ class LikelihoodContract(PartContract):
         assert torch.equal(part.log_prob(px, x, mask), part.log_prob(px, other, mask))
         assert not torch.allclose(part.log_prob(px, x, mask), part.log_prob(px, x, None))
 
+    def test_a_missing_value_is_marginalised_and_not_filled_in(self) -> None:
+        """What is observed and what is not are scored apart: together they are the whole, and nan stays out of gradients."""
+        part = self.make((3,), (4,)).eval()
+        z = torch.randn(7, 5, 3)
+        px = part(z, NO_CONTEXT)
+        x, mask = px.sample()[0], torch.tensor([1, 1, 0, 1])
+        apart = part.log_prob(px, x, mask) + part.log_prob(px, x, 1 - mask)
+        assert torch.allclose(apart, part.log_prob(px, x, None), rtol=1e-4, atol=1e-4)
+        x[:, 2] = torch.nan
+        part.train()
+        part.log_prob(px, x, mask).sum().backward()
+        assert all(bool(p.grad.isfinite().all()) for p in part.parameters() if p.grad is not None)
+
     @pytest.mark.parametrize("x_shape", [(), (2,)])
     @pytest.mark.parametrize("learned", [False, True])
     @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 1e-3)])
