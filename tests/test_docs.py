@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -64,3 +65,19 @@ def test_the_tree_in_the_readme_is_that_of_the_package() -> None:
 def test_nothing_names_a_path_of_somebodys_machine() -> None:
     for path in [*PAGES, *(ROOT / "src").rglob("*.py")]:
         assert not re.search(r"/(home|root|Users)/", path.read_text()), path
+
+
+def functions_of(file: Path) -> set[str]:
+    """The functions of a file, as name or Class::name."""
+    body = ast.parse(file.read_text()).body
+    classes = [node for node in body if isinstance(node, ast.ClassDef)]
+    methods = {f"{c.name}::{f.name}" for c in classes for f in c.body if isinstance(f, ast.FunctionDef)}
+    return methods | {f.name for f in body if isinstance(f, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_test_that_is_named_exists(page: Path) -> None:
+    for file, name in re.findall(r"\b(tests/[\w/]+\.py)::([\w:]+)", page.read_text()):
+        assert (ROOT / file).is_file(), file
+        assert name in functions_of(ROOT / file), f"{file}::{name}"
+        assert name.rpartition("::")[2].startswith("test_"), name

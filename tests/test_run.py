@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,29 @@ def test_wrong_tensors_are_refused(run: Run) -> None:
         run.model_file.write_bytes(content)
         with pytest.raises(ValueError, match="not a whole safetensors file"):
             lb.load(run.path)
+
+
+class Evil:
+    """Unpickling it would run code."""
+
+    def __reduce__(self) -> object:
+        return (Path("pwned").touch, ())
+
+
+@pytest.mark.parametrize("written_by", ["pickle", "torch"])
+def test_a_pickle_in_place_of_tensors_is_refused_and_does_not_run(
+    run: Run, written_by: str, binary_digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = json.loads((run.checkpoint_folder / "state.json").read_text())["tensors"]
+    for file in (run.model_file, run.checkpoint_folder / name):
+        with file.open("wb") as stream:
+            (pickle.dump if written_by == "pickle" else torch.save)({"posterior.net.layers.0.weight": Evil()}, stream)
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        lb.load(run.path)
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        resume(run, binary_digits)
+    assert not Path("pwned").exists()
 
 
 def test_another_latent_size_in_the_configuration_is_refused(run: Run) -> None:

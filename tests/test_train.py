@@ -226,6 +226,26 @@ def test_under_mixed_precision_the_data_and_their_densities_stay_in_float32(digi
     assert len((values * 4 - (values * 4).round()).abs().unique()) > 100  # not multiples of a quarter
 
 
+@pytest.mark.parametrize("settings", [{}, {"kl": "sampled", "samples": 2}, {"free_bits": 0.1, "warmup": 0.5}])
+def test_mixed_precision_is_in_force_whatever_the_objective(
+    binary_digits: Dataset, settings: dict[str, object]
+) -> None:
+    """Every network computes in half precision, in training and in validation, and none is quietly left out."""
+    model = make_model(binary_digits)
+    seen: dict[nn.Module, list[tuple[torch.dtype, bool]]] = {}
+
+    def keep(layer: nn.Module, args: object, out: torch.Tensor) -> None:
+        seen.setdefault(layer, []).append((out.dtype, torch.is_grad_enabled()))
+
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    for layer in layers:
+        layer.register_forward_hook(keep)
+    lb.fit(model, ELBO(**settings), binary_digits, epochs=1, precision="bf16-mixed", progress=False)
+    for layer in layers:
+        _, *after_the_first_meeting = seen[layer]  # of model and objective, on one example
+        assert set(after_the_first_meeting) == {(torch.bfloat16, True), (torch.bfloat16, False)}
+
+
 def test_the_objective_is_in_training_mode_in_every_epoch(binary_digits: Dataset) -> None:
     modes = []
 

@@ -17,3 +17,10 @@ def test_mean_and_variance_are_those_of_the_levels() -> None:
     x = px.sample((20000,))
     assert within(x, px.mean)
     assert within((x - px.mean) ** 2, px.variance)
+
+
+def test_the_variance_of_a_sharp_distribution_does_not_round_below_zero() -> None:
+    px = LevelCategorical(50 * torch.randn(2000, 17))
+    assert px.variance.min() >= 0
+    exact = LevelCategorical(px.categorical.logits.double())
+    assert torch.allclose(px.variance.double(), exact.variance, rtol=1e-3, atol=1e-9)

@@ -6,16 +6,15 @@ from torch.distributions import Distribution
 import lowerbound as lb
 from lowerbound.roles import Context, Likelihood
 from lowerbound.shapes import Shape
-from tests.contracts import LikelihoodContract
+from tests.contracts import LikelihoodContract, everywhere
 
 
 class TestCategorical(LikelihoodContract):
     def make(self, z_shape: Shape, x_shape: Shape) -> Likelihood:
         return lb.likelihoods.Categorical(z_shape, x_shape, levels=17)
 
-    def total_probability(self, px: Distribution) -> Tensor:
-        grid = torch.linspace(0, 1, 17)[:, None]
-        return px.log_prob(grid).exp().sum(0)
+    def quadrature(self, px: Distribution) -> tuple[Tensor, Tensor]:
+        return everywhere(px, torch.linspace(0, 1, 17), torch.ones(17))
 
     def test_takes_the_256_levels_of_8_bit_pixels(self) -> None:
         part = lb.likelihoods.Categorical((2,), (1, 4, 4), levels=256)

@@ -100,6 +100,18 @@ class TestELBO(ObjectiveContract):
         assert set(log) == {"rate", "cross_entropy"}
 
 
+class TestEverythingAtOnce(ObjectiveContract):
+    """Weighted, warming up and with free bits that hold for some dimensions and not for others."""
+
+    def make(self) -> lb.objectives.ELBO:
+        return lb.objectives.ELBO(beta=2.0, warmup=0.8, free_bits=0.01, samples=3)
+
+
+class TestSampled(ObjectiveContract):
+    def make(self) -> lb.objectives.ELBO:
+        return lb.objectives.ELBO(kl="sampled", samples=3)
+
+
 def test_a_pair_without_a_rule_has_no_closed_form() -> None:
     assert closed_form_kl(Laplace(0.0, 1.0), torch.distributions.Cauchy(0.0, 1.0)) is None
     assert closed_form_kl(Laplace(0.0, 1.0), torch.distributions.Cauchy(0.0, 1.0)) is None  # remembered

@@ -23,6 +23,10 @@ class TestFull(PriorContract):
         prior(Context()).log_prob(z).sum().backward()
         all_parameters_get_gradients(prior)
 
+    def test_a_scalar_latent_has_moments_and_samples(self) -> None:
+        pz = self.make(())(Context())
+        assert pz.mean.shape == pz.variance.shape == pz.sample().shape == ()
+
     def test_it_fits_a_correlated_cloud(self) -> None:
         truth = torch.distributions.MultivariateNormal(
             torch.tensor([1.0, -2.0]), torch.tensor([[1.0, 0.9], [0.9, 2.0]])

@@ -38,11 +38,11 @@ class FullNormal(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        return self.flat.mean.reshape(*self.batch_shape, *self.event_shape)
+        return self.flat.mean.reshape(self.batch_shape + self.event_shape)
 
     @property
     def variance(self) -> Tensor:
-        return self.flat.variance.reshape(*self.batch_shape, *self.event_shape)
+        return self.flat.variance.reshape(self.batch_shape + self.event_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         leading = value.shape[: value.ndim - len(self.event_shape)]
@@ -51,7 +51,7 @@ class FullNormal(Distribution):
 
     def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
         z = self.flat.rsample(torch.Size(sample_shape))
-        return z.reshape(*z.shape[:-1], *self.event_shape)
+        return z.reshape(z.shape[:-1] + self.event_shape)
 
 
 def as_multivariate(distribution: Distribution) -> MultivariateNormal | None:

@@ -51,7 +51,8 @@ class LevelCategorical(Distribution):
 
     @property
     def variance(self) -> Tensor:
-        return (self.categorical.probs * self._grid**2).sum(-1) - self.mean**2
+        # about the mean: the difference of two squares can round below zero where one level has nearly all the mass
+        return (self.categorical.probs * (self._grid - self.mean[..., None]) ** 2).sum(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         log_p: Tensor = self.categorical.log_prob((value * (self.levels - 1)).round().long())

@@ -1,0 +1,241 @@
+"""Every guard named in docs/correctness.md fails where the fault is there: it is put in, and the test must notice.
+
+Each case changes one place in a copy of the package and runs its guards against the copy, which takes minutes in all: run
+with -m slow.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+INVARIANCE, EXACT, TRAIN, RUN = (f"tests/test_{name}.py" for name in ("invariance", "exact", "train", "run"))
+ELBO, KL, VAE = "tests/objectives/test_elbo.py", "tests/test_kl.py", "tests/test_vae.py"
+LIKELIHOODS, POSTERIORS = "tests/likelihoods", "tests/posteriors"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault, put in.
+
+    Args:
+        number: of the fault on the page.
+        what: the fault.
+        file: below src/lowerbound.
+        old: what stands there, exactly once.
+        new: what the fault writes there.
+        guards: the tests that must fail, as file::name; of a contract, folder::name.
+    """
+
+    number: int
+    what: str
+    file: str
+    old: str
+    new: str
+    guards: tuple[str, ...]
+
+
+MUTANTS = [
+    Mutant(1, "nll is +log p", "measure.py", "nll=Estimate.over(-log_marginal)", "nll=Estimate.over(log_marginal)",
+           (f"{INVARIANCE}::test_evaluation_is_the_mean_over_all_examples_whatever_the_batch_and_the_order",
+            "tests/test_measure.py::test_the_nll_falls_with_the_samples_and_lies_below_the_negative_elbo")),
+    Mutant(2, "whole chunks, divided by K", "evaluation/log_marginal.py", "min(size, samples - done)", "size",
+           (f"{EXACT}::test_the_evidence_uses_exactly_k_samples_whatever_the_chunk",)),
+    Mutant(2, "no -log K", "evaluation/log_marginal.py", "torch.logsumexp(draw.log_w + draw.log_m, 0) + math.log(share)",
+           "torch.logsumexp(draw.log_w, 0)",
+           (f"{EXACT}::test_at_the_exact_posterior_every_weight_is_the_evidence",
+            f"{INVARIANCE}::test_evaluation_is_the_mean_over_all_examples_whatever_the_batch_and_the_order")),
+    Mutant(2, "the last chunk counts as a whole one", "evaluation/log_marginal.py", "share = k / samples",
+           "share = size / samples",
+           (f"{EXACT}::test_the_chunk_changes_nothing_but_rounding_given_the_same_noise",)),
+    Mutant(2, "1 becomes 100", "measure.py", "parts.append(evidence(model, batch, context, samples))",
+           "parts.append(evidence(model, batch, context, 100 if samples == 1 else samples))",
+           (f"{INVARIANCE}::test_exactly_as_many_draws_are_made_as_are_asked_for",)),
+    Mutant(2, "an objective gets one draw", "train.py", "self.objective.samples, self.objective.path_gradient",
+           "1, self.objective.path_gradient", (f"{INVARIANCE}::test_an_objective_is_given_the_draws_it_asks_for",)),
+    Mutant(3, "half of log 2 pi is missing in training", "roles.py", "return px.log_prob(x)",
+           "return px.log_prob(x) + 0.9189385 * px.event_shape.numel() * self.training",
+           (f"{INVARIANCE}::test_training_and_evaluation_are_on_one_scale",
+            f"{LIKELIHOODS}::test_training_and_evaluation_mean_the_same_distribution")),
+    Mutant(3, "distortion counted twice", "objectives/elbo.py", "loss = draw.distortion +", "loss = 2 * draw.distortion +",
+           (f"{INVARIANCE}::test_the_epochs_means_are_those_of_all_examples_whatever_the_batch",
+            f"{TRAIN}::test_the_history_is_that_of_the_elbo")),
+    Mutant(4, "the normalising constant is dropped", "likelihoods/continuous_bernoulli.py",
+           "torch.distributions.ContinuousBernoulli(", "torch.distributions.Bernoulli(",
+           (f"{LIKELIHOODS}::test_probabilities_sum_to_one",)),
+    Mutant(4, "one entry's constant is dropped", "roles.py", "return px.log_prob(x)", "return px.log_prob(x) + 0.9189385",
+           (f"{LIKELIHOODS}::test_probabilities_sum_to_one",)),
+    Mutant(5, "KL without -1", "kl.py", "return kl_divergence(q, p)", "return kl_divergence(q, p) + 0.5",
+           (f"{KL}::test_of_a_distribution_to_itself_is_zero_in_16_dimensions",
+            f"{KL}::test_normals_of_every_form_agree_with_monte_carlo")),
+    Mutant(5, "KL clamped to zero", "kl.py", "return kl_divergence(q, p)", "return kl_divergence(q, p).clamp(0, 0)",
+           (f"{KL}::test_normals_of_every_form_agree_with_monte_carlo",
+            f"{KL}::test_every_posterior_to_every_prior_agrees_with_monte_carlo")),
+    Mutant(6, "draws and examples swapped", "shapes.py", "return result.reshape(*leading, *out_shape).to(value.dtype)",
+           "return (result.reshape(*leading[::-1], *out_shape).transpose(0, 1) if len(leading) == 2 else "
+           "result.reshape(*leading, *out_shape)).to(value.dtype)",
+           (f"{LIKELIHOODS}::test_treats_draws_and_examples_separately",)),
+    Mutant(6, "examples swapped", "shapes.py", "result = network(flat)", "result = network(flat).roll(1, 0)",
+           (f"{POSTERIORS}::test_treats_examples_separately", f"{LIKELIHOODS}::test_treats_draws_and_examples_separately")),
+    Mutant(6, "one draw stands for all", "draw.py", "(self.log_m.exp() * values).sum(0)", "values[0]",
+           ("tests/objectives::test_the_order_of_examples_and_draws_changes_nothing",)),
+    Mutant(6, "the worst chunk counts most", "evaluation/log_marginal.py", "torch.logsumexp(torch.stack(log_sums), 0)",
+           "-torch.logsumexp(-torch.stack(log_sums), 0)",
+           (f"{EXACT}::test_the_chunk_changes_nothing_but_rounding_given_the_same_noise",)),
+    Mutant(7, "non-finite examples are dropped", "nats.py", "values = values.detach().double().cpu()",
+           "values = values.detach().double().cpu(); values = values[values.isfinite()]",
+           (f"{INVARIANCE}::test_an_example_that_cannot_be_scored_is_in_every_mean",
+            "tests/test_measure.py::test_a_value_that_is_not_finite_is_not_dropped_from_the_mean")),
+    Mutant(7, "non-finite examples count as zero", "state.py", "value.detach().sum(",
+           "value.detach().nan_to_num(0, 0, 0).sum(",
+           (f"{INVARIANCE}::test_an_example_that_cannot_be_scored_is_in_every_mean",)),
+    Mutant(7, "evaluation drops the last partial batch", "measure.py", "range(0, len(x), batch_size)",
+           "range(0, len(x) - batch_size + 1, batch_size)",
+           (f"{INVARIANCE}::test_evaluation_is_the_mean_over_all_examples_whatever_the_batch_and_the_order",)),
+    Mutant(7, "training drops the last partial batch", "train.py", "steps = math.ceil(n / batch_size)",
+           "steps = max(1, n // batch_size)",
+           (f"{INVARIANCE}::test_every_example_is_seen_once_an_epoch",
+            f"{INVARIANCE}::test_the_epochs_means_are_those_of_all_examples_whatever_the_batch")),
+    Mutant(7, "validation counts its first batch only", "train.py", "range(0, len(x), VALID_BATCH)", "range(1)",
+           (f"{INVARIANCE}::test_the_epochs_means_are_those_of_all_examples_whatever_the_batch",)),
+    Mutant(7, "a step that is not finite is taken", "train.py", "adam.found_inf = skipped", "adam.found_inf = 0 * skipped",
+           (f"{TRAIN}::test_a_step_whose_gradient_is_not_finite_is_skipped_and_counted",)),
+    Mutant(9, "the loss is called elbo", "draw.py", '{"elbo": -distortion - rate,', '{"elbo": distortion + rate,',
+           (f"{EXACT}::test_the_objective_is_a_bound_on_the_exact_evidence",
+            f"{EXACT}::test_the_logged_elbo_rises_to_the_evidence_as_the_posterior_improves",
+            "tests/objectives::test_logs_the_unweighted_elbo")),
+    Mutant(12, "a sum over the batch", "objective.py", "return self.loss.mean() if", "return self.loss.sum() if",
+           ("tests/objectives::test_the_loss_does_not_grow_with_the_batch",
+            "tests/objectives::test_a_batch_is_the_mean_of_its_parts")),
+    Mutant(13, "a mean over the pixels", "roles.py", "return px.log_prob(x)",
+           "return px.log_prob(x) / px.event_shape.numel()", (f"{LIKELIHOODS}::test_probabilities_sum_to_one",)),
+    Mutant(13, "another weight in validation", "objectives/elbo.py",
+           "loss = draw.distortion + self.weight(step.progress) * rate",
+           "loss = draw.distortion + self.weight(step.progress) * rate * (2.5e-4 if self.training else 1)",
+           (f"{TRAIN}::test_the_history_is_that_of_the_elbo",)),
+    Mutant(14, "a warm-up longer than the run", "objectives/elbo.py", "min(1.0, progress / self.warmup)",
+           "min(1.0, progress / (10 * self.warmup))",
+           (f"{ELBO}::test_the_warm_up_rises_in_a_straight_line_and_ends_before_the_run",)),
+    Mutant(14, "a warm-up of two runs is let through", "objectives/elbo.py", "if not 0 <= warmup <= 1:", "if warmup < 0:",
+           (f"{ELBO}::test_refuses_what_makes_no_sense",)),
+    Mutant(14, "a schedule on another run's length", "train.py", "state.step / max(1, epochs * steps - 1)",
+           "state.step / (100 * steps)", (f"{TRAIN}::test_progress_runs_from_zero_to_one",)),
+    Mutant(15, "the log-variance is divided by the variance", "distributions/full_normal.py",
+           "log_p: Tensor = self.flat.log_prob(value.reshape(*leading, -1))",
+           "log_p: Tensor = self.flat.log_prob(value.reshape(*leading, -1)) + 0.5 * (self.flat.variance.log() * "
+           "(1 - 1 / self.flat.variance)).sum(-1)",
+           ("tests/priors::test_is_normalised", f"{POSTERIORS}::test_is_normalised")),
+    Mutant(15, "the log-variance is divided by the variance", "roles.py", "return px.log_prob(x)",
+           "return px.log_prob(x) + 0.5 * (px.variance.log() * (1 - 1 / px.variance)).sum()",
+           (f"{LIKELIHOODS}::test_probabilities_sum_to_one",)),
+    Mutant(16, "a parameter is not trained", "train.py", "_check_gradients(model, objective)", "pass",
+           (f"{TRAIN}::test_a_parameter_without_a_gradient_is_named",)),
+    Mutant(17, "grey values scored as Bernoulli", "likelihoods/bernoulli.py", "import BINARY", "import UNIT as BINARY",
+           (f"{TRAIN}::test_data_outside_the_support_are_refused_with_the_remedies",)),
+    Mutant(17, "cross-entropy called a density", "likelihoods/binary_cross_entropy.py", "is_density: ClassVar[bool] = False",
+           "is_density: ClassVar[bool] = True",
+           (f"{LIKELIHOODS}::test_probabilities_sum_to_one",
+            "tests/test_measure.py::test_cross_entropy_is_never_called_a_likelihood")),
+    Mutant(18, "a sigmoid output", "likelihoods/normal.py", "self.units.restored(loc)", "self.units.restored(loc.sigmoid())",
+           (f"{LIKELIHOODS}::test_the_mean_is_not_squashed", "tests/test_units.py::test_columns_of_any_scale_are_learned")),
+    Mutant(18, "inputs are not checked", "checks.py", "if contains(likelihood.support, support):", "if True:",
+           (f"{TRAIN}::test_data_outside_the_support_are_refused_with_the_remedies",)),
+    Mutant(19, "sizes that are no powers of two", "pictures.py", "(-(-height // 2), -(-width // 2))",
+           "(height // 2, width // 2)",
+           ("tests/networks/test_conv.py::test_any_picture_to_any_vector_and_back",)),
+    Mutant(19, "networks for 28 x 28", "networks/mlp.py", "(numel(in_shape), *hidden,", "(784, *hidden,",
+           ("tests/networks::test_maps_in_shape_to_out_shape",)),
+    Mutant(20, "the mask is ignored", "roles.py", "if mask is None:", "if True:",
+           (f"{LIKELIHOODS}::test_a_masked_value_changes_nothing",)),
+    Mutant(20, "a missing value is filled with zero", "roles.py",
+           "entries = torch.where(observed, px.base_dist.log_prob(filled), 0.0)", "entries = px.base_dist.log_prob(filled)",
+           (f"{LIKELIHOODS}::test_a_missing_value_is_marginalised_and_not_filled_in",)),
+    Mutant(20, "NaN gets into gradients", "roles.py", "filled = torch.where(observed, x, torch.zeros_like(x))", "filled = x",
+           (f"{LIKELIHOODS}::test_a_missing_value_is_marginalised_and_not_filled_in",)),
+    Mutant(20, "NaN in the data is let through", "cards.py", "if bad.any():", "if False:",
+           ("tests/data/test_arrays.py::test_refused_in_one_line",)),
+    Mutant(21, "encode is a sample", "vae.py", "return mean(self.posterior(self._placed(x), context or Context()))",
+           "return self.posterior(self._placed(x), context or Context()).sample()",
+           (f"{VAE}::test_encode_is_the_mean_and_deterministic",)),
+    Mutant(21, "encode returns other rows", "vae.py", "return mean(self.posterior(self._placed(x), context or Context()))",
+           "return mean(self.posterior(self._placed(x), context or Context())).flip(0)",
+           (f"{VAE}::test_encode_is_the_mean_and_deterministic",
+            "tests/cli/test_cli.py::test_encode_keeps_the_order_and_scale_of_a_file")),
+    Mutant(21, "reconstructions of a random code", "vae.py", "return self.decode(self.encode(x, context), context)",
+           "return self.decode(self(x, context).latents[0].z[0], context)",
+           (f"{VAE}::test_reconstruct_is_decode_of_encode",)),
+    Mutant(22, "the encoder is not kept", "run.py", "write_tensors(self.model_file, state)",
+           'write_tensors(self.model_file, {k: v for k, v in state.items() if not k.startswith("posterior")})',
+           (f"{RUN}::test_weights_in_their_file_are_those_of_the_model",
+            "tests/cli/test_cli.py::test_what_a_trained_model_is_for")),
+    Mutant(23, "softplus in training, exp in evaluation", "posteriors/diagonal_normal.py", "(0.5 * log_variance).exp()",
+           "(log_variance.exp().log1p() if self.training else (0.5 * log_variance).exp())",
+           (f"{POSTERIORS}::test_training_and_evaluation_mean_the_same_distribution",)),
+    Mutant(23, "softplus in training, exp in evaluation", "likelihoods/normal.py", "log_scale.exp(), validate_args",
+           "(log_scale.exp().log1p() if self.training else log_scale.exp()), validate_args",
+           (f"{LIKELIHOODS}::test_training_and_evaluation_mean_the_same_distribution",)),
+    Mutant(23, "the scale is that of the evaluated x", "likelihoods/optimal_normal.py", "if not self.training:", "if False:",
+           (f"{LIKELIHOODS}::test_outside_training_the_scale_is_the_running_mean_and_blind_to_x",)),
+    Mutant(24, "weights are unpickled", "run.py", "return dict(load_tensors(path.read_bytes()))",
+           "import pickle\n\n        return pickle.loads(path.read_bytes())",
+           (f"{RUN}::test_a_pickle_in_place_of_tensors_is_refused_and_does_not_run",
+            "tests/test_layers.py::test_loading_never_unpickles")),
+    Mutant(24, "a configuration names code", "parts.py", "if root not in trust:", "if False:",
+           (f"{RUN}::test_a_configuration_that_names_code_is_refused",
+            "tests/test_parts.py::test_nothing_is_imported_before_it_is_trusted")),
+    Mutant(25, "resuming loses the optimiser", "state.py", '{"state": by_parameter,', '{"state": {},',
+           (f"{TRAIN}::test_resuming_at_any_step_ends_with_the_same_weights_and_metrics",
+            f"{TRAIN}::test_killed_at_any_moment_and_resumed_it_ends_as_if_it_had_not_been")),
+    Mutant(25, "the best weights with the latest optimiser", "state.py", '"model": self.model.state_dict(),',
+           '"model": self.best.weights or self.model.state_dict(),',
+           (f"{TRAIN}::test_resuming_at_any_step_ends_with_the_same_weights_and_metrics",)),
+    Mutant(26, "mixed precision is switched off", "train.py", "plugins=InputsAsTheyAre(precision, place.type))",
+           'precision="32-true")', (f"{TRAIN}::test_mixed_precision_is_in_force_whatever_the_objective",)),
+    Mutant(26, "log-densities in half precision", "shapes.py",
+           "return result.reshape(*leading, *out_shape).to(value.dtype)", "return result.reshape(*leading, *out_shape)",
+           (f"{TRAIN}::test_under_mixed_precision_the_data_and_their_densities_stay_in_float32",)),
+    Mutant(0, "a gradient is cut off", "draw.py", "return -self.average(self.log_px)",
+           "return -self.average(self.log_px.detach() + 0.5 * (self.log_px - self.log_px.detach()))",
+           ("tests/objectives::test_gradients_of_the_loss_are_those_of_finite_differences",
+            f"{LIKELIHOODS}::test_gradients_of_the_loss_are_those_of_finite_differences")),
+    Mutant(0, "log q without its own parameters", "vae.py", "scored.log_prob(z)",
+           "self._frozen_posterior(x, context, random_state()).log_prob(z)",
+           (f"{POSTERIORS}::test_gradients_of_the_loss_are_those_of_finite_differences",)),
+]  # fmt: skip
+
+
+def test_every_guard_that_the_page_names_has_its_fault_put_in() -> None:
+    text = (ROOT / "docs" / "correctness.md").read_text().partition("\n## Owed\n")[0]
+    for section in re.split(r"^### ", text, flags=re.MULTILINE)[1:]:
+        number = int(section.partition(".")[0])
+        named = {name.split("::")[-1] for name in re.findall(r"`tests/[\w/]+\.py::([\w:]+)`", section)}
+        tried = {guard.split("::")[-1] for m in MUTANTS if m.number == number for guard in m.guards}
+        assert named == tried, (
+            f"fault {number}: on the page and not tried {named - tried}, or tried only {tried - named}"
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.number}-{m.what}".replace(" ", "-"))
+def test_the_guard_notices(mutant: Mutant, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    file = tmp_path / "src" / "lowerbound" / mutant.file
+    text = file.read_text()
+    assert text.count(mutant.old) == 1, "the place has changed: put the fault in where it is now"
+    file.write_text(text.replace(mutant.old, mutant.new))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    for guard in mutant.guards:
+        place, _, name = guard.rpartition("::")
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", place, "-k", name]
+        run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert run.returncode == 1, f"{guard} did not fail:\n{run.stdout[-2000:]}{run.stderr[-2000:]}"
+        # a test that failed, and not a file that could no longer be imported
+        assert re.search(rf"^FAILED \S*::{name}", run.stdout, re.MULTILINE), run.stdout[-2000:]
