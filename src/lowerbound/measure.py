@@ -123,7 +123,8 @@ def evaluate(
             parts.append(_values(evidence(model, batch, context[rows], draws), sizes))
             if objective is not None and not model.likelihood.is_density:
                 draw = model(batch, context[rows], objective.samples)
-                parts[-1]["objective"] = objective.terms(draw, Step(1.0, n)).loss
+                terms = objective.terms(draw, Step(1.0, n))
+                parts[-1]["objective"] = terms.loss + (0.0 if terms.batch_loss is None else terms.batch_loss)
             if on_progress and not anneals:
                 on_progress(min(start + batch_size, n), n)
         known = information(model, x[:AGGREGATED].to(own.device, own.dtype), context[:AGGREGATED])

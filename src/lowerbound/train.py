@@ -30,7 +30,7 @@ from lowerbound.build import chosen_parts
 from lowerbound.checks import check_data
 from lowerbound.dataset import Dataset
 from lowerbound.devices import find_device
-from lowerbound.evaluation import REMEDIES, is_collapsed
+from lowerbound.evaluation import warn_of_collapse
 from lowerbound.messages import first_line, unknown
 from lowerbound.modes import evaluating
 from lowerbound.objective import Objective, Step
@@ -258,7 +258,7 @@ def fit(
             state.best.see(state.epoch, valid["loss"] if valid else None, model)
             state.close_epoch(record)
             show.epoch(record)
-            _warn_of_collapse(state.records)
+            warn_of_collapse(record, epochs)
             if run is not None:
                 run.write_metrics(state.records)
         if run is not None:
@@ -330,18 +330,6 @@ def _check_sane(
         raise ValueError(
             f"training has diverged: after epoch {state.epoch} the loss is not finite; try a smaller learning rate, "
             "clip, or data on a smaller scale"
-        )
-
-
-def _warn_of_collapse(records: list[dict[str, Any]]) -> None:
-    """Say so, once, when z has carried nothing for two epochs: one may be a slow start."""
-    rates = [(record["valid"] or record["train"])["rate"] for record in records[-3:]]
-    now = [is_collapsed(rate) for rate in rates]
-    if now[-2:] == [True, True] and (len(now) < 3 or not now[0]):
-        warnings.warn(
-            f"posterior collapse: in epochs {len(records) - 1} and {len(records)} the rate is {rates[-1]:.2g} nats, so z "
-            f"tells nothing of x; {REMEDIES}",
-            stacklevel=3,
         )
 
 

@@ -2,7 +2,7 @@
 
 from lowerbound.evaluation.active_units import ACTIVE, active_units
 from lowerbound.evaluation.annealed import Annealed, Sandwich, annealed, sandwich
-from lowerbound.evaluation.collapse import REMEDIES, is_collapsed
+from lowerbound.evaluation.collapse import REMEDIES, is_collapsed, warn_of_collapse
 from lowerbound.evaluation.information import Information, information
 from lowerbound.evaluation.log_marginal import Evidence, evidence, log_marginal
 from lowerbound.evaluation.refined import refined
@@ -27,4 +27,5 @@ __all__ = [
     "pareto_k",
     "refined",
     "sandwich",
+    "warn_of_collapse",
 ]

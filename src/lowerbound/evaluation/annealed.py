@@ -255,12 +255,15 @@ class _Path:
             _check_end(latent.p, end)
         self.shapes = [end.event_shape for end in self.ends]
         self.sizes = [shape.numel() for shape in self.shapes]
-        scales = [stddev(end).expand(len(x), *end.event_shape).flatten(1) for end in self.ends]
-        self.scale = torch.cat([s if s.ndim > 1 else s[:, None] for s in scales], 1).detach()
+        scales = [stddev(end).expand(len(x), *end.event_shape).reshape(len(x), -1) for end in self.ends]
+        self.scale = torch.cat(scales, 1).detach()
 
     def sample(self, chains: int) -> _Point:
         """States from the start."""
-        draws = [end.sample(torch.Size((chains,) if end.batch_shape else (chains, len(self.x)))) for end in self.ends]
+        draws = []
+        for end in self.ends:
+            shape = torch.Size((chains,) if end.batch_shape else (chains, len(self.x)))
+            draws.append(end.rsample(shape) if end.has_rsample else end.sample(shape))
         return self.at(self.flat(draws))
 
     def flat(self, latents: list[Tensor]) -> Tensor:

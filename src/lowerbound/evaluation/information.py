@@ -7,8 +7,9 @@ From n examples, z_i ~ q(z|x_i), one draw each, q(z) is estimated in two ways th
     q(z_i) by the average over all n examples, x_i among them       I too small, and never above log n
     q(z_i) by the average over the n - 1 others                     I too large
 
-Both are bounds in expectation (Poole, Ozair, van den Oord, Alemi and Tucker 2019, arXiv 1905.06922, section 2). The standard
-errors are over the examples and leave out that all share one estimate of q(z).
+Both are bounds in expectation (Poole, Ozair, van den Oord, Alemi and Tucker 2019, arXiv 1905.06922, section 2). Where codes
+hardly overlap, the second exceeds the rate, which is itself above I since the KL is not negative; the rate is then given
+instead. Standard errors are over the examples and leave out that all share one estimate of q(z).
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ class Information:
 
     Args:
         mutual_information: of which the mean is at most I_q(x; z), and at most log n.
-        mutual_information_upper: of which it is at least that.
+        mutual_information_upper: of which it is at least I_q(x; z).
         marginal_kl: of which it is at least KL(q(z) ‖ p(z)).
-        marginal_kl_lower: of which it is at most that.
+        marginal_kl_lower: of which it is at most KL(q(z) ‖ p(z)).
     """
 
     mutual_information: Tensor
@@ -83,4 +84,7 @@ def information(model: Callable[..., Draw], x: Tensor, context: Context | None =
         outer.append(torch.logsumexp(others, 1) - math.log(n - 1))
     log_q, log_all, log_others = (torch.cat(part) for part in (own, inner, outer))
     log_p = draw.log_pz[0]
-    return Information(log_q - log_all, log_q - log_others, log_all - log_p, log_others - log_p)
+    upper, lower = log_q - log_others, log_others - log_p
+    if upper.mean() > draw.rate.mean():
+        upper, lower = draw.rate, torch.zeros_like(draw.rate)
+    return Information(log_q - log_all, upper, log_all - log_p, lower)
