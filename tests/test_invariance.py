@@ -101,8 +101,11 @@ def test_every_example_is_seen_once_an_epoch() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, -math.inf])
-def test_an_example_that_cannot_be_scored_is_in_every_mean(bad: float) -> None:
-    """A model that gives an example no probability has no finite nll, and the mean over the others is not it."""
+def test_an_example_that_cannot_be_scored_is_never_left_out(bad: float) -> None:
+    """A model that gives an example no probability has no finite nll, and the mean over the others is not it.
+
+    Evaluation refuses and says how many and which; training gives the epoch no mean.
+    """
 
     class Blind(lb.likelihoods.Normal):
         """Has no density for one example."""
@@ -115,12 +118,12 @@ def test_an_example_that_cannot_be_scored_is_in_every_mean(bad: float) -> None:
         lb.priors.StandardNormal((2,)), lb.posteriors.DiagonalNormal((D,), (2,)), Blind((2,), (D,), scale=0.5)
     )
     for split in ("test", "train", "valid"):
-        x_bad = data.examples(split)[5, 0]
-        result = lb.evaluate(model, data, split=split, samples=2, batch_size=4)
-        assert result.nll.n == len(data[split])
-        for estimate in (result.nll, result.elbo, result.distortion):
-            assert not math.isfinite(estimate.value)
-        assert result.as_json()["nll"]["value"] is None
+        x_bad, n = data.examples(split)[5, 0], len(data[split])
+        message = rf"2 of {2 * n} log-weights are not finite, of 1 of {n} examples \(numbers 5\)"
+        with pytest.raises(ValueError, match=message):
+            lb.evaluate(model, data, split=split, samples=2, batch_size=4)
+        with pytest.raises(ValueError, match=message):
+            lb.evaluation.log_marginal(model, data.examples(split), samples=2)
     history = lb.fit(
         model, lb.objectives.ELBO(), reordered(data, "valid", torch.tensor([0, 1])), epochs=1, progress=False
     )
@@ -156,6 +159,7 @@ def test_exactly_as_many_draws_are_made_as_are_asked_for(samples: int) -> None:
     draws: list[tuple[int, int]] = []
     model.register_forward_hook(lambda module, args, draw: draws.append(tuple(draw.log_w.shape)))
     result = lb.evaluate(model, unit_data("all"), split="all", samples=samples, batch_size=100)
+    assert draws.pop() == (1, N)  # the last: one of each example, for the aggregate posterior
     assert sum(k * b for k, b in draws) == samples * N
     assert {sum(k for k, b in draws if b == size) for size in (100, 30)} == {samples}
     assert result.samples == samples
