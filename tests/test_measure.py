@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -151,6 +152,10 @@ def test_a_value_that_is_not_finite_is_not_dropped_from_the_mean() -> None:
         ({"samples": 0}, "samples is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"split": "tset"}, "did you mean 'test'"),
+        ({"estimator": "asi"}, "did you mean 'ais'"),
+        ({"estimator": "ais", "curve": True}, "leave it out"),
+        ({"estimator": "ais", "temperatures": 0}, "temperatures is 0"),
+        ({"examples": 0}, "examples is 0"),
     ],
 )
 def test_refusals(binary_digits: Dataset, settings: dict[str, object], message: str) -> None:
@@ -167,3 +172,66 @@ def test_digits_are_learned(binary_digits: Dataset) -> None:
     lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=60, progress=False)
     nll = lb.evaluate(model, binary_digits).nll
     assert nll.value < independent.mean() - 5
+
+
+def test_the_curve_is_made_of_the_same_draws(binary_digits: Dataset) -> None:
+    model = make_model(binary_digits)
+    lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=10, progress=False)
+    result = lb.evaluate(model, binary_digits, samples=500, curve=True)
+    assert [point.samples for point in result.curve] == [1, 10, 100, 500]
+    assert result.curve[-1].nll.value == pytest.approx(result.nll.value, rel=1e-6)
+    values = [point.nll.value for point in result.curve]
+    assert values == sorted(values, reverse=True)
+    for before, point in pairwise(result.curve):
+        assert point.fall.value == pytest.approx(before.nll.value - point.nll.value, abs=1e-6)
+        assert point.fall.stderr < before.nll.stderr  # paired by example
+    # from 100 to 500 at rate 1/K, four fifths of c/100 are gone and one is left
+    assert result.curve[-1].lacking == pytest.approx(result.curve[-1].fall.value / 4)
+    assert lb.evaluate(model, binary_digits, samples=500).curve == ()
+    assert "K = 500" in str(result)
+    json.dumps(result.as_json(), allow_nan=False)
+
+
+def test_a_bound_that_is_still_moving_is_said_to_be(binary_digits: Dataset) -> None:
+    model = make_model(binary_digits, 16)
+    lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=30, learning_rate=3e-3, progress=False)
+    with torch.no_grad():  # a posterior that is too narrow misses most of p(z|x), and its weights have a heavy tail
+        model.posterior.net.layers[-1].bias[16:] -= 4
+    assert "Pareto k above 0.7" in " ".join(lb.evaluate(model, binary_digits, samples=100).warnings)
+    assert "nll still fell by" in " ".join(lb.evaluate(model, binary_digits, samples=10).warnings)
+    assert lb.evaluate(make_model(binary_digits), binary_digits, samples=100).heavy_tails.value < 0.2
+
+
+def test_annealing_takes_the_place_of_weighting(binary_digits: Dataset) -> None:
+    model = make_model(binary_digits)
+    lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=10, progress=False)
+    seen: list[tuple[int, int]] = []
+    by_chains = lb.evaluate(
+        model, binary_digits, estimator="ais", samples=4, temperatures=40, examples=60,
+        on_progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    by_draws = lb.evaluate(model, binary_digits, samples=1000, examples=60)
+    assert by_chains.n == by_chains.nll.n == 60
+    assert by_chains.samples == 4
+    assert "4 chains of 40 temperatures" in by_chains.estimator
+    assert by_chains.effective_samples is by_chains.heavy_tails is None
+    paired = lb.compare({"draws": by_draws, "chains": by_chains}).differences["chains"]["nll"]
+    assert abs(paired.value) < 4 * paired.stderr + 0.02
+    assert by_chains.bits_per_dim.value == pytest.approx(by_chains.nll.value / 64 / math.log(2))
+    assert seen[-1][0] == seen[-1][1]
+
+
+def test_a_collapsed_posterior_is_called_so_in_training_and_in_evaluation(binary_digits: Dataset) -> None:
+    model = make_model(binary_digits)
+    with pytest.warns(UserWarning, match="posterior collapse: in epoch 10 of 20"):
+        lb.fit(model, lb.objectives.ELBO(beta=30.0), binary_digits, epochs=20, batch_size=50, progress=False)
+    assert any("posterior collapse" in words for words in lb.evaluate(model, binary_digits, samples=5).warnings)
+
+
+def test_the_objective_of_a_score_is_all_that_was_minimised(digits: Dataset) -> None:
+    model = make_model(digits, likelihood="BinaryCrossEntropy")
+    plain, free = (lb.evaluate(model, digits, samples=5, objective=lb.objectives.ELBO(free_bits=f)) for f in (0.0, 5.0))
+    rates = model(digits.examples("test")).rate_per_dimension
+    assert rates is not None
+    added = torch.relu(5.0 - rates[:100].mean(0)).sum() * 100 + torch.relu(5.0 - rates[100:].mean(0)).sum() * 80
+    assert free.objective.value - plain.objective.value == pytest.approx(added.item() / 180, rel=1e-4)

@@ -31,7 +31,7 @@ def refined(
     x: Tensor,
     context: Context | None = None,
     steps: int = 500,
-    learning_rate: float = 0.05,
+    learning_rate: float = 0.1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[None]:
     """Within the block, and for these examples alone, ``model`` draws from the refined q.

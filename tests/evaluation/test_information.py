@@ -1,0 +1,116 @@
+"""Mutual information and the aggregate posterior, where both are known."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, MultivariateNormal
+
+import lowerbound as lb
+from lowerbound.evaluation import information
+from lowerbound.roles import Context, Posterior
+from tests.contracts import within
+from tests.models import Sampled
+
+D, Z = 4, 2
+N = 1500
+
+
+class Channel(Posterior):
+    """q(z|x) = N(A x, s^2 I): with x ~ N(0, I) a linear Gaussian channel, whose information is known."""
+
+    def __init__(self, a: Tensor, s: float) -> None:
+        super().__init__((D,), (Z,))
+        self.a, self.s = torch.nn.Parameter(a), s
+
+    def forward(self, x: Tensor, context: Context) -> Distribution:
+        scale = self.s * torch.eye(Z, dtype=x.dtype)
+        return MultivariateNormal(x @ self.a.T, scale_tril=scale.expand(len(x), Z, Z), validate_args=False)
+
+
+def channel(s: float) -> tuple[lb.VAE, Tensor, float, float]:
+    """A model, x, the mutual information and the marginal KL: q(z) = N(0, A A' + s^2 I)."""
+    a = torch.tensor([[0.6, -0.2, 0.3, 0.0], [0.1, 0.5, 0.0, -0.4]]).double()
+    model = lb.VAE(lb.priors.StandardNormal((Z,)), Channel(a, s), lb.likelihoods.Normal((Z,), (D,))).double()
+    covariance = a @ a.T + s**2 * torch.eye(Z)
+    mutual = 0.5 * (torch.logdet(covariance) - Z * math.log(s**2))
+    marginal = 0.5 * (covariance.trace() - Z - torch.logdet(covariance))
+    return model, torch.randn(N, D, dtype=torch.float64), float(mutual), float(marginal)
+
+
+def test_both_bounds_hold_and_meet_for_a_gaussian_channel() -> None:
+    model, x, mutual, marginal = channel(s=0.5)
+    with torch.no_grad():
+        found = information(model, x)
+    for lower, upper, truth in (
+        (found.mutual_information, found.mutual_information_upper, mutual),
+        (found.marginal_kl_lower, found.marginal_kl, marginal),
+    ):
+        slack = 4 / math.sqrt(N)
+        assert lower.mean() <= truth + slack * lower.std()
+        assert upper.mean() >= truth - slack * upper.std()
+        assert 0 < upper.mean() - lower.mean() < 0.05
+        assert abs(lower.mean() - truth) < slack * lower.std() + 0.02
+
+
+def test_the_two_parts_add_up_to_the_rate() -> None:
+    model, x, mutual, marginal = channel(s=0.5)
+    with torch.no_grad():
+        found = information(model, x)
+        rate = model(x).rate
+    assert within(found.mutual_information + found.marginal_kl - mutual - marginal, 0.0, errors=4.5)
+    assert within(rate - mutual - marginal, 0.0)
+    assert torch.allclose(
+        found.mutual_information + found.marginal_kl, found.mutual_information_upper + found.marginal_kl_lower
+    )
+
+
+def test_codes_that_never_overlap_are_bounded_by_log_n_and_the_rate() -> None:
+    model, x, mutual, _ = channel(s=1e-4)
+    with torch.no_grad():
+        found = information(model, x)
+        rate = model(x).rate.mean()
+    assert mutual > math.log(N)
+    assert abs(found.mutual_information.mean() - math.log(N)) < 0.1
+    assert torch.isclose(found.mutual_information_upper.mean(), rate)
+    assert (found.marginal_kl_lower == 0).all()
+
+
+def test_a_code_that_is_the_same_for_every_x_carries_nothing() -> None:
+    model, x, _, _ = channel(s=1.0)
+    torch.nn.init.zeros_(model.posterior.a)
+    with torch.no_grad():
+        found = information(model, x)
+    for values in vars(found).values():
+        assert values.mean().abs() < 1e-6
+
+
+def test_it_does_not_depend_on_how_many_are_worked_on_at_a_time(monkeypatch) -> None:
+    model, x, _, _ = channel(s=0.5)
+    results = []
+    for values in (2**22, 7 * N * Z):
+        monkeypatch.setattr("sys.modules", {**__import__("sys").modules})
+        monkeypatch.setattr(__import__("sys").modules["lowerbound.evaluation.information"], "VALUES", values)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            results.append(information(model, x))
+    for name, values in vars(results[0]).items():
+        assert torch.allclose(values, getattr(results[1], name))
+
+
+def test_of_a_discrete_code() -> None:
+    model = Sampled(states=3)
+    x = torch.randint(0, 2, (400, 5)).double()
+    found = information(model, x)
+    q = torch.softmax(x @ model.encoder, 1)
+    entropy = -(q * q.log()).sum(1).mean()
+    aggregate = q.mean(0)
+    exact = -(aggregate * aggregate.log()).sum() - entropy  # of the 400 as the population
+    assert within(found.mutual_information - exact, 0.0)
+
+
+def test_one_example_has_no_aggregate() -> None:
+    model, x, _, _ = channel(s=1.0)
+    assert information(model, x[:1]) is None
