@@ -8,6 +8,7 @@ L levels, where it bounds the bits of the levels (:class:`~lowerbound.transforms
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
@@ -28,6 +29,7 @@ from lowerbound.evaluation import (
     evidence,
     information,
     is_collapsed,
+    lacking,
     pareto_k,
 )
 from lowerbound.measured import Evaluation, Kind, Point
@@ -207,9 +209,12 @@ def _curve(values: dict[str, Tensor], sizes: list[int]) -> tuple[Point, ...]:
         if before is None:
             points.append(Point(size, Estimate.over(nll)))
         else:
-            fall = Estimate.over(before - nll)
-            # a gap of c / K falls by c / K0 - c / K from K0 to K, and c / K is left
-            points.append(Point(size, Estimate.over(nll), fall, fall.value / (size / points[-1].samples - 1)))
+            last, fall = points[-1], Estimate.over(before - nll)
+            factor = size / last.samples
+            # of the first fall nothing is known but the rate that well-behaved weights have, which stands in for a second
+            earlier = (math.inf, 10.0) if last.fall is None else (last.fall.value, last.samples / points[-2].samples)
+            rest = lacking((earlier[0], fall.value), (earlier[1], factor))
+            points.append(Point(size, Estimate.over(nll), fall, rest))
         before = nll
     return tuple(points)
 
@@ -245,16 +250,15 @@ def _warnings(found: Mapping[str, Any], curve: tuple[Point, ...], chains: Anneal
     if heavy is not None and heavy.value > HEAVY:
         told.append(
             f"the importance weights of {heavy.value:.0%} of the examples have a Pareto k above {TRUSTED}: their log p(x) "
-            "rests on a few draws, and nll is further from its limit than the rate 1/K says; take more samples, or "
-            "estimator ais"
+            "rests on a few draws, and nll falls more slowly with K than 1/K; take more samples, or estimator ais"
         )
     if chains is None and len(curve) > 1:
         before, last = curve[-2:]
-        fall, lacking = last.fall, last.lacking
-        if fall and lacking and lacking > last.nll.stderr and fall.value > 2 * fall.stderr:
+        fall, rest = last.fall, last.lacking
+        if fall and rest and rest > last.nll.stderr and fall.value > 2 * fall.stderr:
             told.append(
                 f"nll still fell by {fall.short} nats from K = {before.samples:,} to {last.samples:,}: it is too large by "
-                f"about {lacking:.2g} nats or more, which is beyond its standard error; take more samples"
+                f"about {rest:.2g} nats or more, which is beyond its standard error; take more samples, or estimator ais"
             )
     if chains is not None and (accepted := float(chains.acceptance.mean())) < FEW_ACCEPTED:
         told.append(

@@ -6,6 +6,7 @@ K-sample bound is another matter, which no number of examples reduces: the curve
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -25,8 +26,8 @@ class Point:
         samples: K.
         nll: -L_K, averaged over disjoint groups of K draws, nats.
         fall: how much smaller nll is than at the point before, example by example; None at the first.
-        lacking: what nll would still fall if it went on at the rate 1/K, nats: the bias where the weights are well behaved,
-            and less than the bias where they are not; None at the first.
+        lacking: what nll has still to fall if it goes on as a power of K, as over the last two steps, and at most at the
+            rate 1/K: an extrapolation of the bias, nats; None at the first.
     """
 
     samples: int
@@ -37,7 +38,7 @@ class Point:
     def __str__(self) -> str:
         if self.fall is None:
             return str(self.nll)
-        return f"{self.nll}; it fell by {self.fall.short}, and at the rate 1/K has {self.lacking:.2g} to fall"
+        return f"{self.nll}; it fell by {self.fall.short} and has about {self.lacking:.2g} to fall"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,4 +121,6 @@ def _plain(value: Any) -> Any:
         return value.as_json()
     if isinstance(value, Point):
         return {key: _plain(own) for key, own in vars(value).items()}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None  # JSON has no infinity
     return [_plain(own) for own in value] if isinstance(value, tuple) else value

@@ -6,7 +6,7 @@ from lowerbound.evaluation.collapse import REMEDIES, is_collapsed, warn_of_colla
 from lowerbound.evaluation.information import Information, information
 from lowerbound.evaluation.log_marginal import Evidence, evidence, log_marginal
 from lowerbound.evaluation.refined import refined
-from lowerbound.evaluation.weights import TRUSTED, bound, effective_samples, pareto_k
+from lowerbound.evaluation.weights import TRUSTED, bound, effective_samples, lacking, pareto_k
 
 __all__ = [
     "ACTIVE",
@@ -23,6 +23,7 @@ __all__ = [
     "evidence",
     "information",
     "is_collapsed",
+    "lacking",
     "log_marginal",
     "pareto_k",
     "refined",

@@ -5,6 +5,8 @@
                         weights of order 1/k and above do not exist, so above 0.5 they have no variance, and above 0.7 no
                         number of draws that anybody can afford makes their mean reliable
     the bound L_j       the mean of the j-sample bound over the K / j disjoint groups of j draws
+    what it lacks       log p(x) - L_K is about c / K^a, a = 1 where the weights have a variance and less where they do not;
+                        two rises of the curve in a row give c and a
 
 (Vehtari, Simpson, Gelman, Yao and Gabry 2024, arXiv 1507.02646; the fit is that of Zhang and Stephens 2009.)
 
@@ -82,3 +84,40 @@ def pareto_k(log_w: Tensor) -> Tensor:
     k = torch.log1p(-b * x).mean(0)
     k = (n * k + 10 * 0.5) / (n + 10)  # ten observations' worth of prior at 0.5, which steadies the fit of short tails
     return torch.where(flat, -math.inf, k)
+
+
+def lacking(rises: tuple[float, float], factors: tuple[float, float]) -> float:
+    """How much further a bound would rise, from its last two rises over K, if the gap goes on falling as a power of K.
+
+    Args:
+        rises: of the bound, from K_0 to K_1 and from K_1 to K_2, nats.
+        factors: K_1 / K_0 and K_2 / K_1.
+
+    Returns:
+        c / K_2^a, with a at most 1, the rate where the weights have a variance; 0 where the bound no longer rises, and
+        infinity where it rises as fast as before.
+
+    Example:
+        >>> def gap(k):
+        ...     return 5.0 / k**0.4
+        >>> round(lacking((gap(10) - gap(100), gap(100) - gap(500)), (10, 5)) / gap(500), 6)
+        1.0
+    """
+    first, last = rises
+    m, n = factors
+    if last <= 0:
+        return 0.0
+
+    def ratio(a: float) -> float:
+        """Last / first of a gap that falls as K^-a; it falls with a."""
+        return float((1 - n**-a) / (m**a - 1))
+
+    if first <= 0 or last / first <= ratio(1.0):
+        return last / (n - 1)
+    low, high = 1e-3, 1.0
+    if last / first >= ratio(low):
+        return math.inf
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if ratio(middle) > last / first else (low, middle)
+    return float(last / (n**low - 1))

@@ -1,0 +1,16 @@
+"""The stated interval holds the truth as often as it says; benchmarks/calibration.py does the same 2,000 times."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from calibration import band, coverage
+
+REPETITIONS = 500
+
+
+def test_a_95_percent_interval_holds_the_truth_95_percent_of_the_time() -> None:
+    for name, share in coverage(REPETITIONS).items():
+        assert abs(share - 0.95) < 4 * band(REPETITIONS), (name, share)
