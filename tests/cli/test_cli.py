@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,34 +17,13 @@ import yaml
 from PIL import Image
 from sklearn.datasets import load_diabetes
 
-from lowerbound.cli import COMMANDS, main
+from lowerbound.cli import COMMANDS
 from lowerbound.data import NAMED
 from lowerbound.dataset import Stored
 from lowerbound.recipes import recipe_names
+from tests.cli.conftest import Command
 
 RNG = np.random.default_rng(0)
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs a command line in an empty folder: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*argv: object) -> tuple[int, str, str]:
-        code = main([str(a) for a in argv])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on the bundled digits."""
-    out = tmp_path_factory.mktemp("cli") / "run"
-    assert main(["train", "--epochs", "2", "--latent", "4", "--out", str(out), "--quiet", "--samples", "5"]) == 0
-    return out
 
 
 def process(*argv: object, **settings: object) -> subprocess.Popen[str]:

@@ -77,12 +77,14 @@ def compare(argv: Sequence[str]) -> None:
         "examples are the same, each run is also compared with the first example by example: such differences are known far "
         "better than the means themselves.",
     )
-    parser.add_argument("others", type=str, metavar="RUN", nargs="+", help="runs to compare with the first")
+    parser.add_argument("others", type=str, metavar="RUN", nargs="*", help="runs to compare with the first")
     _add_measuring(parser)
     given = parser.read(argv)
     if given is None:
         return
     paths = [given["run"], *given["others"]]
+    if len(paths) < 2:
+        raise ValueError("name at least two runs: lowerbound compare RUN RUN ...")
     if twice := [path for i, path in enumerate(paths) if path in paths[:i]]:
         raise ValueError(f"{twice[0]} is named twice")
     opened = [(path, *open_run({**given, "run": path})) for path in paths]
