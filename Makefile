@@ -42,6 +42,8 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/notebook_mlp.py
 	$(BIN)/python benchmarks/networks.py
 	$(BIN)/python benchmarks/known_evidence.py
+	$(BIN)/python benchmarks/calibration.py
+	$(BIN)/python benchmarks/linear_vae.py
 
 clean:
 	rm -rf .venv .bench build dist src/*.egg-info
