@@ -37,7 +37,7 @@ class ExactPosterior(Posterior):
 class StandardNormal(lb.priors.StandardNormal):
     """The same prior as a multivariate normal, so that the pair has a closed-form KL."""
 
-    def forward(self, context: Context) -> Distribution:
+    def forward(self, context: Context, posterior: Posterior | None = None) -> Distribution:
         return MultivariateNormal(self.loc, scale_tril=torch.diag(self.scale), validate_args=False)
 
 

@@ -23,7 +23,7 @@ SPAN = 3.0  # prior standard deviations to each side: beyond them lies 0.3 % of 
 def prior_scale(model: VAE, draws: int = 4096) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the prior, each (*Z), from draws under a fixed seed where it has no formula."""
     with torch.no_grad(), evaluating(model):
-        pz = model.prior(Context())
+        pz = model.prior(Context(), model.posterior)
         try:
             return pz.mean, pz.stddev
         except NotImplementedError:

@@ -1,8 +1,11 @@
 """The three roles of a variational autoencoder, each a module whose forward returns a distribution.
 
-    prior(context)          -> p(z)       batch () or (B,), event Z
-    posterior(x, context)   -> q(z|x)     batch (B,),       event Z
-    likelihood(z, context)  -> p(x|z)     batch (K, B),     event X
+    prior(context, posterior)   -> p(z)       batch () or (B,), event Z
+    posterior(x, context)       -> q(z|x)     batch (B,),       event Z
+    likelihood(z, context)      -> p(x|z)     batch (K, B),     event X
+
+A prior is handed the posterior at each call, for the kinds that are made of it (VampPrior); it never stores it, since a
+module that is registered twice is saved twice.
 
 A part is a final class that fills one role. Its constructor takes the shapes, a network factory where it has a network,
 and its settings; every setting is kept as an attribute of the same name, so that a part can say how it was made.
@@ -54,7 +57,14 @@ class Context:
         return Context(**{name: None if value is None else function(value) for name, value in own.items()})
 
 
-class Prior(nn.Module, ABC):
+class Part(nn.Module, ABC):
+    """What every role has in common."""
+
+    def prepare(self, x: Tensor) -> None:
+        """Take from the training examples (n, *X) what the part needs of them; called by fit before the first step."""
+
+
+class Prior(Part):
     """p(z), or p(z|y) from the context.
 
     Attributes:
@@ -68,11 +78,11 @@ class Prior(nn.Module, ABC):
         self.z_shape = as_shape(z_shape, "the latent shape")
 
     @abstractmethod
-    def forward(self, context: Context) -> Distribution:
+    def forward(self, context: Context, posterior: Posterior | None = None) -> Distribution:
         """The distribution of z, with batch shape () or (B,) and event shape Z."""
 
 
-class Posterior(nn.Module, ABC):
+class Posterior(Part):
     """q(z|x), the approximate posterior.
 
     Attributes:
@@ -92,7 +102,7 @@ class Posterior(nn.Module, ABC):
         """The distribution of z given x (B, *X), with batch shape (B,) and event shape Z."""
 
 
-class Likelihood(nn.Module, ABC):
+class Likelihood(Part):
     """p(x|z).
 
     Attributes:

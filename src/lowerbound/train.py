@@ -181,6 +181,9 @@ def fit(
         stack.enter_context(seeded(seed))
         if not resume and not contains(UNIT, data.support):
             learn_units(model, data.examples("train"))
+        if not resume:
+            for part in (model.prior, model.posterior, model.likelihood):
+                part.prepare(data.examples("train"))
         differs = state.restore(run) if run is not None and resume else ""
         if run is not None and not resume:
             state.save(run)  # the initial weights: a kill before the first checkpoint must not lose them

@@ -106,7 +106,7 @@ class VAE(nn.Module):
         x = self._placed(x)
         before = random_state() if path_gradient else {}
         qz = self.posterior(x, context)
-        pz = self.prior(context)
+        pz = self.prior(context, self.posterior)
         z = qz.rsample(torch.Size((samples,)))
         scored = self._frozen_posterior(x, context, before) if path_gradient else qz
         latent = Latent(qz, pz, z, scored.log_prob(z), pz.log_prob(z), closed_form_kl(qz, pz))
@@ -133,13 +133,13 @@ class VAE(nn.Module):
         x = self._placed(x)
         (z,) = latents
         px = self.likelihood(z, context)
-        return self.prior(context).log_prob(z) + self.likelihood.log_prob(px, x, context.mask)
+        return self.prior(context, self.posterior).log_prob(z) + self.likelihood.log_prob(px, x, context.mask)
 
     @torch.no_grad()
     def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """N pairs from p(x, z), ancestrally: x (n, *X) and the latents, each (n, *Z)."""
         context = context or Context()
-        pz = self.prior(context)
+        pz = self.prior(context, self.posterior)
         z = pz.sample(torch.Size((n,) if not pz.batch_shape else ()))
         return self.likelihood(z, context).sample(), (z,)
 

@@ -13,7 +13,7 @@ import lowerbound as lb
 from lowerbound.dataset import Dataset
 from lowerbound.draw import Draw
 from lowerbound.evaluation import annealed, evidence, log_marginal, sandwich
-from lowerbound.roles import Context, Prior
+from lowerbound.roles import Context, Posterior, Prior
 from tests.conftest import make_model
 from tests.models import Enumerated, Sampled, on_a_grid
 from tests.test_exact import ppca
@@ -137,7 +137,7 @@ class Of(Prior):
         super().__init__((3,))
         self.distribution = distribution
 
-    def forward(self, context: Context) -> Distribution:
+    def forward(self, context: Context, posterior: Posterior | None = None) -> Distribution:
         return self.distribution
 
 

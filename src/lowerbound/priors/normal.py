@@ -13,7 +13,7 @@ from torch.distributions import Distribution, Independent
 from torch.distributions import Normal as TorchNormal
 
 from lowerbound.distributions import FullNormal
-from lowerbound.roles import Context, Prior
+from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape, numel
 
 
@@ -48,7 +48,7 @@ class Normal(Prior):
         if covariance == "full":
             self.below_diagonal = nn.Parameter(torch.zeros(n * (n - 1) // 2), requires_grad=n > 1)
 
-    def forward(self, context: Context) -> Distribution:
+    def forward(self, context: Context, posterior: Posterior | None = None) -> Distribution:
         scale = self.log_scale.exp()
         if self.covariance == "diagonal":
             return Independent(

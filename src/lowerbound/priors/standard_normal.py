@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
-from lowerbound.roles import Context, Prior
+from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
 
 
@@ -34,6 +34,6 @@ class StandardNormal(Prior):
         self.register_buffer("loc", torch.zeros(self.z_shape), persistent=False)
         self.register_buffer("scale", torch.ones(self.z_shape), persistent=False)
 
-    def forward(self, context: Context) -> Distribution:
+    def forward(self, context: Context, posterior: Posterior | None = None) -> Distribution:
         base = Normal(self.loc, self.scale, validate_args=False)
         return Independent(base, len(self.z_shape), validate_args=False)
