@@ -169,7 +169,7 @@ def _codes(z: Tensor, y: Tensor | None) -> str | None:
 
 
 NAMES = {
-    "nll": "−log p(x), importance-weighted",
+    "nll": "−log p(x)",
     "elbo": "ELBO, the evidence lower bound",
     "bits_per_dim": "bits per dimension",
     "rate": "rate, KL(q(z|x) ‖ p(z))",
