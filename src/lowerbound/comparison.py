@@ -110,7 +110,7 @@ def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
             )
         for quantity in own.values.keys() & base.values.keys() & set(QUANTITIES):
             if own.kind == base.kind or quantity == "rate":
-                paired = own.values[quantity].double().cpu() - base.values[quantity].double().cpu()
+                paired = own.values[quantity].cpu().double() - base.values[quantity].cpu().double()
                 differences[name][quantity] = Estimate.over(paired)
     return Comparison(evaluations, differences, notes)
 

@@ -51,7 +51,7 @@ def rates(model: VAE, x: Tensor, batch_size: int = 500) -> tuple[Tensor | None, 
             parts.append(draw.rate_per_dimension)
             means.append(model.encode(batch).reshape(len(batch), -1))
     known = [part for part in parts if part is not None]
-    variance = torch.cat(means).double().var(0).float()
+    variance = torch.cat(means).cpu().double().var(0).float()
     return (torch.cat(known).mean(0) if len(known) == len(parts) else None), variance
 
 

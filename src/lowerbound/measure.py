@@ -189,7 +189,7 @@ def _values(part: Evidence, sizes: list[int]) -> dict[str, Tensor]:
     if part.is_exact:
         return values
     draws = len(part.log_terms)
-    log_w = part.log_terms.double() + torch.tensor(float(draws)).log()
+    log_w = part.log_terms.cpu().double() + torch.tensor(float(draws)).log()
     values |= {f"nll, K = {size}": -bound(log_w, size) for size in sizes}
     values["effective_samples"] = effective_samples(log_w)
     k = pareto_k(log_w)

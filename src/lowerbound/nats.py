@@ -50,7 +50,7 @@ class Estimate:
         n = values.numel()
         if n == 0:
             raise ValueError("an estimate needs at least one example, and there is none")
-        values = values.detach().double().cpu()
+        values = values.detach().cpu().double()
         stderr = float(values.std()) / math.sqrt(n) if n > 1 else math.nan
         return cls(float(values.mean()), stderr, n, unit)
 

@@ -112,7 +112,7 @@ def gaps(
             with refined(model, model.posterior, batch, own, steps, on_progress=told):
                 after.append(_elbo(model, batch, own))
         log_marginal = annealed(model, x, context, chains, temperatures, on_progress=share(0.5, 1.0)).log_marginal
-    elbo, best = torch.cat(before).double(), torch.cat(after).double()
+    elbo, best = torch.cat(before).cpu().double(), torch.cat(after).cpu().double()
     return Gaps(
         elbo=Estimate.over(elbo),
         refined_elbo=Estimate.over(best),

@@ -1,11 +1,12 @@
 """Estimators that see a draw and a model's verbs, one a file."""
 
 from lowerbound.evaluation.active_units import ACTIVE, active_units
-from lowerbound.evaluation.annealed import Annealed, Sandwich, annealed, sandwich
+from lowerbound.evaluation.annealed import Annealed, annealed
 from lowerbound.evaluation.collapse import REMEDIES, is_collapsed, warn_of_collapse
 from lowerbound.evaluation.information import Information, information
 from lowerbound.evaluation.log_marginal import Evidence, evidence, log_marginal
 from lowerbound.evaluation.refined import refined
+from lowerbound.evaluation.sandwich import Sandwich, sandwich
 from lowerbound.evaluation.weights import TRUSTED, bound, effective_samples, lacking, pareto_k
 
 __all__ = [

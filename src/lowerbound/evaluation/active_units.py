@@ -20,4 +20,4 @@ def active_units(means: Tensor) -> int:
     """
     if len(means) < 2:
         return 0  # one example shows no variation
-    return int((means.double().var(0) > ACTIVE).sum())
+    return int((means.cpu().double().var(0) > ACTIVE).sum())

@@ -53,7 +53,7 @@ def bound(log_w: Tensor, size: int) -> Tensor:
 
 
 def pareto_k(log_w: Tensor) -> Tensor:
-    """The shape k of the tail of the weights, (K, B) -> (B,), in float64.
+    """The shape k of the tail of the weights, (K, B) -> (B,), in float64 on the CPU.
 
     The tail is the largest min(K / 5, 3 sqrt(K)) weights. k is nan below 25 draws, and -inf where the largest weights are
     the same up to rounding.
@@ -67,16 +67,16 @@ def pareto_k(log_w: Tensor) -> Tensor:
     """
     draws, examples = log_w.shape
     if draws < FEWEST:
-        return torch.full((examples,), math.nan, dtype=torch.float64, device=log_w.device)
+        return torch.full((examples,), math.nan, dtype=torch.float64)
     n = min(draws // 5, int(3 * math.sqrt(draws)))
-    largest = log_w.double().topk(n + 1, 0).values
+    largest = log_w.cpu().double().topk(n + 1, 0).values
     weights = torch.exp(largest - largest[:1])
     x = (weights[:-1] - weights[-1:]).flip(0)  # exceedances of the threshold, ascending, (n, B)
     flat = x[-1] < FLAT
     # an exceedance of exactly zero at the quartile (equal weights) would divide by zero
     quartile = x[int(n / 4 + 0.5) - 1].clamp_min(torch.finfo(torch.float64).tiny)
     size = 30 + int(math.sqrt(n))
-    i = torch.arange(1, size + 1, dtype=torch.float64, device=x.device)[:, None]
+    i = torch.arange(1, size + 1, dtype=torch.float64)[:, None]
     b = 1 / x[-1].clamp_min(torch.finfo(torch.float64).tiny) + (1 - torch.sqrt(size / (i - 0.5))) / (3 * quartile)
     shape = torch.log1p(-b[:, None] * x).mean(1)  # of each candidate b, (size, B)
     profile = n * (torch.log(-b / shape) - shape - 1)
