@@ -243,3 +243,13 @@ def test_the_objective_of_a_score_is_all_that_was_minimised(digits: Dataset) -> 
     assert rates is not None
     added = torch.relu(5.0 - rates[:100].mean(0)).sum() * 100 + torch.relu(5.0 - rates[100:].mean(0)).sum() * 80
     assert free.objective.value - plain.objective.value == pytest.approx(added.item() / 180, rel=1e-4)
+
+
+def test_the_rates_of_the_dimensions_add_up(binary_digits: Dataset) -> None:
+    model = make_model(binary_digits)
+    result = lb.evaluate(model, binary_digits, samples=3)
+    assert len(result.rate_per_dimension) == result.latent_dimensions == 3
+    assert sum(each.value for each in result.rate_per_dimension) == pytest.approx(result.rate.value, rel=1e-5)
+    assert {each["unit"] for each in result.as_json()["rate_per_dimension"]} == {"nats"}
+    model.posterior = lb.posteriors.FullNormal(binary_digits.event_shape, (3,))
+    assert lb.evaluate(model, binary_digits, samples=3).rate_per_dimension is None

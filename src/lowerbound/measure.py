@@ -132,7 +132,7 @@ def evaluate(
         known = information(model, x[:AGGREGATED].to(own.device, own.dtype), context[:AGGREGATED])
     values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     check_finite(values.pop("unfit"), draws)
-    means = values.pop("means")
+    means, rates = values.pop("means"), values.pop("rate_per_dimension", None)
     chains = None
     if anneals:
         c = CHAINS if samples is None else samples
@@ -143,6 +143,7 @@ def evaluate(
         "kind": _kind(model),
         "samples": draws if chains is None else len(chains.log_w),
         "rate": Estimate.over(values["rate"]),
+        "rate_per_dimension": None if rates is None else tuple(map(Estimate.over, rates.unbind(1))),
         "active_units": active_units(means),
         "latent_dimensions": means.shape[1],
         **({name: Estimate.over(value) for name, value in vars(known).items()} if known else {}),
@@ -184,6 +185,7 @@ def _values(part: Evidence, sizes: list[int]) -> dict[str, Tensor]:
         "rate": part.rate,
         "distortion": part.distortion,
         "means": part.means,
+        **({} if part.rate_per_dimension is None else {"rate_per_dimension": part.rate_per_dimension}),
         "unfit": (~torch.isfinite(part.log_terms)).sum(0),
     }
     if part.is_exact:

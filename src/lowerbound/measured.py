@@ -56,6 +56,7 @@ class Evaluation:
         nll: -log p(x), nats; smaller is better.
         bits_per_dim: nll of discrete data in bits per dimension; of a density on dequantised data, of the levels.
         rate: KL(q(z|x) ‖ p(z)), nats.
+        rate_per_dimension: the rate of each latent dimension, where q and p have independent entries.
         distortion: -E_q[log p(x|z)], nats.
         cross_entropy: binary cross-entropy, where the model was trained by it; no likelihood.
         objective: what was minimised, where the model was trained by cross-entropy: cross_entropy + rate unless the
@@ -83,6 +84,7 @@ class Evaluation:
     nll: Estimate | None = None
     bits_per_dim: Estimate | None = None
     rate: Estimate
+    rate_per_dimension: tuple[Estimate, ...] | None = None
     distortion: Estimate | None = None
     cross_entropy: Estimate | None = None
     objective: Estimate | None = None

@@ -39,6 +39,7 @@ class Evidence:
     Args:
         log_terms: what each draw contributes to the estimate of p(x), log w_k + log m_k, (K, B): the terms sum to it.
         rate: KL(q(z|x) ‖ p(z)), in closed form where there is one, else averaged over the K draws, (B,).
+        rate_per_dimension: the rate of each latent dimension, (B, dimensions); None where they are not independent.
         distortion: -E_q[log p(x|z)], averaged over the K draws, (B,).
         means: posterior means, (B, number of latent dimensions).
         is_density: False where the model's score is no log-density, and log_marginal therefore no evidence.
@@ -47,6 +48,7 @@ class Evidence:
 
     log_terms: Tensor
     rate: Tensor
+    rate_per_dimension: Tensor | None
     distortion: Tensor
     means: Tensor
     is_density: bool
@@ -76,6 +78,7 @@ def evidence(
     if samples < 1 or (chunk is not None and chunk < 1):
         raise ValueError(f"samples is {samples} and chunk {chunk}: at least 1 draw is needed")
     log_terms, rates, distortions, means = [], [], [], []
+    rate_per_dimension = None
     done = 0
     size = chunk or 1  # the first draw shows what one costs
     is_exact = True
@@ -89,12 +92,14 @@ def evidence(
         distortions.append(draw.distortion * share)
         is_exact = is_exact and bool((draw.log_m != -math.log(asked)).any())
         if done == 0:
+            rate_per_dimension = draw.rate_per_dimension  # in closed form, so the same in every chunk
             means = [mean(latent.q).reshape(len(x), -1) for latent in draw.latents]
             size = chunk or max(1, min(VALUES // max(1, _values(draw.px) // rows), ROWS // len(x)))
         done += asked
     return Evidence(
         log_terms=torch.cat(log_terms),
         rate=torch.stack(rates).sum(0),
+        rate_per_dimension=rate_per_dimension,
         distortion=torch.stack(distortions).sum(0),
         means=torch.cat(means, 1),
         is_density=draw.is_density,
