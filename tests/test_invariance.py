@@ -159,7 +159,10 @@ def test_exactly_as_many_draws_are_made_as_are_asked_for(samples: int) -> None:
     draws: list[tuple[int, int]] = []
     model.register_forward_hook(lambda module, args, draw: draws.append(tuple(draw.log_w.shape)))
     result = lb.evaluate(model, unit_data("all"), split="all", samples=samples, batch_size=100)
-    assert draws.pop() == (1, N)  # the last: one of each example, for the aggregate posterior
+    assert [draws.pop() for _ in range(2)] == [
+        (1, 30),
+        (1, 100),
+    ]  # the last: one more each, for the aggregate posterior
     assert sum(k * b for k, b in draws) == samples * N
     assert {sum(k for k, b in draws if b == size) for size in (100, 30)} == {samples}
     assert result.samples == samples

@@ -154,6 +154,7 @@ def test_a_value_that_is_not_finite_is_not_dropped_from_the_mean() -> None:
         ({"split": "tset"}, "did you mean 'test'"),
         ({"estimator": "asi"}, "did you mean 'ais'"),
         ({"estimator": "ais", "curve": True}, "leave it out"),
+        ({"samples": 5.5}, "whole number"),
         ({"estimator": "ais", "temperatures": 0}, "temperatures is 0"),
         ({"examples": 0}, "examples is 0"),
     ],
@@ -204,7 +205,7 @@ def test_a_bound_that_is_still_moving_is_said_to_be(binary_digits: Dataset) -> N
     told = " ".join(drawn.warnings)
     assert "Pareto k above 0.7" in told
     assert "nll still fell by" in told
-    annealed = lb.evaluate(model, binary_digits, estimator="ais", samples=4, temperatures=100, examples=40)
+    annealed = lb.evaluate(model, binary_digits, estimator="ais", chains=4, temperatures=100, examples=40)
     few = lb.evaluate(model, binary_digits, samples=100, curve=True, examples=40)
     assert few.nll.value - annealed.nll.value > few.nll.stderr  # it was true
     assert lb.evaluate(make_model(binary_digits), binary_digits, samples=100).heavy_tails.value < 0.2
@@ -215,13 +216,12 @@ def test_annealing_takes_the_place_of_weighting(binary_digits: Dataset) -> None:
     lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=10, progress=False)
     seen: list[tuple[int, int]] = []
     by_chains = lb.evaluate(
-        model, binary_digits, estimator="ais", samples=4, temperatures=40, examples=60,
+        model, binary_digits, estimator="ais", chains=4, temperatures=40, examples=60,
         on_progress=lambda done, total: seen.append((done, total)),
     )  # fmt: skip
     by_draws = lb.evaluate(model, binary_digits, samples=1000, examples=60)
     assert by_chains.n == by_chains.nll.n == 60
-    assert by_chains.samples == 4
-    assert "4 chains of 40 temperatures" in by_chains.estimator
+    assert "4 chains, temperatures: 40" in by_chains.estimator
     assert by_chains.effective_samples is by_chains.heavy_tails is None
     paired = lb.compare({"draws": by_draws, "chains": by_chains}).differences["chains"]["nll"]
     assert abs(paired.value) < 4 * paired.stderr + 0.02
@@ -253,3 +253,29 @@ def test_the_rates_of_the_dimensions_add_up(binary_digits: Dataset) -> None:
     assert {each["unit"] for each in result.as_json()["rate_per_dimension"]} == {"nats"}
     model.posterior = lb.posteriors.FullNormal(binary_digits.event_shape, (3,))
     assert lb.evaluate(model, binary_digits, samples=3).rate_per_dimension is None
+
+
+def test_a_narrow_or_a_lone_posterior_has_not_collapsed(binary_digits: Dataset) -> None:
+    """Active units are judged by an absolute scale and over examples; the rate is not."""
+    model = make_model(binary_digits)
+    lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=10, progress=False)
+    assert lb.evaluate(model, binary_digits, samples=2, examples=1).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("samples", "points"),
+    [(1, [1]), (2, [2]), (10, [1, 10]), (101, [1, 10, 101]), (250, [1, 10, 250]), (300, [1, 10, 100, 300])],
+)
+def test_the_points_of_the_curve_lie_apart(binary_digits: Dataset, samples: int, points: list[int]) -> None:
+    result = lb.evaluate(make_model(binary_digits), binary_digits, samples=samples, curve=True, examples=3)
+    assert [point.samples for point in result.curve] == points
+
+
+def test_memory_follows_the_batch_and_not_the_split() -> None:
+    """No more than a batch goes through the decoder at a time, for the aggregate posterior either."""
+    data = lb.data.from_arrays(torch.rand(300, 5).numpy(), splits="all")
+    model = make_model(data, 2, "Normal")
+    seen: list[int] = []
+    model.likelihood.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[1]))
+    lb.evaluate(model, data, split="all", samples=3, batch_size=50)
+    assert max(seen) == 50

@@ -29,13 +29,16 @@ from torch.distributions import Distribution, constraints
 from lowerbound.checks import check_density
 from lowerbound.distributions import stddev
 from lowerbound.draw import Draw
+from lowerbound.memory import check_fits, values_held
 from lowerbound.messages import unknown
 from lowerbound.roles import Context
 
 Start = Literal["posterior", "prior"]
 
 LEAPFROG = 3  # short trajectories at many temperatures do better than long ones at few (benchmarks/evidence.py)
-ROWS = 2**11  # chains times examples at a time: enough for fast matrix products, little memory for convolutions
+ROWS = 2**11  # chains times examples at a time: enough for fast matrix products
+VALUES = 2**22  # numbers that p(x|z) of all chains may hold at a time; with what its gradient keeps, some 100 MiB
+FEW_ACCEPTED = 0.4  # share of trajectories accepted below which chains hardly move
 ACCEPTED = 0.65  # share of trajectories to be accepted, the optimum of long ones (Neal 2011, arXiv 1206.1901)
 PACE = 0.1  # how fast the logarithm of the step size follows the share accepted; the path changes over many steps
 JITTER = 0.3  # share by which the step of each trajectory varies at random, whatever the state
@@ -90,15 +93,19 @@ class Path:
     """The two ends of the path for one batch of examples."""
 
     def __init__(self, model: Joint, x: Tensor, context: Context, plan: Plan) -> None:
-        self.model, self.x, self.context = model, x, context
         with torch.no_grad():
             draw = model(x, context, 1)
         check_density(draw.is_density)
+        # where the model is, once, instead of at every step
+        self.model, self.x, self.context = model, x.to(draw.log_px), context.to(draw.log_px.device)
         self.ends = [latent.q if plan.start == "posterior" else latent.p for latent in draw.latents]
         for latent, end in zip(draw.latents, self.ends, strict=True):
             _check_end(latent.p, end)
         self.shapes = [end.event_shape for end in self.ends]
         self.sizes = [shape.numel() for shape in self.shapes]
+        # a state has five arrays, and a trajectory holds two states and a momentum
+        needed = 4 * 12 * plan.chains * len(x) * sum(self.sizes)
+        check_fits(needed, f"{plan.chains:,} chains for each example", "take fewer chains")
         scales = [stddev(end).expand(len(x), *end.event_shape).reshape(len(x), -1) for end in self.ends]
         self.scale = torch.cat(scales, 1).detach()
 
@@ -147,6 +154,12 @@ class Plan:
         if self.start not in get_args(Start):
             raise ValueError(unknown("start", self.start, get_args(Start)))
 
+    def examples_at_a_time(self, model: Joint, x: Tensor, context: Context) -> int:
+        """How many examples are worked on together, by what one of them costs."""
+        with torch.no_grad():
+            held = values_held(model(x[:1], context[:1], 1).px)
+        return max(1, min(ROWS, VALUES // max(1, held)) // self.chains)
+
     @property
     def path(self) -> list[float]:
         """b_0 .. b_T, from 0 to 1, closer at both ends."""
@@ -177,7 +190,7 @@ class Plan:
             log_w = log_w + (b[t + 1] - b[t]) * point.log_ratio
             total = total + accepted
             ticks.tick()
-        return log_w, total / max(1, len(steps))
+        return log_w, self.share(total)
 
     def backward(
         self, path: Path, steps: list[Tensor], latents: tuple[Tensor, ...], ticks: Ticks
@@ -192,7 +205,11 @@ class Plan:
             point, accepted = self.transition(path, point, b[t], steps[t - 1])
             total = total + accepted
             ticks.tick()
-        return log_w - b[1] * point.log_ratio, total / max(1, len(steps))
+        return log_w - b[1] * point.log_ratio, self.share(total)
+
+    def share(self, accepted: Tensor) -> Tensor:
+        """Of all transitions; nan where there were none."""
+        return accepted / (self.temperatures - 1) if self.temperatures > 1 else torch.full_like(accepted, math.nan)
 
     def transition(self, path: Path, point: Point, b: float, step: Tensor) -> tuple[Point, Tensor]:
         """One Hamiltonian trajectory at b with steps (B,): the next states, and the share accepted, (B,)."""
@@ -244,3 +261,13 @@ def _check_end(pz: Distribution, end: Distribution) -> None:
             "annealing needs a start that does not depend on other latents, and here it does; use the "
             "importance-weighted estimator"
         )
+
+
+def doubts(acceptance: Tensor) -> list[str]:
+    """What a person must know of chains of which so many trajectories were accepted, (n,): nothing, or one line."""
+    accepted = float(acceptance.mean())
+    if not accepted < FEW_ACCEPTED:
+        return []
+    return [
+        f"only {accepted:.0%} of the trajectories were accepted, so the chains hardly moved; take more temperatures"
+    ]

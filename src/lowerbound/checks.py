@@ -65,6 +65,6 @@ def check_finite(unfit: Tensor, samples: int) -> None:
         first = ", ".join(map(str, examples[:10])) + (", ..." if len(examples) > 10 else "")
         raise ValueError(
             f"{int(unfit.sum()):,} of {unfit.numel() * samples:,} log-weights are not finite, of {len(examples):,} of "
-            f"{unfit.numel():,} examples (numbers {first}); look at those examples and at the model there: an average that "
-            "leaves them out is that of other data"
+            f"{unfit.numel():,} examples (numbers {first}): the model gives them no density; look at them, since a mean "
+            "over the others would be that of other data"
         )

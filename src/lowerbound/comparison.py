@@ -44,10 +44,10 @@ class Comparison:
 
     def __str__(self) -> str:
         shown = [q for q in QUANTITIES if any(getattr(own, q) is not None for own in self.evaluations.values())]
-        rows = [["", *shown, "active units"]]
+        rows = [["", *shown, "active units", "n"]]
         for name, own in self.evaluations.items():
             found = [getattr(own, quantity) for quantity in shown]
-            rows.append([name, *("–" if e is None else e.short for e in found), _active(own)])
+            rows.append([name, *("–" if e is None else e.short for e in found), _active(own), f"{own.n:,}"])
         first = next(iter(self.evaluations))
         lines = []
         if any(self.differences.values()):
@@ -55,7 +55,7 @@ class Comparison:
             for name, differences in self.differences.items():
                 if not differences:
                     continue
-                rows.append([name, *(_marked(differences[q]) if q in differences else "–" for q in shown), ""])
+                rows.append([name, *(_marked(differences[q]) if q in differences else "–" for q in shown), "", ""])
             lines = [f"* beyond {CLEAR:g} standard errors"]
         widths = [max(len(row[i]) for row in rows if len(row) > 1) for i in range(len(rows[0]))]
         table = [
@@ -92,6 +92,8 @@ def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
         >>> found.differences["8 latents"]["nll"].n
         180
     """
+    if not isinstance(evaluations, Mapping):
+        raise TypeError("name the evaluations: compare({'a': evaluation, 'b': another})")
     if len(evaluations) < 2:
         raise ValueError(f"{len(evaluations)} evaluation: at least two are needed to compare")
     if without := [name for name, own in evaluations.items() if not own.values]:
@@ -108,7 +110,9 @@ def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
             notes.append(
                 f"the likelihood of {name} is a {own.kind} and that of {first} a {base.kind}, so only their rates compare"
             )
-        for quantity in own.values.keys() & base.values.keys() & set(QUANTITIES):
+        elif own.estimator != base.estimator:
+            notes.append(f"{name} was measured otherwise than {first}: {own.estimator}; {first}: {base.estimator}")
+        for quantity in own.values.keys() & base.values.keys() & set(QUANTITIES) - {"objective"}:  # those may differ
             if own.kind == base.kind or quantity == "rate":
                 paired = own.values[quantity].cpu().double() - base.values[quantity].cpu().double()
                 differences[name][quantity] = Estimate.over(paired)

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from lowerbound.annealing import doubts
 from lowerbound.checks import check_data, check_finite
 from lowerbound.dataset import Dataset
 from lowerbound.evaluation import (
@@ -45,23 +46,24 @@ from lowerbound.vae import VAE
 Estimator = Literal["importance", "ais"]
 
 SAMPLES = 100  # L_100 is within a nat of L_5000 on MNIST-sized models and takes seconds; papers use 5000
+FEWEST = 100  # draws below which the fit of the tail alone puts too many examples above 0.7
 CHAINS = 16  # of annealing: the logarithm of their mean is biased by half the variance of one weight over 16
 TEMPERATURES = 200  # narrow sandwiches on MNIST-sized models: benchmarks/evidence.py
 AGGREGATED = 2000  # examples that estimate the aggregate posterior, at a cost that is quadratic in them
 HEAVY = 0.2  # share of heavy-tailed examples that is worth a warning; at K = 100 the fit alone puts a tenth above 0.7
-FEW_ACCEPTED = 0.4  # share of trajectories accepted below which chains hardly move; the step size aims at 0.65
 
 
 def evaluate(
     model: VAE,
     data: Dataset,
     split: str = "test",
-    samples: int | None = None,
+    samples: int = SAMPLES,
     batch_size: int = 100,
     seed: int = 0,
     objective: Objective | None = None,
     curve: bool = False,
     estimator: Estimator = "importance",
+    chains: int = CHAINS,
     temperatures: int = TEMPERATURES,
     examples: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -72,13 +74,14 @@ def evaluate(
         model: the model; its mode and device are left as they are.
         data: the data set.
         split: "test", "valid" or "train".
-        samples: K, importance samples for each example, 100 unless given; of annealing the chains, 16 unless given.
+        samples: K, draws for each example.
         batch_size: examples at a time; the result does not depend on it beyond the noise of the draws.
         seed: of the draws.
         objective: what the model was trained by; only asked where its score is no log-density, to report what was minimised.
         curve: give nll at K = 1, 10, 100, ... too, from the same draws, so that its bias can be seen.
         estimator: of nll. "importance" weighs draws from q(z|x); "ais" anneals from there to p(x, z) by Hamiltonian
             transitions: slower by orders of magnitude, and tighter where q is poor.
+        chains: of annealing, for each example.
         temperatures: of annealing: the densities on the way; with more of them nll is tighter.
         examples: measure only the first so many of the split, where all would take too long.
         on_progress: called with (work done, work in all).
@@ -105,14 +108,15 @@ def evaluate(
     if estimator not in get_args(Estimator):
         raise ValueError(unknown("estimator", estimator, get_args(Estimator)))
     for name, value in (("batch_size", batch_size), ("samples", samples), ("examples", examples)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}: it must be at least 1")
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} is {value}: it must be a whole number, at least 1")
     anneals = estimator == "ais"
     if curve and anneals:
         raise ValueError("the curve over K is one of importance-weighted draws: leave it out, or estimator='ais'")
     check_data(model.likelihood, data.event_shape, data.support, data.name or "the data")
-    draws = SAMPLES if samples is None or anneals else samples
-    sizes = _sizes(draws)
+    if curve and not model.likelihood.is_density:
+        raise ValueError("a score is no log-density and has no log p(x), so there is no curve: leave it out")
+    sizes = _sizes(samples)
     own = next(model.parameters())
     x, y = data.examples(split)[:examples], data[split].y
     n = len(x)
@@ -122,43 +126,42 @@ def evaluate(
         for start in range(0, n, batch_size):
             rows = slice(start, start + batch_size)
             batch = x[rows].to(own.device, own.dtype)
-            parts.append(_values(evidence(model, batch, context[rows], draws), sizes))
+            parts.append(_values(evidence(model, batch, context[rows], samples), sizes))
             if objective is not None and not model.likelihood.is_density:
                 draw = model(batch, context[rows], objective.samples)
                 terms = objective.terms(draw, Step(1.0, n))
                 parts[-1]["objective"] = terms.loss + (0.0 if terms.batch_loss is None else terms.batch_loss)
             if on_progress and not anneals:
                 on_progress(min(start + batch_size, n), n)
-        known = information(model, x[:AGGREGATED].to(own.device, own.dtype), context[:AGGREGATED])
+        known = information(model, x[:AGGREGATED].to(own.device, own.dtype), context[:AGGREGATED], batch_size)
     values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    check_finite(values.pop("unfit"), draws)
+    check_finite(values.pop("unfit"), samples)
     means, rates = values.pop("means"), values.pop("rate_per_dimension", None)
-    chains = None
+    walked = None
     if anneals:
-        c = CHAINS if samples is None else samples
-        chains = annealed(model, x, context, c, temperatures, seed=seed, on_progress=on_progress)
-        values["nll"] = -chains.log_marginal.to(values["nll"])
+        walked = annealed(model, x, context, chains, temperatures, seed=seed, on_progress=on_progress)
+        values["nll"] = -walked.log_marginal.to(values["nll"])
     found: dict[str, Any] = {
         "sha256": hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest(),
         "kind": _kind(model),
-        "samples": draws if chains is None else len(chains.log_w),
+        "samples": samples,
         "rate": Estimate.over(values["rate"]),
         "rate_per_dimension": None if rates is None else tuple(map(Estimate.over, rates.unbind(1))),
         "active_units": active_units(means),
         "latent_dimensions": means.shape[1],
-        **({name: Estimate.over(value) for name, value in vars(known).items()} if known else {}),
+        **({name: Estimate.over(v) for name, v in vars(known).items() if v is not None} if known else {}),
     }
     if model.likelihood.is_density:
         points = _curve(values, sizes)
         found |= {
             **{name: Estimate.over(values[name]) for name in ("elbo", "nll", "distortion")},
             "bits_per_dim": _bits_per_dim(model, data, values["nll"]),
-            "estimator": _words(draws, chains, temperatures),
+            "estimator": _words(samples, walked, temperatures),
             "curve": points if curve else (),
         }
-        if chains is None and "effective_samples" in values:
-            found["effective_samples"] = Estimate.over(values["effective_samples"], f"of {draws:,} draws")
-        if chains is None and "heavy_tails" in values:
+        if walked is None and "effective_samples" in values:
+            found["effective_samples"] = Estimate.over(values["effective_samples"], f"of {samples:,} draws")
+        if walked is None and "heavy_tails" in values:
             found["heavy_tails"] = Estimate.over(values["heavy_tails"], "of the examples")
     else:
         cross_entropy = values["distortion"]
@@ -167,14 +170,13 @@ def evaluate(
         found |= {name: Estimate.over(values[name]) for name in ("cross_entropy", "objective")}
         found["estimator"] = "binary cross-entropy: a score, no log-likelihood"
         points = ()
-    found["warnings"] = tuple(_warnings(found, points, chains))
+    found["warnings"] = tuple(_warnings(found, points, walked))
     return Evaluation(split=split, n=n, values=values, **found)
 
 
-def _sizes(draws: int) -> list[int]:
-    """1, 10, 100, ... up to K, and K."""
-    powers = [10**i for i in range(len(str(draws)))]
-    return powers if powers[-1] == draws else [*powers, draws]
+def _sizes(samples: int) -> list[int]:
+    """1, 10, 100, ... and K, without a power so near K that the step between them would be all noise."""
+    return [power for i in range(len(str(samples))) if (power := 10**i) * 3 <= samples] + [samples]
 
 
 def _values(part: Evidence, sizes: list[int]) -> dict[str, Tensor]:
@@ -194,9 +196,8 @@ def _values(part: Evidence, sizes: list[int]) -> dict[str, Tensor]:
     log_w = part.log_terms.cpu().double() + torch.tensor(float(draws)).log()
     values |= {f"nll, K = {size}": -bound(log_w, size) for size in sizes}
     values["effective_samples"] = effective_samples(log_w)
-    k = pareto_k(log_w)
-    if not bool(k.isnan().all()):
-        values["heavy_tails"] = (k > TRUSTED).double()
+    if draws >= FEWEST:
+        values["heavy_tails"] = (pareto_k(log_w) > TRUSTED).float()
     return values
 
 
@@ -236,16 +237,20 @@ def _bits_per_dim(model: VAE, data: Dataset, nll: Tensor) -> Estimate | None:
     return Estimate.over(nll + dimensions * data.log_levels_per_dim).bits_per_dim(dimensions)
 
 
-def _words(draws: int, chains: Annealed | None, temperatures: int) -> str:
-    if chains is None:
-        return f"importance-weighted, K = {draws:,}: in expectation nll is at least -log p(x)"
+def _words(samples: int, walked: Annealed | None, temperatures: int) -> str:
+    if walked is None:
+        return f"importance-weighted, K = {samples:,}: in expectation nll is at least -log p(x)"
     return (
-        f"annealed importance sampling, {len(chains.log_w):,} chains of {temperatures:,} temperatures, "
-        f"{float(chains.acceptance.mean()):.0%} of the trajectories accepted: in expectation nll is at least -log p(x)"
+        f"annealed importance sampling, {len(walked.log_w):,} chains, temperatures: {temperatures:,}; in expectation nll is "
+        "at least -log p(x)"
     )
 
 
-def _warnings(found: Mapping[str, Any], curve: tuple[Point, ...], chains: Annealed | None) -> list[str]:
+def _amount(nats: float) -> str:
+    return f"about {nats:.2g} nats or more" if math.isfinite(nats) else "an amount of which no end is in sight"
+
+
+def _warnings(found: Mapping[str, Any], curve: tuple[Point, ...], walked: Annealed | None) -> list[str]:
     """What a person who reads the numbers has to know."""
     told = []
     heavy: Estimate | None = found.get("heavy_tails")
@@ -254,20 +259,18 @@ def _warnings(found: Mapping[str, Any], curve: tuple[Point, ...], chains: Anneal
             f"the importance weights of {heavy.value:.0%} of the examples have a Pareto k above {TRUSTED}: their log p(x) "
             "rests on a few draws, and nll falls more slowly with K than 1/K; take more samples, or estimator ais"
         )
-    if chains is None and len(curve) > 1:
+    if walked is None and len(curve) > 1:
         before, last = curve[-2:]
         fall, rest = last.fall, last.lacking
         if fall and rest and rest > last.nll.stderr and fall.value > 2 * fall.stderr:
             told.append(
                 f"nll still fell by {fall.short} nats from K = {before.samples:,} to {last.samples:,}: it is too large by "
-                f"about {rest:.2g} nats or more, which is beyond its standard error; take more samples, or estimator ais"
+                f"{_amount(rest)}, which is beyond its standard error; take more samples, or estimator ais"
             )
-    if chains is not None and (accepted := float(chains.acceptance.mean())) < FEW_ACCEPTED:
-        told.append(
-            f"only {accepted:.0%} of the trajectories were accepted, so chains hardly move; take more temperatures"
-        )
+    if walked is not None:
+        told += doubts(walked.acceptance)
     rate: Estimate = found["rate"]
-    if is_collapsed(rate.value) or found["active_units"] == 0:
+    if is_collapsed(rate.value):
         told.append(
             f"posterior collapse: {found['active_units']} of {found['latent_dimensions']} latent dimensions are active and "
             f"the rate is {rate.short} nats, so z tells little of x; {REMEDIES}"

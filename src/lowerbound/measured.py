@@ -38,7 +38,8 @@ class Point:
     def __str__(self) -> str:
         if self.fall is None:
             return str(self.nll)
-        return f"{self.nll}; it fell by {self.fall.short} and has about {self.lacking:.2g} to fall"
+        rest = "no end in sight" if self.lacking == math.inf else f"about {self.lacking:.2g} to fall"
+        return f"{self.nll}; it fell by {self.fall.short}, {rest}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class Evaluation:
         mutual_information: I_q(x; z), nats: a lower bound in expectation, and at most log n (its n may be smaller).
         mutual_information_upper: an upper bound in expectation on the same.
         marginal_kl: KL(q(z) ‖ p(z)), nats: an upper bound in expectation.
-        marginal_kl_lower: a lower bound in expectation on the same.
+        marginal_kl_lower: a lower bound in expectation on the same; None where no more is known than that it is at least 0.
         effective_samples: how many equally weighted draws the K weights of an example are worth.
         heavy_tails: share of the examples whose weights have a Pareto k above 0.7; None for fewer than 25 draws.
         active_units: latent dimensions whose posterior mean varies over x by more than 0.01.
@@ -105,12 +106,17 @@ class Evaluation:
         return {key: _plain(value) for key, value in vars(self).items() if key != "values"}
 
     def __str__(self) -> str:
-        bounds = {"mutual_information": self.mutual_information_upper, "marginal_kl_lower": self.marginal_kl}
+        ranges = {
+            "mutual_information": (self.mutual_information, self.mutual_information_upper),
+            "marginal_kl": (self.marginal_kl_lower, self.marginal_kl),
+        }
         rows = []
         for name, value in vars(self).items():
-            if isinstance(value, Estimate) and name not in ("mutual_information_upper", "marginal_kl"):
-                to = f"{value.short} to " if name in bounds else ""
-                rows.append((name.removesuffix("_lower"), f"{to}{bounds.get(name, value)}"))
+            if isinstance(value, Estimate) and name in ranges:
+                low, high = ranges[name]
+                rows.append((name, f"{low.short if low else 0} to {high}"))
+            elif isinstance(value, Estimate) and name not in ("mutual_information_upper", "marginal_kl_lower"):
+                rows.append((name, str(value)))
         rows += [("active_units", f"{self.active_units} of {self.latent_dimensions}"), ("estimator", self.estimator)]
         rows += [(f"nll, K = {point.samples:,}", str(point)) for point in self.curve]
         rows += [("warning", warning) for warning in self.warnings]

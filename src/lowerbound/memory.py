@@ -1,11 +1,15 @@
 """Memory: arrays that cannot fit are refused before they are allocated.
 
-A file may declare any size, in a header or by compressing well; what it asks for is compared with the machine first.
+A file may declare any size, in a header or by compressing well; what it asks for is compared with the machine first. Work
+that is done in pieces is cut so that each piece fits.
 """
 
 from __future__ import annotations
 
 import os
+
+from torch import Tensor
+from torch.distributions import Distribution, Independent
 
 GIB = 2**30
 
@@ -23,12 +27,13 @@ def physical_memory() -> int | None:
         return None
 
 
-def check_fits(needed: int, what: str) -> None:
+def check_fits(needed: int, what: str, remedy: str = "keep fewer examples, or smaller ones") -> None:
     """Refuse arrays that are larger than the machine's memory.
 
     Args:
         needed: bytes.
         what: where the arrays come from.
+        remedy: what would need less.
 
     Raises:
         ValueError: the arrays are larger; the line says both sizes.
@@ -39,6 +44,22 @@ def check_fits(needed: int, what: str) -> None:
     there = physical_memory()
     if there is not None and needed > there:
         raise ValueError(
-            f"{what} needs {needed / GIB:,.1f} GiB, this machine has {there / GIB:,.1f} GiB of memory; keep fewer examples, "
-            "or smaller ones"
+            f"{what} needs {needed / GIB:,.1f} GiB, this machine has {there / GIB:,.1f} GiB of memory; {remedy}"
         )
+
+
+def values_held(distribution: Distribution) -> int:
+    """How many numbers a distribution holds, which is what makes one over large events expensive.
+
+    Example:
+        >>> import torch
+        >>> from torch.distributions import Normal
+        >>> values_held(Independent(Normal(torch.zeros(3, 4), torch.ones(3, 4)), 1))
+        24
+    """
+    if isinstance(distribution, Independent):
+        return values_held(distribution.base_dist)
+    own = vars(distribution).values()
+    return sum(
+        v.numel() if isinstance(v, Tensor) else values_held(v) if isinstance(v, Distribution) else 0 for v in own
+    )

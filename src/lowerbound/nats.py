@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+MOST_DIGITS = 6  # beyond them float32 rounds
 NORMAL_95 = 1.96  # standard deviations to each side that hold 95 % of a normal distribution
 
 
@@ -97,7 +98,7 @@ class Estimate:
         """
         # two significant digits of the error decide how many digits of the value mean anything
         known = math.isfinite(self.stderr) and self.stderr > 0
-        digits = max(0, 1 - math.floor(math.log10(self.stderr))) if known else 4
+        digits = min(max(0, 1 - math.floor(math.log10(self.stderr))), MOST_DIGITS) if known else 4
         error = f"{self.stderr:.{digits}f}" if math.isfinite(self.stderr) else "unknown"
         return f"{self.value:.{digits}f} ± {error}"
 

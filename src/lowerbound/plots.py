@@ -212,7 +212,7 @@ def evidence(points: Sequence[Mapping[str, Any]]) -> Figure:
     Args:
         points: of the curve, as in evaluation.json: ``samples`` and ``nll``.
     """
-    figure = Figure(figsize=(6.4, 2.6), layout="constrained")
+    figure = Figure(figsize=(4.4, 2.4), layout="constrained")
     axes = figure.subplots()
     samples = [point["samples"] for point in points]
     values, errors = ([point["nll"][key] for point in points] for key in ("value", "stderr"))

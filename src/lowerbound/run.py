@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -208,6 +209,27 @@ class Run:
     def write_metrics(self, epochs: Sequence[Mapping[str, Any]]) -> None:
         """Replace metrics.jsonl."""
         write_text(self.metrics_file, "".join(json.dumps(epoch, allow_nan=False) + "\n" for epoch in epochs))
+
+    def evaluation(self) -> dict[str, Any]:
+        """The content of evaluation.json.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        try:
+            content = json.loads(self.evaluation_file.read_text("utf-8"))
+            parts = [content[key] or {"value": 0, "stderr": 0, "unit": ""} for key in ("rate", "nll", "objective")]
+            parts += [point["nll"] for point in content.get("curve", [])]
+            sound = isinstance(content["estimator"], str) and all(
+                {"value", "stderr", "unit"} <= part.keys() for part in parts
+            )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            sound = False
+        if not sound:
+            raise ValueError(
+                f"{self.evaluation_file} is damaged; write it anew: lowerbound evaluate {shlex.quote(str(self.path))}"
+            )
+        return dict(content)
 
     def write_evaluation(self, content: Mapping[str, Any]) -> Path:
         """Replace evaluation.json, or for another split than test evaluation-SPLIT.json."""

@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowerbound.evaluation import annealed, evidence, refined
+from lowerbound.annealing import VALUES, doubts
+from lowerbound.evaluation import REFINING, annealed, evidence, refined
+from lowerbound.memory import values_held
 from lowerbound.modes import evaluating
 from lowerbound.nats import Estimate
 from lowerbound.roles import Context
@@ -26,7 +28,8 @@ from lowerbound.seeding import seeded
 from lowerbound.vae import VAE
 
 DRAWS = 1000  # for each ELBO: its own noise, sd(log w) / sqrt(1000), is then a tenth of a nat or less for each example
-BATCH = 100  # examples that are refined at a time
+BATCH = 100  # examples that are refined at a time, where their p(x|z) is not too large
+CLEAR = 2.0  # standard errors below 0 at which a gap that cannot be negative is said to be
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Gaps:
         log_marginal: log p(x) by annealed importance sampling.
         approximation_gap: log_marginal - refined_elbo, paired by example.
         amortisation_gap: refined_elbo - elbo, paired by example.
+        warnings: in words: where the parts cannot be what they are called.
     """
 
     elbo: Estimate
@@ -46,13 +50,20 @@ class Gaps:
     log_marginal: Estimate
     approximation_gap: Estimate
     amortisation_gap: Estimate
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def estimates(self) -> dict[str, Estimate]:
+        """Every number by name."""
+        return {name: own for name, own in vars(self).items() if isinstance(own, Estimate)}
 
     def as_json(self) -> dict[str, Any]:
         """By name, for a program to read."""
-        return {name: own.as_json() for name, own in vars(self).items()}
+        return {**{name: own.as_json() for name, own in self.estimates.items()}, "warnings": list(self.warnings)}
 
     def __str__(self) -> str:
-        return "\n".join(f"{name:>17}  {own}" for name, own in vars(self).items())
+        rows = [*self.estimates.items(), *(("warning", words) for words in self.warnings)]
+        return "\n".join(f"{name:>17}  {words}" for name, words in rows)
 
 
 def gaps(
@@ -91,7 +102,9 @@ def gaps(
         >>> found.amortisation_gap.value > 0
         True
     """
-    context = context or Context()
+    context, x = context or Context(), torch.as_tensor(x)
+    if not len(x):
+        raise ValueError("there is no example: x is empty")
     before, after = [], []
 
     def share(first: float, last: float) -> Callable[[int, int], None]:
@@ -104,21 +117,32 @@ def gaps(
         return tell
 
     with torch.no_grad(), seeded(seed), evaluating(model):
-        for start in range(0, len(x), BATCH):
-            rows = slice(start, start + BATCH)
+        held = values_held(model(x[:1], context[:1]).px)
+        size = max(1, min(BATCH, VALUES // (REFINING * max(1, held))))
+        for start in range(0, len(x), size):
+            rows = slice(start, start + size)
             batch, own = x[rows], context[rows]
-            told = share(0.5 * start / len(x), 0.5 * min(1.0, (start + BATCH) / len(x)))
+            told = share(0.5 * start / len(x), 0.5 * min(1.0, (start + size) / len(x)))
             before.append(_elbo(model, batch, own))
             with refined(model, model.posterior, batch, own, steps, on_progress=told):
                 after.append(_elbo(model, batch, own))
-        log_marginal = annealed(model, x, context, chains, temperatures, on_progress=share(0.5, 1.0)).log_marginal
+        walked = annealed(model, x, context, chains, temperatures, on_progress=share(0.5, 1.0))
     elbo, best = torch.cat(before).cpu().double(), torch.cat(after).cpu().double()
+    approximation, amortisation = Estimate.over(walked.log_marginal - best), Estimate.over(best - elbo)
+    warnings = doubts(walked.acceptance)
+    if approximation.value < -CLEAR * approximation.stderr:
+        warnings.append(
+            "annealing has not even reached the ELBO, so log p(x) is larger: take more temperatures or chains"
+        )
+    if amortisation.value < -CLEAR * amortisation.stderr:
+        warnings.append("the refined q is worse than the encoder's, so it was not found: take more steps")
     return Gaps(
         elbo=Estimate.over(elbo),
         refined_elbo=Estimate.over(best),
-        log_marginal=Estimate.over(log_marginal),
-        approximation_gap=Estimate.over(log_marginal - best),
-        amortisation_gap=Estimate.over(best - elbo),
+        log_marginal=Estimate.over(walked.log_marginal),
+        approximation_gap=approximation,
+        amortisation_gap=amortisation,
+        warnings=tuple(warnings),
     )
 
 

@@ -102,8 +102,7 @@ class VAE(nn.Module):
         """
         if samples < 1:
             raise ValueError(f"samples is {samples}: at least 1 draw is needed")
-        context = context or Context()
-        x = self._placed(x)
+        x, context = self._placed(x), self._beside(context)
         before = random_state() if path_gradient else {}
         qz = self.posterior(x, context)
         pz = self.prior(context, self.posterior)
@@ -129,8 +128,7 @@ class VAE(nn.Module):
 
     def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
         """Log p(x, z) in nats, (K, B), for given latents (K, B, *Z)."""
-        context = context or Context()
-        x = self._placed(x)
+        x, context = self._placed(x), self._beside(context)
         (z,) = latents
         px = self.likelihood(z, context)
         return self.prior(context, self.posterior).log_prob(z) + self.likelihood.log_prob(px, x, context.mask)
@@ -138,7 +136,7 @@ class VAE(nn.Module):
     @torch.no_grad()
     def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """N pairs from p(x, z), ancestrally: x (n, *X) and the latents, each (n, *Z)."""
-        context = context or Context()
+        context = self._beside(context)
         pz = self.prior(context, self.posterior)
         z = pz.sample(torch.Size((n,) if not pz.batch_shape else ()))
         return self.likelihood(z, context).sample(), (z,)
@@ -147,13 +145,13 @@ class VAE(nn.Module):
     def encode(self, x: Tensor, context: Context | None = None) -> Tensor:
         """The mean of q(z|x): (B, *X) -> (B, *Z). Deterministic; a random z is ``model(x).latents[0].z``."""
         with evaluating(self):
-            return mean(self.posterior(self._placed(x), context or Context()))
+            return mean(self.posterior(self._placed(x), self._beside(context)))
 
     @torch.no_grad()
     def decode(self, z: Tensor, context: Context | None = None) -> Tensor:
         """The mean of p(x|z): (..., *Z) -> (..., *X). Deterministic."""
         with evaluating(self):
-            return mean(self.likelihood(self._placed(z), context or Context()))
+            return mean(self.likelihood(self._placed(z), self._beside(context)))
 
     def reconstruct(self, x: Tensor, context: Context | None = None) -> Tensor:
         """The mean of p(x|z) at the mean of q(z|x): (B, *X) -> (B, *X). Deterministic."""
@@ -185,3 +183,7 @@ class VAE(nn.Module):
         """A value on the device and in the precision of the model; what numpy holds is taken too."""
         own = next(self.parameters())
         return torch.as_tensor(value).to(device=own.device, dtype=own.dtype)
+
+    def _beside(self, context: Context | None) -> Context:
+        """The context on the device of the model, empty where there is none."""
+        return Context() if context is None else context.to(next(self.parameters()).device)

@@ -33,20 +33,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_curve_is_printed_and_written(runs: Path, command: Command) -> None:
-    code, out, err = command("evaluate", runs / "large", "--samples", 200, "--curve")
+    code, out, err = command("evaluate", runs / "large", "--samples", 300, "--curve")
     assert code == 0, err
     for text in (
         "nll, K = 1 ",
         "nll, K = 10 ",
         "nll, K = 100 ",
-        "nll, K = 200 ",
+        "nll, K = 300 ",
         "effective_samples",
         "heavy_tails",
         " of 3",
     ):
         assert text in out
     written = json.loads((runs / "large" / "evaluation.json").read_text())
-    assert [point["samples"] for point in written["curve"]] == [1, 10, 100, 200]
+    assert [point["samples"] for point in written["curve"]] == [1, 10, 100, 300]
     assert written["kind"] == "probability"
     assert command("report", runs / "large")[0] == 0
     page = (runs / "large" / "report.html").read_text()
@@ -63,7 +63,7 @@ def test_annealing_says_what_it_did(runs: Path, command: Command) -> None:
         "ais",
         "--temperatures",
         20,
-        "--samples",
+        "--chains",
         4,
         "--examples",
         10,
@@ -72,7 +72,7 @@ def test_annealing_says_what_it_did(runs: Path, command: Command) -> None:
     assert code == 0, err
     found = json.loads(out)
     assert found["n"] == found["nll"]["n"] == 10
-    assert "4 chains of 20 temperatures" in found["estimator"]
+    assert "4 chains, temperatures: 20" in found["estimator"]
     assert (
         runs / "small" / "evaluation.json"
     ).read_bytes() == before  # of some of the examples, so it is not the run's
@@ -127,6 +127,9 @@ def test_a_collapsed_run_is_told_in_its_report(command: Command) -> None:
         (("evaluate", "large", "--estimator", "ais", "--curve"), "leave it out"),
         (("evaluate", "large", "--estimator", "ais", "--temperatures", 0), "temperatures is 0"),
         (("evaluate", "large", "--examples", 0), "examples is 0"),
+        (("evaluate", "large", "--temperatures", 50), "belongs to --estimator ais"),
+        (("evaluate", "large", "--samples", 10**13), "take fewer samples"),
+        (("evaluate", "score", "--curve"), "leave it out"),
         (("evaluate", "score", "--estimator", "ais"), "no log-density"),
         (("evaluate", "large", "wrong.npy"), "shape"),
         (("compare", "large"), "at least two runs"),
@@ -155,3 +158,40 @@ def test_scores_are_those_of_python(runs: Path, command: Command) -> None:
     x = lb.data.load(runs / "x.npy", splits="all").examples("all")
     again = lb.evaluation.log_marginal(lb.load(runs / "large"), x, samples=30, seed=0)
     assert np.array_equal(np.load("s.npy"), again.numpy())
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{", "{}", '{"rate": 3, "nll": null, "estimator": "x"}', '{"curve": [1]}', "null"]
+)
+def test_a_damaged_evaluation_is_named(content: str, runs: Path, command: Command) -> None:
+    file = runs / "small" / "evaluation.json"
+    before = file.read_bytes()
+    file.write_text(content)
+    try:
+        code, _, err = command("report", runs / "small")
+    finally:
+        file.write_bytes(before)
+    assert code == 2
+    assert f"{file} is damaged; write it anew: lowerbound evaluate" in err
+
+
+def test_an_evaluation_of_an_earlier_version_is_shown(runs: Path, command: Command) -> None:
+    file = runs / "small" / "evaluation.json"
+    before = json.loads(file.read_text())
+    old = (
+        "split",
+        "samples",
+        "n",
+        "estimator",
+        "elbo",
+        "nll",
+        "bits_per_dim",
+        "rate",
+        "distortion",
+        "cross_entropy",
+        "objective",
+    )
+    file.write_text(json.dumps({key: before[key] for key in old} | {"active_units": 1}))
+    code, _, err = command("report", runs / "small")
+    file.write_text(json.dumps(before))
+    assert code == 0, err

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, HalfNormal, Independent, OneHotCategorical
+from torch.distributions import Bernoulli, Distribution, HalfNormal, Independent, OneHotCategorical
 
 import lowerbound as lb
 from lowerbound.dataset import Dataset
@@ -15,7 +15,7 @@ from lowerbound.draw import Draw
 from lowerbound.evaluation import annealed, evidence, log_marginal, sandwich
 from lowerbound.roles import Context, Posterior, Prior
 from tests.conftest import make_model
-from tests.models import Enumerated, Sampled, on_a_grid
+from tests.models import Curved, Enumerated, Sampled, on_a_grid
 from tests.test_exact import ppca
 
 
@@ -208,3 +208,55 @@ def test_weights_that_are_not_finite_are_counted_and_named() -> None:
         annealed(model, x, chains=2, temperatures=3, seed=0)
     with pytest.raises(ValueError, match=r"50 of 400 log-weights are not finite, of 1 of 8 examples \(numbers 3\)"):
         log_marginal(model, x, samples=50)
+
+
+def test_one_chain_alone_is_unbiased_too() -> None:
+    """A step size that followed the chains that count would be forgiven where thousands share it, and not where one does."""
+    model, x, exact = on_a_grid(n=1)
+    copies = 6000
+    for temperatures in (6, 30):
+        found = annealed(model, x.expand(copies, -1), chains=1, temperatures=temperatures, leapfrog=1, seed=3)
+        ratio = (found.log_w[0] - exact).exp()
+        assert abs(ratio.mean() - 1) < 4 * ratio.std() / math.sqrt(copies)
+
+
+def test_labels_travel_with_their_examples() -> None:
+    class Labelled(Curved):
+        """p(x|z, y) with a weight of its own for each label."""
+
+        def forward(self, z: Tensor, context: Context) -> Distribution:
+            px = super().forward(z, context)
+            return Independent(Bernoulli(logits=px.base_dist.logits + context.y[:, None], validate_args=False), 1)
+
+    model, x, _ = on_a_grid(n=40)
+    likelihood = Labelled((1,), (5,)).double()
+    likelihood.load_state_dict(model.likelihood.state_dict())
+    model.likelihood = likelihood
+    y = torch.linspace(-4, 4, 40, dtype=torch.float64)
+    z = torch.linspace(-10, 10, 4001, dtype=torch.float64)[:, None, None].expand(-1, 40, -1)
+    with torch.no_grad():
+        exact = torch.logsumexp(model.log_joint(x, (z,), Context(y=y)), 0) + math.log(20 / 4000)
+    chains = 300  # so many that the examples are worked on in several turns
+    for found in (
+        annealed(model, x, Context(y=y), chains=chains, temperatures=20, seed=0).log_marginal,
+        log_marginal(model, x, Context(y=y), samples=5000, seed=0),
+    ):
+        assert (found - exact).abs().max() < 0.5
+    moved = annealed(model, x, Context(y=y.flip(0)), chains=chains, temperatures=20, seed=0).log_marginal
+    assert (moved - exact).abs().max() > 1
+
+
+def test_chains_that_cannot_fit_and_no_examples_are_refused() -> None:
+    model, x, _ = on_a_grid()
+    with pytest.raises(ValueError, match="chains for each example needs"):
+        annealed(model, x, chains=10**12)
+    with pytest.raises(ValueError, match="importance weights for each of 8 examples needs"):
+        log_marginal(model, x, samples=10**12)
+    for function in (annealed, log_marginal):
+        with pytest.raises(ValueError, match="no example"):
+            function(model, x[:0])
+
+
+def test_one_temperature_has_no_trajectory_to_accept() -> None:
+    model, x, _ = on_a_grid()
+    assert annealed(model, x, chains=2, temperatures=1).acceptance.isnan().all()

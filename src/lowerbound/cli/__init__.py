@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
-        return _fail("out of memory; try a smaller --batch-size, or fewer --samples")
+        return _fail("out of memory; try fewer at a time (--batch-size in training), or fewer samples or chains")
     return 0
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lowerbound.annealing import doubts
 from lowerbound.build import build_objective, complete
 from lowerbound.checks import check_data
 from lowerbound.comparison import compare as compare_evaluations
@@ -19,6 +20,7 @@ from lowerbound.messages import first_line
 from lowerbound.nats import Estimate
 from lowerbound.opened import load_as, open_run, own_data, run_parser, trusted
 from lowerbound.progress import counting
+from lowerbound.roles import Context
 from lowerbound.run import Run
 from lowerbound.settings import SettingsParser
 from lowerbound.tightness import gaps as gaps_of
@@ -47,17 +49,21 @@ def evaluate(argv: Sequence[str]) -> None:
         default="importance",
         help="of nll: importance, or ais (annealed importance sampling: slower by far, tighter where q is poor)",
     )
+    parser.add_argument("--chains", type=int, help=f"of ais: independent chains for each example (default: {CHAINS})")
     parser.add_argument(
-        "--temperatures", type=int, default=TEMPERATURES, help="of ais: densities on the way from q(z|x) to p(x, z)"
+        "--temperatures",
+        type=int,
+        help=f"of ais: densities on the way from q(z|x) to p(x, z) (default: {TEMPERATURES})",
     )
     given = parser.read(argv)
     if given is None:
         return
+    of_chains = {key: given[key] for key in ("chains", "temperatures") if given[key] is not None}
+    if of_chains and given["estimator"] == "importance":
+        raise ValueError(f"--{next(iter(of_chains))} belongs to --estimator ais: add it, or leave the option out")
     run, model = open_run(given)
     data = own_data(run) if given["source"] is None else load_as(run, given["source"])
-    evaluation = _measured(
-        run, model, data, given, curve=given["curve"], estimator=given["estimator"], temperatures=given["temperatures"]
-    )
+    evaluation = _measured(run, model, data, given, curve=given["curve"], estimator=given["estimator"], **of_chains)
     content = evaluation.as_json()
     try:
         if given["source"] is None and given["examples"] is None:
@@ -65,7 +71,9 @@ def evaluate(argv: Sequence[str]) -> None:
                 run.write_evaluation(content)
     except (OSError, ValueError) as error:  # somebody else's run, or one in training, may still be measured
         sys.stderr.write(f"lowerbound: the evaluation was not written into the run folder: {first_line(error)}\n")
-    print(json.dumps(content, indent=2) if given["json"] else f"{run.path}, {evaluation.split} split\n{evaluation}")
+    some = " (a part of it, so no file is written)" if given["examples"] is not None else ""
+    words = f"{run.path}, {evaluation.split} split{some}\n{evaluation}"
+    print(json.dumps(content, indent=2) if given["json"] else words)
 
 
 def compare(argv: Sequence[str]) -> None:
@@ -93,8 +101,8 @@ def compare(argv: Sequence[str]) -> None:
     if given["json"]:
         print(json.dumps(comparison.as_json(), indent=2))
         return
-    first = found[given["run"]]
-    print(f"{given['split']} split, n = {first.n:,}, {first.estimator}\n{comparison}")
+    ways = {own.estimator for own in found.values()}
+    print(f"{given['split']} split{f', {ways.pop()}' if len(ways) == 1 else ''}\n{comparison}")
 
 
 def sandwich(argv: Sequence[str]) -> None:
@@ -116,7 +124,7 @@ def sandwich(argv: Sequence[str]) -> None:
         found = sandwich_of(
             model, given["n"], given["chains"], given["temperatures"], seed=given["seed"], on_progress=on_progress
         )
-    narrow = ((found.upper - found.lower).abs() < NARROW).double()
+    narrow = ((found.upper - found.lower).abs() < NARROW).float()
     rows = {
         "lower": Estimate.over(found.lower),
         "upper": Estimate.over(found.upper),
@@ -124,7 +132,7 @@ def sandwich(argv: Sequence[str]) -> None:
         "narrow": Estimate.over(narrow, f"of the examples have a gap below {NARROW} nats"),
         "acceptance": Estimate.over(found.acceptance, "of the trajectories were accepted"),
     }
-    _show(given, rows, f"{run.path}, log p(x) of examples simulated from the model")
+    _show(given, rows, f"{run.path}, log p(x) of examples simulated from the model", doubts(found.acceptance))
 
 
 def gaps(argv: Sequence[str]) -> None:
@@ -149,20 +157,17 @@ def gaps(argv: Sequence[str]) -> None:
     run, model = open_run(given)
     data = own_data(run) if given["source"] is None else load_as(run, given["source"])
     check_data(model.likelihood, data.event_shape, data.support, data.name or "the data")
-    x = data.examples(given["split"])[: given["n"]]
+    x, y = data.examples(given["split"])[: given["n"]], data[given["split"]].y
+    context = Context(y=None if y is None else y[: given["n"]])
     with counting("refining q, annealing") as on_progress:
         how = {key: given[key] for key in ("steps", "chains", "temperatures", "seed")}
-        found = gaps_of(model, x, **how, on_progress=on_progress)
-    _show(given, vars(found), f"{run.path}, {given['split']} split")
+        found = gaps_of(model, x, context, **how, on_progress=on_progress)
+    _show(given, found.estimates, f"{run.path}, {given['split']} split", found.warnings)
 
 
 def _add_measuring(parser: SettingsParser) -> None:
     parser.add_argument("--split", type=str, default="test", help="test, valid or train")
-    parser.add_argument(
-        "--samples",
-        type=int,
-        help=f"K, importance samples for each example ({SAMPLES} unless given), or chains of ais ({CHAINS})",
-    )
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="K, draws for each example")
     parser.add_argument("--examples", type=int, help="measure only the first so many of the split")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -193,9 +198,11 @@ def _measured(run: Run, model: VAE, data: Dataset, given: Mapping[str, Any], **h
         )
 
 
-def _show(given: Mapping[str, Any], rows: Mapping[str, Estimate], title: str) -> None:
+def _show(given: Mapping[str, Any], rows: Mapping[str, Estimate], title: str, warnings: Sequence[str]) -> None:
     if given["json"]:
-        print(json.dumps({name: own.as_json() for name, own in rows.items()}, indent=2))
+        content = {name: own.as_json() for name, own in rows.items()}
+        print(json.dumps({**content, "warnings": list(warnings)}, indent=2))
         return
     width = max(map(len, rows))
-    print("\n".join([title, *(f"{name:>{width}}  {own}" for name, own in rows.items())]))
+    lines = [f"{name:>{width}}  {own}" for name, own in rows.items()]
+    print("\n".join([title, *lines, *(f"{'warning':>{width}}  {words}" for words in warnings)]))

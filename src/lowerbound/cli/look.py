@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ def report(argv: Sequence[str]) -> None:
     with run.locked():
         if not run.evaluation_file.is_file():
             run.write_evaluation(evaluate(model, data).as_json())
-        print(write_report(run, model, data, json.loads(run.evaluation_file.read_text("utf-8"))))
+        print(write_report(run, model, data, run.evaluation()))
 
 
 def traverse(argv: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from lowerbound.evaluation.annealed import Annealed, annealed
 from lowerbound.evaluation.collapse import REMEDIES, is_collapsed, warn_of_collapse
 from lowerbound.evaluation.information import Information, information
 from lowerbound.evaluation.log_marginal import Evidence, evidence, log_marginal
-from lowerbound.evaluation.refined import refined
+from lowerbound.evaluation.refined import REFINING, refined
 from lowerbound.evaluation.sandwich import Sandwich, sandwich
 from lowerbound.evaluation.weights import TRUSTED, bound, effective_samples, lacking, pareto_k
 
@@ -15,6 +15,7 @@ __all__ = [
     "Evidence",
     "Information",
     "Sandwich",
+    "REFINING",
     "REMEDIES",
     "TRUSTED",
     "active_units",

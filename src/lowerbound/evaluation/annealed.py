@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lowerbound.annealing import LEAPFROG, ROWS, Joint, Path, Plan, Start, Ticks
+from lowerbound.annealing import LEAPFROG, Joint, Path, Plan, Start, Ticks
 from lowerbound.checks import check_finite
 from lowerbound.modes import evaluating
 from lowerbound.roles import Context
@@ -28,7 +28,7 @@ class Annealed:
 
     Args:
         log_w: log-weights of the chains, (C, n), float64.
-        acceptance: share of trajectories that were accepted, (n,).
+        acceptance: share of trajectories that were accepted, (n,); nan where there is one temperature, and so no trajectory.
     """
 
     log_w: Tensor
@@ -79,15 +79,17 @@ def annealed(
         torch.Size([5])
     """
     plan = Plan(chains, temperatures, leapfrog, start)
-    batches = x.split(max(1, ROWS // chains))
-    ticks = Ticks(len(batches) * 2 * (temperatures - 1), on_progress)
+    context, x = context or Context(), torch.as_tensor(x)
+    if not len(x):
+        raise ValueError("there is no example: x is empty")
     parts = []
-    done = 0
     with seeded(seed), evaluating(model):  # type: ignore[arg-type]
-        for batch in batches:
-            path = Path(model, batch, (context or Context())[done : done + len(batch)], plan)
+        size = plan.examples_at_a_time(model, x, context)
+        ticks = Ticks(math.ceil(len(x) / size) * 2 * (temperatures - 1), on_progress)
+        for first in range(0, len(x), size):
+            rows = slice(first, first + size)
+            path = Path(model, x[rows], context[rows], plan)
             parts.append(plan.forward(path, plan.adapt(path, ticks), ticks))
-            done += len(batch)
     log_w = torch.cat([part[0] for part in parts], 1)
     check_finite((~torch.isfinite(log_w)).sum(0), chains)
     return Annealed(log_w, torch.cat([part[1] for part in parts]))

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent
 
 from lowerbound.checks import check_density, check_finite
 from lowerbound.distributions import mean
 from lowerbound.draw import Draw
+from lowerbound.memory import check_fits, values_held
 from lowerbound.modes import evaluating
 from lowerbound.roles import Context
 from lowerbound.seeding import seeded
@@ -75,8 +75,12 @@ def evidence(
     Raises:
         ValueError: K or the chunk below 1.
     """
-    if samples < 1 or (chunk is not None and chunk < 1):
-        raise ValueError(f"samples is {samples} and chunk {chunk}: at least 1 draw is needed")
+    for name, value in (("samples", samples), ("chunk", chunk)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}: at least 1 draw is needed")
+    check_fits(
+        8 * samples * len(x), f"{samples:,} importance weights for each of {len(x):,} examples", "take fewer samples"
+    )
     log_terms, rates, distortions, means = [], [], [], []
     rate_per_dimension = None
     done = 0
@@ -94,7 +98,7 @@ def evidence(
         if done == 0:
             rate_per_dimension = draw.rate_per_dimension  # in closed form, so the same in every chunk
             means = [mean(latent.q).reshape(len(x), -1) for latent in draw.latents]
-            size = chunk or max(1, min(VALUES // max(1, _values(draw.px) // rows), ROWS // len(x)))
+            size = chunk or max(1, min(VALUES // max(1, values_held(draw.px) // rows), ROWS // len(x)))
         done += asked
     return Evidence(
         log_terms=torch.cat(log_terms),
@@ -141,7 +145,9 @@ def log_marginal(
         >>> log_marginal(model, torch.ones(5, 4), samples=250, seed=0).shape
         torch.Size([5])
     """
-    context = context or Context()
+    context, x = context or Context(), torch.as_tensor(x)
+    if not len(x):
+        raise ValueError("there is no example: x is empty")
     found, unfit = [], []
     with torch.no_grad(), seeded(seed), evaluating(model) if isinstance(model, nn.Module) else nullcontext():
         for start in range(0, len(x), BATCH):
@@ -154,11 +160,3 @@ def log_marginal(
                 on_progress(min(start + BATCH, len(x)), len(x))
     check_finite(torch.cat(unfit), samples)
     return torch.cat(found)
-
-
-def _values(distribution: Distribution) -> int:
-    """How many numbers a distribution holds."""
-    if isinstance(distribution, Independent):
-        return _values(distribution.base_dist)
-    own = vars(distribution).values()
-    return sum(v.numel() if isinstance(v, Tensor) else _values(v) if isinstance(v, Distribution) else 0 for v in own)

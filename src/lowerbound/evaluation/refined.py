@@ -21,7 +21,7 @@ from lowerbound.checks import check_density
 from lowerbound.draw import Draw
 from lowerbound.roles import Context
 
-DRAWS = 16  # of each example a step: enough for steps that point uphill, few enough for hundreds of examples at a time
+REFINING = 16  # of each example a step: enough for steps that point uphill, few enough for many examples at a time
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def refined(
             for group in adam.param_groups:
                 group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
             with torch.enable_grad():
-                draw = model(x, context, DRAWS)
+                draw = model(x, context, REFINING)
                 (offset.grad,) = torch.autograd.grad((draw.distortion + draw.rate).sum(), offset)
             adam.step()
             if on_progress:

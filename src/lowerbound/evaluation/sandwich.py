@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lowerbound.annealing import LEAPFROG, ROWS, Joint, Path, Plan, Start, Ticks
+from lowerbound.annealing import LEAPFROG, Joint, Path, Plan, Start, Ticks
 from lowerbound.checks import check_finite
 from lowerbound.modes import evaluating
 from lowerbound.roles import Context
@@ -80,11 +80,11 @@ def sandwich(
     plan = Plan(chains, temperatures, leapfrog, start)
     if n < 1:
         raise ValueError(f"n is {n}: at least 1 example must be simulated")
-    size = max(1, ROWS // chains)
-    ticks = Ticks(math.ceil(n / size) * 3 * (temperatures - 1), on_progress)
     parts = []
     with seeded(seed), evaluating(model):  # type: ignore[arg-type]
         x, latents = model.dream(n)
+        size = plan.examples_at_a_time(model, x, Context())
+        ticks = Ticks(math.ceil(n / size) * 3 * (temperatures - 1), on_progress)
         for first in range(0, n, size):
             rows = slice(first, first + size)
             path = Path(model, x[rows], Context(), plan)
