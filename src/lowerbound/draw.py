@@ -7,6 +7,7 @@ result and see nothing else: above the draw nobody knows what a network is, belo
     distortion = -E_q[log p(x|z)]
     rate       = E_q[log q(z|x) - log p(z)] = KL(q(z|x) ‖ p(z))
     elbo       = -distortion - rate = E_q[log w] <= log p(x)
+    iwae       = log sum_k m_k w_k, in expectation between the elbo and log p(x)
 
 Every average over K is weighted by m_k, log m_k = -log K for samples and log q(z_k|x) where a finite latent is
 enumerated, so that enumeration is no special case.
@@ -93,6 +94,11 @@ class Draw:
     def log_w(self) -> Tensor:
         """Log w = log p(x, z) - log q(z|x), (K, B)."""
         return self.log_px + self.log_pz - self.log_qz
+
+    @property
+    def iwae(self) -> Tensor:
+        """Log sum_k m_k w_k, (B,): the importance-weighted bound on log p(x), exact where a finite latent is enumerated."""
+        return torch.logsumexp(self.log_w + self.log_m, 0)
 
     @property
     def distortion(self) -> Tensor:

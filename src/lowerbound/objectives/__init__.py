@@ -1,5 +1,6 @@
 """Objectives, one a file."""
 
 from lowerbound.objectives.elbo import ELBO
+from lowerbound.objectives.iwae import IWAE
 
-__all__ = ["ELBO"]
+__all__ = ["ELBO", "IWAE"]
