@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -19,6 +20,8 @@ OBJECTIVES = [
     lb.objectives.IWAE(samples=1),
     lb.objectives.IWAE(samples=5),
     lb.objectives.DReG(samples=5),
+    lb.objectives.Renyi(alpha=0.5, samples=5),
+    lb.objectives.Renyi(alpha=2.0, samples=5),
 ]
 PATH = [
     # an objective with path gradients, and the one whose gradient it has in expectation
@@ -108,3 +111,27 @@ def test_batch_statistics_move_once_a_step(objective: Objective) -> None:
     data = lb.data.from_arrays(torch.rand(100, 6).numpy(), splits="train_valid_test")
     lb.fit(model, objective, data, epochs=2, batch_size=20, progress=False)
     assert model.posterior.net[0].num_batches_tracked.item() == 2 * math.ceil(len(data["train"]) / 20)
+
+
+def test_the_bounds_are_ordered_from_the_elbo_to_the_evidence() -> None:
+    """On the same draws for each example, by the inequality of power means; and in mean all lie below log p(x)."""
+    model, x, exact = ppca(inflation=1.5)
+    ordered = [
+        lb.objectives.Renyi(alpha=2.0, samples=5),
+        lb.objectives.ELBO(kl="sampled", samples=5),
+        lb.objectives.Renyi(alpha=0.5, samples=5),
+        lb.objectives.IWAE(samples=5),
+    ]
+    bounds = [bound(objective, model, x) for objective in ordered]
+    for lower, upper in pairwise(bounds):
+        assert bool((lower <= upper + 1e-12).all())
+        assert (upper - lower).mean() > 0.01
+    assert (bounds[-1] - exact).mean() <= 4 * standard_error(bounds[-1] - exact)
+
+
+def test_of_negative_order_it_may_lie_above_the_evidence() -> None:
+    model, x, exact = ppca(inflation=0.7)
+    objective = lb.objectives.Renyi(alpha=-1.0, samples=200)
+    slack = bound(objective, model, x) - exact
+    assert not objective.is_bound
+    assert slack.mean() > 4 * standard_error(slack)

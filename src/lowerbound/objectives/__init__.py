@@ -3,5 +3,6 @@
 from lowerbound.objectives.dreg import DReG
 from lowerbound.objectives.elbo import ELBO
 from lowerbound.objectives.iwae import IWAE
+from lowerbound.objectives.renyi import Renyi
 
-__all__ = ["DReG", "ELBO", "IWAE"]
+__all__ = ["ELBO", "IWAE", "DReG", "Renyi"]
