@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -34,9 +35,8 @@ def test_a_network_that_says_nothing_gives_the_mean_example() -> None:
     for p in part.net.parameters():
         p.data.zero_()
     mean = part(torch.randn(3, 2), Context()).mean
-    assert torch.allclose(
-        mean, torch.tensor([0.001, 0.999, 0.25, 0.5]).expand(3, 4), atol=1e-6
-    )  # and nothing is certain
+    expected = torch.tensor([0.001, 0.999, 0.25, 0.5])  # nothing is certain
+    assert torch.allclose(mean, expected.expand(3, 4), atol=1e-6)
 
 
 def test_the_base_is_set_before_the_first_step_saved_and_never_set_again(
@@ -54,10 +54,11 @@ def test_the_base_is_set_before_the_first_step_saved_and_never_set_again(
     assert torch.equal(again.likelihood.base, model.likelihood.base)
 
 
-def test_a_resumed_run_keeps_its_base(binary_digits: Dataset, tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_base(binary_digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     objective, settings = lb.objectives.ELBO(), {"epochs": 2, "out": tmp_path / "run", "progress": False}
     model, resumed = make_model(binary_digits), make_model(binary_digits)
     lb.fit(model, objective, binary_digits, **settings)
+    monkeypatch.setattr(lb.likelihoods.Bernoulli, "prepare", lambda self, x: pytest.fail("prepared again"))
     lb.fit(resumed, objective, binary_digits, resume=True, **settings)
     assert torch.equal(resumed.likelihood.base, model.likelihood.base)
 
