@@ -179,9 +179,8 @@ def fit(
         if run is not None and not resume:
             stack.enter_context(_nothing_left_of_a_failure(run, state))
         stack.enter_context(seeded(seed))
-        begins = (
-            run is None or not resume or not run.has_checkpoint
-        )  # a run killed before its first checkpoint begins anew
+        # a run that was killed before its first checkpoint begins anew
+        begins = run is None or not resume or not run.has_checkpoint
         if begins and not contains(UNIT, data.support):
             learn_units(model, data.examples("train"))
         if begins:
