@@ -31,7 +31,9 @@ class ExactPosterior(Posterior):
         self.scale_tril = nn.Parameter(inflation * torch.linalg.cholesky(variance * torch.linalg.inv(m)))
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
-        return MultivariateNormal(x @ self.matrix.T + self.offset, scale_tril=self.scale_tril, validate_args=False)
+        return MultivariateNormal(
+            x @ self.matrix.T + self.offset, scale_tril=self.scale_tril.tril(), validate_args=False
+        )
 
 
 class StandardNormal(lb.priors.StandardNormal):

@@ -19,6 +19,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 INVARIANCE, EXACT, TRAIN, RUN = (f"tests/test_{name}.py" for name in ("invariance", "exact", "train", "run"))
 ELBO, KL, VAE = "tests/objectives/test_elbo.py", "tests/test_kl.py", "tests/test_vae.py"
+IWAE, DREG, BOUNDS = "tests/objectives/test_iwae.py", "tests/objectives/test_dreg.py", "tests/test_bounds.py"
 LIKELIHOODS, POSTERIORS = "tests/likelihoods", "tests/posteriors"
 
 
@@ -90,6 +91,20 @@ MUTANTS = [
     Mutant(6, "the worst draw counts most", "evaluation/log_marginal.py", "return torch.logsumexp(self.log_terms, 0)",
            "return -torch.logsumexp(-self.log_terms, 0)",
            (f"{EXACT}::test_with_an_inflated_posterior_the_bounds_are_ordered_and_close_at_rate_one_over_k",)),
+    Mutant(6, "weights of training are a softmax of the loss", "draw.py",
+           "return torch.logsumexp(self.log_w + self.log_m, 0)", "return -torch.logsumexp(-self.log_w + self.log_m, 0)",
+           (f"{IWAE}::test_the_weights_are_those_of_the_definition",
+            f"{BOUNDS}::test_the_importance_weighted_bound_rises_with_the_draws",
+            f"{BOUNDS}::test_the_bounds_are_ordered_from_the_elbo_to_the_evidence")),
+    Mutant(6, "weights of a gradient are a softmax of the loss", "objectives/dreg.py",
+           "(draw.log_w + draw.log_m).detach()", "(draw.log_m - draw.log_w).detach()",
+           (f"{BOUNDS}::test_a_path_gradient_is_the_ordinary_one_in_expectation",
+            f"{DREG}::test_the_gradient_at_each_draw_is_weighed_by_the_square_of_its_weight")),
+    Mutant(6, "weights over the examples", "objectives/dreg.py", ".detach().softmax(0)", ".detach().softmax(1)",
+           (f"{DREG}::test_the_gradient_at_each_draw_is_weighed_by_the_square_of_its_weight",)),
+    Mutant(6, "the average of a power of the weights is over their inverse", "objectives/renyi.py",
+           "power, mean = 1 - self.alpha,", "power, mean = self.alpha - 1,",
+           (f"{BOUNDS}::test_the_bounds_are_ordered_from_the_elbo_to_the_evidence",)),
     Mutant(7, "non-finite examples are dropped", "nats.py", "values = values.detach().cpu().double()",
            "values = values.detach().cpu().double(); values = values[values.isfinite()]",
            ("tests/test_measure.py::test_a_value_that_is_not_finite_is_not_dropped_from_the_mean",)),

@@ -22,7 +22,7 @@ from torch import nn
 import lowerbound as lb
 from lowerbound.dataset import Dataset
 from lowerbound.draw import Draw
-from lowerbound.objective import Step, Terms
+from lowerbound.objective import Objective, Step, Terms
 from lowerbound.run import Run
 from lowerbound.train import _not_finite
 from tests.conftest import make_model
@@ -226,10 +226,18 @@ def test_under_mixed_precision_the_data_and_their_densities_stay_in_float32(digi
     assert len((values * 4 - (values * 4).round()).abs().unique()) > 100  # not multiples of a quarter
 
 
-@pytest.mark.parametrize("settings", [{}, {"kl": "sampled", "samples": 2}, {"free_bits": 0.1, "warmup": 0.5}])
-def test_mixed_precision_is_in_force_whatever_the_objective(
-    binary_digits: Dataset, settings: dict[str, object]
-) -> None:
+@pytest.mark.parametrize(
+    "objective",
+    [
+        ELBO(),
+        ELBO(kl="sampled", samples=2),
+        ELBO(free_bits=0.1, warmup=0.5),
+        ELBO(path_gradient=True),
+        *(getattr(lb.objectives, name)() for name in lb.objectives.__all__ if name != "ELBO"),
+    ],
+    ids=lambda objective: type(objective).__name__,
+)
+def test_mixed_precision_is_in_force_whatever_the_objective(binary_digits: Dataset, objective: Objective) -> None:
     """Every network computes in half precision, in training and in validation, and none is quietly left out."""
     model = make_model(binary_digits)
     seen: dict[nn.Module, list[tuple[torch.dtype, bool]]] = {}
@@ -240,9 +248,10 @@ def test_mixed_precision_is_in_force_whatever_the_objective(
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     for layer in layers:
         layer.register_forward_hook(keep)
-    lb.fit(model, ELBO(**settings), binary_digits, epochs=1, precision="bf16-mixed", progress=False)
+    lb.fit(model, objective, binary_digits, epochs=1, precision="bf16-mixed", progress=False)
     for layer in layers:
-        _, *after_the_first_meeting = seen[layer]  # of model and objective, on one example
+        twice = objective.path_gradient and layer in model.posterior.modules()  # with and without its own gradient
+        after_the_first_meeting = seen[layer][1 + twice :]  # of model and objective, on one example
         assert set(after_the_first_meeting) == {(torch.bfloat16, True), (torch.bfloat16, False)}
 
 

@@ -50,6 +50,19 @@ def check_density(is_density: bool) -> None:
         )
 
 
+def check_weights(is_density: bool, objective: str) -> None:
+    """Refuse an objective that weighs draws by their densities where the score of x is none.
+
+    Raises:
+        ValueError: what it is, and what would fit instead.
+    """
+    if not is_density:
+        raise ValueError(
+            f"{objective} weighs draws by p(x, z) / q(z|x), and this model scores x by binary cross-entropy, which is no "
+            "density; use ELBO, or a likelihood (Bernoulli on binarised data, ContinuousBernoulli, Categorical, Normal)"
+        )
+
+
 def check_finite(unfit: Tensor, samples: int) -> None:
     """Refuse importance weights that are not finite; to leave them out would give a number of another data set.
 

@@ -7,6 +7,7 @@ result and see nothing else: above the draw nobody knows what a network is, belo
     distortion = -E_q[log p(x|z)]
     rate       = E_q[log q(z|x) - log p(z)] = KL(q(z|x) ‖ p(z))
     elbo       = -distortion - rate = E_q[log w] <= log p(x)
+    iwae       = log sum_k m_k w_k, in expectation between the elbo and log p(x)
 
 Every average over K is weighted by m_k, log m_k = -log K for samples and log q(z_k|x) where a finite latent is
 enumerated, so that enumeration is no special case.
@@ -34,7 +35,9 @@ class Latent:
     Args:
         q: the approximate posterior, batch (B,); below the top of a hierarchy (K, B).
         p: the prior, batch (), (B,) or (K, B).
-        z: the draws, (K, B, *Z).
+        z: the draws, (K, B, *Z), as the densities see them. In a hierarchy with path gradients it is an alias of what the
+            next latent is drawn from (``z.view_as(z)``): an objective may weigh the gradient at z, and on its way from a
+            density to the posterior's parameters that must happen once.
         log_q: log q(z|x) at z, (K, B), nats.
         log_p: log p(z) at z, (K, B), nats.
         kl: KL(q ‖ p) in closed form, (B,), or None where the pair has none.
@@ -93,6 +96,11 @@ class Draw:
     def log_w(self) -> Tensor:
         """Log w = log p(x, z) - log q(z|x), (K, B)."""
         return self.log_px + self.log_pz - self.log_qz
+
+    @property
+    def iwae(self) -> Tensor:
+        """Log sum_k m_k w_k, (B,): the importance-weighted bound on log p(x), exact where a finite latent is enumerated."""
+        return torch.logsumexp(self.log_w + self.log_m, 0)
 
     @property
     def distortion(self) -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -54,13 +53,15 @@ class Objective(nn.Module, ABC):
 
     Attributes:
         samples: K, how many draws it wants for each example.
-        path_gradient: whether log q is to be evaluated without the gradient through q's own parameters.
+        path_gradient: whether it wants draws whose log q has no gradient through q's own parameters. What the posterior's
+            parameters get is then not the gradient of the loss's value, and has its mean; all other parameters get that
+            gradient.
         is_bound: whether -loss is, in expectation, at most log p(x).
         rate_name: how the rate in its log was found, for the record.
     """
 
     samples: int = 1
-    path_gradient: ClassVar[bool] = False
+    path_gradient: bool = False
     __call__: Callable[..., Terms]
 
     @property

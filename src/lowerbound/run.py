@@ -246,15 +246,20 @@ class Run:
             if old.name not in (name, "state.json"):
                 old.unlink()
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether a state of training has been committed."""
+        return (self.checkpoint_folder / "state.json").is_file()
+
     def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The last committed state of training, or None where there is none yet.
 
         Raises:
             ValueError: the checkpoint is damaged, or names a file elsewhere.
         """
-        file = self.checkpoint_folder / "state.json"
-        if not file.is_file():
+        if not self.has_checkpoint:
             return None
+        file = self.checkpoint_folder / "state.json"
         try:
             state = json.loads(file.read_text("utf-8"))
             name = Path(state["tensors"]).name

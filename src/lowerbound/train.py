@@ -179,13 +179,15 @@ def fit(
         if run is not None and not resume:
             stack.enter_context(_nothing_left_of_a_failure(run, state))
         stack.enter_context(seeded(seed))
-        if not resume and not contains(UNIT, data.support):
+        # a run that was killed before its first checkpoint begins anew
+        begins = run is None or not resume or not run.has_checkpoint
+        if begins and not contains(UNIT, data.support):
             learn_units(model, data.examples("train"))
-        if not resume:
+        if begins:
             for part in (model.prior, model.posterior, model.likelihood):
                 part.prepare(data.examples("train"))
-        differs = state.restore(run) if run is not None and resume else ""
-        if run is not None and not resume:
+        differs = "" if run is None or begins else state.restore(run)
+        if run is not None and begins:
             state.save(run)  # the initial weights: a kill before the first checkpoint must not lose them
 
         train, n = data["train"], len(data["train"])
@@ -343,7 +345,7 @@ def _first_meeting(model: VAE, objective: Objective, data: Dataset) -> str:
         y = data["train"].y
         context = Context(y=None if y is None else y[:1]).to(next(model.parameters()).device)
         try:
-            draw = model(x, context, objective.samples)
+            draw = model(x, context, objective.samples, objective.path_gradient)
         except (
             RuntimeError,
             AttributeError,

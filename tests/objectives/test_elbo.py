@@ -107,6 +107,25 @@ class TestEverythingAtOnce(ObjectiveContract):
         return lb.objectives.ELBO(beta=2.0, warmup=0.8, free_bits=0.01, samples=3)
 
 
+class TestPathGradient(ObjectiveContract):
+    def make(self) -> lb.objectives.ELBO:
+        return lb.objectives.ELBO(path_gradient=True, samples=3)
+
+    def test_the_rate_is_sampled_where_kl_is_left_at_auto(self) -> None:
+        objective = self.make()
+        _, draw = self.draw(3, path_gradient=True)
+        assert objective.rate_name(draw) == "sampled"
+        assert torch.allclose(objective.terms(draw, STEP).loss, -draw.average(draw.log_w))
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [({"kl": "closed_form"}, "set kl to 'sampled'"), ({"free_bits": 0.1}, "leave one of them")],
+    )
+    def test_what_needs_the_closed_form_is_refused(self, settings: dict[str, object], message: str) -> None:
+        with pytest.raises(ValueError, match=f"path_gradient needs the sampled KL.*{message}"):
+            lb.objectives.ELBO(path_gradient=True, **settings)
+
+
 class TestSampled(ObjectiveContract):
     def make(self) -> lb.objectives.ELBO:
         return lb.objectives.ELBO(kl="sampled", samples=3)

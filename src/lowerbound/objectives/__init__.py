@@ -1,5 +1,8 @@
 """Objectives, one a file."""
 
+from lowerbound.objectives.dreg import DReG
 from lowerbound.objectives.elbo import ELBO
+from lowerbound.objectives.iwae import IWAE
+from lowerbound.objectives.renyi import Renyi
 
-__all__ = ["ELBO"]
+__all__ = ["ELBO", "IWAE", "DReG", "Renyi"]

@@ -5,6 +5,13 @@
 Two changes are known to keep latent dimensions from being switched off early in training, where the rate is cheaper to
 save than the distortion: beta may rise from zero over a first part of the run, and every latent dimension may be given some
 nats for free. Neither changes what is logged: the ELBO there has beta = 1 and no free bits.
+
+With z = g(eps, phi) for fixed noise, the gradient of log w(z, phi) in the posterior's parameters phi has two parts,
+
+    d log w / d phi = (d log w / d z) (d z / d phi) - d log q(z; phi) / d phi at fixed z,
+
+and the second has mean zero. Path gradients leave it out: where q(z|x) = p(z|x), log w is the same for every z, so that the
+first is zero for every draw and the gradient has no variance left.
 """
 
 from __future__ import annotations
@@ -31,15 +38,21 @@ class ELBO(Objective):
             1511.06349; Sonderby et al. 2016, arXiv 1602.02282); at most 1, so that a run never ends before it.
         free_bits: nats that each latent dimension may cost, in mean over the batch, before its rate is counted (Kingma et
             al. 2016, arXiv 1606.04934); needs a posterior and a prior with independent entries and the closed form.
+        path_gradient: let the posterior learn through z alone ("sticking the landing", Roeder, Wu and Duvenaud 2017, arXiv
+            1703.09194): the same gradient in expectation, without variance where the posterior is exact. It needs the
+            sampled KL, which "auto" then takes, and evaluates the posterior's network twice.
 
     Raises:
-        ValueError: negative or non-finite beta or free bits, no samples, an unknown kl, a warm-up outside [0, 1].
+        ValueError: negative or non-finite beta or free bits, no samples, an unknown kl, a warm-up outside [0, 1], free bits
+            without the closed form, or path gradients with it.
 
     Example:
         >>> ELBO(beta=4.0).is_bound, ELBO(beta=0.5).is_bound
         (True, False)
         >>> ELBO(warmup=0.5).weight(progress=0.1), ELBO(warmup=0.5).weight(progress=0.5)
         (0.2, 1.0)
+        >>> ELBO(path_gradient=True).estimator
+        'sampled'
     """
 
     def __init__(
@@ -49,6 +62,7 @@ class ELBO(Objective):
         samples: int = 1,
         warmup: float = 0.0,
         free_bits: float = 0.0,
+        path_gradient: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= beta < math.inf:
@@ -63,22 +77,36 @@ class ELBO(Objective):
             raise ValueError(f"free_bits is {free_bits}: nats for each latent dimension, a finite number, at least 0")
         if free_bits and kl == "sampled":
             raise ValueError("free_bits needs the rate of each dimension in closed form: leave kl at 'auto'")
+        if path_gradient and kl == "closed_form":
+            raise ValueError(
+                "path_gradient needs the sampled KL, at whose draws log q is evaluated: set kl to 'sampled'"
+            )
+        if path_gradient and free_bits:
+            raise ValueError(
+                "path_gradient needs the sampled KL and free_bits that in closed form: leave one of them at its default"
+            )
         self.beta = beta
         self.kl: RateEstimator = kl
         self.samples = samples
         self.warmup = warmup
         self.free_bits = free_bits
+        self.path_gradient = path_gradient
 
     @property
     def is_bound(self) -> bool:
         return self.beta >= 1  # free bits only add to the loss, and the warm-up is over when the run ends
+
+    @property
+    def estimator(self) -> RateEstimator:
+        """How the rate is found: as ``kl`` says, and from the draws where path gradients are asked for."""
+        return "sampled" if self.path_gradient else self.kl
 
     def weight(self, progress: float) -> float:
         """The weight of the rate when a fraction ``progress`` of the run is done."""
         return self.beta * min(1.0, progress / self.warmup) if self.warmup else self.beta
 
     def check(self, draw: Draw) -> None:
-        draw.rate_by(self.kl)
+        draw.rate_by(self.estimator)
         if self.free_bits and draw.rate_per_dimension is None:
             latent = draw.latents[0]
             raise ValueError(
@@ -88,10 +116,10 @@ class ELBO(Objective):
             )
 
     def rate_name(self, draw: Draw) -> str:
-        return "sampled" if self.kl == "sampled" else super().rate_name(draw)
+        return "sampled" if self.estimator == "sampled" else super().rate_name(draw)
 
     def terms(self, draw: Draw, step: Step) -> Terms:
-        rate = draw.rate_by(self.kl)
+        rate = draw.rate_by(self.estimator)
         loss = draw.distortion + self.weight(step.progress) * rate
         for penalty in draw.penalties.values():
             loss = loss + penalty
