@@ -1,6 +1,7 @@
 """Priors p(z), one a file."""
 
+from lowerbound.priors.mixture import Mixture
 from lowerbound.priors.normal import Normal
 from lowerbound.priors.standard_normal import StandardNormal
 
-__all__ = ["Normal", "StandardNormal"]
+__all__ = ["Mixture", "Normal", "StandardNormal"]
