@@ -64,7 +64,8 @@ class Mixture(Distribution):
 
     def _average(self, values: Tensor) -> Tensor:
         """sum_c pi_c v_c: (C, *Z) -> (*Z)."""
-        return torch.tensordot(self.log_weights.exp(), values, 1)
+        average: Tensor = torch.tensordot(self.log_weights.exp(), values, 1)
+        return average
 
     def log_prob(self, value: Tensor) -> Tensor:
         leading = value.shape[: value.ndim - len(self.event_shape)]

@@ -3,5 +3,6 @@
 from lowerbound.priors.mixture import Mixture
 from lowerbound.priors.normal import Normal
 from lowerbound.priors.standard_normal import StandardNormal
+from lowerbound.priors.vamp import VampPrior
 
-__all__ = ["Mixture", "Normal", "StandardNormal"]
+__all__ = ["Mixture", "Normal", "StandardNormal", "VampPrior"]
