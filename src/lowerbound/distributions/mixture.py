@@ -72,11 +72,11 @@ class Mixture(Distribution):
         flat = value.reshape(-1, *self.event_shape)
         squares = _as_quadratic(self.components)
         held = len(self.log_weights) * (1 if squares else self.event_shape.numel())
-        found = [
-            torch.logsumexp(self.log_weights + (squares(piece) if squares else self._each(piece)), 1)
-            for piece in flat.split(max(1, VALUES // held))
-        ]
-        return torch.cat(found).reshape(leading).to(value.dtype)
+        pieces = flat.split(max(1, VALUES // held))
+        each = (squares(piece) if squares else self._each(piece) for piece in pieces)
+        return (
+            torch.cat([torch.logsumexp(self.log_weights + log_p, 1) for log_p in each]).reshape(leading).to(value.dtype)
+        )
 
     def _each(self, value: Tensor) -> Tensor:
         """Log-density of every component, (N, *Z) -> (N, C)."""
@@ -105,12 +105,12 @@ class _Quadratic:
 
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
         loc, variance = loc.double(), scale.double() ** 2
-        self.square, self.linear = 1 / variance, loc / variance
-        self.constant = (loc**2 / variance + variance.log() + math.log(2 * math.pi)).sum(1)
+        self.weights = torch.cat([-0.5 / variance, loc / variance], 1).T  # of z^2 and z
+        self.constant = -0.5 * (loc**2 / variance + variance.log() + math.log(2 * math.pi)).sum(1)
 
     def __call__(self, value: Tensor) -> Tensor:
         z = value.reshape(len(value), -1).double()
-        return -0.5 * (z**2 @ self.square.T - 2 * z @ self.linear.T + self.constant)
+        return torch.addmm(self.constant, torch.cat([z**2, z], 1), self.weights)
 
 
 def _as_quadratic(components: Distribution) -> _Quadratic | None:
