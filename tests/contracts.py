@@ -133,7 +133,8 @@ def check_loss_gradients(model: lb.VAE, objective: Objective, x: Tensor) -> None
 
 def drawn_at(model: lb.VAE, x: Tensor, z: Tensor) -> Draw:
     """What the model draws where its noise is such that z (K, B, *Z) comes out."""
-    qz, pz, px = model.posterior(x, NO_CONTEXT), model.prior(NO_CONTEXT), model.likelihood(z, NO_CONTEXT)
+    qz, px = model.posterior(x, NO_CONTEXT), model.likelihood(z, NO_CONTEXT)
+    pz = model.prior(NO_CONTEXT, model.posterior)
     latent = Latent(qz, pz, z, qz.log_prob(z), pz.log_prob(z), closed_form_kl(qz, pz))
     log_px = model.likelihood.log_prob(px, x, None)
     return Draw((latent,), px, log_px, torch.full_like(log_px.detach(), -math.log(len(z))))
@@ -151,18 +152,24 @@ class PartContract(ABC):
 
 
 class PriorContract(PartContract):
+    """``make`` may ask for data of shape (4,)."""
+
     role = "prior"
     make: Callable[[Shape], Prior]
 
+    def pz(self, part: Prior) -> Distribution:
+        """What the part gives; a prior that is made of the posterior is handed one here."""
+        return part(NO_CONTEXT)
+
     @pytest.mark.parametrize("z_shape", SHAPES)
     def test_batch_is_empty_and_event_is_z(self, z_shape: Shape) -> None:
-        pz = self.make(z_shape)(NO_CONTEXT)
+        pz = self.pz(self.make(z_shape))
         assert pz.event_shape == z_shape
         assert pz.batch_shape == ()
 
     @pytest.mark.parametrize("z_shape", SHAPES)
     def test_is_evaluated_at_any_leading_dimensions(self, z_shape: Shape) -> None:
-        pz = self.make(z_shape)(NO_CONTEXT)
+        pz = self.pz(self.make(z_shape))
         assert pz.log_prob(torch.randn(7, 5, *z_shape)).shape == (7, 5)
 
     def quadrature(self, pz: Distribution) -> tuple[Tensor, Tensor]:
@@ -173,9 +180,16 @@ class PriorContract(PartContract):
     @pytest.mark.parametrize("learned", [False, True])
     def test_is_normalised(self, z_shape: Shape, learned: bool) -> None:
         part = self.make(z_shape).double()
-        pz = (moved(part) if learned else part)(NO_CONTEXT)
+        pz = self.pz(moved(part) if learned else part)
         total = total_probability(pz.log_prob, self.quadrature(pz), z_shape)
         assert total.item() == pytest.approx(1, abs=1e-8)
+
+    def test_moments_are_those_of_samples(self) -> None:
+        pz = self.pz(moved(self.make((2,))))
+        z = pz.sample((20_000,))
+        for d in range(2):
+            assert within(z[:, d], pz.mean[d].detach())
+            assert within((z[:, d] - pz.mean[d].detach()) ** 2, pz.variance[d].detach())
 
     @pytest.mark.parametrize("kl", ["auto", "sampled"])
     def test_gradients_of_the_loss_are_those_of_finite_differences(self, kl: RateEstimator) -> None:
@@ -184,7 +198,7 @@ class PriorContract(PartContract):
         check_loss_gradients(model, lb.objectives.ELBO(kl=kl, samples=2), torch.rand(5, 4).double())
 
     def test_describes_itself(self) -> None:
-        self.check_describes_itself(self.make((3,)), z_shape=(3,))
+        self.check_describes_itself(self.make((3,)), x_shape=(4,), z_shape=(3,))
 
 
 class PosteriorContract(PartContract):

@@ -67,15 +67,21 @@ def test_normals_of_every_form_agree_with_monte_carlo(q_form: str, p_form: str, 
 
 def prior_parts() -> list[Prior]:
     shape = (2, 2)
-    return [lb.priors.StandardNormal(shape), lb.priors.Normal(shape), lb.priors.Normal(shape, covariance="full")]
+    return [
+        lb.priors.StandardNormal(shape),
+        lb.priors.Normal(shape),
+        lb.priors.Normal(shape, covariance="full"),
+        lb.priors.Mixture(shape),
+        lb.priors.VampPrior(shape, (4,)),
+    ]
 
 
 @pytest.mark.parametrize("posterior", lb.posteriors.__all__)
-@pytest.mark.parametrize("prior", prior_parts(), ids=["standard", "diagonal", "full"])
+@pytest.mark.parametrize("prior", prior_parts(), ids=["standard", "diagonal", "full", "mixture", "vamp"])
 def test_every_posterior_to_every_prior_agrees_with_monte_carlo(posterior: str, prior: Prior) -> None:
     part = moved(getattr(lb.posteriors, posterior)((4,), (2, 2))).double()
     x = 100 + 50 * torch.randn(3, 4).double()
-    q, p = part(x, Context()), moved(prior).double()(Context())
+    q, p = part(x, Context()), moved(prior).double()(Context(), part)
     kl = closed_form_kl(q, p)
     if kl is None:
         pytest.skip("the pair has no closed form, and is estimated from the draws")

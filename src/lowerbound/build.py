@@ -26,10 +26,9 @@ def build_model(config: Mapping[str, Any], x_shape: Shape, trust: Sequence[str] 
         ValueError: see :func:`find_part`; also what the parts' constructors refuse.
     """
     z_shape = as_shape(config["latent"], "latent")
-    prior = construct("prior", config["prior"], trust, z_shape=z_shape)
-    posterior = construct("posterior", config["posterior"], trust, x_shape=x_shape, z_shape=z_shape)
-    likelihood = construct("likelihood", config["likelihood"], trust, z_shape=z_shape, x_shape=x_shape)
-    return VAE(prior, posterior, likelihood)  # type: ignore[arg-type]  # find_part checked the roles
+    roles = ("prior", "posterior", "likelihood")
+    parts = {role: construct(role, config[role], trust, x_shape=x_shape, z_shape=z_shape) for role in roles}
+    return VAE(**parts)  # type: ignore[arg-type]  # find_part checked the roles
 
 
 def build_objective(config: Mapping[str, Any], trust: Sequence[str] = ()) -> Objective:

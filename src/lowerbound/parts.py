@@ -163,11 +163,19 @@ def foreign_packages(config: Mapping[str, Any]) -> set[str]:
 def construct(role: str, config: Mapping[str, Any], trust: Sequence[str] = (), **shapes: Shape) -> nn.Module:
     """The part that a complete configuration describes.
 
+    Args:
+        role: prior, posterior, likelihood, objective or network.
+        config: its name and settings.
+        trust: packages that may be imported.
+        shapes: what a part may ask for; its constructor is given those that it names.
+
     Raises:
         ValueError: see :func:`find_part`; also what the part's constructor refuses.
     """
     part = find_part(role, config["part"], trust)
-    return part(**shapes, **_arguments(part, role, config, trust))
+    named = {s.name for s in settings_of(part)}
+    own = {name: shape for name, shape in shapes.items() if name in named}
+    return part(**own, **_arguments(part, role, config, trust))
 
 
 def _arguments(part: Callable[..., Any], role: str, config: Mapping[str, Any], trust: Sequence[str]) -> dict[str, Any]:

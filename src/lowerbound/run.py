@@ -90,7 +90,8 @@ class Run:
             yield
         finally:
             self.lock.release()
-            if {path.name for path in self.path.iterdir()} <= {LOCK}:  # nothing came of it: leave no trace
+            # nothing came of it: leave no trace, once nobody holds it any more
+            if not self.lock.is_locked and {path.name for path in self.path.iterdir()} <= {LOCK}:
                 (self.path / LOCK).unlink(missing_ok=True)
                 self.path.rmdir()
 

@@ -96,6 +96,34 @@ def test_overrides_reach_every_constructor(command: Command) -> None:
     assert len(err.splitlines()) == 1  # one plain line an epoch where there is no terminal
 
 
+def test_priors_that_are_mixtures(command: Command) -> None:
+    for part in ("Mixture", "VampPrior"):
+        code, _, err = command(
+            "train", "digits", "--prior", part, "--prior.components", 7, "--latent", 2, "--epochs", 1, "--samples", 2,
+            "--out", part,
+        )  # fmt: skip
+        assert code == 0, err
+        assert yaml.safe_load(Path(part, "config.yaml").read_text())["prior"] == {"part": part, "components": 7}
+        for argv in (
+            ("evaluate", part, "--estimator", "ais", "--temperatures", 3, "--examples", 4),
+            ("sandwich", part, "-n", 3, "--temperatures", 3),
+            ("gaps", part, "-n", 7, "--temperatures", 3, "--steps", 9),
+            ("manifold", part, "--out", "plane.png"),
+            ("report", part),
+        ):
+            code, _, err = command(*argv)
+            assert code == 0, (argv, err)
+
+
+def test_a_training_that_fails_says_why_and_leaves_nothing(command: Command) -> None:
+    code, _, err = command("train", "digits", "--prior", "VampPrior", "--prior.components", 5000, "--out", "run")
+    assert code == 2
+    assert (
+        "components is 5000, and each pseudo-input starts at another training example, of which there are 1437" in err
+    )
+    assert not Path("run").exists()
+
+
 @pytest.mark.parametrize(
     ("array", "likelihood"),
     [
@@ -246,10 +274,10 @@ def test_cross_entropy_is_reported_as_such(command: Command) -> None:
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_is_built_and_stepped_once(name: str, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """On noise in the shape of its data, so that it needs no download and no time; the rest is the recipe's."""
-    few = {"train": 200, "valid": 50, "test": 50}
+    few = {"train": 500, "valid": 50, "test": 50}  # as many as the pseudo-inputs of the recipe vamp
     for source, shape, levels in (("mnist", (1, 28, 28), 256), ("fashion_mnist", (1, 28, 28), 256)):
-        x = RNG.integers(0, levels, (300, *shape), dtype=np.uint8)
-        stored = Stored(x, np.arange(300) % 10, levels, few)
+        x = RNG.integers(0, levels, (600, *shape), dtype=np.uint8)
+        stored = Stored(x, np.arange(600) % 10, levels, few)
         monkeypatch.setattr(NAMED[source], "read", lambda stored=stored: stored)
     code, _, err = command("train", "--config", name, "--epochs", 1, "--samples", 2, "--out", "run")
     assert code == 0, err

@@ -70,14 +70,22 @@ def refined(
     if not isinstance(network, nn.Module):
         raise ValueError(f"{type(posterior).__name__} has no network (net) whose output could be refined")
     offset: Tensor | None = None
+    is_asked = False
+
+    def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        # a prior may be made of the posterior at other inputs (VampPrior), and stays what it is
+        nonlocal is_asked
+        is_asked = inputs[0].shape == x.shape and torch.equal(inputs[0], x.to(inputs[0]))
 
     def moved(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         nonlocal offset
+        if not is_asked:
+            return output
         if offset is None:
             offset = torch.zeros_like(output, requires_grad=True)
         return output + offset
 
-    hook = network.register_forward_hook(moved)
+    hooks = (posterior.register_forward_pre_hook(before), network.register_forward_hook(moved))
     try:
         with torch.no_grad():
             check_density(model(x, context, 1).is_density)
@@ -94,4 +102,5 @@ def refined(
                 on_progress(step + 1, steps)
         yield
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()

@@ -1,6 +1,8 @@
 """Priors p(z), one a file."""
 
+from lowerbound.priors.mixture import Mixture
 from lowerbound.priors.normal import Normal
 from lowerbound.priors.standard_normal import StandardNormal
+from lowerbound.priors.vamp import VampPrior
 
-__all__ = ["Normal", "StandardNormal"]
+__all__ = ["Mixture", "Normal", "StandardNormal", "VampPrior"]
