@@ -7,10 +7,11 @@ From n examples, z_i ~ q(z|x_i), one draw each, q(z) is estimated in two ways th
     q(z_i) by the average over all n examples, x_i among them     KL too large, I too small, and never above log n
     q(z_i) by the average over the n - 1 others                   KL too small, I too large
 
-Each KL is the mean of log q(z_i) - log p(z_i), and I is the mean rate less it. All are bounds in expectation (Poole, Ozair,
-van den Oord, Alemi and Tucker 2019, arXiv 1905.06922, section 2). Where codes hardly overlap, the second KL is clearly
-negative and tells nothing; the KL is then at least 0 and I at most the rate, which are bounds too. Standard errors are over
-the examples and leave out that all share one estimate of q(z).
+Each KL is the mean of log q(z_i) - log p(z_i); the smaller I is the mean of log q(z_i|x_i) - log q(z_i), the larger one the
+mean rate less the smaller KL. All are bounds in expectation (Poole, Ozair, van den Oord, Alemi and Tucker 2019, arXiv
+1905.06922, section 2). Where codes hardly overlap, the second KL is clearly negative and tells nothing; the KL is then at
+least 0 and I at most the rate, which are bounds too. Standard errors are over the examples and leave out that all share one
+estimate of q(z).
 """
 
 from __future__ import annotations
@@ -90,18 +91,20 @@ def information(
     z = [torch.cat(parts) for parts in zip(*zs, strict=True)]
     log_p, rate = torch.cat(log_ps), torch.cat(rates)
     size = max(1, VALUES // (batch_size * sum(part[0].numel() for part in z)))
-    inner, outer = [], []
+    own, inner, outer = [], [], []
     for start in range(0, n, size):
         rows = slice(start, start + size)
         pairs = torch.cat([_log_q(q, [part[rows] for part in z]) for q in qs], 1)  # (size, n)
         i = torch.arange(len(pairs), device=pairs.device)
+        own.append(pairs[i, i + start])
         inner.append(torch.logsumexp(pairs, 1) - math.log(n))
         others = pairs.index_put((i, i + start), torch.tensor(-math.inf, dtype=pairs.dtype, device=pairs.device))
         outer.append(torch.logsumexp(others, 1) - math.log(n - 1))
+    mutual = torch.cat(own) - torch.cat(inner)  # and not the rate less a sampled KL: this is never above log n
     upper, lower = torch.cat(inner) - log_p, torch.cat(outer) - log_p
     if lower.mean() < -CLEAR * lower.std() / math.sqrt(n):
-        return Information(rate - upper, rate, upper, None)
-    return Information(rate - upper, rate - lower, upper, lower)
+        return Information(mutual, rate, upper, None)
+    return Information(mutual, rate - lower, upper, lower)
 
 
 def _log_q(qs: list[Distribution], z: list[Tensor]) -> Tensor:
