@@ -16,9 +16,7 @@ from lowerbound.distributions import Mixture as MixtureDistribution
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
 
-SPREAD = (
-    0.5  # of the means at the start: apart by a scale or more in any latent size, and none out of a posterior's reach
-)
+SPREAD = 0.5  # of the means at the start: some scales apart in many dimensions, and none out of a posterior's reach
 
 
 class Mixture(Prior):
