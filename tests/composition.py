@@ -1,0 +1,140 @@
+"""Every combination of parts, and the page docs/parts.md: ``python -m tests.composition`` writes it.
+
+Parts are read off the exports of their folders, so that a new one is composed with all others without being named here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterable
+from itertools import combinations, product
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+import lowerbound as lb
+from lowerbound.dataset import Dataset
+from lowerbound.objective import Objective
+from lowerbound.supports import contains
+
+ROOT = Path(__file__).parents[1]
+ROLES = ("prior", "posterior", "likelihood", "objective")
+FOLDERS: dict[str, ModuleType] = {
+    "prior": lb.priors, "posterior": lb.posteriors, "likelihood": lb.likelihoods, "objective": lb.objectives,
+    "network": lb.networks,
+}  # fmt: skip
+SMALL = {"components": 3, "samples": 2}  # settings that make a part small enough to be composed hundreds of times
+EXAMPLES = 60
+Z_SHAPE = (2,)
+
+Combination = tuple[str, ...]  # the names of a prior, a posterior, a likelihood and an objective
+
+
+def names(role: str) -> list[str]:
+    """The parts of a role."""
+    return [name for name in FOLDERS[role].__all__ if inspect.isclass(getattr(FOLDERS[role], name))]
+
+
+def everything() -> list[Combination]:
+    """The full product."""
+    return list(product(*(names(role) for role in ROLES)))
+
+
+def covering() -> list[Combination]:
+    """Combinations in which every two parts of different roles meet at least once, greedily few."""
+    left = {frozenset(pair) for combination in everything() for pair in _pairs(combination)}
+    chosen: list[Combination] = []
+    while left:
+        best = max(everything(), key=lambda c: sum(frozenset(pair) in left for pair in _pairs(c)))
+        chosen.append(best)
+        left -= {frozenset(pair) for pair in _pairs(best)}
+    return chosen
+
+
+def _pairs(combination: Combination) -> Iterable[tuple[tuple[int, str], tuple[int, str]]]:
+    return combinations(enumerate(combination), 2)
+
+
+def refused(combination: Combination) -> bool:
+    """Whether two of the parts exclude each other: what needs log-densities, and what has none."""
+    likelihood = getattr(lb.likelihoods, combination[2])
+    return not likelihood.is_density and combination[3] != "ELBO"
+
+
+def data_for(likelihood: str) -> Dataset:
+    """Digits, in the form on which the likelihood is a density."""
+    for options in ({"binarize": "threshold"}, {}, {"dequantize": True}):
+        data = lb.data.load("digits", splits="all", **options)
+        part = build("likelihood", likelihood, data)
+        if contains(part.support, data.support):
+            x = data.examples("all")[:EXAMPLES]
+            return lb.data.from_arrays(x.numpy(), splits="train_valid_test")
+    raise AssertionError(f"no form of the digits suits {likelihood}")
+
+
+def build(role: str, name: str, data: Dataset) -> object:
+    """A small part of a role."""
+    part = getattr(FOLDERS[role], name)
+    named = inspect.signature(part).parameters
+    shapes = {"x_shape": data.event_shape, "z_shape": Z_SHAPE, "levels": 17}
+    return part(**{key: value for key, value in (shapes | SMALL).items() if key in named})
+
+
+def compose(combination: Combination, data: Dataset) -> tuple[lb.VAE, Objective]:
+    """A model and an objective."""
+    torch.manual_seed(0)
+    parts = {role: build(role, name, data) for role, name in zip(ROLES, combination, strict=True)}
+    objective = parts.pop("objective")
+    return lb.VAE(**parts), objective
+
+
+def page() -> str:
+    """The content of docs/parts.md."""
+    counts = [f"{len(names(role))} {plural(role)}" for role in ROLES]
+    whole = everything()
+    out = [combination for combination in whole if refused(combination)]
+    lines = [
+        "# Parts",
+        "",
+        "Written by `python -m tests.composition` from the parts themselves; a test compares it.",
+        "",
+        f"{' x '.join(counts)} are {len(whole)} models, each with any of",
+        f"{len(names('network'))} networks or one of your own. {len(out)} of them are refused when model",
+        "and objective first meet: an objective that weighs log-densities, and a score that is none. Every two meet in",
+        f"{len(covering())} combinations, each of which is trained, evaluated, sampled, saved, reloaded, interrupted",
+        "and resumed in `make test`; all of them are in `make slow`.",
+    ]
+    for role, folder in FOLDERS.items():
+        lines += ["", f"## {plural(role).capitalize()}", "", "| part | formula | source | file |", "|---|---|---|---|"]
+        for name in names(role):
+            part = getattr(folder, name)
+            file = Path(inspect.getsourcefile(part) or "").relative_to(ROOT)
+            lines.append(f"| `{name}` | {formula(part)} | {source(part)} | [{file.name}](../{file}) |")
+    return "\n".join(lines) + "\n"
+
+
+def plural(role: str) -> str:
+    return f"{role}s"
+
+
+def formula(part: type) -> str:
+    """The first sentence of the module's docstring."""
+    text = (sys.modules[part.__module__].__doc__ or "").strip().split("\n\n")[0]
+    return " ".join(text.split()).replace("|", "\\|").rstrip(".").removesuffix(":")
+
+
+def source(part: type) -> str:
+    """The papers that the docstrings name."""
+    text = " ".join(f"{part.__doc__} {sys.modules[part.__module__].__doc__}".split())
+    name = r"[A-Z][\w'é-]+"
+    paper = rf"(?<![\w-]){name}(?:(?:, | and ){name})*(?: et al\.?)? (?:19|20)\d\d(?:, (?:arXiv )?\d{{4}}\.\d{{4,5}})?"
+    found = re.findall(paper, text)
+    unique = list(dict.fromkeys(each.strip() for each in found))
+    return "; ".join(unique) or "–"
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "parts.md").write_text(page(), "utf-8")

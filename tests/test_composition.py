@@ -1,0 +1,59 @@
+"""Every two parts work together: trained, evaluated, sampled, saved, reloaded and resumed; what cannot be is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import lowerbound as lb
+from tests.composition import ROOT, Combination, compose, covering, data_for, everything, page, refused
+
+
+def lives(combination: Combination, folder: Path) -> None:
+    """A combination from its first step to its second epoch, by way of the disk."""
+    data = data_for(combination[2])
+    model, objective = compose(combination, data)
+    how = {"epochs": 2, "batch_size": 24, "checkpoint_seconds": 0, "progress": False, "out": folder / "run"}
+    if refused(combination):
+        with pytest.raises(ValueError, match=rf"{combination[3]} .*; use ELBO"):
+            lb.fit(model, objective, data, **how)
+        assert not (folder / "run").exists()
+        return
+    history = lb.fit(model, objective, data, **how)
+    assert all(value is not None for value in history.series("loss"))
+    result = lb.evaluate(model, data, samples=3)
+    assert result.n == 6
+    assert model.sample(4, seed=0).shape == (4, *data.event_shape)
+    again = lb.load(folder / "run")
+    assert lb.evaluate(again, data, samples=3) == result
+    killed = {**how, "out": folder / "killed"}
+    fresh, objective = compose(combination, data)
+    passes = iter(range(4))
+
+    def interrupt(*_: object) -> None:
+        if next(passes, None) is None:
+            raise KeyboardInterrupt
+
+    fresh.register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        lb.fit(fresh, objective, data, **killed)
+    fresh, objective = compose(combination, data)
+    lb.fit(fresh, objective, data, **killed, resume=True)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in fresh.state_dict().items())
+
+
+@pytest.mark.parametrize("combination", covering(), ids="-".join)
+def test_every_two_parts_meet(combination: Combination, tmp_path: Path) -> None:
+    lives(combination, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("combination", everything(), ids="-".join)
+def test_every_combination(combination: Combination, tmp_path: Path) -> None:
+    lives(combination, tmp_path)
+
+
+def test_the_page_of_parts_is_that_of_the_parts() -> None:
+    assert (ROOT / "docs" / "parts.md").read_text("utf-8") == page(), "write it: python -m tests.composition"
