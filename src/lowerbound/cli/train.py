@@ -249,7 +249,8 @@ def _conclude(
     run: Run, model: VAE, objective: Objective, data: Dataset, samples: int, report: bool, say: Callable[[str], object]
 ) -> None:
     """Evaluate on held-out data, draw the sheet, and say where to look."""
-    evaluation = evaluate(model, data, "test", samples, objective=objective)
+    curve = model.likelihood.is_density
+    evaluation = evaluate(model, data, "test", samples, objective=objective, curve=curve)
     run.write_evaluation(evaluation.as_json())
     lines = [f"{evaluation.n:,} held-out examples (test):", str(evaluation), f"\nrun folder    {run.path}"]
     if is_picture(data.event_shape):
