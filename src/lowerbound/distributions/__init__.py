@@ -4,6 +4,7 @@ from lowerbound.distributions.full_normal import FullNormal, as_multivariate
 from lowerbound.distributions.levels import LevelCategorical
 from lowerbound.distributions.mean import mean
 from lowerbound.distributions.mixture import Mixture
+from lowerbound.distributions.negative_binomial import NegativeBinomial
 from lowerbound.distributions.stddev import stddev
 
-__all__ = ["FullNormal", "LevelCategorical", "Mixture", "as_multivariate", "mean", "stddev"]
+__all__ = ["FullNormal", "LevelCategorical", "Mixture", "NegativeBinomial", "as_multivariate", "mean", "stddev"]
