@@ -105,4 +105,6 @@ def smallest(values: Tensor) -> Constraint:
         return BINARY
     if bool(((values >= 0) & (values <= 1)).all()):
         return UNIT
-    return COUNTS if bool(((values >= 0) & (values == values.round())).all()) else REAL
+    # from 2^24 on float32 holds nothing but integers, so that being one says nothing
+    counts = (values >= 0) & (values < 2**24) & (values == values.round())
+    return COUNTS if bool(counts.all()) else REAL

@@ -117,6 +117,19 @@ def test_counts_train_by_a_negative_binomial(command: Command) -> None:
     assert "lies on the integers; remedies: choose another likelihood (Normal)" in err
 
 
+def test_levels_by_a_mixture_of_logistics(command: Command) -> None:
+    np.save("colours.npy", RNG.integers(0, 256, (30, 3, 4, 4), np.uint8))
+    for data, levels in (("digits", 17), ("colours.npy", 256)):
+        code, _, err = command(
+            "train", data, "--likelihood", "DiscretizedLogisticMixture", "--likelihood.components", 3, "--latent", 2,
+            "--epochs", 1, "--samples", 2, "--out", f"run-{levels}",
+        )  # fmt: skip
+        assert code == 0, err
+        likelihood = yaml.safe_load(Path(f"run-{levels}/config.yaml").read_text())["likelihood"]
+        assert (likelihood["components"], likelihood["levels"]) == (3, levels)
+        assert json.loads(Path(f"run-{levels}/evaluation.json").read_text())["bits_per_dim"] is not None
+
+
 def test_priors_that_are_mixtures(command: Command) -> None:
     for part in ("Mixture", "VampPrior"):
         code, _, err = command(

@@ -4,6 +4,7 @@ from lowerbound.likelihoods.bernoulli import Bernoulli
 from lowerbound.likelihoods.binary_cross_entropy import BinaryCrossEntropy
 from lowerbound.likelihoods.categorical import Categorical
 from lowerbound.likelihoods.continuous_bernoulli import ContinuousBernoulli
+from lowerbound.likelihoods.discretized_logistic_mixture import DiscretizedLogisticMixture
 from lowerbound.likelihoods.negative_binomial import NegativeBinomial
 from lowerbound.likelihoods.normal import Normal
 from lowerbound.likelihoods.optimal_normal import OptimalNormal
@@ -13,6 +14,7 @@ __all__ = [
     "BinaryCrossEntropy",
     "Categorical",
     "ContinuousBernoulli",
+    "DiscretizedLogisticMixture",
     "NegativeBinomial",
     "Normal",
     "OptimalNormal",
