@@ -137,8 +137,9 @@ def test_an_example_that_cannot_be_scored_is_never_left_out(bad: float) -> None:
 @pytest.mark.parametrize("likelihood", lb.likelihoods.__all__)
 def test_training_and_evaluation_are_on_one_scale(likelihood: str, digits: Dataset, binary_digits: Dataset) -> None:
     """No constant is dropped in one of them: in 64 dimensions, half of log 2 pi for each would be 58.8 nats."""
-    data = binary_digits if likelihood == "Bernoulli" else digits
-    model = make_model(data, likelihood=likelihood, **({"levels": 17} if likelihood == "Categorical" else {}))
+    with_levels = ("Categorical", "DiscretizedLogisticMixture")
+    data = binary_digits if likelihood in ("Bernoulli", "NegativeBinomial") else digits
+    model = make_model(data, likelihood=likelihood, **({"levels": 17} if likelihood in with_levels else {}))
     history = lb.fit(model, lb.objectives.ELBO(), data, epochs=1, learning_rate=1e-12, progress=False)
     for split in ("train", "valid"):
         result = lb.evaluate(model, data, split=split, samples=5)

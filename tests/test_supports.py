@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowerbound.supports import BINARY, INTEGER, REAL, UNIT, Levels, contains, describe
+from lowerbound.supports import BINARY, COUNTS, INTEGER, REAL, UNIT, Levels, contains, describe
 
 
 @given(st.integers(2, 300), st.integers(2, 300))
@@ -16,9 +16,13 @@ def test_containment_is_not_mutual() -> None:
     assert contains(REAL, UNIT)
     assert not contains(UNIT, REAL)
     assert contains(INTEGER, BINARY)
+    assert contains(INTEGER, COUNTS)
+    assert contains(COUNTS, BINARY)
+    assert not contains(COUNTS, INTEGER)
+    assert not contains(COUNTS, Levels(3))
     assert not contains(BINARY, UNIT)
-    assert {describe(s) for s in (UNIT, REAL, INTEGER, BINARY)} == {
-        "the interval [0, 1]", "the real line", "the integers", "{0, 1}",
+    assert {describe(s) for s in (UNIT, REAL, INTEGER, COUNTS, BINARY)} == {
+        "the interval [0, 1]", "the real line", "the integers", "the counts {0, 1, 2, ...}", "{0, 1}",
     }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from torch.distributions.constraints import Constraint
 
 from lowerbound.dataset import Dataset, Split, Stored
 from lowerbound.messages import unknown
-from lowerbound.supports import BINARY, INTEGER, Levels, smallest
+from lowerbound.supports import BINARY, COUNTS, INTEGER, Levels, smallest
 from lowerbound.transforms import Bernoulli, Dequantise, Flip, Shift, Threshold, Transform, UnitScale
 
 Splits = Literal["train_valid_test", "train_test", "all"]
@@ -100,7 +100,8 @@ def _values(
     if levels is None:
         levels = 2 if is_binary else stored.levels or (256 if x.dtype == np.uint8 else "none")
     if levels == "none":
-        return torch.from_numpy(x.astype(np.float32)), BINARY if is_binary else INTEGER, ()
+        counts = COUNTS if low >= 0 else INTEGER
+        return torch.from_numpy(x.astype(np.float32)), BINARY if is_binary else counts, ()
     scale = UnitScale(levels)
     support = scale.support(INTEGER)
     if low < 0 or high >= levels:

@@ -7,7 +7,7 @@ from torch.distributions.constraints import Constraint
 
 from lowerbound.roles import Likelihood
 from lowerbound.shapes import Shape
-from lowerbound.supports import BINARY, UNIT, Levels, contains, describe
+from lowerbound.supports import BINARY, COUNTS, UNIT, Levels, contains, describe
 
 
 def check_data(likelihood: Likelihood, event_shape: Shape, support: Constraint, name: str) -> None:
@@ -26,8 +26,11 @@ def check_data(likelihood: Likelihood, event_shape: Shape, support: Constraint, 
     remedies = []
     if contains(UNIT, support) and support != BINARY:
         remedies.append("binarise the data (data.load(..., binarize='dynamic') or --data.binarize dynamic)")
+    if likelihood.support is COUNTS and isinstance(support, Levels):
+        remedies.append("read integers as counts (data.load(..., levels='none') or --data.levels none)")
+    counts = "NegativeBinomial or " if contains(COUNTS, support) and support != BINARY else ""
     categorical = f"Categorical with levels={support.count} or " if isinstance(support, Levels) else ""
-    remedies.append(f"choose another likelihood ({categorical}Normal)")
+    remedies.append(f"choose another likelihood ({categorical}{counts}Normal)")
     if contains(UNIT, support):
         remedies.append("or ask for BinaryCrossEntropy by name, which is no likelihood and is reported as such")
     what = "a density" if likelihood.is_density else "a score"

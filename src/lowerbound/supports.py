@@ -52,6 +52,7 @@ BINARY = Levels(2)
 UNIT = constraints.unit_interval
 REAL = constraints.real
 INTEGER = constraints.integer_interval(-(2**53), 2**53)
+COUNTS = constraints.nonnegative_integer
 
 
 def describe(support: Constraint) -> str:
@@ -69,6 +70,8 @@ def describe(support: Constraint) -> str:
         return "the interval [0, 1]"
     if support is INTEGER:
         return "the integers"
+    if support is COUNTS:
+        return "the counts {0, 1, 2, ...}"
     return str(support)
 
 
@@ -84,18 +87,24 @@ def contains(outer: Constraint, inner: Constraint) -> bool:
     if isinstance(inner, Levels):
         if isinstance(outer, Levels):
             return (outer.count - 1) % (inner.count - 1) == 0
-        return outer is UNIT or (inner == BINARY and outer is INTEGER)
-    return False
+        return outer is UNIT or (inner == BINARY and (outer is INTEGER or outer is COUNTS))
+    return outer is INTEGER and inner is COUNTS
 
 
 def smallest(values: Tensor) -> Constraint:
-    """The smallest of {0, 1}, the unit interval and the real line that holds all values.
+    """The smallest of {0, 1}, the unit interval, the counts and the real line that holds all values.
 
     Example:
         >>> import torch
         >>> describe(smallest(torch.tensor([0.0, 1.0]))), describe(smallest(torch.tensor([0.0, 0.3])))
         ('{0, 1}', 'the interval [0, 1]')
+        >>> describe(smallest(torch.tensor([0.0, 3.0]))), describe(smallest(torch.tensor([-1.0, 3.0])))
+        ('the counts {0, 1, 2, ...}', 'the real line')
     """
     if bool(((values == 0) | (values == 1)).all()):
         return BINARY
-    return UNIT if bool(((values >= 0) & (values <= 1)).all()) else REAL
+    if bool(((values >= 0) & (values <= 1)).all()):
+        return UNIT
+    # from 2^24 on float32 holds nothing but integers, so that being one says nothing
+    counts = (values >= 0) & (values < 2**24) & (values == values.round())
+    return COUNTS if bool(counts.all()) else REAL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import signal
@@ -94,6 +95,39 @@ def test_overrides_reach_every_constructor(command: Command) -> None:
     assert config["data"]["binarize"] == "threshold"
     assert "Normal" in out
     assert len(err.splitlines()) == 1  # one plain line an epoch where there is no terminal
+
+
+def test_counts_train_by_a_negative_binomial(command: Command) -> None:
+    rate = 2000 * np.exp(RNG.standard_normal((300, 1)) * [1, -1, 0.5]) * RNG.gamma(10, 0.1, (300, 3))
+    np.save("counts.npy", RNG.poisson(rate))
+    np.savetxt("counts.csv", RNG.poisson(rate), "%d", ",")
+    for file in ("counts.npy", "counts.csv"):
+        code, _, err = command(
+            "train", file, "--likelihood", "NegativeBinomial", "--latent", 1, "--epochs", 20, "--samples", 5,
+            "--learning-rate", "1e-2", "--out", file[-3:],
+        )  # fmt: skip
+        assert code == 0, err
+        losses = [json.loads(line) for line in Path(file[-3:], "metrics.jsonl").read_text().splitlines()]
+        assert math.isfinite(json.loads(Path(file[-3:], "evaluation.json").read_text())["nll"]["value"])
+        assert len(losses) >= 20
+    np.save("signed.npy", RNG.poisson(rate) - 1000)
+    code, _, err = command("train", "signed.npy", "--likelihood", "NegativeBinomial", "--epochs", 1)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "a density on the counts {0, 1, 2, ...}" in err
+    assert "lies on the integers; remedies: choose another likelihood (Normal)" in err
+
+
+def test_levels_by_a_mixture_of_logistics(command: Command) -> None:
+    np.save("colours.npy", RNG.integers(0, 256, (30, 3, 4, 4), np.uint8))
+    for data, levels in (("digits", 17), ("colours.npy", 256)):
+        code, _, err = command(
+            "train", data, "--likelihood", "DiscretizedLogisticMixture", "--likelihood.components", 3, "--latent", 2,
+            "--epochs", 1, "--samples", 2, "--out", f"run-{levels}",
+        )  # fmt: skip
+        assert code == 0, err
+        likelihood = yaml.safe_load(Path(f"run-{levels}/config.yaml").read_text())["likelihood"]
+        assert (likelihood["components"], likelihood["levels"]) == (3, levels)
+        assert json.loads(Path(f"run-{levels}/evaluation.json").read_text())["bits_per_dim"] is not None
 
 
 def test_priors_that_are_mixtures(command: Command) -> None:

@@ -12,7 +12,7 @@ import torch
 
 import lowerbound as lb
 from lowerbound import memory
-from lowerbound.supports import BINARY, INTEGER, REAL, UNIT, Levels
+from lowerbound.supports import BINARY, COUNTS, INTEGER, REAL, UNIT, Levels
 
 RNG = np.random.default_rng(0)
 
@@ -32,6 +32,8 @@ def saved(folder: Path, array: object, name: str = "données.npy") -> Path:
         (RNG.random((20, 4)), UNIT),
         (RNG.normal(size=(20, 4)).astype(np.float16), REAL),
         (RNG.integers(-5, 900, (20, 4)), INTEGER),
+        (RNG.integers(0, 900, (20, 4)), COUNTS),
+        (RNG.integers(0, 900, (20, 4)).astype(float), COUNTS),
         (RNG.normal(size=20), REAL),
     ],
 )

@@ -11,7 +11,7 @@ import torch
 
 import lowerbound as lb
 from lowerbound import memory
-from lowerbound.supports import BINARY, INTEGER, REAL, UNIT
+from lowerbound.supports import BINARY, COUNTS, INTEGER, REAL, UNIT
 
 RNG = np.random.default_rng(0)
 
@@ -44,11 +44,14 @@ def test_the_numbers_of_a_csv(tmp_path: Path, text: str, rows: list[list[float]]
 @pytest.mark.parametrize(
     ("text", "support"),
     [
-        ("a,b\n1,2\n", INTEGER),
-        ("a,b\n1,2.0\n", REAL),
+        ("a,b\n1,2\n", COUNTS),
+        ("a,b\n-1,2\n", INTEGER),
+        ("a,b\n1,2.0\n", COUNTS),
+        ("a,b\n-1,2.0\n", REAL),
         ("a\n0\n1\n", BINARY),
         ("a\n0.25\n1\n", UNIT),
-        ("a\n1e3\n", REAL),
+        ("a\n1e3\n", COUNTS),
+        ("a\n1e3\n1.5\n", REAL),
     ],
 )
 def test_integers_where_all_are(tmp_path: Path, text: str, support: object) -> None:
@@ -176,7 +179,7 @@ class TestParquet:
         data = lb.data.load(write({"a": floats, "b": np.arange(50)}), splits="all")
         assert data.support is REAL
         assert np.array_equal(data.examples("all").numpy(), np.stack([floats, np.arange(50)], 1))
-        assert lb.data.load(write({"a": [1, 2, 3], "b": [True, False, True]})).support is INTEGER
+        assert lb.data.load(write({"a": [1, 2, 3], "b": [True, False, True]})).support is COUNTS
         assert lb.data.load(write({"a": np.array([2**64 - 1, 0, 1], np.uint64)})).support is REAL
 
     def test_labels(self, write) -> None:
