@@ -254,6 +254,11 @@ def test_every_guard_that_the_page_names_has_its_fault_put_in() -> None:
         )
 
 
+def test_every_fault_still_has_the_place_where_it_is_put_in() -> None:
+    moved = [m for m in MUTANTS if (ROOT / "src" / "lowerbound" / m.file).read_text().count(m.old) != 1]
+    assert not moved, "the code has changed: put these faults in where they would be now"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.number}-{m.what}".replace(" ", "-"))
 def test_the_guard_notices(mutant: Mutant, tmp_path: Path) -> None:
