@@ -33,10 +33,8 @@ from torch.nn.functional import logsigmoid
 from lowerbound.supports import Levels
 
 CHANNELS = 3  # red, green, blue: the first dimension of the event
-LOG_SCALES = (
-    -15.0,
-    15.0,
-)  # exp(15) bins to a scale, or a scale to bins: one level, or the first and the last, has all mass
+# exp(15) bins to a scale, or a scale to bins: one level, or the first and the last, has all mass
+LOG_SCALES = (-15.0, 15.0)
 
 
 class DiscretizedLogisticMixture(Distribution):
