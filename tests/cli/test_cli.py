@@ -204,7 +204,7 @@ def test_a_folder_is_read_as_the_run_read_its_own(command: Command) -> None:
     assert [config[key] for key in ("size", "dequantize", "flip", "shift", "levels")] == [[8, 6], True, True, 1, 256]
     assert json.loads(Path("run/evaluation.json").read_text())["bits_per_dim"]["value"] > 0
     before = Path("run/evaluation.json").read_bytes()
-    assert command("evaluate", "run", "--samples", 2)[0] == 0
+    assert command("evaluate", "run", "--samples", 2, "--curve")[0] == 0
     assert Path("run/evaluation.json").read_bytes() == before
     assert command("encode", "run", "autres", "--out", "z.npy")[0] == 0
     assert np.load("z.npy").shape == (3, 2)
