@@ -12,24 +12,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lowerbound.distributions import mean, stddev
 from lowerbound.modes import evaluating
 from lowerbound.roles import Context
-from lowerbound.seeding import seeded
 from lowerbound.vae import VAE
 
 SPAN = 3.0  # prior standard deviations to each side: beyond them lies 0.3 % of a normal prior
 
 
-def prior_scale(model: VAE, draws: int = 4096) -> tuple[Tensor, Tensor]:
+def prior_scale(model: VAE) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the prior, each (*Z), from draws under a fixed seed where it has no formula."""
     with torch.no_grad(), evaluating(model):
         pz = model.prior(Context(), model.posterior)
-        try:
-            return pz.mean, pz.stddev
-        except NotImplementedError:
-            with seeded(0):
-                z = pz.sample(torch.Size((draws,)))
-            return z.mean(0), z.std(0)
+        return mean(pz), stddev(pz)
 
 
 @torch.no_grad()

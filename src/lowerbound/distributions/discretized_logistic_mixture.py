@@ -145,7 +145,7 @@ class DiscretizedLogisticMixture(Distribution):
         return self._average(variance) / 4
 
     @torch.no_grad()
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
         shape = torch.Size(sample_shape)
         chosen = Categorical(logits=self.log_weights, validate_args=False).sample(shape)[..., None]
 
@@ -209,5 +209,5 @@ class ChannelsFirst(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         return self.by_pixel(value).sum((-2, -1))
 
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
         return self.pixels.sample(torch.Size(sample_shape)).movedim(-1, -3)

@@ -49,7 +49,7 @@ class FullNormal(Distribution):
         log_p: Tensor = self.flat.log_prob(value.reshape(*leading, -1))
         return log_p
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
         z = self.flat.rsample(torch.Size(sample_shape))
         return z.reshape(z.shape[:-1] + self.event_shape)
 

@@ -58,5 +58,5 @@ class LevelCategorical(Distribution):
         log_p: Tensor = self.categorical.log_prob((value * (self.levels - 1)).round().long())
         return log_p
 
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
         return self._grid[self.categorical.sample(torch.Size(sample_shape))]

@@ -84,7 +84,7 @@ class Mixture(Distribution):
         return log_p
 
     @torch.no_grad()
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
         shape = torch.Size(sample_shape)
         chosen = Categorical(logits=self.log_weights, validate_args=False).sample(torch.Size((shape.numel(),)))
         size = max(1, VALUES // (len(self.log_weights) * self.event_shape.numel()))

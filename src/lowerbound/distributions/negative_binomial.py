@@ -74,7 +74,7 @@ class NegativeBinomial(Distribution):
         return log_p.to(self.log_mean.dtype)
 
     @torch.no_grad()
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
         shape = torch.Size(sample_shape) + self.batch_shape
         r = (-self.log_dispersion).exp().expand(shape)
         rate = self.mean * torch._standard_gamma(r) / r

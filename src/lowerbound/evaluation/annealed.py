@@ -83,7 +83,7 @@ def annealed(
     if not len(x):
         raise ValueError("there is no example: x is empty")
     parts = []
-    with seeded(seed), evaluating(model):  # type: ignore[arg-type]
+    with seeded(seed), evaluating(model):  # type: ignore[arg-type]  # a Protocol cannot be a module
         size = plan.examples_at_a_time(model, x, context)
         ticks = Ticks(math.ceil(len(x) / size) * 2 * (temperatures - 1), on_progress)
         for first in range(0, len(x), size):

@@ -81,7 +81,7 @@ def sandwich(
     if n < 1:
         raise ValueError(f"n is {n}: at least 1 example must be simulated")
     parts = []
-    with seeded(seed), evaluating(model):  # type: ignore[arg-type]
+    with seeded(seed), evaluating(model):  # type: ignore[arg-type]  # a Protocol cannot be a module
         x, latents = model.dream(n)
         size = plan.examples_at_a_time(model, x, Context())
         ticks = Ticks(math.ceil(n / size) * 3 * (temperatures - 1), on_progress)
