@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, Independent, OneHotCategorical
+from torch.distributions import Bernoulli, Distribution, Independent, Normal, OneHotCategorical
 
 import lowerbound as lb
 from lowerbound.draw import Draw, Latent
@@ -72,3 +73,37 @@ class Sampled(Enumerated):
         log_px = px.log_prob(x)
         latent = Latent(qz, pz, z, qz.log_prob(z), pz.log_prob(z), None)
         return Draw((latent,), px, log_px, torch.full_like(log_px, -math.log(samples)))
+
+
+class TwoLatents(nn.Module):
+    """p(z_1) p(z_2|z_1) p(x|z_1, z_2) and q(z_1|x) q(z_2|z_1), linear and normal, in float64; q is not exact."""
+
+    def __init__(self, x_size: int = 4) -> None:
+        super().__init__()
+        self.posterior = nn.ModuleList([nn.Linear(x_size, 2), nn.Linear(2, 3)]).double()
+        self.likelihood = nn.ModuleList([nn.Linear(2, 3), nn.Linear(5, x_size)]).double()
+        self.posterior[1].weight.data *= 3  # the second latent depends on the first
+
+    def _top(self, x: Tensor) -> Distribution:
+        return Independent(Normal(self.posterior[0](x), 0.8), 1)
+
+    def _below(self, above: Tensor) -> Distribution:
+        return Independent(Normal(self.posterior[1](above), 0.9), 1)
+
+    def forward(self, x: Tensor, context: Context | None = None, samples: int = 1, path_gradient: bool = False) -> Draw:
+        q_top = self._top(x)
+        drawn_top = q_top.rsample((samples,))
+        q_below = self._below(drawn_top)
+        drawn_below = q_below.rsample()
+        # the densities see aliases: what is done to the gradient there is not done again on the way from one to the other
+        top, below = drawn_top.view_as(drawn_top), drawn_below.view_as(drawn_below)
+        frozen = copy.deepcopy(self).requires_grad_(False) if path_gradient else self
+        p_top = Independent(Normal(torch.zeros(2).double(), 1.0), 1)
+        p_below = Independent(Normal(self.likelihood[0](top), 0.7), 1)
+        px = Independent(Normal(self.likelihood[1](torch.cat([top, below], -1)), 0.6), 1)
+        log_px = px.log_prob(x)
+        latents = (
+            Latent(q_top, p_top, top, frozen._top(x).log_prob(top), p_top.log_prob(top), None),
+            Latent(q_below, p_below, below, frozen._below(top).log_prob(below), p_below.log_prob(below), None),
+        )
+        return Draw(latents, px, log_px, torch.full_like(log_px.detach(), -math.log(samples)))
