@@ -15,7 +15,7 @@ LAYERS = {
     "networks": 2, "kl": 2, "dataset": 2, "plots": 2,
     "priors": 3, "posteriors": 3, "likelihoods": 3, "draw": 3, "fetch": 3, "cards": 3, "checks": 3,
     "vae": 4, "objective": 4, "annealing": 4, "data": 4,
-    "objectives": 5, "evaluation": 5, "explore": 5,
+    "objectives": 5, "evaluation": 5, "explore": 5, "passes": 5,
     "parts": 6, "measured": 6, "tightness": 6,
     "build": 7, "measure": 7, "comparison": 7,
     "run": 8,

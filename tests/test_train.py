@@ -23,8 +23,8 @@ import lowerbound as lb
 from lowerbound.dataset import Dataset
 from lowerbound.draw import Draw
 from lowerbound.objective import Objective, Step, Terms
+from lowerbound.passes import not_finite
 from lowerbound.run import Run
-from lowerbound.train import _not_finite
 from tests.conftest import make_model
 
 ELBO = lb.objectives.ELBO
@@ -196,9 +196,9 @@ def test_clipping_bounds_the_gradient(binary_digits: Dataset, monkeypatch: pytes
 
 
 def test_large_gradients_that_are_finite_are_not_skipped() -> None:
-    assert _not_finite([parameter_with(torch.tensor([3e19, 1.0]))]) == 0
+    assert not_finite([parameter_with(torch.tensor([3e19, 1.0]))]) == 0
     for bad in (float("inf"), float("nan")):
-        assert _not_finite([parameter_with(torch.tensor([1.0])), parameter_with(torch.tensor([bad, 1.0]))]) == 1
+        assert not_finite([parameter_with(torch.tensor([1.0])), parameter_with(torch.tensor([bad, 1.0]))]) == 1
 
 
 def parameter_with(gradient: torch.Tensor) -> nn.Parameter:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributions.constraints import Constraint
 
 from lowerbound.messages import unknown
+from lowerbound.roles import Context
 from lowerbound.shapes import Shape
 from lowerbound.supports import UNIT, contains, describe
 from lowerbound.transforms import Dequantise, Transform
@@ -126,6 +127,10 @@ class Dataset:
         generator = torch.Generator().manual_seed(self.seed + 1 + sorted(self.splits).index(split))
         measured = [transform for transform in self.transforms if not transform.training_only]
         return _transformed(values, measured, generator)
+
+    def context(self, split: str) -> Context:
+        """What is known of the examples of a split beside x, in their order."""
+        return Context(y=self[split].y)
 
     def present(self, split: str, index: Tensor) -> Tensor:
         """The examples at ``index`` (b,) for training, (b, *X), float32, random transforms drawn anew."""

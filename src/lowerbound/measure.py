@@ -38,7 +38,6 @@ from lowerbound.messages import unknown
 from lowerbound.modes import evaluating
 from lowerbound.nats import Estimate
 from lowerbound.objective import Objective, Step
-from lowerbound.roles import Context
 from lowerbound.seeding import seeded
 from lowerbound.shapes import numel
 from lowerbound.vae import VAE
@@ -118,9 +117,9 @@ def evaluate(
         raise ValueError("a score is no log-density and has no log p(x), so there is no curve: leave it out")
     sizes = _sizes(samples)
     own = next(model.parameters())
-    x, y = data.examples(split)[:examples], data[split].y
+    x = data.examples(split)[:examples]
     n = len(x)
-    context = Context(y=None if y is None else y[:n]).to(own.device)
+    context = data.context(split)[:n].to(own.device)
     walked = None
     if anneals:  # first: what it refuses needs no other work
         walked = annealed(model, x, context, chains, temperatures, seed=seed, on_progress=on_progress)

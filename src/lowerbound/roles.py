@@ -48,13 +48,18 @@ class Context:
         """The same context on another device."""
         return self._each(lambda value: value.to(device))
 
-    def __getitem__(self, rows: slice) -> Context:
+    def __getitem__(self, rows: slice | Tensor) -> Context:
         """The same context for some of the examples; a field whose batch dimension is 1 holds for all of them."""
         return self._each(lambda value: value if len(value) == 1 else value[rows])
 
-    def _each(self, function: Callable[[Tensor], Tensor]) -> Context:
+    @property
+    def given(self) -> dict[str, Tensor]:
+        """The fields that are there, by name."""
         own = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Context(**{name: None if value is None else function(value) for name, value in own.items()})
+        return {name: value for name, value in own.items() if value is not None}
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> Context:
+        return Context(**{name: function(value) for name, value in self.given.items()})
 
 
 class Part(nn.Module, ABC):

@@ -31,10 +31,10 @@ from lowerbound.checks import check_data
 from lowerbound.dataset import Dataset
 from lowerbound.devices import find_device
 from lowerbound.evaluation import warn_of_collapse
-from lowerbound.messages import first_line, unknown
-from lowerbound.modes import evaluating
-from lowerbound.objective import Objective, Step
+from lowerbound.messages import unknown
+from lowerbound.objective import Objective
 from lowerbound.parts import describe, find_part, foreign_packages
+from lowerbound.passes import Pass, check_gradients, first_meeting, not_finite
 from lowerbound.progress import Display
 from lowerbound.roles import Context
 from lowerbound.run import Run
@@ -160,7 +160,7 @@ def fit(
     settings["device"] = str(fabric.device)
     run = out if isinstance(out, Run) or out is None else Run(out)
     config = {} if run is None else _config(model, objective, data, settings)
-    rate_estimator = _first_meeting(model, objective, data)
+    rate_estimator = first_meeting(model, objective, data)
 
     with ExitStack() as stack:
         if run is not None:
@@ -190,7 +190,7 @@ def fit(
         if run is not None and begins:
             state.save(run)  # the initial weights: a kill before the first checkpoint must not lose them
 
-        train, n = data["train"], len(data["train"])
+        n, context = len(data["train"]), data.context("train")
         steps = math.ceil(n / batch_size)
         valid_x = fabric.to_device(data.examples("valid")) if "valid" in data.splits else None
         stop = stack.enter_context(_stop_requested())
@@ -206,18 +206,18 @@ def fit(
             while state.done < steps:
                 index = order[state.done * batch_size : (state.done + 1) * batch_size]
                 x = fabric.to_device(data.present("train", index))
-                y = None if train.y is None else fabric.to_device(train.y[index])
+                beside = context[index].to(x.device)
                 progressed = state.step / max(1, epochs * steps - 1)  # 0 at the first step, 1 at the last
                 for group in adam.param_groups:
                     group["lr"] = learning_rate * _factor(schedule, progressed)
 
-                total, log = one_pass(x, y, progressed, n)
+                total, log = one_pass(x, beside.given, progressed, n)
                 fabric.backward(total)
                 if state.step == 0:
-                    _check_gradients(model, objective)
+                    check_gradients(model, objective)
                 if clip is not None:
                     fabric.clip_gradients(one_pass, adam, max_norm=clip, error_if_nonfinite=False)
-                skipped = _not_finite(parameters)
+                skipped = not_finite(parameters)
                 if not scaled:
                     adam.found_inf = skipped  # type: ignore[attr-defined]  # read by the fused update
                 optimizer.step()
@@ -242,7 +242,7 @@ def fit(
                     f"all {steps} steps of epoch {state.epoch} gave gradients that are not finite, so nothing was learned; "
                     "try a smaller learning rate, or clip"
                 )
-            valid = None if valid_x is None else _validate(one_pass, valid_x, data["valid"].y, n, stop)
+            valid = None if valid_x is None else _validate(one_pass, valid_x, data.context("valid"), n, stop)
             if stop.is_set():
                 if run is not None:
                     state.save(run)
@@ -274,29 +274,9 @@ def fit(
     return History(state.records, state.best.epoch, run.path if run else None)
 
 
-class Pass(nn.Module):
-    """One pass through model and objective, tensors in and tensors out: what Fabric wraps, and may compile or distribute.
-
-    Args:
-        model: gives the draw.
-        objective: makes a loss of it.
-    """
-
-    def __init__(self, model: VAE, objective: Objective) -> None:
-        super().__init__()
-        self.model, self.objective = model, objective
-
-    def forward(self, x: Tensor, y: Tensor | None, progress: float, examples: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to minimise, and the loss and every logged quantity of each example, (B,)."""
-        draw = self.model(x, Context(y=y), self.objective.samples, self.objective.path_gradient)
-        terms = self.objective(draw, Step(progress, examples))
-        extra = 0.0 if terms.batch_loss is None else terms.batch_loss
-        return terms.total, {"loss": terms.loss + extra, **terms.log}
-
-
 @torch.no_grad()
 def _validate(
-    one_pass: nn.Module, x: Tensor, y: Tensor | None, examples: int, stop: threading.Event
+    one_pass: nn.Module, x: Tensor, context: Context, examples: int, stop: threading.Event
 ) -> dict[str, float | None]:
     """Means over the validation split, with every schedule at its end and the same noise after every epoch."""
     sums = Sums(x.device)
@@ -306,7 +286,7 @@ def _validate(
             if stop.is_set():  # the result will not be used: a resumed run validates again
                 return {}
             batch = slice(start, start + VALID_BATCH)
-            sums.add(one_pass(x[batch], None if y is None else y[batch].to(x.device), 1.0, examples)[1])
+            sums.add(one_pass(x[batch], context[batch].to(x.device).given, 1.0, examples)[1])
     return sums.means(len(x))
 
 
@@ -335,44 +315,6 @@ def _check_sane(
         raise ValueError(
             f"training has diverged: after epoch {state.epoch} the loss is not finite; try a smaller learning rate, "
             "clip, or data on a smaller scale"
-        )
-
-
-def _first_meeting(model: VAE, objective: Objective, data: Dataset) -> str:
-    """Let model and objective meet on one example, and say how the rate will be estimated."""
-    with torch.no_grad(), seeded(0), evaluating(model):
-        x = data.present("train", torch.zeros(1, dtype=torch.long))
-        y = data["train"].y
-        context = Context(y=None if y is None else y[:1]).to(next(model.parameters()).device)
-        try:
-            draw = model(x, context, objective.samples, objective.path_gradient)
-        except (
-            RuntimeError,
-            AttributeError,
-            KeyError,
-            IndexError,
-        ) as error:
-            raise ValueError(
-                f"the model fails on a single example: {type(error).__name__}: {first_line(error)}"
-            ) from error
-        objective.check(draw)
-    return objective.rate_name(draw)
-
-
-def _not_finite(parameters: list[nn.Parameter]) -> Tensor:
-    """Whether any gradient is not finite: 1 if so, found on the device, where nothing waits for it."""
-    largest = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], norm_type=math.inf)
-    return (~torch.isfinite(largest)).float()
-
-
-def _check_gradients(model: nn.Module, objective: nn.Module) -> None:
-    """Every parameter must receive a gradient on the first step."""
-    named = [*model.named_parameters(), *objective.named_parameters(prefix="objective")]
-    without = [name for name, p in named if p.requires_grad and p.grad is None]
-    if without:
-        raise ValueError(
-            f"{len(without)} parameters receive no gradient and would not be trained: {', '.join(without[:5])}; use them in "
-            "forward, or exclude them with requires_grad_(False)"
         )
 
 

@@ -20,7 +20,6 @@ from lowerbound.messages import first_line
 from lowerbound.nats import Estimate
 from lowerbound.opened import load_as, open_run, own_data, run_parser, trusted
 from lowerbound.progress import counting
-from lowerbound.roles import Context
 from lowerbound.run import Run
 from lowerbound.settings import SettingsParser
 from lowerbound.tightness import gaps as gaps_of
@@ -157,8 +156,8 @@ def gaps(argv: Sequence[str]) -> None:
     run, model = open_run(given)
     data = own_data(run) if given["source"] is None else load_as(run, given["source"])
     check_data(model.likelihood, data.event_shape, data.support, data.name or "the data")
-    x, y = data.examples(given["split"])[: given["n"]], data[given["split"]].y
-    context = Context(y=None if y is None else y[: given["n"]])
+    rows = slice(given["n"])
+    x, context = data.examples(given["split"])[rows], data.context(given["split"])[rows]
     with counting("refining q, annealing") as on_progress:
         how = {key: given[key] for key in ("steps", "chains", "temperatures", "seed")}
         found = gaps_of(model, x, context, **how, on_progress=on_progress)
