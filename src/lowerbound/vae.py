@@ -104,7 +104,7 @@ class VAE(nn.Module):
         """
         if samples < 1:
             raise ValueError(f"samples is {samples}: at least 1 draw is needed")
-        x, context = self._placed(x), self._beside(context)
+        x, context = self._given(x, context)
         before = random_state() if path_gradient else {}
         qz = self.posterior(x, context)
         pz = self.prior(context, self.posterior)
@@ -130,7 +130,7 @@ class VAE(nn.Module):
 
     def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
         """Log p(x, z) in nats, (K, B), for given latents (K, B, *Z)."""
-        x, context = self._placed(x), self._beside(context)
+        x, context = self._given(x, context)
         (z,) = latents
         px = self.likelihood(z, context)
         return self.prior(context, self.posterior).log_prob(z) + self.likelihood.log_prob(px, x, context.mask)
@@ -147,7 +147,7 @@ class VAE(nn.Module):
     def encode(self, x: Tensor, context: Context | None = None) -> Tensor:
         """The mean of q(z|x): (B, *X) -> (B, *Z). Deterministic; a random z is ``model(x).latents[0].z``."""
         with evaluating(self):
-            return mean(self.posterior(self._placed(x), self._beside(context)))
+            return mean(self.posterior(*self._given(x, context)))
 
     @torch.no_grad()
     def decode(self, z: Tensor, context: Context | None = None) -> Tensor:
@@ -180,6 +180,11 @@ class VAE(nn.Module):
         with seeded(seed), evaluating(self):
             x, (z,) = self.dream(n, context)
         return self.decode(z, context) if mean_of_x else x
+
+    def _given(self, x: Tensor, context: Context | None) -> tuple[Tensor, Context]:
+        """X and what is known beside it, where the model is; missing entries are zero, whatever stood there."""
+        context = self._beside(context)
+        return context.observed(self._placed(x)), context
 
     def _placed(self, value: Tensor) -> Tensor:
         """A value on the device and in the precision of the model; what numpy holds is taken too."""
