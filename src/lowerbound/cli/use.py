@@ -11,17 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lowerbound.checks import check_data
 from lowerbound.data import NAMED
 from lowerbound.evaluation import log_marginal
 from lowerbound.files import write_atomic
 from lowerbound.measure import SAMPLES
+from lowerbound.model import Model
 from lowerbound.opened import load_as, open_run, own_data, run_parser
 from lowerbound.plots import is_picture, pairs, save_grid
 from lowerbound.progress import counting
 from lowerbound.run import Run
 from lowerbound.settings import SettingsParser
-from lowerbound.vae import VAE
 
 BATCH = 100  # examples at a time
 
@@ -125,14 +124,14 @@ def _add_out(parser: SettingsParser, what: str) -> None:
     parser.add_argument("--out", type=str, help=f"file to write: {what}")
 
 
-def _examples(run: Run, model: VAE, given: Mapping[str, Any]) -> Tensor:
+def _examples(run: Run, model: Model, given: Mapping[str, Any]) -> Tensor:
     source, split = given["source"], given["split"]
     if source is None:
         data, split = own_data(run), split or "test"
     else:
         split = split or ("test" if source in NAMED else "all")
         data = load_as(run, source, "all" if split == "all" else None)
-    check_data(model.likelihood, data.event_shape, data.support, data.name or "the data")
+    model.check_data(data)
     return data.examples(split)
 
 
@@ -140,7 +139,7 @@ def _in_batches(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.cat([function(batch).cpu() for batch in x.split(BATCH)])
 
 
-def _writer(run: Run, model: VAE, out: str | None, only_arrays: bool = False) -> Callable[..., None]:
+def _writer(run: Run, model: Model, out: str | None, only_arrays: bool = False) -> Callable[..., None]:
     """A function that writes the result, after checks that need no result: nobody waits for work that cannot be kept."""
     kinds = (".npy",) if only_arrays else (".npy", ".png")
     if out is None:
