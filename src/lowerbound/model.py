@@ -193,10 +193,10 @@ class Model(nn.Module, ABC):
         for part in self.shown_x:
             part.prepare(x)
 
-    def learn_units(self, x: Tensor) -> None:
-        """Set the units of the data, where they have not been set before, from training examples (n, *X)."""
+    def learn_units(self, x: Tensor, mask: Tensor | None = None) -> None:
+        """Set the units of the data, where not set before, from the observed entries of training examples (n, *X)."""
         for part in self.shown_x:
-            learn_units(part, x)
+            learn_units(part, x, mask)
 
     def check_data(self, data: Dataset) -> None:
         """Refuse data that the model cannot be trained on or measured with.
@@ -204,7 +204,12 @@ class Model(nn.Module, ABC):
         Raises:
             ValueError: what does not fit, and what would.
         """
-        check_data(self.likelihood, data.event_shape, data.support, data.name or "the data")
+        check_data(self.likelihood, data.event_shape, data.lies_on, data.name or "the data")
+
+    def _given(self, x: Tensor, context: Context | None) -> tuple[Tensor, Context]:
+        """X and what is known beside it, where the model is; missing entries are zero, whatever stood there."""
+        context = self._beside(context)
+        return context.observed(self._placed(x)), context
 
     def _placed(self, value: Tensor) -> Tensor:
         """A value on the device and in the precision of the model; what numpy holds is taken too."""

@@ -41,6 +41,7 @@ from lowerbound.run import Run
 from lowerbound.seeding import seeded
 from lowerbound.state import Best, Sums, TrainingState
 from lowerbound.supports import UNIT, contains
+from lowerbound.units import refilled
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
 Schedule = Literal["constant", "cosine"]
@@ -180,9 +181,9 @@ def fit(
         # a run that was killed before its first checkpoint begins anew
         begins = run is None or not resume or not run.has_checkpoint
         if begins and not contains(UNIT, data.support):
-            model.learn_units(data.examples("train"))
+            model.learn_units(data.examples("train"), data["train"].mask)
         if begins:
-            model.prepare(data.examples("train"))
+            model.prepare(refilled(data.examples("train"), data["train"].mask))
         differs = "" if run is None or begins else state.restore(run)
         if run is not None and begins:
             state.save(run)  # the initial weights: a kill before the first checkpoint must not lose them
@@ -405,6 +406,7 @@ def _config(model: Model, objective: Objective, data: Dataset, settings: Mapping
     """The complete, resolved configuration of a run."""
     card = {"name": data.name, **data.options, "sha256": data.sha256}
     card |= {"event_shape": list(data.event_shape), "range": list(data.range)}
+    card |= {} if data.columns is None else {"columns": list(data.columns)}
     parts = {**describe_model(model), "objective": describe(objective, "objective")}
     if foreign := sorted(foreign_packages(parts)):
         complete(parts, trust=foreign)  # what could not be loaded again is refused before it is trained

@@ -80,7 +80,7 @@ class VAE(Model):
 
     def forward(self, x: Tensor, context: Context | None = None, samples: int = 1, path_gradient: bool = False) -> Draw:
         check_samples(samples)
-        x, context = self._placed(x), self._beside(context)
+        x, context = self._given(x, context)
         before = random_state() if path_gradient else {}
         qz = self.posterior(x, context)
         pz = self.prior(context, self.posterior)
@@ -93,7 +93,7 @@ class VAE(Model):
         return Draw((latent,), px, log_px, log_m, is_density=self.likelihood.is_density)
 
     def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
-        x, context = self._placed(x), self._beside(context)
+        x, context = self._given(x, context)
         (z,) = latents
         px = self.likelihood(z, context)
         return self.prior(context, self.posterior).log_prob(z) + self.likelihood.log_prob(px, x, context.mask)
@@ -109,7 +109,7 @@ class VAE(Model):
     def encode(self, x: Tensor, context: Context | None = None) -> Tensor:
         """The mean of q(z|x): (B, *X) -> (B, *Z). Deterministic; a random z is ``model(x).latents[0].z``."""
         with evaluating(self):
-            return mean(self.posterior(self._placed(x), self._beside(context)))
+            return mean(self.posterior(*self._given(x, context)))
 
     @torch.no_grad()
     def decode(self, z: Tensor, context: Context | None = None) -> Tensor:
