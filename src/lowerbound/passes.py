@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from lowerbound.dataset import Dataset
 from lowerbound.messages import first_line
+from lowerbound.model import Model
 from lowerbound.modes import evaluating
 from lowerbound.objective import Objective, Step
 from lowerbound.roles import Context
 from lowerbound.seeding import seeded
-from lowerbound.vae import VAE
 
 
 class Pass(nn.Module):
@@ -25,7 +25,7 @@ class Pass(nn.Module):
         objective: makes a loss of it.
     """
 
-    def __init__(self, model: VAE, objective: Objective) -> None:
+    def __init__(self, model: Model, objective: Objective) -> None:
         super().__init__()
         self.model, self.objective = model, objective
 
@@ -46,7 +46,7 @@ class Pass(nn.Module):
         return terms.total, {"loss": terms.loss + extra, **terms.log}
 
 
-def first_meeting(model: VAE, objective: Objective, data: Dataset) -> str:
+def first_meeting(model: Model, objective: Objective, data: Dataset) -> str:
     """Let model and objective meet on one example, and say how the rate will be estimated.
 
     Raises:
