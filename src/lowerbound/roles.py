@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.distributions.constraints import Constraint
 
-from lowerbound.needs import EVALUABLE, LOG_DENSITY, REPARAMETERISED, Need, Offer
+from lowerbound.needs import EVALUABLE, LOG_DENSITY, PATHWISE, REPARAMETERISED, Need, Offer
 from lowerbound.shapes import Shape, as_shape
 
 
@@ -111,6 +111,7 @@ class Prior(Part):
     """
 
     role = "prior"
+    offers = frozenset({PATHWISE})
     __call__: Callable[..., Distribution]
 
     def __init__(self, z_shape: Shape) -> None:
