@@ -106,6 +106,24 @@ class Posterior(Part):
     def forward(self, x: Tensor, context: Context) -> Distribution:
         """The distribution of z given x (B, *X), with batch shape (B,) and event shape Z."""
 
+    def relaxed(self, distribution: Distribution) -> Distribution:
+        """What stands for q(z|x), and for p(z), where gradients are to reach q through the draws: usually the same.
+
+        Codes may be relaxed (:mod:`lowerbound.codes`), on both sides alike.
+        """
+        return distribution
+
+    def drawn(self, qz: Distribution, samples: int, reparameterised: bool) -> tuple[Tensor, bool]:
+        """Draws from q(z|x), (K, B, *Z); or all values of z, (S, B, *Z), and True.
+
+        Args:
+            qz: what forward returned, relaxed where gradients are to reach it through the draws.
+            samples: K.
+            reparameterised: whether they are.
+        """
+        shape = torch.Size((samples,))
+        return (qz.rsample(shape) if reparameterised and qz.has_rsample else qz.sample(shape)), False
+
 
 class Likelihood(Part):
     """p(x|z).
