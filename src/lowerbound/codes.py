@@ -25,6 +25,7 @@ from torch.distributions import Distribution
 
 from lowerbound.distributions import count_states, states, straight_through
 from lowerbound.messages import unknown
+from lowerbound.needs import DRAWN, EVALUABLE, PATHWISE, REPARAMETERISED, Offer
 from lowerbound.shapes import Shape
 
 Draws = Literal["relaxed", "straight_through", "enumerated", "sampled"]
@@ -64,6 +65,17 @@ def check_draws(draws: str, temperature: float, states: int) -> None:
         )
 
 
+def offers(draws: Draws, kind: Offer) -> frozenset[Offer]:
+    """What a posterior over codes of some kind offers others (:mod:`lowerbound.needs`)."""
+    without = {
+        "relaxed": set[Offer](),
+        "straight_through": {PATHWISE},
+        "enumerated": {PATHWISE, DRAWN},
+        "sampled": {PATHWISE, REPARAMETERISED},
+    }
+    return frozenset({EVALUABLE, REPARAMETERISED, PATHWISE, DRAWN, kind}) - without[draws]
+
+
 def drawn(
     q: Distribution, samples: int, draws: Draws, temperature: float, training: bool, reparameterised: bool
 ) -> tuple[Tensor, bool]:
@@ -80,7 +92,7 @@ def drawn(
     Returns:
         z, (K, B, *Z), and False; or (S, B, *Z) and True.
     """
-    if draws == "enumerated" or (not training and count_states(q) <= FEW):
+    if draws == "enumerated" or (not training and not q.has_rsample and count_states(q) <= FEW):
         every = states(q)
         batch = q.batch_shape
         return every.reshape(len(every), *[1] * len(batch), *q.event_shape).expand(-1, *batch, *q.event_shape), True

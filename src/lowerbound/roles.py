@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.distributions.constraints import Constraint
 
-from lowerbound.needs import EVALUABLE, LOG_DENSITY, REPARAMETERISED, Need, Offer
+from lowerbound.needs import DRAWN, EVALUABLE, LOG_DENSITY, OWN, PATHWISE, REALS, REPARAMETERISED, Need, Offer
 from lowerbound.shapes import Shape, as_shape
 
 
@@ -89,6 +89,8 @@ class Prior(Part):
     """
 
     role = "prior"
+    offers = frozenset({OWN})
+    needs = MappingProxyType({REALS: Need("is a density of real z", "the prior Categorical or Bernoulli")})
     __call__: Callable[..., Distribution]
 
     def __init__(self, z_shape: Shape) -> None:
@@ -109,7 +111,7 @@ class Posterior(Part):
     """
 
     role = "posterior"
-    offers = frozenset({EVALUABLE, REPARAMETERISED})
+    offers = frozenset({EVALUABLE, REPARAMETERISED, PATHWISE, DRAWN, REALS})
     __call__: Callable[..., Distribution]
 
     def __init__(self, x_shape: Shape, z_shape: Shape) -> None:

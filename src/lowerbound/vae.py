@@ -145,6 +145,17 @@ class VAE(nn.Module):
         px = self.likelihood(z, context)
         return self.prior(context, self.posterior).log_prob(z) + self.likelihood.log_prob(px, x, context.mask)
 
+    def log_posterior(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
+        """Log q(z|x) in nats, (B,), for given latents (B, *Z), or (K, B) for (K, B, *Z).
+
+        x need not be data: what runs along with those, as the statistics of a batch normalisation, is left as it is.
+        """
+        (z,) = latents
+        copies = {name: value.clone() for name, value in self.posterior.named_buffers()}
+        given = self._placed(x), self._beside(context)
+        log_q: Tensor = torch.func.functional_call(self.posterior, copies, given).log_prob(z)
+        return log_q
+
     @torch.no_grad()
     def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """N pairs from p(x, z), ancestrally: x (n, *X) and the latents, each (n, *Z)."""

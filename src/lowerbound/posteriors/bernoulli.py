@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from lowerbound.codes import Draws, check_draws, drawn
+from lowerbound.codes import Draws, check_draws, drawn, offers
 from lowerbound.distributions import relaxed
+from lowerbound.needs import BITS
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, numel, over_leading
@@ -51,6 +52,7 @@ class Bernoulli(Posterior):
     ) -> None:
         super().__init__(x_shape, z_shape)
         check_draws(draws, temperature, 2 ** numel(self.z_shape))
+        self.offers = offers(draws, BITS)
         self.draws: Draws = draws
         self.temperature = temperature
         self.units = Units(self.x_shape)

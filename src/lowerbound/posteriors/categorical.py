@@ -9,8 +9,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from lowerbound.codes import Draws, check_categories, check_draws, drawn
+from lowerbound.codes import Draws, check_categories, check_draws, drawn, offers
 from lowerbound.distributions import OneHot, relaxed
+from lowerbound.needs import VECTORS
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, numel, over_leading
@@ -52,6 +53,7 @@ class Categorical(Posterior):
         super().__init__(x_shape, z_shape)
         check_categories(self.z_shape)
         check_draws(draws, temperature, self.z_shape[-1] ** numel(self.z_shape[:-1]))
+        self.offers = offers(draws, VECTORS)
         self.draws: Draws = draws
         self.temperature = temperature
         self.units = Units(self.x_shape)
