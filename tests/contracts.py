@@ -284,6 +284,15 @@ class PosteriorContract(PartContract):
             alone = part(x[b : b + 1], NO_CONTEXT).log_prob(z[:, b : b + 1])
             assert torch.allclose(log_q[:, b : b + 1], alone, rtol=1e-10, atol=1e-10)
 
+    def test_a_masked_value_changes_nothing(self) -> None:
+        """Whatever stands at a missing entry, nan included: ``self.units.standardised(x, context.mask)`` sees to it."""
+        part, x = moved(self.make((4,), (3,))).eval(), torch.rand(5, 4)
+        z, context = torch.randn(7, 5, 3), Context(mask=torch.tensor([[1, 0, 1, 1]]).expand(5, 4))
+        other = torch.where(context.mask == 1, x, torch.nan)
+        log_q = part(x, context).log_prob(z)
+        assert torch.equal(part(other, context).log_prob(z), log_q)
+        assert not torch.allclose(part(x, NO_CONTEXT).log_prob(z), log_q)
+
     def test_refuses_x_of_another_shape(self) -> None:
         with pytest.raises(ValueError, match="does not end in the event shape"):
             self.make((4,), (3,))(torch.rand(5, 6), NO_CONTEXT)
