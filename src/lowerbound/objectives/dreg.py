@@ -40,8 +40,8 @@ class DReG(Objective):
         samples: K, draws for each example; 1 is the ELBO with path gradients.
 
     Raises:
-        ValueError: no samples; when model and objective meet, a score that is no log-density, a posterior that is not
-            reparameterised, or a part that asks for a penalty, whose gradient would be weighed too.
+        ValueError: no samples; when model and objective meet, a score that is no log-density, a posterior without
+            reparameterised draws from a density, or a part that asks for a penalty, whose gradient would be weighed too.
 
     Example:
         >>> import lowerbound as lb, torch
