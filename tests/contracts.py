@@ -246,7 +246,7 @@ class PosteriorContract(PartContract):
     def test_gradients_reach_every_parameter_through_the_draw(self) -> None:
         part = self.make((4,), (3,))
         qz = part.relaxed(part(torch.rand(5, 4), NO_CONTEXT))
-        z, _ = part.drawn(qz, 2, reparameterised=True)
+        z = part.drawn(qz, 2, reparameterised=True, training=True).z
         (z.pow(2).sum() + qz.log_prob(z).sum()).backward()
         all_parameters_get_gradients(part)
 

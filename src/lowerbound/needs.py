@@ -61,11 +61,18 @@ REPARAMETERISED = Offer(
 PATHWISE = Offer(
     "posterior",
     "draws z from no density",
-    "a posterior that does (DiagonalNormal, FullNormal, or codes with draws 'relaxed')",
+    "a posterior that does (DiagonalNormal, FullNormal, or codes with draws 'concrete')",
 )
 """Draws from a density, so that the gradient along z and that of log q are two forms of one."""
 
-DRAWN = Offer("posterior", "enumerates z", "draws 'relaxed'")
+WEIGHABLE = Offer(
+    "posterior",
+    "draws z between codes, where p(z) and q(z|x) are no probabilities",
+    "draws 'concrete' or 'straight_through'",
+)
+"""Draws at which p(z) and q(z|x) are what they are: probabilities or densities."""
+
+DRAWN = Offer("posterior", "enumerates z", "draws 'concrete' or 'straight_through'")
 """Draws of z, and not all its values."""
 
 REALS = Offer("posterior", "gives codes", "a posterior on the real line (DiagonalNormal, FullNormal)")

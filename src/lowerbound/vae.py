@@ -118,13 +118,21 @@ class VAE(nn.Module):
         relaxed = self.posterior.relaxed if self.training and reparameterised else _as_it_is
         qz = relaxed(self.posterior(x, context))
         pz = relaxed(self.prior(context, self.posterior))
-        z, is_enumerated = self.posterior.drawn(qz, samples, reparameterised)
+        drawn = self.posterior.drawn(qz, samples, reparameterised, self.training)
         scored = relaxed(self._frozen_posterior(x, context, before)) if path_gradient else qz
-        latent = Latent(qz, pz, z, scored.log_prob(z), pz.log_prob(z), closed_form_kl(qz, pz))
-        px = self.likelihood(z, context)
+        latent = Latent(qz, pz, drawn.z, scored.log_prob(drawn.z), pz.log_prob(drawn.z), closed_form_kl(qz, pz))
+        px = self.likelihood(drawn.z, context)
         log_px = self.likelihood.log_prob(px, x, context.mask)
-        log_m = qz.log_prob(z) if is_enumerated else torch.full_like(log_px.detach(), -math.log(samples))
-        return Draw((latent,), px, log_px, log_m, is_density=self.likelihood.is_density, is_enumerated=is_enumerated)
+        equal = torch.full_like(log_px.detach(), -math.log(samples))
+        return Draw(
+            latents=(latent,),
+            px=px,
+            log_px=log_px,
+            log_m=qz.log_prob(drawn.z) if drawn.is_enumerated else equal,
+            is_density=self.likelihood.is_density,
+            is_enumerated=drawn.is_enumerated,
+            is_relaxed=drawn.is_relaxed,
+        )
 
     def _frozen_posterior(self, x: Tensor, context: Context, before: Mapping[str, Tensor]) -> Distribution:
         """The same q(z|x) with detached parameters.

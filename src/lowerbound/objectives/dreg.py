@@ -25,7 +25,7 @@ from torch import Tensor
 
 from lowerbound.checks import check_weights
 from lowerbound.draw import Draw
-from lowerbound.needs import LOG_DENSITY, PATHWISE, Need, Offer
+from lowerbound.needs import LOG_DENSITY, PATHWISE, WEIGHABLE, Need, Offer
 from lowerbound.objective import Objective, Step, Terms
 
 
@@ -73,6 +73,7 @@ class DReG(Objective):
     def needs(self) -> Mapping[Offer, Need]:
         return {
             LOG_DENSITY: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
+            WEIGHABLE: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
             **super().needs,
             PATHWISE: Need("reparameterises the gradient of log q", "ELBO"),
         }
