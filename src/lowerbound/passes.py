@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from lowerbound.dataset import Dataset
 from lowerbound.draw import Draw
 from lowerbound.messages import first_line
+from lowerbound.model import Model
 from lowerbound.modes import evaluating
 from lowerbound.needs import check_composed
 from lowerbound.objective import Dream, Objective, Step
 from lowerbound.roles import Context, Part
 from lowerbound.seeding import seeded
-from lowerbound.vae import VAE
 
 
 class Pass(nn.Module):
@@ -27,7 +27,7 @@ class Pass(nn.Module):
         objective: makes a loss of it.
     """
 
-    def __init__(self, model: VAE, objective: Objective) -> None:
+    def __init__(self, model: Model, objective: Objective) -> None:
         super().__init__()
         self.model, self.objective = model, objective
 
@@ -50,21 +50,21 @@ class Pass(nn.Module):
         return terms.total, {"loss": terms.loss + extra, **terms.log}
 
 
-def drawn(model: VAE, objective: Objective, x: Tensor, context: Context) -> Draw:
+def drawn(model: Model, objective: Objective, x: Tensor, context: Context) -> Draw:
     """The draw that an objective asks for."""
     # what is usual is not said, so that a model that offers nothing else need not know the word
     unusual = {} if objective.reparameterised else {"reparameterised": False}
     return model(x, context, objective.samples, objective.path_gradient, **unusual)
 
 
-def dreamt(model: VAE, n: int, context: Context) -> Dream:
+def dreamt(model: Model, n: int, context: Context) -> Dream:
     """N pairs from the model as it is in evaluation, and log q(z|x) of them as in training."""
     with evaluating(model):
         x, latents = model.dream(n, context)
     return Dream(x, latents, model.log_posterior(x, latents, context))
 
 
-def first_meeting(model: VAE, objective: Objective, data: Dataset) -> str:
+def first_meeting(model: Model, objective: Objective, data: Dataset) -> str:
     """Let model and objective meet on one example, and say how the rate will be estimated.
 
     Raises:
