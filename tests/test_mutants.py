@@ -259,7 +259,7 @@ MUTANTS = [
            ("tests/test_codes.py::test_at_a_low_temperature_gumbel_softmax_is_the_discrete_model_in_value_and_gradient",)),
     Mutant(0, "q unlearns awake", "objectives/reweighted_wake_sleep.py", '"wake": -(weights', '"wake": (weights',
            ("tests/objectives/test_reweighted_wake_sleep.py::test_over_all_codes_both_wake_gradients_are_exact",)),
-    Mutant(0, "codes are relaxed in evaluation", "models/vae.py", "if self.training and reparameterised", "if reparameterised",
+    Mutant(0, "codes are relaxed in evaluation", "models/vae.py", "self.training and reparameterised", "reparameterised",
            ("tests/test_codes.py::test_in_evaluation_there_is_the_discrete_model_however_it_was_trained",)),
 ]  # fmt: skip
 
