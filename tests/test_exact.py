@@ -16,7 +16,7 @@ from lowerbound.needs import conflict
 from lowerbound.objective import Step
 from lowerbound.roles import Context, Posterior
 from tests.conftest import make_objective
-from tests.contracts import within
+from tests.contracts import asked, within
 
 D, Z, N = 6, 2, 400
 SIGMA = 0.5
@@ -218,7 +218,7 @@ def test_the_objective_is_a_bound_on_the_exact_evidence() -> None:
     own = [objective for objective in every if conflict(objective, model.posterior) is None]
     for objective in (*own, lb.objectives.ELBO(beta=2.0), lb.objectives.ELBO(kl="sampled", samples=5)):
         with torch.no_grad():
-            terms = objective.terms(model(x, samples=objective.samples), Step(1, N))
+            terms = objective.terms(asked(model, objective, x), Step(1, N))
         bounds = [terms.log["elbo"]] + [-terms.loss] * objective.is_bound
         for bound in bounds:
             slack = bound - exact

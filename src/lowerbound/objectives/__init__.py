@@ -7,5 +7,6 @@ from lowerbound.objectives.factor_vae import FactorVAE
 from lowerbound.objectives.iwae import IWAE
 from lowerbound.objectives.mmd import MMD
 from lowerbound.objectives.renyi import Renyi
+from lowerbound.objectives.reweighted_wake_sleep import ReweightedWakeSleep
 
-__all__ = ["ELBO", "IWAE", "MMD", "BetaTC", "DReG", "FactorVAE", "Renyi"]
+__all__ = ["ELBO", "IWAE", "MMD", "BetaTC", "DReG", "FactorVAE", "Renyi", "ReweightedWakeSleep"]

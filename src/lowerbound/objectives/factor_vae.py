@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from lowerbound.draw import Draw
-from lowerbound.needs import REPARAMETERISED, Need, Offer
+from lowerbound.needs import REALS, REPARAMETERISED, Need, Offer
 from lowerbound.networks import MLP
 from lowerbound.objective import Objective, Step, Terms
 from lowerbound.shapes import NetworkFactory, Shape, as_shape, over_leading
@@ -94,7 +94,11 @@ class FactorVAE(Objective):
 
     @property
     def needs(self) -> Mapping[Offer, Need]:
-        return {REPARAMETERISED: Need("differentiates through draws", "ELBO"), **super().needs}
+        return {
+            REALS: Need("mixes the entries of codes of different examples", "ELBO"),
+            REPARAMETERISED: Need("differentiates through draws", "ELBO"),
+            **super().needs,
+        }
 
     @property
     def adam(self) -> Mapping[str, Any]:

@@ -26,7 +26,7 @@ from torch.distributions import Distribution
 
 from lowerbound.distributions import stddev
 from lowerbound.draw import Draw
-from lowerbound.needs import PATHWISE, Need, Offer
+from lowerbound.needs import MOVABLE, Need, Offer
 from lowerbound.objective import Objective, Step, Terms
 
 Kernel = Literal["inverse_multiquadratic", "gaussian"]
@@ -105,7 +105,7 @@ class MMD(Objective):
     @property
     def needs(self) -> Mapping[Offer, Need]:
         learned = Need("with beta = 0 trains p(z) through its draws alone", "beta above 0")
-        return super().needs if self.beta else {PATHWISE: learned, **super().needs}
+        return super().needs if self.beta else {MOVABLE: learned, **super().needs}
 
     def check(self, draw: Draw) -> None:
         if len(draw.latents) != 1:
