@@ -9,6 +9,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable
+from functools import partial
 from itertools import combinations, product
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,8 @@ import torch
 import lowerbound as lb
 from lowerbound.dataset import Dataset
 from lowerbound.objective import Objective
+from lowerbound.roles import Group, Groups
+from lowerbound.shapes import Shape, numel
 from lowerbound.supports import contains
 
 ROOT = Path(__file__).parents[1]
@@ -79,8 +82,15 @@ def build(role: str, name: str, data: Dataset) -> object:
     """A small part of a role."""
     part = getattr(FOLDERS[role], name)
     named = inspect.signature(part).parameters
-    shapes = {"x_shape": data.event_shape, "z_shape": Z_SHAPE, "levels": 17}
+    shapes = {"x_shape": data.event_shape, "z_shape": Z_SHAPE, "levels": 17, "groups": halves(data.event_shape)}
     return part(**{key: value for key, value in (shapes | SMALL).items() if key in named})
+
+
+def halves(event_shape: Shape) -> Groups:
+    """Two groups of entries with likelihoods that both suit grey levels."""
+    n = numel(event_shape)
+    of_levels = partial(lb.likelihoods.Categorical, levels=17)
+    return {"first": Group(range(n // 2), of_levels), "second": Group(range(n // 2, n), lb.likelihoods.Normal)}
 
 
 def compose(combination: Combination, data: Dataset) -> tuple[lb.VAE, Objective]:

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch.distributions.constraints import Constraint
 
+from lowerbound.dataset import Dataset
+from lowerbound.messages import unknown
 from lowerbound.objective import Objective
-from lowerbound.parts import SLOTS, construct, describe_factory, find_part, is_network, part_settings
+from lowerbound.parts import (
+    GROUPS,
+    SLOTS,
+    construct,
+    describe_factory,
+    find_part,
+    is_groups,
+    is_network,
+    part_settings,
+)
 from lowerbound.settings import Setting, SettingsParser, add_setting
-from lowerbound.shapes import Shape, as_shape
-from lowerbound.supports import BINARY, Levels
+from lowerbound.shapes import Shape, as_shape, numel
+from lowerbound.supports import BINARY, COUNTS, Columns, Levels
 from lowerbound.vae import VAE
 
 LATENT = 16  # more than the digits need and enough for MNIST by a small network; unused dimensions cost no rate
 MANY_LEVELS = 64  # above it one logit a level makes the output layer the whole cost: 784 x 256 logits are 103 M weights
+
+
+COLUMNS = Setting("columns", list[int], inspect.Parameter.empty, "the columns of the group, counted from 0")
 
 
 def build_model(config: Mapping[str, Any], x_shape: Shape, trust: Sequence[str] = ()) -> VAE:
@@ -63,9 +78,17 @@ def slots(chosen: Mapping[str, str], trust: Sequence[str] = ()) -> Iterator[tupl
         key, role, name, given = pending.pop(0)
         part = find_part(role, name, trust)
         own = [Setting(s.name, s.hint, given.get(s.name, s.default), s.help) for s in part_settings(part, role)]
-        yield key, role, name, [s for s in own if not is_network(s)]
+        columns = [COLUMNS] if key.split(".")[-2:-1] == [GROUPS] else []
+        yield key, role, name, columns + [s for s in own if not (is_network(s) or is_groups(s))]
         nested = []
         for s in own:
+            if is_groups(s):
+                names = [n.removeprefix(f"{key}.{s.name}.") for n in chosen if n.startswith(f"{key}.{s.name}.")]
+                nested += [
+                    (f"{key}.{s.name}.{n}", "likelihood", chosen[f"{key}.{s.name}.{n}"], dict[str, Any]())
+                    for n in names
+                    if "." not in n
+                ]
             if is_network(s):
                 default = describe_factory(s.default)
                 name = chosen.get(f"{key}.{s.name}", default["part"])
@@ -108,6 +131,64 @@ def default_likelihood(support: Constraint, event_shape: Shape) -> dict[str, Any
     return {"part": part} | ({"scale": "per_dimension"} if part == "Normal" and len(event_shape) < 2 else {})
 
 
+def with_groups(config: Mapping[str, Any], data: Dataset, trust: Sequence[str] = ()) -> dict[str, Any]:
+    """A likelihood's configuration with its groups of columns as the data have them.
+
+    Names of columns become their numbers; a group without columns is the column of its name; levels are those of the
+    columns; and a likelihood of groups that names none gets one for every kind of column: {0, 1}, levels, counts, numbers.
+
+    Raises:
+        ValueError: a column that the data do not have.
+    """
+    settings = part_settings(find_part("likelihood", config["part"], trust), "likelihood")
+    if not any(is_groups(s) for s in settings):
+        return dict(config)
+    each = data.lies_on.each if isinstance(data.lies_on, Columns) else (data.lies_on,) * numel(data.event_shape)
+    groups = config.get(GROUPS) or _groups_of(each)
+    if not isinstance(groups, Mapping):
+        raise ValueError(f"{GROUPS} must be a mapping of names to likelihoods, not {groups!r}")
+    found = {}
+    for name, group in groups.items():
+        if "part" not in group:
+            raise ValueError(f"the group {name} has no likelihood: give its part, as in {name}: {{part: Normal}}")
+        own = dict(group)
+        given = own.get("columns", [name])
+        given = given if isinstance(given, (list, tuple)) else [given]
+        own["columns"] = [column if isinstance(column, int) else _number(column, data, name) for column in given]
+        supports = {each[column] for column in own["columns"] if 0 <= column < len(each)}
+        levels = {own_support.count for own_support in supports if isinstance(own_support, Levels)}
+        has_levels = any(
+            s.name == "levels" for s in part_settings(find_part("likelihood", own["part"], trust), "likelihood")
+        )
+        if has_levels and "levels" not in own and len(levels) == len(supports) == 1:
+            own["levels"] = levels.pop()
+        found[name] = own
+    return {**config, GROUPS: found}
+
+
+def _number(column: object, data: Dataset, group: str) -> int:
+    if data.columns is None or column not in data.columns:
+        raise ValueError(f"the group {group}: {unknown('column', str(column), data.columns or ())}")
+    return data.columns.index(str(column))
+
+
+def _groups_of(each: Sequence[Constraint]) -> dict[str, Any]:
+    """A group for each kind of column, with the likelihood that is at home there."""
+    groups: dict[str, Any] = {}
+    for i, support in enumerate(each):
+        own: dict[str, Any]
+        if support == BINARY:
+            name, own = "binary", {"part": "Bernoulli"}
+        elif isinstance(support, Levels):
+            name, own = f"levels_{support.count}", {"part": "Categorical", "levels": support.count}
+        elif support is COUNTS:
+            name, own = "counts", {"part": "NegativeBinomial"}
+        else:
+            name, own = "real", {"part": "Normal", "scale": "per_dimension"}
+        groups.setdefault(name, {"columns": [], **own})["columns"].append(i)
+    return groups
+
+
 def complete(config: Mapping[str, Any], support: Constraint | None = None, trust: Sequence[str] = ()) -> dict[str, Any]:
     """A model's configuration checked and filled in with defaults; only the model's own keys are taken.
 
@@ -128,6 +209,9 @@ def expanded(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     full: dict[str, Any] = {}
     for key, value in config.items():
+        if key == GROUPS and isinstance(value, Mapping):
+            full[key] = {n: {"part": own} if isinstance(own, str) else expanded(own) for n, own in value.items()}
+            continue
         if key in SLOTS and not isinstance(value, (str, Mapping)):
             raise ValueError(f"{key} must be a part's name, or a mapping with part and its settings, not {value!r}")
         if key in SLOTS and isinstance(value, str):

@@ -27,7 +27,7 @@ from torch import nn
 from lowerbound import likelihoods, networks, objectives, posteriors, priors
 from lowerbound.messages import first_line, unknown
 from lowerbound.objective import Objective
-from lowerbound.roles import Likelihood, Posterior, Prior
+from lowerbound.roles import Group, Groups, Likelihood, Posterior, Prior
 from lowerbound.settings import Setting, settings_of
 from lowerbound.shapes import NetworkFactory, Shape
 
@@ -39,6 +39,8 @@ SLOTS: Mapping[str, tuple[type[nn.Module], ModuleType]] = {
     "network": (nn.Module, networks),
 }
 """Each role: the class that its parts are of, and the package that exports lowerbound's own."""
+
+GROUPS = "groups"  # the setting that holds parts by names of the user's own, as a configuration's key
 
 
 def part_settings(part: Callable[..., Any], role: str) -> list[Setting]:
@@ -113,16 +115,37 @@ def is_network(setting: Setting) -> bool:
     return bool(setting.hint == NetworkFactory)
 
 
+def is_groups(setting: Setting) -> bool:
+    """Whether a setting is a mapping of names to likelihoods of some columns, parts of their own."""
+    return bool(setting.hint == Groups)
+
+
+def role_of(key: str) -> str:
+    """The role of the part at a key of a configuration.
+
+    Example:
+        >>> role_of("posterior.network"), role_of("likelihood.groups.age"), role_of("likelihood.groups.age.network")
+        ('network', 'likelihood', 'network')
+    """
+    *_, parent, own = ["", *key.split(".")]
+    return "likelihood" if parent == GROUPS else own
+
+
 def _plain(value: Any, setting: Setting) -> Any:
     if is_network(setting):
         return describe_factory(value)
+    if is_groups(setting):
+        return {
+            name: {"columns": [int(c) for c in group.columns], **describe_factory(group.likelihood, "likelihood")}
+            for name, group in value.items()
+        }
     if isinstance(value, (tuple, list)):
         return [_plain(item, setting) for item in value]
     return value.item() if isinstance(value, np.generic) else value
 
 
-def describe_factory(factory: Any) -> dict[str, Any]:
-    """The configuration of a network factory: a class, a function, or a partial of one that fixes settings by name.
+def describe_factory(factory: Any, role: str = "network") -> dict[str, Any]:
+    """The configuration of what makes a network or a part: a class, a function, or a partial of one that fixes settings.
 
     Raises:
         ValueError: see :func:`describe`.
@@ -137,8 +160,8 @@ def describe_factory(factory: Any) -> dict[str, Any]:
         if factory.args:
             raise ValueError(f"{factory} fixes arguments by position; fix them by name, so that they can be saved")
         factory, given = factory.func, factory.keywords
-    settings = {s.name: _plain(given.get(s.name, s.default), s) for s in part_settings(factory, "network")}
-    return {"part": _name(factory, "network"), **settings}
+    settings = {s.name: _plain(given.get(s.name, s.default), s) for s in part_settings(factory, role)}
+    return {"part": _name(factory, role), **settings}
 
 
 def _name(made_by: Any, role: str) -> str:
@@ -180,10 +203,24 @@ def construct(role: str, config: Mapping[str, Any], trust: Sequence[str] = (), *
 
 def _arguments(part: Callable[..., Any], role: str, config: Mapping[str, Any], trust: Sequence[str]) -> dict[str, Any]:
     factories = {s.name for s in part_settings(part, role) if is_network(s)}
-    return {k: _factory(v, trust) if k in factories else v for k, v in config.items() if k != "part"}
+    groups = {s.name for s in part_settings(part, role) if is_groups(s)}
+    made: dict[str, Any] = {}
+    for key, value in config.items():
+        if key in factories:
+            made[key] = _factory("network", value, trust)
+        elif key in groups:
+            made[key] = {name: _group(own, trust) for name, own in value.items()}
+        elif key != "part":
+            made[key] = value
+    return made
 
 
-def _factory(config: Mapping[str, Any], trust: Sequence[str]) -> NetworkFactory:
-    network = find_part("network", config["part"], trust)
-    arguments = _arguments(network, "network", config, trust)
-    return functools.partial(network, **arguments) if arguments else network
+def _factory(role: str, config: Mapping[str, Any], trust: Sequence[str]) -> Callable[..., Any]:
+    part = find_part(role, config["part"], trust)
+    arguments = _arguments(part, role, config, trust)
+    return functools.partial(part, **arguments) if arguments else part
+
+
+def _group(config: Mapping[str, Any], trust: Sequence[str]) -> Group:
+    own = {key: value for key, value in config.items() if key != "columns"}
+    return Group(tuple(config["columns"]), _factory("likelihood", own, trust))

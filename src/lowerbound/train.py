@@ -33,7 +33,7 @@ from lowerbound.devices import find_device
 from lowerbound.evaluation import warn_of_collapse
 from lowerbound.messages import unknown
 from lowerbound.objective import Objective
-from lowerbound.parts import describe, find_part, foreign_packages
+from lowerbound.parts import describe, find_part, foreign_packages, role_of
 from lowerbound.passes import Pass, check_gradients, first_meeting, not_finite
 from lowerbound.progress import Display
 from lowerbound.roles import Context
@@ -413,7 +413,7 @@ def _config(model: VAE, objective: Objective, data: Dataset, settings: Mapping[s
     parts["objective"] = describe(objective, "objective")
     if foreign := sorted(foreign_packages(parts)):
         for key, name in chosen_parts(parts).items():  # what could not be loaded again is refused before it is trained
-            find_part(key.split(".")[-1], name, foreign)
+            find_part(role_of(key), name, foreign)
         warnings.warn(
             f"the model has parts from {', '.join(foreign)}; loading the run will ask for trust={foreign} (--trust)",
             stacklevel=3,

@@ -17,13 +17,14 @@ from lowerbound.build import (
     default_likelihood,
     default_parts,
     expanded,
+    with_groups,
 )
 from lowerbound.checks import check_data
 from lowerbound.data import NAMED, OWN, load
 from lowerbound.dataset import Dataset
 from lowerbound.measure import SAMPLES, evaluate
 from lowerbound.objective import Objective
-from lowerbound.parts import SLOTS
+from lowerbound.parts import SLOTS, role_of
 from lowerbound.plots import is_picture, save_figure, sheet
 from lowerbound.recipes import recipe_text
 from lowerbound.report import write_report
@@ -101,6 +102,10 @@ def train(argv: Sequence[str]) -> None:
     data = _load_data(words, base.pop("data", {}))
     if "likelihood" not in {*base, *words.options}:
         base["likelihood"] = default_likelihood(data.support, data.event_shape)
+    if chosen := words.options.get("likelihood"):
+        of_config = base.get("likelihood", {})
+        base["likelihood"] = of_config if of_config.get("part") == chosen else {"part": chosen}
+    base["likelihood"] = with_groups(base["likelihood"], data, words.trust)
     config = _resolve(_parser(words, base, data), base, words)
     control = {key: config.pop(key) for key in CONTROL}
     config.pop("data")
@@ -184,7 +189,7 @@ def _parser(words: Words, base: Mapping[str, Any], data: Dataset | None) -> Sett
     """Every option that this call may use, with the chosen parts' own settings."""
     support = data.support if data else Levels(17)  # help shows what holds for the bundled digits
     from_config = chosen_parts({key: base[key] for key in SLOTS if key in base})
-    from_options = {key: value for key, value in words.options.items() if key.split(".")[-1] in SLOTS}
+    from_options = {key: value for key, value in words.options.items() if role_of(key) in SLOTS}
     parser = SettingsParser()
     parser.usage = "lowerbound train [DATA] [options]"
     parser.description = (

@@ -6,6 +6,7 @@ from lowerbound.distributions.levels import LevelCategorical
 from lowerbound.distributions.mean import mean
 from lowerbound.distributions.mixture import Mixture
 from lowerbound.distributions.negative_binomial import NegativeBinomial
+from lowerbound.distributions.product import Product
 from lowerbound.distributions.stddev import stddev
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "LevelCategorical",
     "Mixture",
     "NegativeBinomial",
+    "Product",
     "as_multivariate",
     "mean",
     "stddev",
