@@ -17,21 +17,24 @@ import functools
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 from torch import nn
 
-from lowerbound import likelihoods, networks, objectives, posteriors, priors
+from lowerbound import likelihoods, models, networks, objectives, posteriors, priors
 from lowerbound.messages import first_line, unknown
+from lowerbound.model import Model
 from lowerbound.objective import Objective
 from lowerbound.roles import Group, Groups, Likelihood, Posterior, Prior
 from lowerbound.settings import Setting, settings_of
 from lowerbound.shapes import NetworkFactory, Shape
 
 SLOTS: Mapping[str, tuple[type[nn.Module], ModuleType]] = {
+    "model": (Model, models),
     "prior": (Prior, priors),
     "posterior": (Posterior, posteriors),
     "likelihood": (Likelihood, likelihoods),
@@ -43,8 +46,61 @@ SLOTS: Mapping[str, tuple[type[nn.Module], ModuleType]] = {
 GROUPS = "groups"  # the setting that holds parts by names of the user's own, as a configuration's key
 
 
+@dataclass(frozen=True)
+class Slot:
+    """An argument of a constructor that a part fills.
+
+    Args:
+        setting: the argument.
+        role: of the part.
+        several: whether it takes a sequence of parts.
+        named: whether it takes groups of columns, by names of the user's own, with a part for each.
+    """
+
+    setting: Setting
+    role: str
+    several: bool
+    named: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the argument."""
+        return self.setting.name
+
+
+def slot(setting: Setting) -> Slot | None:
+    """What an argument's annotation says: a slot for a part of that role, for several, or None for a plain setting.
+
+    Example:
+        >>> slot(Setting("prior", Prior, None, "")).role, slot(Setting("conditionals", Sequence[Posterior], (), "")).several
+        ('prior', True)
+        >>> slot(Setting("components", int, 500, "")) is None
+        True
+    """
+    if setting.hint == Groups:
+        return Slot(setting, "likelihood", several=False, named=True)
+    several = get_origin(setting.hint) is Sequence
+    hint = get_args(setting.hint)[0] if several else setting.hint
+    if hint == NetworkFactory:
+        return Slot(setting, "network", several)
+    if inspect.isclass(hint) and issubclass(hint, nn.Module):
+        roles = [role for role, (base, _) in SLOTS.items() if base is not nn.Module and issubclass(hint, base)]
+        return Slot(setting, roles[0], several) if roles else None
+    return None
+
+
+def slots_of(part: Callable[..., Any], role: str) -> list[Slot]:
+    """The slots of a part, a model above all."""
+    return [found for setting in part_settings(part, role) if (found := slot(setting)) is not None]
+
+
+def made_by(part: Callable[..., Any]) -> Any:
+    """The class of what a class or an annotated function makes."""
+    return part if inspect.isclass(part) else get_type_hints(part).get("return") if inspect.isfunction(part) else None
+
+
 def part_settings(part: Callable[..., Any], role: str) -> list[Setting]:
-    """The arguments of a part that are settings: all but the shapes, which the caller supplies.
+    """The arguments of a part that are settings or slots: all but the shapes, which the caller supplies.
 
     A network's shapes are its first two arguments, by position; another part's are named ..._shape.
     """
@@ -56,7 +112,7 @@ def find_part(role: str, name: object, trust: Sequence[str] = ()) -> Callable[..
     """The part of that name for a role.
 
     Args:
-        role: prior, posterior, likelihood, objective or network.
+        role: one of :data:`SLOTS`.
         name: one of lowerbound's exports, or a dotted path into a trusted package.
         trust: packages that may be imported.
 
@@ -80,7 +136,7 @@ def find_part(role: str, name: object, trust: Sequence[str] = ()) -> Callable[..
         part = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{role} {name!r} was not found: {first_line(error)}") from None
-    made = part if inspect.isclass(part) else get_type_hints(part).get("return") if inspect.isfunction(part) else None
+    made = made_by(part)
     if not (inspect.isclass(made) and issubclass(made, base)):
         raise ValueError(
             f"{name!r} does not make a {base.__name__}, which the role of {role} needs (a function says what it makes: -> "
@@ -101,47 +157,33 @@ def describe(part: nn.Module, role: str) -> dict[str, Any]:
         {'part': 'DiagonalNormal', 'network': {'part': 'MLP', 'hidden': [512], 'activation': 'ReLU'}}
     """
     settings = part_settings(type(part), role)
-    kept = vars(part)
-    if missing := [s.name for s in settings if s.name not in kept and s.name not in dir(type(part))]:
+    kept = dir(part)
+    if missing := [s.name for s in settings if s.name not in kept]:
         raise ValueError(
             f"{type(part).__name__} does not keep its argument {missing[0]!r}, so it cannot be saved; in its constructor, "
             f"set self.{missing[0]} = {missing[0]}"
         )
-    return {"part": _name(type(part), role)} | {s.name: _plain(getattr(part, s.name), s) for s in settings}
+    return {"part": _name(type(part), role)} | {s.name: _plain(getattr(part, s.name), slot(s)) for s in settings}
 
 
-def is_network(setting: Setting) -> bool:
-    """Whether a setting is a network factory, a part of its own."""
-    return bool(setting.hint == NetworkFactory)
-
-
-def is_groups(setting: Setting) -> bool:
-    """Whether a setting is a mapping of names to likelihoods of some columns, parts of their own."""
-    return bool(setting.hint == Groups)
-
-
-def role_of(key: str) -> str:
-    """The role of the part at a key of a configuration.
-
-    Example:
-        >>> role_of("posterior.network"), role_of("likelihood.groups.age"), role_of("likelihood.groups.age.network")
-        ('network', 'likelihood', 'network')
-    """
-    *_, parent, own = ["", *key.split(".")]
-    return "likelihood" if parent == GROUPS else own
-
-
-def _plain(value: Any, setting: Setting) -> Any:
-    if is_network(setting):
-        return describe_factory(value)
-    if is_groups(setting):
+def _plain(value: Any, filled: Slot | None) -> Any:
+    if filled is not None and filled.several:
+        one = Slot(filled.setting, filled.role, several=False)
+        return {str(i): _plain(own, one) for i, own in enumerate(_each(value), 1)}
+    if filled is not None and filled.named:
         return {
-            name: {"columns": [int(c) for c in group.columns], **describe_factory(group.likelihood, "likelihood")}
+            name: {"columns": [int(c) for c in group.columns], **describe_factory(group.likelihood, filled.role)}
             for name, group in value.items()
         }
+    if filled is not None:
+        return describe_factory(value) if filled.role == "network" else describe(value, filled.role)
     if isinstance(value, (tuple, list)):
-        return [_plain(item, setting) for item in value]
+        return [_plain(item, None) for item in value]
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _each(parts: Any) -> Iterable[Any]:
+    return parts.values() if isinstance(parts, (Mapping, nn.ModuleDict)) else parts
 
 
 def describe_factory(factory: Any, role: str = "network") -> dict[str, Any]:
@@ -160,7 +202,7 @@ def describe_factory(factory: Any, role: str = "network") -> dict[str, Any]:
         if factory.args:
             raise ValueError(f"{factory} fixes arguments by position; fix them by name, so that they can be saved")
         factory, given = factory.func, factory.keywords
-    settings = {s.name: _plain(given.get(s.name, s.default), s) for s in part_settings(factory, role)}
+    settings = {s.name: _plain(given.get(s.name, s.default), slot(s)) for s in part_settings(factory, role)}
     return {"part": _name(factory, role), **settings}
 
 
@@ -187,7 +229,7 @@ def construct(role: str, config: Mapping[str, Any], trust: Sequence[str] = (), *
     """The part that a complete configuration describes.
 
     Args:
-        role: prior, posterior, likelihood, objective or network.
+        role: one of :data:`SLOTS`.
         config: its name and settings.
         trust: packages that may be imported.
         shapes: what a part may ask for; its constructor is given those that it names.
@@ -202,12 +244,12 @@ def construct(role: str, config: Mapping[str, Any], trust: Sequence[str] = (), *
 
 
 def _arguments(part: Callable[..., Any], role: str, config: Mapping[str, Any], trust: Sequence[str]) -> dict[str, Any]:
-    factories = {s.name for s in part_settings(part, role) if is_network(s)}
-    groups = {s.name for s in part_settings(part, role) if is_groups(s)}
+    factories = {own.name: own.several for own in slots_of(part, role) if own.role == "network"}
+    groups = {own.name for own in slots_of(part, role) if own.named}
     made: dict[str, Any] = {}
     for key, value in config.items():
         if key in factories:
-            made[key] = _factory("network", value, trust)
+            made[key] = factory(value, factories[key], trust)
         elif key in groups:
             made[key] = {name: _group(own, trust) for name, own in value.items()}
         elif key != "part":
@@ -215,12 +257,19 @@ def _arguments(part: Callable[..., Any], role: str, config: Mapping[str, Any], t
     return made
 
 
-def _factory(role: str, config: Mapping[str, Any], trust: Sequence[str]) -> Callable[..., Any]:
+def _group(config: Mapping[str, Any], trust: Sequence[str]) -> Group:
+    own = {key: value for key, value in config.items() if key != "columns"}
+    return Group(tuple(config["columns"]), factory(own, False, trust, "likelihood"))
+
+
+def factory(config: Mapping[str, Any], several: bool, trust: Sequence[str], role: str = "network") -> Any:
+    """What makes the network, or part of another role, that a complete configuration describes, or several in order.
+
+    Raises:
+        ValueError: see :func:`find_part`.
+    """
+    if several:
+        return tuple(factory(config[str(i)], False, trust, role) for i in range(1, len(config) + 1))
     part = find_part(role, config["part"], trust)
     arguments = _arguments(part, role, config, trust)
     return functools.partial(part, **arguments) if arguments else part
-
-
-def _group(config: Mapping[str, Any], trust: Sequence[str]) -> Group:
-    own = {key: value for key, value in config.items() if key != "columns"}
-    return Group(tuple(config["columns"]), _factory("likelihood", own, trust))

@@ -144,7 +144,7 @@ def test_a_product_of_the_units_of_a_product() -> None:
         ({"a": Group([0, 1], Normal)}, r"1 of the 3 columns are in no group \(2\)"),
         ({"a": Group([0, 1], Normal), "b": Group([1, 2], Normal)}, "the column 1 is in the group a and in b"),
         ({"a": Group([0, 1, 3], Normal)}, "names the column 3; there are the columns 0 to 2"),
-        ({"a b": Group([0, 1, 2], Normal)}, "letters, digits and underscores"),
+        ({"a b": Group([0, 1, 2], Normal)}, "of letters, digits and underscores"),
         ({"a": Group([], Normal)}, "the group a has no columns"),
     ],
 )

@@ -104,8 +104,10 @@ def _check(groups: Groups, n: int) -> None:
         raise ValueError("a Product needs at least one group of columns: groups={'name': Group(columns, likelihood)}")
     taken: dict[int, str] = {}
     for name, group in groups.items():
-        if not re.fullmatch(r"\w+", name):
-            raise ValueError(f"a group is called {name!r}: a name must be letters, digits and underscores")
+        if not re.fullmatch(r"[A-Za-z_]\w*", name):
+            raise ValueError(
+                f"a group is called {name!r}: a name must be of letters, digits and underscores, and begin with no digit"
+            )
         if not len(group.columns):
             raise ValueError(f"the group {name} has no columns")
         for column in group.columns:

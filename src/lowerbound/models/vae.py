@@ -9,22 +9,21 @@ roles and how they are wired, not what they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch import Tensor
 
-from lowerbound.distributions import mean
+from lowerbound.distributions import mean, stddev
 from lowerbound.draw import Draw, Latent
 from lowerbound.kl import closed_form_kl
+from lowerbound.model import Model, check_samples, fills, frozen
 from lowerbound.modes import evaluating
 from lowerbound.roles import Context, Likelihood, Posterior, Prior
-from lowerbound.seeding import random_state, replayed, seeded
+from lowerbound.seeding import random_state
 from lowerbound.shapes import Shape
 
 
-class VAE(nn.Module):
+class VAE(Model):
     """Three roles composed; calling it gives a :class:`~lowerbound.draw.Draw`.
 
     Args:
@@ -51,18 +50,11 @@ class VAE(nn.Module):
         torch.Size([10, 5])
     """
 
-    __call__: Callable[..., Draw]
-
     def __init__(self, prior: Prior, posterior: Posterior, likelihood: Likelihood) -> None:
         super().__init__()
-        for name, part, role in (
-            ("prior", prior, Prior),
-            ("posterior", posterior, Posterior),
-            ("likelihood", likelihood, Likelihood),
-        ):
-            if not isinstance(part, role):
-                given = part.__name__ + " (the class itself)" if isinstance(part, type) else type(part).__name__
-                raise TypeError(f"{name}={given} is not a {role.__name__}: pass an object from lowerbound.{name}s")
+        fills(Prior, prior=prior)
+        fills(Posterior, posterior=posterior)
+        fills(Likelihood, likelihood=likelihood)
         if len({prior.z_shape, posterior.z_shape, likelihood.z_shape}) > 1:
             raise ValueError(
                 f"the parts disagree on the shape of z: prior {prior.z_shape}, posterior {posterior.z_shape}, "
@@ -78,56 +70,29 @@ class VAE(nn.Module):
         self.likelihood = likelihood
 
     @property
-    def x_shape(self) -> Shape:
-        """X, the event shape of the data."""
-        return self.likelihood.x_shape
-
-    @property
     def z_shape(self) -> Shape:
         """Z, the event shape of the latent."""
         return self.prior.z_shape
 
+    @property
+    def z_shapes(self) -> tuple[Shape, ...]:
+        return (self.z_shape,)
+
     def forward(self, x: Tensor, context: Context | None = None, samples: int = 1, path_gradient: bool = False) -> Draw:
-        """Draw z_k ~ q(z|x) and evaluate the three log-densities.
-
-        Args:
-            x: the data, (B, *X).
-            context: labels, mask and the like.
-            samples: K, how many draws for each example.
-            path_gradient: evaluate log q without the gradient through q's own parameters, so that they learn through z
-                alone ("sticking the landing", Roeder, Wu and Duvenaud 2017, arXiv 1703.09194).
-
-        Raises:
-            ValueError: fewer than one sample, or x of another shape.
-        """
-        if samples < 1:
-            raise ValueError(f"samples is {samples}: at least 1 draw is needed")
+        check_samples(samples)
         x, context = self._given(x, context)
         before = random_state() if path_gradient else {}
         qz = self.posterior(x, context)
         pz = self.prior(context, self.posterior)
         z = qz.rsample(torch.Size((samples,)))
-        scored = self._frozen_posterior(x, context, before) if path_gradient else qz
+        scored = frozen(self.posterior, x, context, before) if path_gradient else qz
         latent = Latent(qz, pz, z, scored.log_prob(z), pz.log_prob(z), closed_form_kl(qz, pz))
         px = self.likelihood(z, context)
         log_px = self.likelihood.log_prob(px, x, context.mask)
         log_m = torch.full_like(log_px.detach(), -math.log(samples))
         return Draw((latent,), px, log_px, log_m, is_density=self.likelihood.is_density)
 
-    def _frozen_posterior(self, x: Tensor, context: Context, before: Mapping[str, Tensor]) -> Distribution:
-        """The same q(z|x) with detached parameters.
-
-        It is computed again: on copies of the buffers, so that batch statistics move once, and from the random state of the
-        first time, so that dropout leaves out the same units.
-        """
-        frozen = {name: value.detach() for name, value in self.posterior.named_parameters()}
-        copies = {name: value.clone() for name, value in self.posterior.named_buffers()}
-        with replayed(before):
-            qz: Distribution = torch.func.functional_call(self.posterior, {**frozen, **copies}, (x, context))
-        return qz
-
     def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
-        """Log p(x, z) in nats, (K, B), for given latents (K, B, *Z)."""
         x, context = self._given(x, context)
         (z,) = latents
         px = self.likelihood(z, context)
@@ -135,7 +100,6 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """N pairs from p(x, z), ancestrally: x (n, *X) and the latents, each (n, *Z)."""
         context = self._beside(context)
         pz = self.prior(context, self.posterior)
         z = pz.sample(torch.Size((n,) if not pz.batch_shape else ()))
@@ -153,42 +117,13 @@ class VAE(nn.Module):
         with evaluating(self):
             return mean(self.likelihood(self._placed(z), self._beside(context)))
 
-    def reconstruct(self, x: Tensor, context: Context | None = None) -> Tensor:
-        """The mean of p(x|z) at the mean of q(z|x): (B, *X) -> (B, *X). Deterministic."""
-        return self.decode(self.encode(x, context), context)
-
     @torch.no_grad()
-    def sample(
-        self, n: int, seed: int | None = None, context: Context | None = None, mean_of_x: bool = False
-    ) -> Tensor:
-        """N draws from the model, (n, *X).
+    def prior_scale(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of p(z), each (*Z), from draws under a fixed seed where it has no formula."""
+        with evaluating(self):
+            pz = self.prior(Context(), self.posterior)
+            return mean(pz), stddev(pz)
 
-        Args:
-            n: how many.
-            seed: makes the draw repeatable and leaves torch's global state alone; None uses the global state.
-            context: labels and the like.
-            mean_of_x: False draws x ~ p(x|z), a sample of p(x); True gives the mean of p(x|z) at z ~ p(z), the smooth
-                picture that most papers show.
-
-        Raises:
-            ValueError: n below 1.
-        """
-        if n < 1:
-            raise ValueError(f"n is {n}: at least 1 sample must be asked for")
-        with seeded(seed), evaluating(self):
-            x, (z,) = self.dream(n, context)
-        return self.decode(z, context) if mean_of_x else x
-
-    def _given(self, x: Tensor, context: Context | None) -> tuple[Tensor, Context]:
-        """X and what is known beside it, where the model is; missing entries are zero, whatever stood there."""
-        context = self._beside(context)
-        return context.observed(self._placed(x)), context
-
-    def _placed(self, value: Tensor) -> Tensor:
-        """A value on the device and in the precision of the model; what numpy holds is taken too."""
-        own = next(self.parameters())
-        return torch.as_tensor(value).to(device=own.device, dtype=own.dtype)
-
-    def _beside(self, context: Context | None) -> Context:
-        """The context on the device of the model, empty where there is none."""
-        return Context() if context is None else context.to(next(self.parameters()).device)
+    @property
+    def refinable(self) -> Posterior:
+        return self.posterior
