@@ -16,6 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import ClassVar, TypeAlias
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.distributions.constraints import Constraint
 
+from lowerbound.needs import EVALUABLE, LOG_DENSITY, REPARAMETERISED, Need, Offer
 from lowerbound.shapes import Shape, as_shape
 
 
@@ -82,7 +84,17 @@ class Context:
 
 
 class Part(nn.Module, ABC):
-    """What every role has in common."""
+    """What every role has in common.
+
+    Attributes:
+        role: prior, posterior or likelihood.
+        offers: what others may need of this part (:mod:`lowerbound.needs`); a part that lacks something usual says so.
+        needs: what it asks of the parts of other roles, with the reason; a model without it is refused.
+    """
+
+    role: ClassVar[str]
+    offers: frozenset[Offer] = frozenset()
+    needs: Mapping[Offer, Need] = MappingProxyType({})
 
     def prepare(self, x: Tensor) -> None:
         """Take from the training examples (n, *X) what the part needs of them; called by fit before the first step.
@@ -98,6 +110,7 @@ class Prior(Part):
         z_shape: Z, the event shape of the latent.
     """
 
+    role = "prior"
     __call__: Callable[..., Distribution]
 
     def __init__(self, z_shape: Shape) -> None:
@@ -117,6 +130,8 @@ class Posterior(Part):
         z_shape: Z, the event shape of the latent.
     """
 
+    role = "posterior"
+    offers = frozenset({EVALUABLE, REPARAMETERISED})
     __call__: Callable[..., Distribution]
 
     def __init__(self, x_shape: Shape, z_shape: Shape) -> None:
@@ -143,6 +158,7 @@ class Likelihood(Part):
         is_density: False for a score that is no log-density (cross-entropy): what it gives is never called a likelihood.
     """
 
+    role = "likelihood"
     support: Constraint
     is_density: ClassVar[bool] = True
     __call__: Callable[..., Distribution]
@@ -151,6 +167,8 @@ class Likelihood(Part):
         super().__init__()
         self.z_shape = as_shape(z_shape, "the latent shape")
         self.x_shape = as_shape(x_shape, "the data shape")
+        if self.is_density:
+            self.offers = self.offers | {LOG_DENSITY}
 
     @abstractmethod
     def forward(self, z: Tensor, context: Context) -> Distribution:

@@ -18,6 +18,7 @@ from lowerbound.build import build_model, complete, with_groups
 from lowerbound.dataset import Dataset
 from lowerbound.distributions import NegativeBinomial
 from lowerbound.likelihoods import Bernoulli, Categorical, Normal, OptimalNormal, Product
+from lowerbound.needs import conflict
 from lowerbound.parts import describe
 from lowerbound.roles import Context, Group, Likelihood
 from lowerbound.shapes import Shape, numel
@@ -91,7 +92,10 @@ def test_its_support_is_that_of_each_column() -> None:
     assert Product((2,), (2,), {"all": Group([0, 1], Bernoulli)}).support == BINARY
     assert Product((2,), (2,), {"all": Group([0, 1], Bernoulli)}).is_density
     with_score = {"a": Group([0], lb.likelihoods.BinaryCrossEntropy), "b": Group([1], Normal)}
-    assert not Product((2,), (2,), with_score).is_density
+    scored = Product((2,), (2,), with_score)
+    assert not scored.is_density
+    assert conflict(scored, lb.objectives.IWAE()) is not None
+    assert conflict(mixed(), lb.objectives.IWAE()) is None
 
 
 def rows(n: int = 120) -> np.ndarray:

@@ -18,6 +18,7 @@ from lowerbound.draw import Draw, Latent
 from lowerbound.kl import closed_form_kl
 from lowerbound.model import Model, check_samples, fills, frozen
 from lowerbound.modes import evaluating
+from lowerbound.needs import check_composed
 from lowerbound.roles import Context, Likelihood, Posterior, Prior
 from lowerbound.seeding import random_state
 from lowerbound.shapes import Shape
@@ -33,7 +34,7 @@ class VAE(Model):
 
     Raises:
         TypeError: a part does not fill the role it was given for.
-        ValueError: the parts disagree on the shape of z or of x.
+        ValueError: the parts disagree on the shape of z or of x, or one needs what another does not offer.
 
     Example:
         >>> import lowerbound as lb
@@ -65,6 +66,7 @@ class VAE(Model):
                 f"the parts disagree on the shape of x: posterior {posterior.x_shape}, likelihood "
                 f"{likelihood.x_shape}; give both the data's event shape"
             )
+        check_composed(prior, posterior, likelihood)
         self.prior = prior
         self.posterior = posterior
         self.likelihood = likelihood
