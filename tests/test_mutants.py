@@ -206,7 +206,7 @@ MUTANTS = [
            "self._placed(x), context",
            ("tests/test_missing.py::test_the_evidence_is_that_of_the_observed_entries",)),
     Mutant(20, "missing values count in the units", "units.py",
-           "            module.learn(x, mask)", "            module.learn(x)",
+           "module.loc.shape) for v in (x, mask))", "module.loc.shape) for v in (x, None))",
            ("tests/test_missing.py::test_training_takes_units_and_starting_points_from_what_is_observed",)),
     Mutant(20, "the encoder sees what stands at a missing entry", "units.py",
            "return value if mask is None else torch.where(", "return value if mask is not None else torch.where(",

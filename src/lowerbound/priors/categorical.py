@@ -10,7 +10,7 @@ from torch.distributions import Distribution, Independent
 
 from lowerbound.codes import check_categories
 from lowerbound.distributions import OneHot
-from lowerbound.needs import VECTORS, MOVABLE, Need
+from lowerbound.needs import MOVABLE, VECTORS, Need
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
 
