@@ -29,7 +29,7 @@ from lowerbound.modes import evaluating
 from lowerbound.roles import Context, Likelihood, Part, Posterior
 from lowerbound.seeding import replayed, seeded
 from lowerbound.shapes import Shape, as_shape, numel
-from lowerbound.units import learn_units
+from lowerbound.units import learn_units, take_units
 
 LatentSize: TypeAlias = int | list[int | list[int]]
 """What a configuration says of the latents: a size or a shape, or, in a model of several, one for each."""
@@ -216,6 +216,11 @@ class Model(nn.Module, ABC):
         """Set the units of the data, where not set before, from the observed entries of training examples (n, *X)."""
         for part in self.shown_x:
             learn_units(part, x, mask)
+
+    def take_units(self, centre: Tensor, spread: Tensor) -> None:
+        """The same from mean and standard deviation of each entry of x, (*X) both, where the examples are too many."""
+        for part in self.shown_x:
+            take_units(part, centre, spread)
 
     def check_data(self, data: Dataset) -> None:
         """Refuse data that the model cannot be trained on or measured with.

@@ -17,6 +17,8 @@ from lowerbound.modes import evaluating
 from lowerbound.objective import Dream, Objective, Step
 from lowerbound.roles import Context
 from lowerbound.seeding import seeded
+from lowerbound.supports import UNIT, contains
+from lowerbound.units import moments, refilled
 
 
 class Pass(nn.Module):
@@ -85,6 +87,21 @@ def first_meeting(model: Model, objective: Objective, data: Dataset) -> str:
             model.training = False
         objective.check(draw)
     return objective.rate_name(draw)
+
+
+def prepare(model: Model, data: Dataset) -> None:
+    """Give the model what it takes from the training examples before the first step: units and starting points.
+
+    Of data in a file too large for it, units come from all examples and starting points from some (:meth:`Dataset.excerpt`).
+    """
+    x, are_all = data.excerpt("train")
+    mask = data["train"].mask  # of data in a file there is none
+    if not contains(UNIT, data.support):
+        if are_all:
+            model.learn_units(x, mask)
+        else:
+            model.take_units(*moments(data.batches("train")))
+    model.prepare(refilled(x, mask))
 
 
 def parameter_groups(model: nn.Module, objective: Objective) -> list[dict[str, Any]]:
