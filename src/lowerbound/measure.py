@@ -145,7 +145,7 @@ def evaluate(
     check_finite(values.pop("unfit"), samples)
     means, rates = values.pop("means"), values.pop("rate_per_dimension", None)
     states = values.pop("states").max()
-    exact = f"exact: the sum over all {int(states):,} values of z, without draws" if states else ""
+    exact = f"exact: the sum over all {int(states):,} values of z, whatever K" if states else ""
     if walked is not None:
         values["nll"] = -walked.log_marginal.to(values["nll"])
     found: dict[str, Any] = {
@@ -179,10 +179,7 @@ def evaluate(
         found |= {name: Estimate.over(values[name]) for name in ("cross_entropy", "objective")}
         found["estimator"] = "binary cross-entropy: a score, no log-likelihood"
         points = ()
-    found["warnings"] = (
-        *_warnings(found, points, walked),
-        *(["there is no curve over K: log p(x) is exact and does not depend on it"] if curve and exact else []),
-    )
+    found["warnings"] = tuple(_warnings(found, points, walked))
     return Evaluation(split=split, n=n, values=values, **found)
 
 

@@ -148,6 +148,11 @@ class Model(nn.Module, ABC):
     def decode(self, z: Tensor, context: Context | None = None) -> Tensor:
         """The mean of p(x|z) at a code: (..., *code) -> (..., *X). Deterministic."""
 
+    @property
+    def categories(self) -> int | None:
+        """How many entries of a code are one discrete variable: C of categorical codes, 1 of bits; None of real codes."""
+        return None
+
     @abstractmethod
     def prior_scale(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every entry of a code (*code) under the prior, given what lies above it there."""

@@ -72,7 +72,7 @@ def traverse(argv: Sequence[str]) -> None:
         dimensions = [d for d in order if variance[d] > ACTIVE][:MOST] or order[:1]
     one = slice(given["example"], given["example"] + 1)
     frames = traverse_along(model, model.encode(x[one], context[one])[0], dimensions, given["steps"])
-    _write(run, path, frames.flatten(0, 1), given["steps"], f"rows: dimensions {', '.join(map(str, dimensions))}")
+    _write(run, path, frames.flatten(0, 1), frames.shape[1], f"rows: dimensions {', '.join(map(str, dimensions))}")
 
 
 def interpolate(argv: Sequence[str]) -> None:
