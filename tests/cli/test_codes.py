@@ -11,7 +11,10 @@ import pytest
 from tests.cli.conftest import Command
 
 HOW = {
-    "enumerated": ["--prior", "Categorical", "--posterior", "Categorical", "--posterior.draws", "enumerated", "--latent", "[2,3]"],
+    "enumerated": [
+        *("--prior", "Categorical", "--posterior", "Categorical", "--posterior.draws", "enumerated"),
+        *("--latent", "[2,3]"),
+    ],
     "softmax": ["--prior", "Categorical", "--prior.learned", "true", "--posterior", "Categorical", "--latent", "[7,3]"],
     "asleep": [
         *("--prior", "Bernoulli", "--posterior", "Bernoulli", "--posterior.draws", "sampled", "--latent", "4"),
