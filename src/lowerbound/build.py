@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from torch.distributions.constraints import Constraint
 
@@ -16,6 +17,7 @@ from lowerbound.supports import BINARY, Levels
 from lowerbound.vae import VAE
 
 LATENT = 16  # more than the digits need and enough for MNIST by a small network; unused dimensions cost no rate
+Y = "y"  # a condition on whatever the data have beside x
 MANY_LEVELS = 64  # above it one logit a level makes the output layer the whole cost: 784 x 256 logits are 103 M weights
 
 
@@ -91,7 +93,41 @@ def add_model_settings(
         group = parser.add_argument_group(f"{key}: {name}")
         group.add_argument(f"--{key}.part", type=str, default=name, help=f"the part: {exports}")
         for s in settings:
-            add_setting(group, f"{key}.{s.name}", s if s.name != "levels" else replace(s, default=levels_of(support)))
+            add_setting(group, f"{key}.{s.name}", _from_data(s, support))
+
+
+def _from_data(setting: Setting, support: Constraint | None) -> Setting:
+    """A setting with what the data say: the number of levels, and that a condition may be y, whatever that is."""
+    if setting.name == "levels":
+        return replace(setting, default=levels_of(support))
+    if setting.name == "condition":
+        default = Y if setting.default is inspect.Parameter.empty else setting.default
+        return replace(setting, hint=setting.hint | Literal["y"], default=default)
+    return setting
+
+
+def conditioned(config: Mapping[str, Any], condition: int | Shape | None, name: str) -> dict[str, Any]:
+    """The configuration with ``condition: y`` of each part written as what y of these data is.
+
+    Args:
+        config: of a model.
+        condition: a number of classes, the shape of real values, or None where there is no y.
+        name: of the data.
+
+    Raises:
+        ValueError: a part is to be conditioned on y, and there is none.
+    """
+    found = dict(config)
+    for role in ("prior", "posterior", "likelihood"):
+        if found[role].get("condition") != Y:
+            continue
+        if condition is None:
+            raise ValueError(
+                f"{role}.condition is y, and {name} has no labels; take data that have (--data.labels names those of a "
+                "file), a strip of each picture (--data.strip), or leave the condition out"
+            )
+        found[role] = {**found[role], "condition": condition if isinstance(condition, int) else list(condition)}
+    return found
 
 
 def levels_of(support: Constraint | None) -> int | None:

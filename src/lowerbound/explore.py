@@ -4,7 +4,7 @@
     interpolate   z moves in a straight line between the codes of two examples
     manifold      z moves over a plane, where there are two dimensions
 
-All give means of p(x|z), deterministic.
+All give means of p(x|z), deterministic; of a model that is conditioned on y, of p(x|z, y).
 """
 
 from __future__ import annotations
@@ -20,20 +20,25 @@ from lowerbound.vae import VAE
 SPAN = 3.0  # prior standard deviations to each side: beyond them lies 0.3 % of a normal prior
 
 
-def prior_scale(model: VAE) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the prior, each (*Z), from draws under a fixed seed where it has no formula."""
+def prior_scale(model: VAE, context: Context | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the prior, each (*Z), from draws under a fixed seed where it has no formula.
+
+    A prior that depends on y is that of the one row of the context.
+    """
     with torch.no_grad(), evaluating(model):
-        pz = model.prior(Context(), model.posterior)
-        return mean(pz), stddev(pz)
+        pz = model.prior((context or Context()).to(next(model.parameters()).device), model.posterior)
+        own = mean(pz), stddev(pz)
+        return (own[0][0], own[1][0]) if pz.batch_shape else own
 
 
 @torch.no_grad()
-def rates(model: VAE, x: Tensor, batch_size: int = 500) -> tuple[Tensor | None, Tensor]:
+def rates(model: VAE, x: Tensor, context: Context | None = None, batch_size: int = 500) -> tuple[Tensor | None, Tensor]:
     """The rate of each latent dimension in nats, and the variance of its posterior mean over x, each (dimensions,).
 
     Args:
         model: the model.
         x: examples, (n, *X).
+        context: labels and the like, of the same examples.
         batch_size: examples at a time.
 
     Returns:
@@ -41,16 +46,17 @@ def rates(model: VAE, x: Tensor, batch_size: int = 500) -> tuple[Tensor | None, 
     """
     parts, means = [], []
     with evaluating(model):
-        for batch in x.split(batch_size):
-            draw = model(batch)
-            parts.append(draw.rate_per_dimension)
-            means.append(model.encode(batch).reshape(len(batch), -1))
+        for start in range(0, len(x), batch_size):
+            rows = slice(start, start + batch_size)
+            batch, own = x[rows], (context or Context())[rows]
+            parts.append(model(batch, own).rate_per_dimension)
+            means.append(model.encode(batch, own).reshape(len(batch), -1))
     known = [part for part in parts if part is not None]
     variance = torch.cat(means).cpu().double().var(0).float()
     return (torch.cat(known).mean(0) if len(known) == len(parts) else None), variance
 
 
-def traverse(model: VAE, z: Tensor, dimensions: list[int], steps: int = 15) -> Tensor:
+def traverse(model: VAE, z: Tensor, dimensions: list[int], steps: int = 15, context: Context | None = None) -> Tensor:
     """Means of p(x|z) as single latent dimensions move from -3 to +3 prior standard deviations: (dimensions, steps, *X).
 
     Args:
@@ -58,6 +64,7 @@ def traverse(model: VAE, z: Tensor, dimensions: list[int], steps: int = 15) -> T
         z: where the other dimensions stay, (*Z).
         dimensions: which move, as positions in the flattened latent.
         steps: how many values each takes.
+        context: labels and the like, one row.
 
     Raises:
         ValueError: a dimension that there is not, or fewer than 2 steps.
@@ -77,14 +84,21 @@ def traverse(model: VAE, z: Tensor, dimensions: list[int], steps: int = 15) -> T
         raise ValueError(f"steps is {steps}: a traversal needs at least 2")
     if wrong := [d for d in dimensions if not 0 <= d < n]:
         raise ValueError(f"there is no latent dimension {wrong[0]}; they are numbered 0 to {n - 1}")
-    mean, scale = (value.flatten() for value in prior_scale(model))
+    mean, scale = (value.flatten() for value in prior_scale(model, context))
     moved = z.to(mean).flatten().repeat(len(dimensions), steps, 1)
     for row, d in enumerate(dimensions):
         moved[row, :, d] = mean[d] + scale[d] * torch.linspace(-SPAN, SPAN, steps, device=mean.device)
-    return model.decode(moved.reshape(len(dimensions), steps, *model.z_shape))
+    return model.decode(moved.reshape(len(dimensions), steps, *model.z_shape), context)
 
 
-def interpolate(model: VAE, start: Tensor, end: Tensor, steps: int = 10) -> Tensor:
+def interpolate(
+    model: VAE,
+    start: Tensor,
+    end: Tensor,
+    steps: int = 10,
+    context: Context | None = None,
+    end_context: Context | None = None,
+) -> Tensor:
     """Means of p(x|z) on the straight line between the codes of examples: (B, steps, *X).
 
     Args:
@@ -92,18 +106,22 @@ def interpolate(model: VAE, start: Tensor, end: Tensor, steps: int = 10) -> Tens
         start: examples, (B, *X).
         end: as many others, (B, *X).
         steps: points of the line, both ends included.
+        context: labels and the like of the first examples; the whole line is decoded with them.
+        end_context: those of the others.
 
     Raises:
         ValueError: fewer than 2 steps.
     """
     if steps < 2:
         raise ValueError(f"steps is {steps}: a line needs at least 2 points")
-    first, last = model.encode(start), model.encode(end)
+    first, last = model.encode(start, context), model.encode(end, end_context)
+    # one y a row, and the steps of the row beside it
+    of_row = None if context is None or context.y is None else Context(y=context.y[:, None])
     weights = torch.linspace(0, 1, steps, device=first.device).reshape(1, steps, *[1] * len(model.z_shape))
-    return model.decode(torch.lerp(first[:, None], last[:, None], weights))
+    return model.decode(torch.lerp(first[:, None], last[:, None], weights), of_row)
 
 
-def manifold(model: VAE, side: int = 20) -> Tensor:
+def manifold(model: VAE, side: int = 20, context: Context | None = None) -> Tensor:
     """Means of p(x|z) over a plane of two latent dimensions: (side * side, *X), row by row, the second one upwards.
 
     The plane is cut at equal probability under a normal prior of the same mean and scale, so that each picture stands for
@@ -112,11 +130,12 @@ def manifold(model: VAE, side: int = 20) -> Tensor:
     Args:
         model: a model with two latent dimensions.
         side: pictures to a side.
+        context: labels and the like, one row.
 
     Raises:
         ValueError: another number of latent dimensions, or a side below 2.
     """
-    mean, scale = (value.flatten() for value in prior_scale(model))
+    mean, scale = (value.flatten() for value in prior_scale(model, context))
     if len(mean) != 2:
         raise ValueError(f"a manifold can be shown where there are 2 latent dimensions, and here there are {len(mean)}")
     if side < 2:
@@ -126,4 +145,4 @@ def manifold(model: VAE, side: int = 20) -> Tensor:
     across = mean[0] + scale[0] * quantiles
     upwards = (mean[1] + scale[1] * quantiles).flip(0)
     z = torch.stack([across.repeat(side), upwards.repeat_interleave(side)], 1)
-    return model.decode(z.reshape(-1, *model.z_shape))
+    return model.decode(z.reshape(-1, *model.z_shape), context)

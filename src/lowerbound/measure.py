@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lowerbound.annealing import doubts
-from lowerbound.checks import check_data, check_finite
+from lowerbound.checks import check_condition, check_data, check_finite
 from lowerbound.dataset import Dataset
 from lowerbound.evaluation import (
     REMEDIES,
@@ -113,6 +113,7 @@ def evaluate(
     if curve and anneals:
         raise ValueError("the curve over K is one of importance-weighted draws: leave it out, or estimator='ais'")
     check_data(model.likelihood, data.event_shape, data.support, data.name or "the data")
+    check_condition(model.condition, data.condition, data.name or "the data")
     if curve and not model.likelihood.is_density:
         raise ValueError("a score is no log-density and has no log p(x), so there is no curve: leave it out")
     sizes = _sizes(samples)
@@ -144,6 +145,7 @@ def evaluate(
     found: dict[str, Any] = {
         "sha256": hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest(),
         "kind": _kind(model),
+        "conditional": model.condition is not None,
         "samples": samples,
         "rate": Estimate.over(values["rate"]),
         "rate_per_dimension": None if rates is None else tuple(map(Estimate.over, rates.unbind(1))),
@@ -156,7 +158,7 @@ def evaluate(
         found |= {
             **{name: Estimate.over(values[name]) for name in ("elbo", "nll", "distortion")},
             "bits_per_dim": _bits_per_dim(model, data, values["nll"]),
-            "estimator": _words(samples, walked, temperatures),
+            "estimator": _words(samples, walked, temperatures, found["conditional"]),
             "curve": points if curve else (),
         }
         if walked is None and "effective_samples" in values:
@@ -237,12 +239,13 @@ def _bits_per_dim(model: VAE, data: Dataset, nll: Tensor) -> Estimate | None:
     return Estimate.over(nll + dimensions * data.log_levels_per_dim).bits_per_dim(dimensions)
 
 
-def _words(samples: int, walked: Annealed | None, temperatures: int) -> str:
+def _words(samples: int, walked: Annealed | None, temperatures: int, conditional: bool) -> str:
+    evidence = "-log p(x|y), conditional" if conditional else "-log p(x)"
     if walked is None:
-        return f"importance-weighted, K = {samples:,}: in expectation nll is at least -log p(x)"
+        return f"importance-weighted, K = {samples:,}: in expectation nll is at least {evidence}"
     return (
         f"annealed importance sampling, {len(walked.log_w):,} chains, temperatures: {temperatures:,}; in expectation nll is "
-        "at least -log p(x)"
+        f"at least {evidence}"
     )
 
 

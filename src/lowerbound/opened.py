@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from lowerbound.data import applicable, load
 from lowerbound.dataset import Dataset
 from lowerbound.devices import find_device
+from lowerbound.messages import unknown
+from lowerbound.roles import Context
 from lowerbound.run import Run
 from lowerbound.settings import SettingsParser, settings_of
 from lowerbound.vae import VAE
@@ -43,6 +47,29 @@ def load_as(run: Run, source: str | None, splits: str | None = None) -> Dataset:
         raise ValueError(f"{run.path} was trained on arrays in memory, which no file names; measure it in Python")
     options = {setting.name: own[setting.name] for setting in settings_of(load)[1:] if setting.name in own}
     return load(name, **(applicable(name, options) | ({"splits": splits} if splits else {})))
+
+
+def known(run: Run, model: VAE, label: str | None) -> Context:
+    """What a label, named as on the command line, is to a model: one row of context; an empty one where none is named.
+
+    Raises:
+        ValueError: the model is not conditioned on classes, or there is no class of that name.
+    """
+    if label is None:
+        return Context()
+    if not isinstance(model.condition, int):
+        raise ValueError(f"--label {label}: the model of {run.path} is not conditioned on classes; leave it out")
+    names = run.config()["data"].get("classes") or [str(i) for i in range(model.condition)]
+    if label not in names:
+        raise ValueError(unknown("label", label, names))
+    return Context(y=torch.tensor([names.index(label)]))
+
+
+def add_label(parser: SettingsParser) -> None:
+    """Give a parser --label."""
+    parser.add_argument(
+        "--label", type=str, help="of a model that is conditioned on classes: which, by its name in the data"
+    )
 
 
 def own_data(run: Run) -> Dataset:

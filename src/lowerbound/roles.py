@@ -4,6 +4,8 @@
     posterior(x, context)       -> q(z|x)     batch (B,),       event Z
     likelihood(z, context)      -> p(x|z)     batch (K, B),     event X
 
+Each may be conditioned on y, by choice (``condition``): p(z|y), q(z|x, y), p(x|z, y).
+
 A prior is handed the posterior at each call, for the kinds that are made of it (VampPrior); it never stores it, since a
 module that is registered twice is saved twice.
 
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.distributions.constraints import Constraint
 
+from lowerbound.conditions import Beside, Condition
 from lowerbound.shapes import Shape, as_shape
 
 
@@ -52,6 +55,10 @@ class Context:
         """The same context for some of the examples; a field whose batch dimension is 1 holds for all of them."""
         return self._each(lambda value: value if len(value) == 1 else value[rows])
 
+    def repeated(self, n: int) -> Context:
+        """The same context for n examples: a field of one row is for all of them."""
+        return self._each(lambda value: value.expand(n, *value.shape[1:]))
+
     @property
     def given(self) -> dict[str, Tensor]:
         """The fields that are there, by name."""
@@ -63,7 +70,13 @@ class Context:
 
 
 class Part(nn.Module, ABC):
-    """What every role has in common."""
+    """What every role has in common.
+
+    Attributes:
+        condition: what the part is told of an example's y: None, a number of classes, or the shape of real values.
+    """
+
+    condition: Condition = None
 
     def prepare(self, x: Tensor) -> None:
         """Take from the training examples (n, *X) what the part needs of them; called by fit before the first step."""
@@ -93,14 +106,17 @@ class Posterior(Part):
     Attributes:
         x_shape: X, the event shape of the data.
         z_shape: Z, the event shape of the latent.
+        beside: puts y beside x; a network is built for ``beside.in_shape``, which is X where there is no condition.
     """
 
     __call__: Callable[..., Distribution]
 
-    def __init__(self, x_shape: Shape, z_shape: Shape) -> None:
+    def __init__(self, x_shape: Shape, z_shape: Shape, condition: Condition = None) -> None:
         super().__init__()
         self.x_shape = as_shape(x_shape, "the data shape")
         self.z_shape = as_shape(z_shape, "the latent shape")
+        self.condition = condition
+        self.beside = Beside(self.x_shape, condition, type(self).__name__)
 
     @abstractmethod
     def forward(self, x: Tensor, context: Context) -> Distribution:
@@ -115,16 +131,19 @@ class Likelihood(Part):
         x_shape: X, the event shape of the data.
         support: the set on which this is a density or a probability; it must contain the data's.
         is_density: False for a score that is no log-density (cross-entropy): what it gives is never called a likelihood.
+        beside: puts y beside z; a network is built for ``beside.in_shape``, which is Z where there is no condition.
     """
 
     support: Constraint
     is_density: ClassVar[bool] = True
     __call__: Callable[..., Distribution]
 
-    def __init__(self, z_shape: Shape, x_shape: Shape) -> None:
+    def __init__(self, z_shape: Shape, x_shape: Shape, condition: Condition = None) -> None:
         super().__init__()
         self.z_shape = as_shape(z_shape, "the latent shape")
         self.x_shape = as_shape(x_shape, "the data shape")
+        self.condition = condition
+        self.beside = Beside(self.z_shape, condition, type(self).__name__)
 
     @abstractmethod
     def forward(self, z: Tensor, context: Context) -> Distribution:

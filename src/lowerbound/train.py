@@ -27,7 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from lowerbound.build import chosen_parts
-from lowerbound.checks import check_data
+from lowerbound.checks import check_condition, check_data
+from lowerbound.conditions import learn_conditions
 from lowerbound.dataset import Dataset
 from lowerbound.devices import find_device
 from lowerbound.evaluation import warn_of_collapse
@@ -156,6 +157,7 @@ def fit(
     if (resume or overwrite) and out is None:
         raise ValueError("resume and overwrite act on a run folder: say which with out=")
     check_data(model.likelihood, data.event_shape, data.support, data.name or "the data")
+    check_condition(model.condition, data.condition, data.name or "the data")
     fabric = _fabric(device, precision)
     settings["device"] = str(fabric.device)
     run = out if isinstance(out, Run) or out is None else Run(out)
@@ -184,6 +186,7 @@ def fit(
         if begins and not contains(UNIT, data.support):
             learn_units(model, data.examples("train"))
         if begins:
+            learn_conditions(model, data.context("train").y)
             for part in (model.prior, model.posterior, model.likelihood):
                 part.prepare(data.examples("train"))
         differs = "" if run is None or begins else state.restore(run)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from lowerbound.conditions import as_condition
 from lowerbound.distributions import mean
 from lowerbound.draw import Draw, Latent
 from lowerbound.kl import closed_form_kl
@@ -73,9 +74,15 @@ class VAE(nn.Module):
                 f"the parts disagree on the shape of x: posterior {posterior.x_shape}, likelihood "
                 f"{likelihood.x_shape}; give both the data's event shape"
             )
+        if len(told := {as_condition(part.condition) for part in (prior, posterior, likelihood)} - {None}) > 1:
+            raise ValueError(
+                f"the parts disagree on what y is: prior {prior.condition}, posterior {posterior.condition}, likelihood "
+                f"{likelihood.condition}; give each the same condition, or None"
+            )
         self.prior = prior
         self.posterior = posterior
         self.likelihood = likelihood
+        self.condition: int | Shape | None = told.pop() if told else None
 
     @property
     def x_shape(self) -> Shape:
@@ -102,7 +109,8 @@ class VAE(nn.Module):
         """
         if samples < 1:
             raise ValueError(f"samples is {samples}: at least 1 draw is needed")
-        x, context = self._placed(x), self._beside(context)
+        x = self._placed(x)
+        context = self._beside(context, len(x))
         before = random_state() if path_gradient else {}
         qz = self.posterior(x, context)
         pz = self.prior(context, self.posterior)
@@ -128,15 +136,16 @@ class VAE(nn.Module):
 
     def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
         """Log p(x, z) in nats, (K, B), for given latents (K, B, *Z)."""
-        x, context = self._placed(x), self._beside(context)
+        x = self._placed(x)
+        context = self._beside(context, len(x))
         (z,) = latents
         px = self.likelihood(z, context)
         return self.prior(context, self.posterior).log_prob(z) + self.likelihood.log_prob(px, x, context.mask)
 
     @torch.no_grad()
     def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """N pairs from p(x, z), ancestrally: x (n, *X) and the latents, each (n, *Z)."""
-        context = self._beside(context)
+        """N pairs from p(x, z), ancestrally: x (n, *X) and the latents, each (n, *Z); a context of one row is for all."""
+        context = self._beside(context, n).repeated(n)
         pz = self.prior(context, self.posterior)
         z = pz.sample(torch.Size((n,) if not pz.batch_shape else ()))
         return self.likelihood(z, context).sample(), (z,)
@@ -145,11 +154,14 @@ class VAE(nn.Module):
     def encode(self, x: Tensor, context: Context | None = None) -> Tensor:
         """The mean of q(z|x): (B, *X) -> (B, *Z). Deterministic; a random z is ``model(x).latents[0].z``."""
         with evaluating(self):
-            return mean(self.posterior(self._placed(x), self._beside(context)))
+            return mean(self.posterior(self._placed(x), self._beside(context, len(x))))
 
     @torch.no_grad()
     def decode(self, z: Tensor, context: Context | None = None) -> Tensor:
-        """The mean of p(x|z): (..., *Z) -> (..., *X). Deterministic."""
+        """The mean of p(x|z): (..., *Z) -> (..., *X). Deterministic.
+
+        The leading dimensions of what the context holds are broadcast against those of z.
+        """
         with evaluating(self):
             return mean(self.likelihood(self._placed(z), self._beside(context)))
 
@@ -166,12 +178,12 @@ class VAE(nn.Module):
         Args:
             n: how many.
             seed: makes the draw repeatable and leaves torch's global state alone; None uses the global state.
-            context: labels and the like.
+            context: labels and the like, of n examples or of one for all: p(x|y) is sampled where the model is conditioned.
             mean_of_x: False draws x ~ p(x|z), a sample of p(x); True gives the mean of p(x|z) at z ~ p(z), the smooth
                 picture that most papers show.
 
         Raises:
-            ValueError: n below 1.
+            ValueError: n below 1, or a context that is not what the model is conditioned on.
         """
         if n < 1:
             raise ValueError(f"n is {n}: at least 1 sample must be asked for")
@@ -184,6 +196,19 @@ class VAE(nn.Module):
         own = next(self.parameters())
         return torch.as_tensor(value).to(device=own.device, dtype=own.dtype)
 
-    def _beside(self, context: Context | None) -> Context:
-        """The context on the device of the model, empty where there is none."""
-        return Context() if context is None else context.to(next(self.parameters()).device)
+    def _beside(self, context: Context | None, n: int | None = None) -> Context:
+        """The context on the device of the model, empty where there is none.
+
+        Raises:
+            ValueError: where the model is conditioned on y, that of another number of examples than n.
+        """
+        context = context or Context()
+        y = context.y
+        if self.condition is not None and y is not None and n is not None:
+            event = () if isinstance(self.condition, int) else self.condition
+            if y.ndim != 1 + len(event) or len(y) not in (1, n):
+                raise ValueError(
+                    f"y has the shape {tuple(y.shape)}, and ({n}, {', '.join(map(str, event))}) is needed, one for each "
+                    "example, or 1 for all of them".replace(", )", ",)")
+                )
+        return context.to(next(self.parameters()).device)

@@ -11,27 +11,39 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lowerbound.checks import check_data
+from lowerbound.checks import check_condition, check_data
 from lowerbound.data import NAMED
 from lowerbound.evaluation import log_marginal
 from lowerbound.files import write_atomic
 from lowerbound.measure import SAMPLES
-from lowerbound.opened import load_as, open_run, own_data, run_parser
+from lowerbound.opened import add_label, known, load_as, open_run, own_data, run_parser
 from lowerbound.plots import is_picture, pairs, save_grid
 from lowerbound.progress import counting
+from lowerbound.roles import Context
 from lowerbound.run import Run
+from lowerbound.samples import by_condition, framed
 from lowerbound.settings import SettingsParser
 from lowerbound.vae import VAE
 
+SAMPLED = 64
+EACH = 10  # samples for each y, where there are several
+CONDITIONS = 10  # held-out examples whose y is given, where it is no class
 BATCH = 100  # examples at a time
 
 
 def sample(argv: Sequence[str]) -> None:
     """Draw examples from the model of a run."""
     parser = run_parser(
-        "sample", "RUN -n N --out FILE", "Draw examples from a trained model: z ~ p(z), then x ~ p(x|z)."
+        "sample",
+        "RUN -n N --out FILE",
+        "Draw examples from a trained model: z ~ p(z), then x ~ p(x|z). Of a model that is conditioned on y: so many for "
+        "each class, a row a class, or for the one that --label names; where y is no class, for the y of each of the first "
+        "held-out examples, a row each, with y before them, where it is a strip of a picture, and the truth behind.",
     )
-    parser.add_argument("-n", type=int, default=64, help="how many")
+    parser.add_argument(
+        "-n", type=int, help=f"how many (default: {SAMPLED}); for each y, where there are several ({EACH})"
+    )
+    add_label(parser)
     parser.add_argument("--mean", action="store_true", help="give the mean of p(x|z) instead of a draw from it")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     _add_out(parser, "an array (n, ...) as .npy, or pictures side by side as .png")
@@ -40,7 +52,20 @@ def sample(argv: Sequence[str]) -> None:
         return
     run, model = open_run(given)
     write = _writer(run, model, given["out"])
-    write(model.sample(given["n"], given["seed"], mean_of_x=given["mean"]))
+    one = known(run, model, given["label"])
+    several = model.condition is not None and given["label"] is None
+    n = given["n"] if given["n"] is not None else EACH if several else SAMPLED
+    if not several:
+        write(model.sample(n, given["seed"], one, mean_of_x=given["mean"]))
+        return
+    data = own_data(run)
+    context = data.context("test")[:CONDITIONS]
+    if isinstance(model.condition, int):
+        context = Context(y=torch.arange(model.condition))
+    drawn = by_condition(model, context, n, given["seed"], given["mean"])
+    if isinstance(model.condition, tuple) and Path(given["out"]).suffix == ".png":
+        drawn = framed(drawn, data.examples("test")[:CONDITIONS], data)
+    write(drawn.flatten(0, 1), drawn.shape[1])
 
 
 def reconstruct(argv: Sequence[str]) -> None:
@@ -59,12 +84,12 @@ def reconstruct(argv: Sequence[str]) -> None:
         return
     run, model = open_run(given)
     write = _writer(run, model, given["out"])
-    x = _examples(run, model, given)
+    x, context = _examples(run, model, given)
     is_png = Path(given["out"]).suffix == ".png"
     if given["n"] is not None and given["n"] < 1:
         raise ValueError(f"n is {given['n']}: at least 1 example must be asked for")
     x = x[: given["n"] or (64 if is_png else None)]
-    results = _in_batches(model.reconstruct, x)
+    results = _in_batches(model.reconstruct, x, context[: len(x)])
     if is_png:
         columns = min(16, len(x))
         write(pairs(x, results, columns), columns)
@@ -86,7 +111,7 @@ def encode(argv: Sequence[str]) -> None:
         return
     run, model = open_run(given)
     write = _writer(run, model, given["out"], only_arrays=True)
-    write(_in_batches(model.encode, _examples(run, model, given)))
+    write(_in_batches(model.encode, *_examples(run, model, given)))
 
 
 def score(argv: Sequence[str]) -> None:
@@ -106,9 +131,10 @@ def score(argv: Sequence[str]) -> None:
         return
     run, model = open_run(given)
     write = _writer(run, model, given["out"], only_arrays=True)
-    x = _examples(run, model, given)
+    x, context = _examples(run, model, given)
+    how = {key: given[key] for key in ("samples", "seed")}
     with counting("scoring") as on_progress:
-        scores = log_marginal(model, x, samples=given["samples"], seed=given["seed"], on_progress=on_progress)
+        scores = log_marginal(model, x, context, **how, on_progress=on_progress)
     write(scores)
 
 
@@ -125,7 +151,7 @@ def _add_out(parser: SettingsParser, what: str) -> None:
     parser.add_argument("--out", type=str, help=f"file to write: {what}")
 
 
-def _examples(run: Run, model: VAE, given: Mapping[str, Any]) -> Tensor:
+def _examples(run: Run, model: VAE, given: Mapping[str, Any]) -> tuple[Tensor, Context]:
     source, split = given["source"], given["split"]
     if source is None:
         data, split = own_data(run), split or "test"
@@ -133,11 +159,13 @@ def _examples(run: Run, model: VAE, given: Mapping[str, Any]) -> Tensor:
         split = split or ("test" if source in NAMED else "all")
         data = load_as(run, source, "all" if split == "all" else None)
     check_data(model.likelihood, data.event_shape, data.support, data.name or "the data")
-    return data.examples(split)
+    check_condition(model.condition, data.condition, data.name or "the data")
+    return data.examples(split), data.context(split)
 
 
-def _in_batches(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    return torch.cat([function(batch).cpu() for batch in x.split(BATCH)])
+def _in_batches(function: Callable[[Tensor, Context], Tensor], x: Tensor, context: Context) -> Tensor:
+    batches = [slice(start, start + BATCH) for start in range(0, len(x), BATCH)]
+    return torch.cat([function(x[rows], context[rows]).cpu() for rows in batches])
 
 
 def _writer(run: Run, model: VAE, out: str | None, only_arrays: bool = False) -> Callable[..., None]:

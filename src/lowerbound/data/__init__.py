@@ -59,6 +59,8 @@ def load(
     dequantize: bool = False,
     flip: bool = False,
     shift: int = 0,
+    classes: Sequence[str] | None = None,
+    strip: Sequence[int] | None = None,
 ) -> Dataset:
     """Load a data set by name, from a file of arrays or a table, or from a folder of pictures.
 
@@ -85,6 +87,9 @@ def load(
         flip: mirror each picture left to right with probability 1/2, in training only.
         shift: move each picture by up to so many pixels down or up and right or left, in training only; what comes in
             at an edge repeats the edge.
+        classes: names of the classes of labels, in order; None takes those that there are, sorted, and writes them down.
+        strip: [first, last]: what a model may be conditioned on is these pixel columns of each picture, counted from 0, in
+            the place of its label, so that it learns to complete the picture.
 
     Returns:
         The card with its splits.
@@ -107,7 +112,8 @@ def load(
     path = Path(source).expanduser()
     name = str(source) if str(source) in NAMED else str(path.resolve())
     chosen = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
-    return make_card(stored, name, {**chosen, **of_source, "dequantize": dequantize, "flip": flip, "shift": shift})
+    given = {"dequantize": dequantize, "flip": flip, "shift": shift, "classes": classes, "strip": strip}
+    return make_card(stored, name, {**chosen, **of_source, **given})
 
 
 def applicable(source: str | Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,12 +145,14 @@ def from_arrays(
     dequantize: bool = False,
     flip: bool = False,
     shift: int = 0,
+    classes: Sequence[str] | None = None,
+    strip: Sequence[int] | None = None,
 ) -> Dataset:
     """A data set from arrays in memory; the arguments are those of :func:`load`.
 
     Args:
         x: examples, (n, *X).
-        y: labels, (n,), or None.
+        y: labels, (n,), numbers or text, or None.
         splits: see :func:`load`.
         binarize: see :func:`load`.
         levels: see :func:`load`.
@@ -152,6 +160,8 @@ def from_arrays(
         dequantize: see :func:`load`.
         flip: see :func:`load`.
         shift: see :func:`load`.
+        classes: see :func:`load`.
+        strip: see :func:`load`.
 
     Raises:
         ValueError: as :func:`load`.
@@ -165,7 +175,8 @@ def from_arrays(
     arrays_ = [v.detach().cpu().numpy() if isinstance(v, torch.Tensor) else v for v in (x, y)]
     stored = Stored(np.asarray(arrays_[0]), None if y is None else np.asarray(arrays_[1]))
     chosen = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
-    return make_card(stored, None, {**chosen, "dequantize": dequantize, "flip": flip, "shift": shift})
+    given = {"dequantize": dequantize, "flip": flip, "shift": shift, "classes": classes, "strip": strip}
+    return make_card(stored, None, {**chosen, **given})
 
 
 def _read(source: str | Path, options: Mapping[str, Any]) -> Stored:
