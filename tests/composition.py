@@ -70,8 +70,10 @@ def data_for(likelihood: str) -> Dataset:
         data = lb.data.load("digits", splits="all", **options)
         part = build("likelihood", likelihood, data)
         if contains(part.support, data.support):
-            x = data.examples("all")[:EXAMPLES]
-            return lb.data.from_arrays(x.numpy(), splits="train_valid_test")
+            x, y = data.examples("all")[:EXAMPLES], data["all"].y
+            assert y is not None
+            labels = [str(i) for i in range(10)]
+            return lb.data.from_arrays(x.numpy(), y[:EXAMPLES], splits="train_valid_test", classes=labels)
     raise AssertionError(f"no form of the digits suits {likelihood}")
 
 
@@ -80,7 +82,10 @@ def build(role: str, name: str, data: Dataset) -> object:
     part = getattr(FOLDERS[role], name)
     named = inspect.signature(part).parameters
     shapes = {"x_shape": data.event_shape, "z_shape": Z_SHAPE, "levels": 17}
-    return part(**{key: value for key, value in (shapes | SMALL).items() if key in named})
+    own = {key: value for key, value in (shapes | SMALL).items() if key in named}
+    if "condition" in named and named["condition"].default is inspect.Parameter.empty:
+        own["condition"] = data.condition
+    return part(**own)
 
 
 def compose(combination: Combination, data: Dataset) -> tuple[lb.VAE, Objective]:

@@ -73,15 +73,16 @@ def prior_parts() -> list[Prior]:
         lb.priors.Normal(shape, covariance="full"),
         lb.priors.Mixture(shape),
         lb.priors.VampPrior(shape, (4,)),
+        lb.priors.ConditionalNormal(shape, 3),
     ]
 
 
 @pytest.mark.parametrize("posterior", lb.posteriors.__all__)
-@pytest.mark.parametrize("prior", prior_parts(), ids=["standard", "diagonal", "full", "mixture", "vamp"])
+@pytest.mark.parametrize("prior", prior_parts(), ids=["standard", "diagonal", "full", "mixture", "vamp", "conditional"])
 def test_every_posterior_to_every_prior_agrees_with_monte_carlo(posterior: str, prior: Prior) -> None:
     part = moved(getattr(lb.posteriors, posterior)((4,), (2, 2))).double()
     x = 100 + 50 * torch.randn(3, 4).double()
-    q, p = part(x, Context()), moved(prior).double()(Context(), part)
+    q, p = part(x, Context()), moved(prior).double()(Context(y=torch.tensor([0, 1, 1])), part)
     kl = closed_form_kl(q, p)
     if kl is None:
         pytest.skip("the pair has no closed form, and is estimated from the draws")

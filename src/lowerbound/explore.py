@@ -32,25 +32,26 @@ def prior_scale(model: VAE, context: Context | None = None) -> tuple[Tensor, Ten
 
 
 @torch.no_grad()
-def rates(model: VAE, x: Tensor, context: Context | None = None, batch_size: int = 500) -> tuple[Tensor | None, Tensor]:
+def rates(model: VAE, x: Tensor, batch_size: int = 500, context: Context | None = None) -> tuple[Tensor | None, Tensor]:
     """The rate of each latent dimension in nats, and the variance of its posterior mean over x, each (dimensions,).
 
     Args:
         model: the model.
         x: examples, (n, *X).
-        context: labels and the like, of the same examples.
         batch_size: examples at a time.
+        context: labels, mask and the like.
 
     Returns:
         The rates are None where posterior and prior do not have independent entries.
     """
     parts, means = [], []
+    context = context or Context()
     with evaluating(model):
         for start in range(0, len(x), batch_size):
             rows = slice(start, start + batch_size)
-            batch, own = x[rows], (context or Context())[rows]
-            parts.append(model(batch, own).rate_per_dimension)
-            means.append(model.encode(batch, own).reshape(len(batch), -1))
+            draw = model(x[rows], context[rows])
+            parts.append(draw.rate_per_dimension)
+            means.append(model.encode(x[rows], context[rows]).reshape(len(x[rows]), -1))
     known = [part for part in parts if part is not None]
     variance = torch.cat(means).cpu().double().var(0).float()
     return (torch.cat(known).mean(0) if len(known) == len(parts) else None), variance
@@ -96,8 +97,7 @@ def interpolate(
     start: Tensor,
     end: Tensor,
     steps: int = 10,
-    context: Context | None = None,
-    end_context: Context | None = None,
+    contexts: tuple[Context | None, Context | None] = (None, None),
 ) -> Tensor:
     """Means of p(x|z) on the straight line between the codes of examples: (B, steps, *X).
 
@@ -106,19 +106,18 @@ def interpolate(
         start: examples, (B, *X).
         end: as many others, (B, *X).
         steps: points of the line, both ends included.
-        context: labels and the like of the first examples; the whole line is decoded with them.
-        end_context: those of the others.
+        contexts: what is known beside the ones and beside the others; a line is decoded with the y of its start.
 
     Raises:
         ValueError: fewer than 2 steps.
     """
     if steps < 2:
         raise ValueError(f"steps is {steps}: a line needs at least 2 points")
-    first, last = model.encode(start, context), model.encode(end, end_context)
-    # one y a row, and the steps of the row beside it
-    of_row = None if context is None or context.y is None else Context(y=context.y[:, None])
+    first, last = model.encode(start, contexts[0]), model.encode(end, contexts[1])
+    # one y a row, and beside it the steps of the row
+    y = None if contexts[0] is None or contexts[0].y is None else Context(y=contexts[0].y[:, None])
     weights = torch.linspace(0, 1, steps, device=first.device).reshape(1, steps, *[1] * len(model.z_shape))
-    return model.decode(torch.lerp(first[:, None], last[:, None], weights), of_row)
+    return model.decode(torch.lerp(first[:, None], last[:, None], weights), y)
 
 
 def manifold(model: VAE, side: int = 20, context: Context | None = None) -> Tensor:

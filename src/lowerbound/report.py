@@ -60,12 +60,10 @@ def write_report(run: Run, model: VAE, data: Dataset, evaluation: Mapping[str, A
         OSError: it cannot be written.
     """
     split = "test" if "test" in data.splits else next(iter(data.splits))
-    x, y = data.examples(split)[:CODES], data[split].y
+    x, y, context = data.examples(split)[:CODES], data[split].y, data.context(split)[:CODES]
     y = None if y is None else y[:CODES]
-    context = data.context(split)[:CODES]
-    z = model.encode(x, context).cpu()
-    z = z.flatten(1) if len(model.z_shape) else z[:, None]
-    by_rate, variance = rates(model, x, context)
+    z = model.encode(x, context).cpu().reshape(len(x), -1)
+    by_rate, variance = rates(model, x, context=context)
     active = (variance > ACTIVE).cpu()
     strength = (by_rate if by_rate is not None else variance).cpu()
     chosen = [int(i) for i in strength.argsort(descending=True) if active[i]][:DIMENSIONS] or [int(strength.argmax())]
@@ -74,9 +72,9 @@ def write_report(run: Run, model: VAE, data: Dataset, evaluation: Mapping[str, A
     show = _Pictures(data.range) if as_pictures else _Lines()
     paths = traverse(model, model.encode(x[:1], context[:1])[0], chosen, STEPS, context[:1]).cpu()
     count = min(6, len(x) // 2)
-    first, last = slice(count), slice(count, 2 * count)
-    ends = context[first], context[last]
-    between = interpolate(model, x[first], x[last], 10, *ends).cpu() if count else None
+    ends = slice(count), slice(count, 2 * count)
+    contexts = context[ends[0]], context[ends[1]]
+    between = interpolate(model, x[ends[0]], x[ends[1]], contexts=contexts).cpu() if count else None
     samples, words = samples_shown(model, data, split, 2 * EXAMPLES // COLUMNS, COLUMNS)
 
     template = files(__package__).joinpath("report.html").read_text("utf-8")
@@ -195,6 +193,7 @@ NAMES = {
     "mutual_information_upper": "mutual information I(x; z), at most",
     "marginal_kl_lower": "KL(q(z) ‖ p(z)), at least",
     "marginal_kl": "KL(q(z) ‖ p(z)), at most",
+    "observed": "observed entries, of which the numbers are",
     "effective_samples": "effective importance samples",
     "heavy_tails": "weights with Pareto k above 0.7",
 }

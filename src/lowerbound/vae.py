@@ -109,8 +109,7 @@ class VAE(nn.Module):
         """
         if samples < 1:
             raise ValueError(f"samples is {samples}: at least 1 draw is needed")
-        x = self._placed(x)
-        context = self._beside(context, len(x))
+        x, context = self._given(x, context)
         before = random_state() if path_gradient else {}
         qz = self.posterior(x, context)
         pz = self.prior(context, self.posterior)
@@ -136,8 +135,7 @@ class VAE(nn.Module):
 
     def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
         """Log p(x, z) in nats, (K, B), for given latents (K, B, *Z)."""
-        x = self._placed(x)
-        context = self._beside(context, len(x))
+        x, context = self._given(x, context)
         (z,) = latents
         px = self.likelihood(z, context)
         return self.prior(context, self.posterior).log_prob(z) + self.likelihood.log_prob(px, x, context.mask)
@@ -154,7 +152,7 @@ class VAE(nn.Module):
     def encode(self, x: Tensor, context: Context | None = None) -> Tensor:
         """The mean of q(z|x): (B, *X) -> (B, *Z). Deterministic; a random z is ``model(x).latents[0].z``."""
         with evaluating(self):
-            return mean(self.posterior(self._placed(x), self._beside(context, len(x))))
+            return mean(self.posterior(*self._given(x, context)))
 
     @torch.no_grad()
     def decode(self, z: Tensor, context: Context | None = None) -> Tensor:
@@ -190,6 +188,11 @@ class VAE(nn.Module):
         with seeded(seed), evaluating(self):
             x, (z,) = self.dream(n, context)
         return self.decode(z, context) if mean_of_x else x
+
+    def _given(self, x: Tensor, context: Context | None) -> tuple[Tensor, Context]:
+        """X and what is known beside it, where the model is; missing entries are zero, whatever stood there."""
+        context = self._beside(context, len(x))
+        return context.observed(self._placed(x)), context
 
     def _placed(self, value: Tensor) -> Tensor:
         """A value on the device and in the precision of the model; what numpy holds is taken too."""

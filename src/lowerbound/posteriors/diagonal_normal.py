@@ -46,7 +46,7 @@ class DiagonalNormal(Posterior):
         self.net = network(self.beside.in_shape, (2, *self.z_shape))
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
-        out = self.beside.through(self.net, self.units.standardised(x), context.y, (2, *self.z_shape))
+        out = self.beside.through(self.net, self.units.standardised(x, context.mask), context.y, (2, *self.z_shape))
         loc, log_variance = out.unbind(-len(self.z_shape) - 1)
         base = Normal(loc, (0.5 * log_variance).exp(), validate_args=False)
         return Independent(base, len(self.z_shape), validate_args=False)

@@ -48,7 +48,7 @@ class FullNormal(Posterior):
         self.net = network(self.beside.in_shape, self.out_shape)
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
-        out = self.beside.through(self.net, self.units.standardised(x), context.y, self.out_shape)
+        out = self.beside.through(self.net, self.units.standardised(x, context.mask), context.y, self.out_shape)
         loc, log_variance, below = out.split([self.n, self.n, self.out_shape[0] - 2 * self.n], -1)
         rows, columns = torch.tril_indices(self.n, self.n, -1, device=out.device)
         scale_tril = torch.diag_embed((0.5 * log_variance).exp())
