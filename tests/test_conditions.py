@@ -34,17 +34,18 @@ def linear_model() -> tuple[lb.VAE, Tensor, Tensor]:
     prior, posterior, likelihood = (part.net.layers[0] for part in (model.prior, model.posterior, model.likelihood))
     log_variance = torch.tensor([-0.6, 0.8]).double()
     with torch.no_grad():
+        noise = (2 * model.likelihood.log_scale).exp()  # 0.49, as near as float32 had it
         prior.weight[2:], prior.bias[2:] = 0.0, log_variance
         weights, shifts = likelihood.weight[:, :2], likelihood.weight[:, 2:] + likelihood.bias[:, None]
         means = prior.weight[:2] + prior.bias[:2, None]  # one column a class
-        covariance = torch.linalg.inv(torch.diag((-log_variance).exp()) + weights.T @ weights / SCALE**2)
-        gain = covariance @ weights.T / SCALE**2
+        covariance = torch.linalg.inv(torch.diag((-log_variance).exp()) + weights.T @ weights / noise)
+        gain = covariance @ weights.T / noise
         posterior.weight.zero_()
         posterior.weight[:2, :4] = gain
         posterior.weight[:2, 4:] = covariance @ torch.diag((-log_variance).exp()) @ means - gain @ shifts
         factor = torch.linalg.cholesky(covariance)
         posterior.bias.copy_(torch.cat([torch.zeros(2), 2 * factor.diag().log(), factor[1, :1]]))
-        of_x = weights @ torch.diag(log_variance.exp()) @ weights.T + SCALE**2 * torch.eye(4)
+        of_x = weights @ torch.diag(log_variance.exp()) @ weights.T + noise * torch.eye(4).double()
     return model, (weights @ means + shifts).T, of_x
 
 
@@ -54,9 +55,8 @@ def test_the_evidence_of_a_linear_model_is_that_of_its_closed_form() -> None:
     x = torch.randn(5, 4).double()
     exact = MultivariateNormal(means[y], covariance).log_prob(x)
     draw = model(x, Context(y=y), samples=3)
-    assert torch.allclose(
-        draw.log_w, exact.expand(3, 5), rtol=1e-10
-    )  # at the exact posterior every weight is the evidence
+    # at the exact posterior every weight is the evidence
+    assert torch.allclose(draw.log_w, exact.expand(3, 5), rtol=1e-10)
     assert torch.allclose(-draw.rate - draw.distortion, draw.log_w.mean(0), atol=3)
     assert torch.allclose(log_marginal(model, x, Context(y=y), samples=2), exact, rtol=1e-10)
     other = MultivariateNormal(means[y.flip(0)], covariance).log_prob(x)
@@ -97,7 +97,9 @@ def test_y_is_broadcast_against_leading_dimensions(shape: tuple[int, ...], condi
     value = torch.randn(2, 7, 5, *shape)
     both = beside(value, y)
     assert both.shape == (2, 7, 5, *beside.in_shape)
-    assert torch.allclose(beside(value, y[:1])[:, :, 3], beside(value, y[:1].expand(5, *y.shape[1:]))[:, :, 3], atol=1e-6)
+    assert torch.allclose(
+        beside(value, y[:1])[:, :, 3], beside(value, y[:1].expand(5, *y.shape[1:]))[:, :, 3], atol=1e-6
+    )
     assert torch.allclose(both[1, 3, 2], beside(value[1, 3, 2], y[2:3]).reshape(beside.in_shape), atol=1e-6)
     assert not torch.equal(both, beside(value, y.flip(0) if isinstance(condition, tuple) else (y + 1) % 4))
 

@@ -12,10 +12,10 @@ from lowerbound.data import applicable, load
 from lowerbound.dataset import Dataset
 from lowerbound.devices import find_device
 from lowerbound.messages import unknown
+from lowerbound.model import Model
 from lowerbound.roles import Context
 from lowerbound.run import Run
 from lowerbound.settings import SettingsParser, settings_of
-from lowerbound.vae import VAE
 
 
 def run_parser(command: str, usage: str, description: str) -> SettingsParser:
@@ -33,7 +33,7 @@ def trusted(given: Mapping[str, Any]) -> list[str]:
     return [name.strip() for name in (given["trust"] or "").split(",") if name.strip()]
 
 
-def open_run(given: Mapping[str, Any]) -> tuple[Run, VAE]:
+def open_run(given: Mapping[str, Any]) -> tuple[Run, Model]:
     """The run folder that the arguments name, and its model on the device that they name."""
     run = Run(given["run"])
     device = find_device(given["device"])
@@ -65,7 +65,7 @@ def table_of(run: Run) -> tuple[list[str] | None, dict[str, list[str]]]:
     return own.get("columns"), {name: labels.split("|") for name, _, labels in classes}
 
 
-def known(run: Run, model: VAE, label: str | None) -> Context:
+def known(run: Run, model: Model, label: str | None) -> Context:
     """What a label, named as on the command line, is to a model: one row of context; an empty one where none is named.
 
     Raises:

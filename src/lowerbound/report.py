@@ -24,9 +24,9 @@ from lowerbound.dataset import Dataset
 from lowerbound.evaluation import ACTIVE
 from lowerbound.explore import interpolate, manifold, rates, traverse
 from lowerbound.files import write_text
+from lowerbound.model import Model
 from lowerbound.run import Run
 from lowerbound.samples import samples_shown
-from lowerbound.vae import VAE
 
 EXAMPLES = 32  # originals shown beside their reconstructions; there are twice as many samples
 CODES = 2000  # codes drawn in the plane, and examples that the rates are measured on
@@ -44,7 +44,7 @@ class Traversal:
     source: str
 
 
-def write_report(run: Run, model: VAE, data: Dataset, evaluation: Mapping[str, Any]) -> Path:
+def write_report(run: Run, model: Model, data: Dataset, evaluation: Mapping[str, Any]) -> Path:
     """Write RUN/report.html.
 
     Args:
@@ -160,11 +160,12 @@ class _Lines:
         return _figure(plots.fans(groups))
 
 
-def _parts(model: VAE) -> list[tuple[str, str]]:
-    """What each part is, as a formula, and its name."""
-    symbols = {"prior": ("p(z)", "p(z|y)"), "posterior": ("q(z|x)", "q(z|x, y)"), "likelihood": ("p(x|z)", "p(x|z, y)")}
-    parts = [(getattr(model, role), *names) for role, names in symbols.items()]
-    return [(plain if part.condition is None else given, type(part).__name__) for part, plain, given in parts]
+def _parts(model: Model) -> list[tuple[str, str]]:
+    """The slot of each part, and the part."""
+    return [
+        (slot if part.condition is None else f"{slot}, given y", type(part).__name__)
+        for slot, part in model.parts.items()
+    ]
 
 
 def _codes(z: Tensor, y: Tensor | None, names: Sequence[str] | None) -> str | None:
@@ -234,7 +235,7 @@ def _headline(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
     return large
 
 
-def _cost(config: Mapping[str, Any], records: Sequence[Mapping[str, Any]], model: VAE) -> list[tuple[str, str]]:
+def _cost(config: Mapping[str, Any], records: Sequence[Mapping[str, Any]], model: Model) -> list[tuple[str, str]]:
     seconds = sum(record["seconds"] for record in records)
     rate = sorted(record["examples_per_second"] for record in records)
     return [

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from lowerbound.dataset import Dataset
+from lowerbound.model import Model
 from lowerbound.roles import Context
-from lowerbound.vae import VAE
 
 CLASSES = 10  # shown, where there are so many
 
 
-def by_condition(model: VAE, context: Context, each: int, seed: int | None = 0, mean_of_x: bool = True) -> Tensor:
+def by_condition(model: Model, context: Context, each: int, seed: int | None = 0, mean_of_x: bool = True) -> Tensor:
     """Samples of p(x|y), so many for each y of the context: (len(y), each, *X).
 
     Args:
@@ -59,7 +59,7 @@ def framed(drawn: Tensor, x: Tensor, data: Dataset) -> Tensor:
     return torch.cat(row, 1)
 
 
-def samples_shown(model: VAE, data: Dataset, split: str, rows: int, columns: int) -> tuple[Tensor, str]:
+def samples_shown(model: Model, data: Dataset, split: str, rows: int, columns: int) -> tuple[Tensor, str]:
     """Means of p(x|z) at z from the prior for a picture of so many columns, (n, *X), and what they are.
 
     Args:
