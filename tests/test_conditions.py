@@ -18,6 +18,7 @@ from lowerbound.evaluation import annealed, information, log_marginal, sandwich
 from lowerbound.explore import interpolate, manifold, rates, traverse
 from lowerbound.roles import Context
 from lowerbound.samples import by_condition, framed, samples_shown
+from tests.cli.conftest import Command, command  # noqa: F401  the fixture
 from tests.contracts import within
 
 CLASSES, SCALE = 3, 0.7
@@ -281,3 +282,46 @@ def test_what_does_not_fit_is_refused_in_one_line(binary_digits: Dataset) -> Non
         lb.data.load("digits", binarize="dynamic", strip=[3, 4])
     with pytest.raises(ValueError, match="columns 0 to 7"):
         lb.data.load("digits", strip=[3, 8])
+
+
+def test_pseudo_inputs_have_no_y_so_a_posterior_that_needs_one_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match="VampPrior asks for q.* no y, and DiagonalNormal is given y; use another prior"
+    ):
+        lb.VAE(
+            lb.priors.VampPrior((2,), (4,), components=3),
+            lb.posteriors.DiagonalNormal((4,), (2,), condition=10),
+            lb.likelihoods.Normal((2,), (4,)),
+        )
+
+
+def test_the_command_line_conditions_and_samples_by_label(command: Command) -> None:  # noqa: F811  a fixture
+    options = [
+        "--posterior.condition",
+        "y",
+        "--likelihood.condition",
+        "y",
+        "--prior",
+        "ConditionalNormal",
+        "--latent",
+        2,
+    ]
+    how = ["--data.binarize", "threshold", "--epochs", 1, "--samples", 2, "--no-report", "--out", "run"]
+    code, _, err = command("train", "digits", *options, *how)
+    assert code == 0, err
+    config = lb.run.Run("run").config()
+    assert [config[role]["condition"] for role in ("prior", "posterior", "likelihood")] == [10, 10, 10]
+    assert command("sample", "run", "--out", "all.npy")[0] == 0
+    assert np.load("all.npy").shape == (100, 1, 8, 8)
+    assert command("sample", "run", "--label", "3", "-n", 7, "--out", "threes.npy")[0] == 0
+    assert np.load("threes.npy").shape == (7, 1, 8, 8)
+    for verb in (("reconstruct",), ("traverse",), ("interpolate",), ("manifold", "--label", "3")):
+        code, _, err = command(verb[0], "run", *verb[1:], "--out", "picture.png")
+        assert code == 0, err
+    code, _, err = command("sample", "run", "--label", "ten", "--out", "x.npy")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "unknown label 'ten'" in err
+    np.save("plain.npy", np.zeros((20, 1, 8, 8)))
+    code, _, err = command("train", "plain.npy", "--posterior.condition", "y", "--out", "other")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "posterior.condition is y, and" in err

@@ -16,9 +16,10 @@ and its settings; every setting is kept as an attribute of the same name, so tha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from types import MappingProxyType
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,19 @@ from torch.distributions import Distribution, Independent
 from torch.distributions.constraints import Constraint
 
 from lowerbound.conditions import Beside, Condition
+from lowerbound.needs import (
+    DRAWN,
+    EVALUABLE,
+    LOG_DENSITY,
+    OWN,
+    PATHWISE,
+    REALS,
+    REPARAMETERISED,
+    UNCONDITIONED,
+    WEIGHABLE,
+    Need,
+    Offer,
+)
 from lowerbound.shapes import Shape, as_shape
 
 
@@ -93,9 +107,15 @@ class Part(nn.Module, ABC):
 
     Attributes:
         condition: what the part is told of an example's y: None, a number of classes, or the shape of real values.
+        role: prior, posterior or likelihood.
+        offers: what others may need of this part (:mod:`lowerbound.needs`); a part that lacks something usual says so.
+        needs: what it asks of the parts of other roles, with the reason; a model without it is refused.
     """
 
+    role: ClassVar[str]
     condition: Condition = None
+    offers: frozenset[Offer] = frozenset()
+    needs: Mapping[Offer, Need] = MappingProxyType({})
 
     def prepare(self, x: Tensor) -> None:
         """Take from the training examples (n, *X) what the part needs of them; called by fit before the first step.
@@ -111,6 +131,9 @@ class Prior(Part):
         z_shape: Z, the event shape of the latent.
     """
 
+    role = "prior"
+    offers = frozenset({OWN})
+    needs = MappingProxyType({REALS: Need("is a density of real z", "the prior Categorical or Bernoulli")})
     __call__: Callable[..., Distribution]
 
     def __init__(self, z_shape: Shape) -> None:
@@ -122,6 +145,21 @@ class Prior(Part):
         """The distribution of z, with batch shape () or (B,) and event shape Z."""
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Values of z.
+
+    Args:
+        z: (K, B, *Z).
+        is_enumerated: whether these are all that there are, so that K is their number.
+        is_relaxed: whether they lie between the codes on which q(z|x) and p(z) are probabilities.
+    """
+
+    z: Tensor
+    is_enumerated: bool = False
+    is_relaxed: bool = False
+
+
 class Posterior(Part):
     """q(z|x), the approximate posterior.
 
@@ -131,6 +169,8 @@ class Posterior(Part):
         beside: puts y beside x; a network is built for ``beside.in_shape``, which is X where there is no condition.
     """
 
+    role = "posterior"
+    offers = frozenset({EVALUABLE, REPARAMETERISED, PATHWISE, WEIGHABLE, DRAWN, REALS, UNCONDITIONED})
     __call__: Callable[..., Distribution]
 
     def __init__(self, x_shape: Shape, z_shape: Shape, condition: Condition = None) -> None:
@@ -139,6 +179,8 @@ class Posterior(Part):
         self.z_shape = as_shape(z_shape, "the latent shape")
         self.condition = condition
         self.beside = Beside(self.x_shape, condition, type(self).__name__)
+        if condition is not None:
+            self.offers = self.offers - {UNCONDITIONED}
 
     @abstractmethod
     def forward(self, x: Tensor, context: Context) -> Distribution:
@@ -147,6 +189,25 @@ class Posterior(Part):
         Where the context has a mask, nothing may depend on the missing entries of x, which the model has set to zero and
         :meth:`~lowerbound.units.Units.standardised` sets to the mean.
         """
+
+    def relaxed(self, distribution: Distribution) -> Distribution:
+        """What stands for q(z|x), and for p(z), in training, where gradients are to reach q through the draws.
+
+        Usually that is the same distribution; those of codes may be relaxed (:mod:`lowerbound.codes`), on both sides alike.
+        """
+        return distribution
+
+    def drawn(self, qz: Distribution, samples: int, reparameterised: bool, training: bool) -> Drawn:
+        """Draws from q(z|x), or all values of z.
+
+        Args:
+            qz: what forward returned, relaxed in training where gradients are to reach q through the draws.
+            samples: K.
+            reparameterised: whether they are.
+            training: whether the model is in training; codes are codes in evaluation, whatever training makes of them.
+        """
+        shape = torch.Size((samples,))
+        return Drawn(qz.rsample(shape) if reparameterised and qz.has_rsample else qz.sample(shape))
 
 
 class Likelihood(Part):
@@ -160,6 +221,7 @@ class Likelihood(Part):
         beside: puts y beside z; a network is built for ``beside.in_shape``, which is Z where there is no condition.
     """
 
+    role = "likelihood"
     support: Constraint
     is_density: ClassVar[bool] = True
     __call__: Callable[..., Distribution]
@@ -170,6 +232,8 @@ class Likelihood(Part):
         self.x_shape = as_shape(x_shape, "the data shape")
         self.condition = condition
         self.beside = Beside(self.z_shape, condition, type(self).__name__)
+        if self.is_density:
+            self.offers = self.offers | {LOG_DENSITY}
 
     @abstractmethod
     def forward(self, z: Tensor, context: Context) -> Distribution:
@@ -196,3 +260,24 @@ class Likelihood(Part):
         filled = torch.where(observed, x, torch.zeros_like(x))
         entries = torch.where(observed, px.base_dist.log_prob(filled), 0.0)
         return entries.sum(tuple(range(-len(self.x_shape), 0))) if self.x_shape else entries
+
+
+LikelihoodFactory: TypeAlias = Callable[[Shape, Shape], Likelihood]
+"""(z_shape, x_shape) -> a likelihood: a class, or a partial of one that fixes its settings by name."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some entries of x and what makes the likelihood of them.
+
+    Args:
+        columns: which, as positions in the flattened event: of a table, its columns, counted from 0.
+        likelihood: what makes their likelihood.
+    """
+
+    columns: Sequence[int]
+    likelihood: LikelihoodFactory
+
+
+Groups: TypeAlias = Mapping[str, Group]
+"""Groups of entries by name: together all entries of x, each once."""

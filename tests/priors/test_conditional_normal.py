@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch.distributions import Distribution
 
@@ -17,6 +18,7 @@ class TestConditionalNormal(PriorContract):
     def pz(self, part: Prior) -> Distribution:
         return part(Context(y=torch.tensor(1)))
 
+    @pytest.mark.parametrize("kl", ["auto", "sampled"])
     def test_gradients_of_the_loss_are_those_of_finite_differences(self, kl: RateEstimator) -> None:
         posterior, likelihood = lb.posteriors.DiagonalNormal((4,), (3,)), lb.likelihoods.Normal((3,), (4,))
         model = lb.VAE(moved(self.make((3,))), posterior, likelihood).double()

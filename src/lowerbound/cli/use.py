@@ -93,7 +93,7 @@ def reconstruct(argv: Sequence[str]) -> None:
     if given["n"] is not None and given["n"] < 1:
         raise ValueError(f"n is {given['n']}: at least 1 example must be asked for")
     x = x[: given["n"] or (64 if is_png else None)]
-    results = _in_batches(model.reconstruct, x, context)
+    results = _in_batches(model.reconstruct, x, context[: len(x)])
     if is_png:
         columns = min(16, len(x))
         write(pairs(x, results, columns), columns)
