@@ -28,8 +28,8 @@ from lowerbound.parts import (
     slot,
     slots_of,
 )
-from lowerbound.settings import Setting, SettingsParser, add_setting
-from lowerbound.shapes import Shape, numel
+from lowerbound.settings import Setting, SettingsParser, add_setting, settings_of
+from lowerbound.shapes import Shape, as_shape, numel
 from lowerbound.supports import BINARY, COUNTS, Columns, Levels
 
 Y = "y"  # a condition on whatever the data have beside x
@@ -62,8 +62,11 @@ def build_model(config: Mapping[str, Any], x_shape: Shape, trust: Sequence[str] 
 
 
 def build_objective(config: Mapping[str, Any], trust: Sequence[str] = ()) -> Objective:
-    """The objective that a complete configuration describes."""
-    return construct("objective", config["objective"], trust)  # type: ignore[return-value]  # find_part checked the role
+    """The objective that a complete configuration describes; one that names z_shape (a critic's) is given the latent's."""
+    part = find_part("objective", config["objective"]["part"], trust)
+    asks = "z_shape" in {setting.name for setting in settings_of(part)}
+    shapes = {"z_shape": as_shape(config["latent"], "latent")} if asks else {}
+    return construct("objective", config["objective"], trust, **shapes)  # type: ignore[return-value]  # find_part checked the role
 
 
 def describe_model(model: Model) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from lowerbound.needs import (
     DRAWN,
     EVALUABLE,
     LOG_DENSITY,
+    MOVABLE,
     OWN,
     PATHWISE,
     REALS,
@@ -132,7 +133,7 @@ class Prior(Part):
     """
 
     role = "prior"
-    offers = frozenset({OWN})
+    offers = frozenset({MOVABLE, OWN})
     needs = MappingProxyType({REALS: Need("is a density of real z", "the prior Categorical or Bernoulli")})
     __call__: Callable[..., Distribution]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from lowerbound.conditions import Condition
+from lowerbound.needs import FACTORISED
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Posterior
 from lowerbound.shapes import NetworkFactory, Shape
@@ -36,6 +37,8 @@ class DiagonalNormal(Posterior):
         >>> qz.batch_shape, qz.event_shape
         (torch.Size([5]), torch.Size([16]))
     """
+
+    offers = Posterior.offers | {FACTORISED}
 
     def __init__(
         self, x_shape: Shape, z_shape: Shape, network: NetworkFactory = MLP, condition: Condition = None
