@@ -233,6 +233,22 @@ def test_what_does_not_fit_is_refused(draws: Draws, objective: Objective, words:
         check_parts(objective, finite(draws=draws))
 
 
+@pytest.mark.parametrize("draws", ["concrete", "straight_through"])
+def test_bits_are_independent_entries_where_their_draws_have_probabilities(draws: Draws) -> None:
+    data = lb.data.from_arrays(bits(60).float().numpy(), splits="train_valid_test")
+    model = lb.VAE(
+        lb.priors.Bernoulli((3,)),
+        lb.posteriors.Bernoulli((5,), (3,), draws=draws),
+        lb.likelihoods.Bernoulli((3,), (5,)),
+    )
+    history = lb.fit(model, lb.objectives.BetaTC(), data, epochs=2, progress=False)
+    assert history.series("total_correlation")[-1] is not None
+    for other, words in (("gumbel_softmax", "draws z between codes"), ("enumerated", "enumerates z")):
+        posterior = lb.posteriors.Bernoulli((5,), (3,), draws=other)
+        with pytest.raises(ValueError, match=f"^BetaTC estimates .*, and Bernoulli {words}"):
+            check_parts(lb.objectives.BetaTC(), posterior)
+
+
 def test_a_closed_form_that_the_relaxation_has_not_is_refused_before_training() -> None:
     data = lb.data.from_arrays(bits(30).numpy(), splits="train_valid_test")
     relaxation = drawing(finite(), "concrete")

@@ -2,9 +2,10 @@
 
 from lowerbound.priors.bernoulli import Bernoulli
 from lowerbound.priors.categorical import Categorical
+from lowerbound.priors.conditional_normal import ConditionalNormal
 from lowerbound.priors.mixture import Mixture
 from lowerbound.priors.normal import Normal
 from lowerbound.priors.standard_normal import StandardNormal
 from lowerbound.priors.vamp import VampPrior
 
-__all__ = ["Bernoulli", "Categorical", "Mixture", "Normal", "StandardNormal", "VampPrior"]
+__all__ = ["Bernoulli", "Categorical", "ConditionalNormal", "Mixture", "Normal", "StandardNormal", "VampPrior"]
