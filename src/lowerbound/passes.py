@@ -31,8 +31,8 @@ class Pass(nn.Module):
 
     def forward(
         self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to minimise, and the loss and every logged quantity of each example, (B,).
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """The scalar to minimise; loss, penalties and every logged quantity of each example, (B,); the usage of codes, (K,).
 
         Args:
             x: examples, (B, *X).
@@ -43,7 +43,7 @@ class Pass(nn.Module):
         draw = self.model(x, Context(**context), self.objective.samples, self.objective.path_gradient)
         terms = self.objective(draw, Step(progress, examples))
         extra = 0.0 if terms.batch_loss is None else terms.batch_loss
-        return terms.total, {"loss": terms.loss + extra, **terms.log}
+        return terms.total, {"loss": terms.loss + extra, **terms.log, **draw.penalties}, dict(draw.usage)
 
 
 def first_meeting(model: VAE, objective: Objective, data: Dataset) -> str:

@@ -14,7 +14,7 @@ and its settings; every setting is kept as an attribute of the same name, so tha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.distributions.constraints import Constraint
 
+from lowerbound.codebook import Codebook
 from lowerbound.shapes import Shape, as_shape
 
 
@@ -105,6 +106,18 @@ class Posterior(Part):
     @abstractmethod
     def forward(self, x: Tensor, context: Context) -> Distribution:
         """The distribution of z given x (B, *X), with batch shape (B,) and event shape Z."""
+
+    def codebook(self) -> Codebook | None:
+        """The vectors out of which z is put together; None where it is not. A prior over codes asks for it."""
+        return None
+
+    def penalties(self, qz: Distribution) -> Mapping[str, Tensor]:
+        """What is to be added to the loss beside the bound, by name, each (B,); ``qz`` is what forward returned."""
+        return {}
+
+    def usage(self, qz: Distribution) -> Tensor | None:
+        """How often each code occurs in a batch, (codes,), where there are codes to be counted: for the log."""
+        return None
 
 
 class Likelihood(Part):

@@ -103,27 +103,40 @@ class VAE(nn.Module):
         if samples < 1:
             raise ValueError(f"samples is {samples}: at least 1 draw is needed")
         x, context = self._placed(x), self._beside(context)
-        before = random_state() if path_gradient else {}
+        before = (random_state(), self._copied_buffers()) if path_gradient else None
         qz = self.posterior(x, context)
         pz = self.prior(context, self.posterior)
         z = qz.rsample(torch.Size((samples,)))
-        scored = self._frozen_posterior(x, context, before) if path_gradient else qz
+        scored = qz if before is None else self._frozen_posterior(x, context, *before)
         latent = Latent(qz, pz, z, scored.log_prob(z), pz.log_prob(z), closed_form_kl(qz, pz))
         px = self.likelihood(z, context)
         log_px = self.likelihood.log_prob(px, x, context.mask)
         log_m = torch.full_like(log_px.detach(), -math.log(samples))
-        return Draw((latent,), px, log_px, log_m, is_density=self.likelihood.is_density)
+        return Draw(
+            (latent,),
+            px,
+            log_px,
+            log_m,
+            penalties=self.posterior.penalties(qz),
+            is_density=self.likelihood.is_density,
+            usage={} if (usage := self.posterior.usage(qz)) is None else {"codes": usage},
+        )
 
-    def _frozen_posterior(self, x: Tensor, context: Context, before: Mapping[str, Tensor]) -> Distribution:
+    def _copied_buffers(self) -> dict[str, Tensor]:
+        """Copies of the posterior's buffers."""
+        return {name: value.clone() for name, value in self.posterior.named_buffers()}
+
+    def _frozen_posterior(
+        self, x: Tensor, context: Context, random: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
+    ) -> Distribution:
         """The same q(z|x) with detached parameters.
 
-        It is computed again: on copies of the buffers, so that batch statistics move once, and from the random state of the
-        first time, so that dropout leaves out the same units.
+        It is computed again, from where the first time began: on copies of the buffers, so that batch statistics and
+        codebooks move once and are the same, and from the same random state, so that dropout leaves out the same units.
         """
         frozen = {name: value.detach() for name, value in self.posterior.named_parameters()}
-        copies = {name: value.clone() for name, value in self.posterior.named_buffers()}
-        with replayed(before):
-            qz: Distribution = torch.func.functional_call(self.posterior, {**frozen, **copies}, (x, context))
+        with replayed(random):
+            qz: Distribution = torch.func.functional_call(self.posterior, {**frozen, **buffers}, (x, context))
         return qz
 
     def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:

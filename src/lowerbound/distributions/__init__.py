@@ -1,5 +1,6 @@
 """What torch.distributions lacks."""
 
+from lowerbound.distributions.codes import AutoregressiveCodes, CodePoint, IndependentCodes
 from lowerbound.distributions.discretized_logistic_mixture import ChannelsFirst, DiscretizedLogisticMixture
 from lowerbound.distributions.full_normal import FullNormal, as_multivariate
 from lowerbound.distributions.levels import LevelCategorical
@@ -9,9 +10,12 @@ from lowerbound.distributions.negative_binomial import NegativeBinomial
 from lowerbound.distributions.stddev import stddev
 
 __all__ = [
+    "AutoregressiveCodes",
     "ChannelsFirst",
+    "CodePoint",
     "DiscretizedLogisticMixture",
     "FullNormal",
+    "IndependentCodes",
     "LevelCategorical",
     "Mixture",
     "NegativeBinomial",

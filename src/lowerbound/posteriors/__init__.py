@@ -2,5 +2,6 @@
 
 from lowerbound.posteriors.diagonal_normal import DiagonalNormal
 from lowerbound.posteriors.full_normal import FullNormal
+from lowerbound.posteriors.vector_quantised import VectorQuantised
 
-__all__ = ["DiagonalNormal", "FullNormal"]
+__all__ = ["DiagonalNormal", "FullNormal", "VectorQuantised"]
