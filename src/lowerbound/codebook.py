@@ -1,8 +1,8 @@
 """A codebook: K vectors, out of which a latent is put together, one vector at each of P positions.
 
-A latent z of shape (d, *positions) holds the vector of a position along its first dimension, as a picture holds its channels:
-(64, 7, 7) are 49 vectors of 64 entries, and (16,) is a single one. In rows, (..., P, d), the positions stand in the order of
-their flat index.
+A latent z of shape (d, *positions) holds the vector of a position along its first dimension, as a picture holds its
+channels: (64, 7, 7) are 49 vectors of 64 entries, and (16,) is a single one. In rows, (..., P, d), the positions stand in
+the order of their flat index.
 
     perplexity = exp(-sum_k f_k log f_k), f_k the share of positions at which code k stands
 

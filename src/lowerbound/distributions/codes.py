@@ -33,7 +33,7 @@ class _OfCodes(Constraint):
     def __init__(self, book: Codebook) -> None:
         self.book = book
         super().__init__()
-        self.event_dim = len(book.z_shape)  # type: ignore[misc]  # a property there, of which other constraints make a value
+        self.event_dim = len(book.z_shape)
 
     def check(self, value: Tensor) -> Tensor:
         return self.book.holds(value)

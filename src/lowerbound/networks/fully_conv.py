@@ -1,7 +1,7 @@
 """A convolutional network between two pictures, one as large as the other or halved some times; it has no linear layer.
 
-So the value at one place of the small picture comes from, and goes to, that neighbourhood of the large one alone: what a latent
-that is itself a picture is for, (64, 7, 7) for pictures of 28 x 28 pixels.
+So the value at one place of the small picture comes from, and goes to, that neighbourhood of the large one alone: what a
+latent that is itself a picture is for, (64, 7, 7) for pictures of 28 x 28 pixels.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from lowerbound.shapes import Shape, numel
 
 
 class FullyConv(nn.Module):
-    """Strided convolutions down, then residual blocks; or residual blocks, then transposed convolutions up (Shelhamer, Long and
-    Darrell 2017, arXiv 1605.06211; laid out as in van den Oord, Vinyals and Kavukcuoglu 2017, arXiv 1711.00937, with kernels of
-    3 x 3 pixels, which halve any size).
+    """Strided convolutions down, then residual blocks; or residual blocks, then transposed convolutions up (Shelhamer, Long
+    and Darrell 2017, arXiv 1605.06211; laid out as in van den Oord, Vinyals and Kavukcuoglu 2017, arXiv 1711.00937, with
+    kernels of 3 x 3 pixels, which halve any size).
 
     The last two sizes of a shape are height and width, and whatever stands before them counts as channels.
 
     Args:
         in_shape: event shape of the input, (..., H, W).
-        out_shape: event shape of the output, (..., h, w), where (h, w) is (H, W), or what is left of it when it is halved once
-            or more, rounded up: 28 -> 14 -> 7; or the other way around.
+        out_shape: event shape of the output, (..., h, w), where (h, w) is (H, W), or what is left of it when it is halved
+            once or more, rounded up: 28 -> 14 -> 7; or the other way around.
         width: channels of every layer.
         blocks: residual blocks, at the size of the smaller picture.
 

@@ -1,7 +1,7 @@
 """q(z|x) = 1 at the codes nearest to e(x), one of K learned vectors at each position, and 0 elsewhere.
 
-With k_i = argmin_k |e_i(x) - c_k|^2 and z_i = c_{k_i}, log q(z|x) = 0, so that the rate is -log p(z), the nats that it takes to
-say which codes they are, and
+With k_i = argmin_k |e_i(x) - c_k|^2 and z_i = c_{k_i}, log q(z|x) = 0, so that the rate is -log p(z), the nats that it takes
+to say which codes they are, and
 
     elbo = log p(x|z) + log p(z) = log p(x, z) <= log sum_z p(x, z) = log p(x),
 
@@ -44,8 +44,9 @@ class VectorQuantised(Posterior):
     running means (there appendix A.1; Razavi, van den Oord and Vinyals 2019, arXiv 1906.00446).
 
     A latent of shape (d, *positions) is a code of d entries at each position: (16,) is one code for all of x, (64, 7, 7) a
-    picture of 7 x 7 codes. The prior is one over codes (IndependentCodes, AutoregressiveCodes). Its gradient reaches the prior
-    alone, so that it is learned beside the rest without a say in it, as a prior that is fitted afterwards.
+    picture of 7 x 7 codes. The prior is one over codes (IndependentCodes, AutoregressiveCodes). The rate's gradient reaches
+    the prior alone: it is learned beside the rest without a say in it, as a prior that is fitted afterwards. There is no
+    noise in q, so that K draws are one.
 
     ``fit`` starts the codes at encoded training examples, before the first step of a model that has never been trained.
     In training mode each pass moves the codes once and quantises with those that it has moved; in evaluation mode

@@ -44,8 +44,8 @@ class Layer(nn.Module):
 
 
 class AutoregressiveCodes(Prior):
-    """A causal transformer (Vaswani et al. 2017, arXiv 1706.03762) over the codes of the posterior's codebook, in the place of
-    the masked convolutions of van den Oord, Vinyals and Kavukcuoglu 2017, arXiv 1711.00937.
+    """A causal transformer (Vaswani et al. 2017, arXiv 1706.03762) over the codes of the posterior's codebook, in the place
+    of the masked convolutions of van den Oord, Vinyals and Kavukcuoglu 2017, arXiv 1711.00937.
 
     It starts with all codes alike, whatever stood before.
 
@@ -57,8 +57,8 @@ class AutoregressiveCodes(Prior):
         heads: of each layer's attention.
 
     Raises:
-        ValueError: no code, a latent size, width, number of layers or heads below 1, or a width that the heads do not divide;
-            when called, no posterior, or one without a codebook of that size.
+        ValueError: no code, a latent size, width, number of layers or heads below 1, or a width that the heads do not
+            divide; when called, no posterior, or one without a codebook of that size.
 
     Example:
         >>> from lowerbound.posteriors import VectorQuantised

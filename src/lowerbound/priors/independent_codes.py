@@ -1,7 +1,7 @@
 """p(z) = prod_i pi_i(k_i): the code at each position has learned probabilities of its own, and does not look at the others.
 
-It starts with all codes alike, the prior of the paper during training, at which the rate is P log K nats for P positions. As it
-knows nothing of how positions go together, its samples of many positions do not: AutoregressiveCodes does.
+It starts with all codes alike, the prior of the paper during training, at which the rate is P log K nats for P positions. It
+knows nothing of how positions go together, so that its samples of many positions do not: AutoregressiveCodes does.
 """
 
 from __future__ import annotations
