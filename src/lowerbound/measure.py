@@ -73,7 +73,8 @@ def evaluate(
         model: the model; its mode and device are left as they are.
         data: the data set.
         split: "test", "valid" or "train".
-        samples: K, draws for each example.
+        samples: K, draws for each example. Where the model enumerates its latent, every value of z counts once instead, and
+            nll is -log p(x) itself.
         batch_size: examples at a time; the result does not depend on it beyond the noise of the draws.
         seed: of the draws.
         objective: what the model was trained by; only asked where its score is no log-density, to report what was minimised.
@@ -139,12 +140,14 @@ def evaluate(
     values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     check_finite(values.pop("unfit"), samples)
     means, rates = values.pop("means"), values.pop("rate_per_dimension", None)
+    states = values.pop("states").max()
+    exact = f"exact: the sum over all {int(states):,} values of z, without draws" if states else ""
     if walked is not None:
         values["nll"] = -walked.log_marginal.to(values["nll"])
     found: dict[str, Any] = {
         "sha256": hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest(),
         "kind": _kind(model),
-        "samples": samples,
+        "samples": int(states) or samples,
         "rate": Estimate.over(values["rate"]),
         "rate_per_dimension": None if rates is None else tuple(map(Estimate.over, rates.unbind(1))),
         "active_units": active_units(means),
@@ -156,7 +159,7 @@ def evaluate(
         found |= {
             **{name: Estimate.over(values[name]) for name in ("elbo", "nll", "distortion")},
             "bits_per_dim": _bits_per_dim(model, data, values["nll"]),
-            "estimator": _words(samples, walked, temperatures),
+            "estimator": exact or _words(samples, walked, temperatures),
             "curve": points if curve else (),
         }
         if walked is None and "effective_samples" in values:
@@ -170,7 +173,10 @@ def evaluate(
         found |= {name: Estimate.over(values[name]) for name in ("cross_entropy", "objective")}
         found["estimator"] = "binary cross-entropy: a score, no log-likelihood"
         points = ()
-    found["warnings"] = tuple(_warnings(found, points, walked))
+    found["warnings"] = (
+        *_warnings(found, points, walked),
+        *(["there is no curve over K: log p(x) is exact and does not depend on it"] if curve and exact else []),
+    )
     return Evaluation(split=split, n=n, values=values, **found)
 
 
@@ -189,6 +195,7 @@ def _values(part: Evidence, sizes: list[int]) -> dict[str, Tensor]:
         "means": part.means,
         **({} if part.rate_per_dimension is None else {"rate_per_dimension": part.rate_per_dimension}),
         "unfit": (~torch.isfinite(part.log_terms)).sum(0),
+        "states": torch.full_like(part.rate, len(part.log_terms) if part.is_exact else 0),
     }
     if part.is_exact:
         return values

@@ -9,10 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from lowerbound.draw import Draw
+from lowerbound.needs import EVALUABLE, Need, Offer
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class Terms:
         return self.loss.mean() if self.batch_loss is None else self.loss.mean() + self.batch_loss
 
 
+PATH = Need("takes path gradients, for which log q(z|x) is evaluated at its draws a second time", "ordinary ones")
+
+
 class Objective(nn.Module, ABC):
     """A loss for training.
 
@@ -56,13 +61,21 @@ class Objective(nn.Module, ABC):
         path_gradient: whether it wants draws whose log q has no gradient through q's own parameters. What the posterior's
             parameters get is then not the gradient of the loss's value, and has its mean; all other parameters get that
             gradient.
+        needs: what it asks of the model's parts, with the reason (:mod:`lowerbound.needs`); others are refused.
         is_bound: whether -loss is, in expectation, at most log p(x).
         rate_name: how the rate in its log was found, for the record.
     """
 
+    role: ClassVar[str] = "objective"
+    offers: frozenset[Offer] = frozenset()
     samples: int = 1
     path_gradient: bool = False
     __call__: Callable[..., Terms]
+
+    @property
+    def needs(self) -> Mapping[Offer, Need]:
+        """What it asks of the model's parts, and why."""
+        return {EVALUABLE: PATH} if self.path_gradient else {}
 
     @property
     @abstractmethod
@@ -70,7 +83,7 @@ class Objective(nn.Module, ABC):
         """Whether -loss is, in expectation, at most log p(x)."""
 
     def check(self, draw: Draw) -> None:
-        """Refuse a model that does not give what is needed; called when the two first meet."""
+        """Refuse a draw that does not give what is needed; called when model and objective first meet."""
 
     def rate_name(self, draw: Draw) -> str:
         """How the rate in the log was found: "closed form" or "sampled"."""

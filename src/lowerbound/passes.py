@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from lowerbound.dataset import Dataset
 from lowerbound.messages import first_line
 from lowerbound.modes import evaluating
+from lowerbound.needs import check_composed
 from lowerbound.objective import Objective, Step
-from lowerbound.roles import Context
+from lowerbound.roles import Context, Part
 from lowerbound.seeding import seeded
 from lowerbound.vae import VAE
 
@@ -50,8 +51,11 @@ def first_meeting(model: VAE, objective: Objective, data: Dataset) -> str:
     """Let model and objective meet on one example, and say how the rate will be estimated.
 
     Raises:
-        ValueError: the model fails on it, or does not give what the objective needs.
+        ValueError: a part or the draw does not give what the objective needs, or the model fails on the example.
     """
+    for part in model.modules():
+        if isinstance(part, Part):
+            check_composed(objective, part)
     with torch.no_grad(), seeded(0), evaluating(model):
         x = data.present("train", torch.zeros(1, dtype=torch.long))
         context = data.context("train")[:1].to(next(model.parameters()).device)

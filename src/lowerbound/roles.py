@@ -16,6 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -24,6 +25,7 @@ from torch.distributions import Distribution, Independent
 from torch.distributions.constraints import Constraint
 
 from lowerbound.codebook import Codebook
+from lowerbound.needs import EVALUABLE, LOG_DENSITY, REPARAMETERISED, Need, Offer
 from lowerbound.shapes import Shape, as_shape
 
 
@@ -64,7 +66,17 @@ class Context:
 
 
 class Part(nn.Module, ABC):
-    """What every role has in common."""
+    """What every role has in common.
+
+    Attributes:
+        role: prior, posterior or likelihood.
+        offers: what others may need of this part (:mod:`lowerbound.needs`); a part that lacks something usual says so.
+        needs: what it asks of the parts of other roles, with the reason; a model without it is refused.
+    """
+
+    role: ClassVar[str]
+    offers: frozenset[Offer] = frozenset()
+    needs: Mapping[Offer, Need] = MappingProxyType({})
 
     def prepare(self, x: Tensor) -> None:
         """Take from the training examples (n, *X) what the part needs of them; called by fit before the first step."""
@@ -77,6 +89,7 @@ class Prior(Part):
         z_shape: Z, the event shape of the latent.
     """
 
+    role = "prior"
     __call__: Callable[..., Distribution]
 
     def __init__(self, z_shape: Shape) -> None:
@@ -96,6 +109,8 @@ class Posterior(Part):
         z_shape: Z, the event shape of the latent.
     """
 
+    role = "posterior"
+    offers = frozenset({EVALUABLE, REPARAMETERISED})
     __call__: Callable[..., Distribution]
 
     def __init__(self, x_shape: Shape, z_shape: Shape) -> None:
@@ -119,6 +134,24 @@ class Posterior(Part):
         """How often each code occurs in a batch, (codes,), where there are codes to be counted: for the log."""
         return None
 
+    def relaxed(self, distribution: Distribution) -> Distribution:
+        """What stands for q(z|x), and for p(z), where gradients are to reach q through the draws: usually the same.
+
+        Codes may be relaxed (:mod:`lowerbound.codes`), on both sides alike.
+        """
+        return distribution
+
+    def drawn(self, qz: Distribution, samples: int, reparameterised: bool) -> tuple[Tensor, bool]:
+        """Draws from q(z|x), (K, B, *Z); or all values of z, (S, B, *Z), and True.
+
+        Args:
+            qz: what forward returned, relaxed where gradients are to reach it through the draws.
+            samples: K.
+            reparameterised: whether they are.
+        """
+        shape = torch.Size((samples,))
+        return (qz.rsample(shape) if reparameterised and qz.has_rsample else qz.sample(shape)), False
+
 
 class Likelihood(Part):
     """p(x|z).
@@ -130,6 +163,7 @@ class Likelihood(Part):
         is_density: False for a score that is no log-density (cross-entropy): what it gives is never called a likelihood.
     """
 
+    role = "likelihood"
     support: Constraint
     is_density: ClassVar[bool] = True
     __call__: Callable[..., Distribution]
@@ -138,6 +172,8 @@ class Likelihood(Part):
         super().__init__()
         self.z_shape = as_shape(z_shape, "the latent shape")
         self.x_shape = as_shape(x_shape, "the data shape")
+        if self.is_density:
+            self.offers = self.offers | {LOG_DENSITY}
 
     @abstractmethod
     def forward(self, z: Tensor, context: Context) -> Distribution:

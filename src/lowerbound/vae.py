@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from lowerbound.distributions import mean
+from lowerbound.distributions import is_code, mean, nearest
 from lowerbound.draw import Draw, Latent
 from lowerbound.kl import closed_form_kl
 from lowerbound.modes import evaluating
+from lowerbound.needs import check_composed
 from lowerbound.roles import Context, Likelihood, Posterior, Prior
 from lowerbound.seeding import random_state, replayed, seeded
 from lowerbound.shapes import Shape
@@ -34,7 +35,7 @@ class VAE(nn.Module):
 
     Raises:
         TypeError: a part does not fill the role it was given for.
-        ValueError: the parts disagree on the shape of z or of x.
+        ValueError: the parts disagree on the shape of z or of x, or one needs what another does not offer.
 
     Example:
         >>> import lowerbound as lb
@@ -73,6 +74,7 @@ class VAE(nn.Module):
                 f"the parts disagree on the shape of x: posterior {posterior.x_shape}, likelihood "
                 f"{likelihood.x_shape}; give both the data's event shape"
             )
+        check_composed(prior, posterior, likelihood)
         self.prior = prior
         self.posterior = posterior
         self.likelihood = likelihood
@@ -87,7 +89,14 @@ class VAE(nn.Module):
         """Z, the event shape of the latent."""
         return self.prior.z_shape
 
-    def forward(self, x: Tensor, context: Context | None = None, samples: int = 1, path_gradient: bool = False) -> Draw:
+    def forward(
+        self,
+        x: Tensor,
+        context: Context | None = None,
+        samples: int = 1,
+        path_gradient: bool = False,
+        reparameterised: bool = True,
+    ) -> Draw:
         """Draw z_k ~ q(z|x) and evaluate the three log-densities.
 
         Args:
@@ -96,6 +105,8 @@ class VAE(nn.Module):
             samples: K, how many draws for each example.
             path_gradient: evaluate log q without the gradient through q's own parameters, so that they learn through z
                 alone ("sticking the landing", Roeder, Wu and Duvenaud 2017, arXiv 1703.09194).
+            reparameterised: let gradients reach the posterior through z. Where codes are discrete, they may be relaxed for
+                that in training (:mod:`lowerbound.codes`); in evaluation there is only the discrete model.
 
         Raises:
             ValueError: fewer than one sample, or x of another shape.
@@ -104,14 +115,15 @@ class VAE(nn.Module):
             raise ValueError(f"samples is {samples}: at least 1 draw is needed")
         x, context = self._placed(x), self._beside(context)
         before = (random_state(), self._copied_buffers()) if path_gradient else None
-        qz = self.posterior(x, context)
-        pz = self.prior(context, self.posterior)
-        z = qz.rsample(torch.Size((samples,)))
-        scored = qz if before is None else self._frozen_posterior(x, context, *before)
+        relaxed = self.posterior.relaxed if self.training and reparameterised else _as_it_is
+        qz = relaxed(self.posterior(x, context))
+        pz = relaxed(self.prior(context, self.posterior))
+        z, is_enumerated = self.posterior.drawn(qz, samples, reparameterised)
+        scored = qz if before is None else relaxed(self._frozen_posterior(x, context, *before))
         latent = Latent(qz, pz, z, scored.log_prob(z), pz.log_prob(z), closed_form_kl(qz, pz))
         px = self.likelihood(z, context)
         log_px = self.likelihood.log_prob(px, x, context.mask)
-        log_m = torch.full_like(log_px.detach(), -math.log(samples))
+        log_m = qz.log_prob(z) if is_enumerated else torch.full_like(log_px.detach(), -math.log(samples))
         return Draw(
             (latent,),
             px,
@@ -119,6 +131,7 @@ class VAE(nn.Module):
             log_m,
             penalties=self.posterior.penalties(qz),
             is_density=self.likelihood.is_density,
+            is_enumerated=is_enumerated,
             usage={} if (usage := self.posterior.usage(qz)) is None else {"codes": usage},
         )
 
@@ -156,9 +169,13 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def encode(self, x: Tensor, context: Context | None = None) -> Tensor:
-        """The mean of q(z|x): (B, *X) -> (B, *Z). Deterministic; a random z is ``model(x).latents[0].z``."""
+        """The mean of q(z|x): (B, *X) -> (B, *Z). Deterministic; a random z is ``model(x).latents[0].z``.
+
+        The mean of discrete codes is none of them: there it is the most probable code.
+        """
         with evaluating(self):
-            return mean(self.posterior(self._placed(x), self._beside(context)))
+            qz = self.posterior(self._placed(x), self._beside(context))
+            return nearest(qz, qz.mean) if is_code(qz) else mean(qz)
 
     @torch.no_grad()
     def decode(self, z: Tensor, context: Context | None = None) -> Tensor:
@@ -167,7 +184,7 @@ class VAE(nn.Module):
             return mean(self.likelihood(self._placed(z), self._beside(context)))
 
     def reconstruct(self, x: Tensor, context: Context | None = None) -> Tensor:
-        """The mean of p(x|z) at the mean of q(z|x): (B, *X) -> (B, *X). Deterministic."""
+        """The mean of p(x|z) at the code of x (:meth:`encode`): (B, *X) -> (B, *X). Deterministic."""
         return self.decode(self.encode(x, context), context)
 
     @torch.no_grad()
@@ -200,3 +217,7 @@ class VAE(nn.Module):
     def _beside(self, context: Context | None) -> Context:
         """The context on the device of the model, empty where there is none."""
         return Context() if context is None else context.to(next(self.parameters()).device)
+
+
+def _as_it_is(distribution: Distribution) -> Distribution:
+    return distribution

@@ -1,6 +1,6 @@
 """Estimators that see a draw and a model's verbs, one a file."""
 
-from lowerbound.evaluation.active_units import ACTIVE, active_units
+from lowerbound.evaluation.active_units import ACTIVE, active_units, variance
 from lowerbound.evaluation.annealed import Annealed, annealed
 from lowerbound.evaluation.collapse import REMEDIES, is_collapsed, warn_of_collapse
 from lowerbound.evaluation.information import Information, information
@@ -30,5 +30,6 @@ __all__ = [
     "pareto_k",
     "refined",
     "sandwich",
+    "variance",
     "warn_of_collapse",
 ]

@@ -18,12 +18,14 @@ behind which lies nothing but phi, is multiplied by v_k once more. Likelihood an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from torch import Tensor
 
 from lowerbound.checks import check_weights
 from lowerbound.draw import Draw
+from lowerbound.needs import LOG_DENSITY, REPARAMETERISED, Need, Offer
 from lowerbound.objective import Objective, Step, Terms
 
 
@@ -66,6 +68,14 @@ class DReG(Objective):
     @property
     def is_bound(self) -> bool:
         return True
+
+    @property
+    def needs(self) -> Mapping[Offer, Need]:
+        return {
+            LOG_DENSITY: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
+            REPARAMETERISED: Need("differentiates through draws", "IWAE"),
+            **super().needs,
+        }
 
     def check(self, draw: Draw) -> None:
         check_weights(draw.is_density, "DReG")

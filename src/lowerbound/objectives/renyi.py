@@ -14,12 +14,14 @@ The gradient weighs the draws by softmax_k((1 - alpha) log w_k + log m_k).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from lowerbound.checks import check_weights
 from lowerbound.draw import Draw
+from lowerbound.needs import LOG_DENSITY, Need, Offer
 from lowerbound.objective import Objective, Step, Terms
 
 NEAR_ONE = 1e-3  # |1 - alpha| below which the logarithm of a sum close to 1 would lose digits
@@ -64,6 +66,10 @@ class Renyi(Objective):
     @property
     def is_bound(self) -> bool:
         return self.alpha >= 0
+
+    @property
+    def needs(self) -> Mapping[Offer, Need]:
+        return {LOG_DENSITY: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"), **super().needs}
 
     def check(self, draw: Draw) -> None:
         check_weights(draw.is_density, "Renyi")

@@ -30,6 +30,7 @@ from torch.distributions import Distribution
 from lowerbound.codebook import Codebook
 from lowerbound.distributions import CodePoint
 from lowerbound.modes import evaluating
+from lowerbound.needs import CODEBOOK, REPARAMETERISED
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, over_leading
@@ -75,6 +76,7 @@ class VectorQuantised(Posterior):
         (torch.Size([5, 16, 2, 2]), tensor([0., 0., 0., 0., 0.]), tensor(20))
     """
 
+    offers = frozenset({REPARAMETERISED, CODEBOOK})  # q is a point: it has no density, and its draws are all its values
     vectors: Tensor
     shares: Tensor
     is_prepared: Tensor
@@ -130,6 +132,10 @@ class VectorQuantised(Posterior):
         if self.training:
             self._follow(self._rows(encoded.detach()))
         return CodePoint.nearest(self.codebook(), encoded)
+
+    def drawn(self, qz: Distribution, samples: int, reparameterised: bool) -> tuple[Tensor, bool]:
+        """The one value that z has."""
+        return (qz.rsample if reparameterised else qz.sample)(torch.Size((1,))), True
 
     def penalties(self, qz: Distribution) -> Mapping[str, Tensor]:
         assert isinstance(qz, CodePoint)

@@ -6,6 +6,8 @@ positions, since each looks back only; a sample takes a pass for each position.
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -13,6 +15,7 @@ from torch.nn import functional
 
 from lowerbound.codebook import Codebook, matching
 from lowerbound.distributions import AutoregressiveCodes as AutoregressiveCodesDistribution
+from lowerbound.needs import CODEBOOK, Need
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
 
@@ -67,6 +70,8 @@ class AutoregressiveCodes(Prior):
         >>> pz.sample((5,)).shape, pz.log_prob(pz.sample((5,))).shape
         (torch.Size([5, 16, 2, 2]), torch.Size([5]))
     """
+
+    needs = MappingProxyType({CODEBOOK: Need("gives probabilities of the codes in a codebook", "StandardNormal")})
 
     def __init__(self, z_shape: Shape, codes: int = 512, width: int = 128, layers: int = 2, heads: int = 4) -> None:
         super().__init__(z_shape)

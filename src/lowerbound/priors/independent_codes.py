@@ -6,12 +6,15 @@ knows nothing of how positions go together, so that its samples of many position
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import torch
 from torch import nn
 from torch.distributions import Distribution
 
 from lowerbound.codebook import Codebook, matching
 from lowerbound.distributions import IndependentCodes as IndependentCodesDistribution
+from lowerbound.needs import CODEBOOK, Need
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
 
@@ -34,6 +37,8 @@ class IndependentCodes(Prior):
         >>> -pz.log_prob(pz.sample((5,)))  # 4 log 32
         tensor([13.8629, 13.8629, 13.8629, 13.8629, 13.8629], grad_fn=<NegBackward0>)
     """
+
+    needs = MappingProxyType({CODEBOOK: Need("gives probabilities of the codes in a codebook", "StandardNormal")})
 
     def __init__(self, z_shape: Shape, codes: int = 512) -> None:
         super().__init__(z_shape)
