@@ -62,7 +62,7 @@ class Draw:
         log_m: log weight of each draw in an average over K, (K, B) or broadcastable to it.
         penalties: what a part asks to be added to the loss, by name, each (B,), nats.
         is_density: False where log_px is a score and no log-density; nothing derived from it is then called a bound.
-        is_enumerated: True where the K values of z are all that there are, so that averages are expectations without noise.
+        is_enumerated: True where the K values of z are all that q allows, so that averages are expectations without noise.
         usage: how often each code of a finite latent occurs in the batch, by the latent's name, each (codes,).
 
     Example:

@@ -141,7 +141,7 @@ def evaluate(
     check_finite(values.pop("unfit"), samples)
     means, rates = values.pop("means"), values.pop("rate_per_dimension", None)
     states = values.pop("states").max()
-    exact = f"exact: the sum over all {int(states):,} values of z, without draws" if states else ""
+    exact = _sum_words(int(states)) if states else ""
     if walked is not None:
         values["nll"] = -walked.log_marginal.to(values["nll"])
     found: dict[str, Any] = {
@@ -175,7 +175,7 @@ def evaluate(
         points = ()
     found["warnings"] = (
         *_warnings(found, points, walked),
-        *(["there is no curve over K: log p(x) is exact and does not depend on it"] if curve and exact else []),
+        *(["there is no curve over K: nll is no average over draws and does not depend on it"] if curve and exact else []),
     )
     return Evaluation(split=split, n=n, values=values, **found)
 
@@ -242,6 +242,12 @@ def _bits_per_dim(model: VAE, data: Dataset, nll: Tensor) -> Estimate | None:
     if data.log_levels_per_dim is None:
         return None
     return Estimate.over(nll + dimensions * data.log_levels_per_dim).bits_per_dim(dimensions)
+
+
+def _sum_words(states: int) -> str:
+    if states == 1:  # q is a point (vector quantisation), and p may give other values a share too
+        return "log p(x, z) at the one z that q(z|x) gives, without draws: nll is at least -log p(x)"
+    return f"exact: the sum over all {states:,} values of z, without draws"
 
 
 def _words(samples: int, walked: Annealed | None, temperatures: int) -> str:
