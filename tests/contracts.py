@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -271,6 +272,15 @@ class PosteriorContract(PartContract):
             alone = part(x[b : b + 1], NO_CONTEXT).log_prob(z[:, b : b + 1])
             assert torch.allclose(log_q[:, b : b + 1], alone, rtol=1e-10, atol=1e-10)
 
+    def test_a_masked_value_changes_nothing(self) -> None:
+        """Whatever stands at a missing entry, nan included: ``self.units.standardised(x, context.mask)`` sees to it."""
+        part, x = moved(self.make((4,), (3,))).eval(), torch.rand(5, 4)
+        z, context = torch.randn(7, 5, 3), Context(mask=torch.tensor([[1, 0, 1, 1]]).expand(5, 4))
+        other = torch.where(context.mask == 1, x, torch.nan)
+        log_q = part(x, context).log_prob(z)
+        assert torch.equal(part(other, context).log_prob(z), log_q)
+        assert not torch.allclose(part(x, NO_CONTEXT).log_prob(z), log_q)
+
     def test_refuses_x_of_another_shape(self) -> None:
         with pytest.raises(ValueError, match="does not end in the event shape"):
             self.make((4,), (3,))(torch.rand(5, 6), NO_CONTEXT)
@@ -434,6 +444,21 @@ class ObjectiveContract(PartContract):
         log = objective.terms(draw, Step(0.5, 100)).log
         assert torch.allclose(log["elbo"], -log["rate"] - log["distortion"])
         assert torch.allclose(log["distortion"], draw.distortion)
+
+    def test_what_a_part_asks_for_is_added_to_the_loss_or_refused(self) -> None:
+        """A penalty counts in full, whatever is made of the bound."""
+        objective = self.make()
+        _, draw = self.draw(objective.samples, objective.path_gradient)
+        penalties = {"one": torch.rand(5), "other": torch.rand(5)}
+        penalised = replace(draw, penalties=penalties)
+        try:
+            objective.check(penalised)
+        except ValueError as error:
+            assert "one, other" in str(error)  # noqa: PT017  either is right, and which one is the objective's to say
+            return
+        before, after = (objective.terms(each, Step(0.5, 100)) for each in (draw, penalised))
+        assert torch.allclose(after.loss - before.loss, penalties["one"] + penalties["other"], atol=1e-4)
+        assert after.log.keys() == before.log.keys()
 
     def test_gradients_of_the_loss_are_those_of_finite_differences(self) -> None:
         objective = self.make().double()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -22,6 +23,9 @@ from lowerbound.transforms import Bernoulli, Dequantise, Flip, Shift, Threshold,
 
 Splits = Literal["train_valid_test", "train_test", "all"]
 Binarize = Literal["dynamic", "threshold"]
+Missing = Literal["refuse", "marginalise"]
+
+MARGINALISE = "missing='marginalise' (--data.missing marginalise) leaves them out of every density"
 
 
 def make_card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> Dataset:
@@ -37,13 +41,17 @@ def make_card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> D
         TypeError: values that are no numbers.
     """
     where = name or "x"
-    for option, valid in (("splits", Splits), ("binarize", Binarize)):
+    for option, valid in (("splits", Splits), ("binarize", Binarize), ("missing", Missing)):
         if options[option] is not None and options[option] not in get_args(valid):
             raise ValueError(unknown(f"value of {option}", str(options[option]), get_args(valid)))
+    stored = _observed(stored, where, options["missing"])
     values, support, transforms = _values(stored, where, options["levels"])
+    mask = None if stored.mask is None else torch.from_numpy(stored.mask)
     y = None if stored.y is None else _labels(stored.y, len(values), where)
     scale = next((t for t in transforms if isinstance(t, UnitScale)), None)
     known_levels = scale.levels if scale else options["levels"] or "none"
+    if mask is not None and (options["shift"] or options["flip"]):
+        raise ValueError("flip and shift move pixels and leave the mask of missing ones where it is; leave them out")
     if options["shift"]:
         transforms = (Shift(options["shift"]), *transforms)
     if options["flip"]:
@@ -56,16 +64,68 @@ def make_card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> D
         known_levels = dequantise.levels if known_levels == "none" else known_levels
     return Dataset(
         name=name,
-        splits=_split(values, y, stored.parts, options["splits"], options["seed"], where),
+        splits=_split(values, y, mask, stored.parts, options["splits"], options["seed"], where),
         stored_support=support,
         transforms=transforms,
         seed=options["seed"],
         # the levels as resolved: another file of the same kind is to be read on the same scale, whatever values it holds
-        options={**options, "levels": known_levels},
+        options={**options, "levels": known_levels, **_resolved_categories(options, stored)},
+        columns=stored.columns,
+        column_supports=_column_supports(values, mask, support, stored),
+        categories=stored.categories,
         source=stored.source,
-        sha256=_sha256(values, y),
+        sha256=_sha256(values, y, mask),
         licence=stored.licence,
     )
+
+
+def _observed(stored: Stored, where: str, missing: str) -> Stored:
+    """The same with zero for what is missing, so that nothing depends on what stands there, and a mask that says where.
+
+    Zero lies on every support, so that it takes part in no choice of one. A NaN is missing where the user says so.
+    """
+    x, mask = np.asarray(stored.x), stored.mask
+    if mask is not None:
+        if mask.shape != x.shape:
+            raise ValueError(
+                f"{where} has a mask of shape {mask.shape} for values of shape {x.shape}; it must be of one shape with "
+                "them: True (1) for every entry that is observed, False (0) for every one that is missing"
+            )
+        if mask.dtype != bool and not (mask.dtype.kind in "uif" and np.isin(mask, (0, 1)).all()):
+            raise ValueError(f"{where} has a mask of other values than 0 (missing) and 1 (observed)")
+        mask = mask.astype(bool)
+    if missing == "marginalise" and x.dtype.kind == "f":
+        known = ~np.isnan(x)
+        mask = known if mask is None else mask & known
+    if mask is None or mask.all():
+        return stored if mask is None else replace(stored, mask=None)
+    if not mask.any():
+        raise ValueError(f"{where} holds no value that is observed")
+    return replace(stored, x=np.where(mask, x, np.zeros((), x.dtype)), mask=mask)
+
+
+def _column_supports(
+    values: torch.Tensor, mask: torch.Tensor | None, support: Constraint, stored: Stored
+) -> tuple[Constraint, ...] | None:
+    """Where each column of a table lies, by its observed values; None of other data."""
+    if values.ndim != 2:
+        return None
+    found: list[Constraint] = []
+    for j, column in enumerate(values.unbind(1)):
+        known = column if mask is None else column[mask[:, j]]
+        name = stored.columns[j] if stored.columns else ""
+        if name in stored.categories:
+            found.append(Levels(len(stored.categories[name])))
+        else:
+            found.append(support if isinstance(support, Levels) or not len(known) else smallest(known))
+    return tuple(found)
+
+
+def _resolved_categories(options: Mapping[str, Any], stored: Stored) -> dict[str, Any]:
+    """The option categorical with the labels as found: another file is to be read with the same codes."""
+    if not options["categorical"]:
+        return {}
+    return {"categorical": [f"{name}={'|'.join(labels)}" for name, labels in stored.categories.items()]}
 
 
 def _values(
@@ -86,10 +146,11 @@ def _values(
             raise ValueError(
                 f"{where} holds {int(bad.sum()):,} of {bad.size:,} values that are NaN or infinite in float32, the first "
                 f"at index {first}; remove or replace them"
+                + (f", or, where NaN means missing, {MARGINALISE}" if np.isnan(x).any() else "")
             )
         values = torch.from_numpy(np.ascontiguousarray(x))
         if levels is None or levels == "none":
-            return values, smallest(values), ()
+            return values, smallest(values if stored.mask is None else values[torch.from_numpy(stored.mask)]), ()
         if not bool(Levels(levels).check(values).all()):
             raise ValueError(f"{where} holds values that are not among the {levels} levels 0, 1/{levels - 1}, ..., 1")
         return values, Levels(levels), ()
@@ -118,7 +179,13 @@ def _labels(y: NDArray[Any], n: int, where: str) -> torch.Tensor:
 
 
 def _split(
-    values: torch.Tensor, y: torch.Tensor | None, parts: Mapping[str, int] | None, splits: str, seed: int, where: str
+    values: torch.Tensor,
+    y: torch.Tensor | None,
+    mask: torch.Tensor | None,
+    parts: Mapping[str, int] | None,
+    splits: str,
+    seed: int,
+    where: str,
 ) -> dict[str, Split]:
     n = len(values)
     names = {"train_valid_test": ("train", "valid", "test"), "train_test": ("train", "test"), "all": ("all",)}[splits]
@@ -140,12 +207,15 @@ def _split(
     pieces = torch.split(order, [sizes[name] for name in names])
     # sorted, so that within a split the examples keep the order of the file
     index = {name: piece.sort().values for name, piece in zip(names, pieces, strict=True)}
-    return {name: Split(values[i], None if y is None else y[i]) for name, i in index.items()}
+    return {
+        name: Split(values[i], None if y is None else y[i], None if mask is None else mask[i])
+        for name, i in index.items()
+    }
 
 
-def _sha256(values: torch.Tensor, y: torch.Tensor | None) -> str:
+def _sha256(*parts: torch.Tensor | None) -> str:
     digest = hashlib.sha256()
-    for part in (values, y):
+    for part in parts:
         if part is not None:
             digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
             digest.update(part.contiguous().numpy().data)

@@ -7,7 +7,7 @@ from torch.distributions.constraints import Constraint
 
 from lowerbound.roles import Likelihood
 from lowerbound.shapes import Shape
-from lowerbound.supports import BINARY, COUNTS, UNIT, Levels, contains, describe
+from lowerbound.supports import BINARY, COUNTS, UNIT, Columns, Levels, contains, describe, union
 
 
 def check_data(likelihood: Likelihood, event_shape: Shape, support: Constraint, name: str) -> None:
@@ -23,6 +23,8 @@ def check_data(likelihood: Likelihood, event_shape: Shape, support: Constraint, 
         )
     if contains(likelihood.support, support):
         return
+    if isinstance(support, Columns) and not isinstance(likelihood.support, Columns):
+        support = union(support.each)
     remedies = []
     if contains(UNIT, support) and support != BINARY:
         remedies.append("binarise the data (data.load(..., binarize='dynamic') or --data.binarize dynamic)")

@@ -19,7 +19,7 @@ from torch.distributions.constraints import Constraint
 from lowerbound.messages import unknown
 from lowerbound.roles import Context
 from lowerbound.shapes import Shape
-from lowerbound.supports import UNIT, contains, describe
+from lowerbound.supports import UNIT, Columns, contains, describe
 from lowerbound.transforms import Dequantise, Transform
 
 
@@ -30,12 +30,18 @@ class Split:
     Args:
         values: (n, *X), in the stored type (uint8 for grey levels).
         y: labels, (n,), or None.
+        mask: True where an entry is observed, (n, *X); None where all are. Missing entries are stored as zero.
     """
 
     values: Tensor
     y: Tensor | None = None
+    mask: Tensor | None = None
 
     def __post_init__(self) -> None:
+        if self.mask is not None and self.mask.shape != self.values.shape:
+            raise ValueError(
+                f"a mask of shape {tuple(self.mask.shape)} does not fit values of shape {tuple(self.values.shape)}"
+            )
         if self.y is not None and len(self.y) != len(self.values):
             raise ValueError(f"there are {len(self.values)} examples but {len(self.y)} labels")
 
@@ -56,6 +62,9 @@ class Dataset:
         stored_support: where the stored values lie, before the transforms.
         transforms: from stored values to x, in order.
         seed: of the split and of the random transforms on validation and test examples.
+        columns: the names of the entries of x, where they have any.
+        column_supports: where each column of a table lies, before the transforms; None of other data.
+        categories: of columns that hold classes, by name: the labels, in the order of their levels.
         options: the arguments that :func:`lowerbound.data.load` was given, so that a run can load it again.
         source: where the data come from.
         sha256: of the stored data.
@@ -73,6 +82,9 @@ class Dataset:
     stored_support: Constraint
     transforms: tuple[Transform, ...] = ()
     seed: int = 0
+    columns: tuple[str, ...] | None = None
+    column_supports: tuple[Constraint, ...] | None = None
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     source: str = "arrays in memory"
     sha256: str | None = None
@@ -100,6 +112,13 @@ class Dataset:
         return support
 
     @property
+    def lies_on(self) -> Constraint:
+        """Where x lies, column by column where they differ: what a likelihood's support has to contain."""
+        if self.transforms or self.column_supports is None or len(set(self.column_supports)) < 2:
+            return self.support
+        return Columns(self.column_supports)
+
+    @property
     def log_levels_per_dim(self) -> float | None:
         """The Jacobian of data dequantised from L levels, log L in nats per dimension; None of all others.
 
@@ -113,7 +132,8 @@ class Dataset:
         """Smallest and largest value that x can take, for pictures; of unbounded data, those in the first split."""
         if contains(UNIT, self.support):
             return 0.0, 1.0
-        values = next(iter(self.splits.values())).values
+        first = next(iter(self.splits.values()))
+        values = first.values if first.mask is None else first.values[first.mask]
         return float(values.min()), float(values.max())
 
     def __getitem__(self, split: str) -> Split:
@@ -130,7 +150,7 @@ class Dataset:
 
     def context(self, split: str) -> Context:
         """What is known of the examples of a split beside x, in their order."""
-        return Context(y=self[split].y)
+        return Context(y=self[split].y, mask=self[split].mask)
 
     def present(self, split: str, index: Tensor) -> Tensor:
         """The examples at ``index`` (b,) for training, (b, *X), float32, random transforms drawn anew."""
@@ -142,8 +162,11 @@ class Dataset:
     def __str__(self) -> str:
         sizes = "/".join(f"{len(split):,}" for split in self.splits.values())
         shape = "x".join(map(str, self.event_shape)) or "scalar"
+        masks = [split.mask for split in self.splits.values() if split.mask is not None]
+        missing = 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks) if masks else 0.0
         return (
             f"{self.name or 'data from memory'}: {sizes} {'/'.join(self.splits)}, {shape}, on {describe(self.support)}"
+            + (f", {missing:.1%} of the entries missing" if masks else "")
         )
 
 
@@ -160,7 +183,10 @@ class Stored:
     Args:
         x: (n, *X), uint8, another integer type, or floating point.
         y: labels, (n,), or None.
+        mask: True where an entry is observed, (n, *X), or None.
         levels: the number of grey levels, where the values are the integers 0..levels-1; None otherwise.
+        columns: the names of the entries of x, or None.
+        categories: the labels of columns that hold classes, by name; x holds l / (L - 1) for the l-th of L.
         parts: sizes of the published splits in the order of the file, by name; None where the source has none.
         source: where the data come from.
         licence: as stated by the source.
@@ -168,7 +194,10 @@ class Stored:
 
     x: NDArray[Any]
     y: NDArray[Any] | None = None
+    mask: NDArray[Any] | None = None
     levels: int | None = None
+    columns: tuple[str, ...] | None = None
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parts: Mapping[str, int] | None = None
     source: str = "arrays in memory"
     licence: str | None = None

@@ -28,23 +28,26 @@ def prior_scale(model: VAE) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def rates(model: VAE, x: Tensor, batch_size: int = 500) -> tuple[Tensor | None, Tensor]:
+def rates(model: VAE, x: Tensor, batch_size: int = 500, context: Context | None = None) -> tuple[Tensor | None, Tensor]:
     """The rate of each latent dimension in nats, and the variance of its posterior mean over x, each (dimensions,).
 
     Args:
         model: the model.
         x: examples, (n, *X).
         batch_size: examples at a time.
+        context: labels, mask and the like.
 
     Returns:
         The rates are None where posterior and prior do not have independent entries.
     """
     parts, means = [], []
+    context = context or Context()
     with evaluating(model):
-        for batch in x.split(batch_size):
-            draw = model(batch)
+        for start in range(0, len(x), batch_size):
+            rows = slice(start, start + batch_size)
+            draw = model(x[rows], context[rows])
             parts.append(draw.rate_per_dimension)
-            means.append(model.encode(batch).reshape(len(batch), -1))
+            means.append(model.encode(x[rows], context[rows]).reshape(len(x[rows]), -1))
     known = [part for part in parts if part is not None]
     variance = torch.cat(means).cpu().double().var(0).float()
     return (torch.cat(known).mean(0) if len(known) == len(parts) else None), variance
@@ -84,7 +87,13 @@ def traverse(model: VAE, z: Tensor, dimensions: list[int], steps: int = 15) -> T
     return model.decode(moved.reshape(len(dimensions), steps, *model.z_shape))
 
 
-def interpolate(model: VAE, start: Tensor, end: Tensor, steps: int = 10) -> Tensor:
+def interpolate(
+    model: VAE,
+    start: Tensor,
+    end: Tensor,
+    steps: int = 10,
+    contexts: tuple[Context | None, Context | None] = (None, None),
+) -> Tensor:
     """Means of p(x|z) on the straight line between the codes of examples: (B, steps, *X).
 
     Args:
@@ -92,13 +101,14 @@ def interpolate(model: VAE, start: Tensor, end: Tensor, steps: int = 10) -> Tens
         start: examples, (B, *X).
         end: as many others, (B, *X).
         steps: points of the line, both ends included.
+        contexts: what is known beside the ones and beside the others.
 
     Raises:
         ValueError: fewer than 2 steps.
     """
     if steps < 2:
         raise ValueError(f"steps is {steps}: a line needs at least 2 points")
-    first, last = model.encode(start), model.encode(end)
+    first, last = model.encode(start, contexts[0]), model.encode(end, contexts[1])
     weights = torch.linspace(0, 1, steps, device=first.device).reshape(1, steps, *[1] * len(model.z_shape))
     return model.decode(torch.lerp(first[:, None], last[:, None], weights))
 

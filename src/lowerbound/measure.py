@@ -3,6 +3,9 @@
 nll = -L_K, an upper bound on -log p(x) in expectation; elbo = -rate - distortion;
 bits_per_dim = nll / (D log 2) for discrete data, and (nll + D log L) / (D log 2) for a density on data dequantised from
 L levels, where it bounds the bits of the levels (:class:`~lowerbound.transforms.Dequantise`). Any other density has none.
+
+Where entries are missing, x is what is observed: nll estimates -log p(x_observed), D is how many entries are observed, and
+bits per dimension are those of all observed entries over their number.
 """
 
 from __future__ import annotations
@@ -38,8 +41,8 @@ from lowerbound.messages import unknown
 from lowerbound.modes import evaluating
 from lowerbound.nats import Estimate
 from lowerbound.objective import Objective, Step
+from lowerbound.roles import Context
 from lowerbound.seeding import seeded
-from lowerbound.shapes import numel
 from lowerbound.vae import VAE
 
 Estimator = Literal["importance", "ais"]
@@ -49,6 +52,7 @@ FEWEST = 100  # draws below which the fit of the tail scatters so much that its 
 CHAINS = 16  # of annealing: the logarithm of their mean is biased by half the variance of one weight over 16
 TEMPERATURES = 200  # narrow sandwiches on MNIST-sized models: benchmarks/evidence.py
 AGGREGATED = 2000  # examples that estimate the aggregate posterior, at a cost that is quadratic in them
+OF_THE_OBSERVED = "; of the observed entries of x alone, the missing ones being marginalised"
 HEAVY = 0.2  # share of heavy-tailed examples that is worth a warning; at K = 100 the fit scatters by 0.2
 
 
@@ -113,7 +117,7 @@ def evaluate(
     anneals = estimator == "ais"
     if curve and anneals:
         raise ValueError("the curve over K is one of importance-weighted draws: leave it out, or estimator='ais'")
-    check_data(model.likelihood, data.event_shape, data.support, data.name or "the data")
+    check_data(model.likelihood, data.event_shape, data.lies_on, data.name or "the data")
     if curve and not model.likelihood.is_density:
         raise ValueError("a score is no log-density and has no log p(x), so there is no curve: leave it out")
     sizes = _sizes(samples)
@@ -145,7 +149,8 @@ def evaluate(
     if walked is not None:
         values["nll"] = -walked.log_marginal.to(values["nll"])
     found: dict[str, Any] = {
-        "sha256": hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest(),
+        "sha256": _sha256(x, context.mask),
+        "observed": None if context.mask is None else Estimate.over(_dimensions(x, context), "entries of each example"),
         "kind": _kind(model),
         "samples": int(states) or samples,
         "rate": Estimate.over(values["rate"]),
@@ -158,8 +163,9 @@ def evaluate(
         points = _curve(values, sizes)
         found |= {
             **{name: Estimate.over(values[name]) for name in ("elbo", "nll", "distortion")},
-            "bits_per_dim": _bits_per_dim(model, data, values["nll"]),
-            "estimator": exact or _words(samples, walked, temperatures),
+            "bits_per_dim": _bits_per_dim(model, data, values["nll"], _dimensions(x, context)),
+            "estimator": (exact or _words(samples, walked, temperatures))
+            + ("" if context.mask is None else OF_THE_OBSERVED),
             "curve": points if curve else (),
         }
         if walked is None and "effective_samples" in values:
@@ -175,7 +181,11 @@ def evaluate(
         points = ()
     found["warnings"] = (
         *_warnings(found, points, walked),
-        *(["there is no curve over K: nll is no average over draws and does not depend on it"] if curve and exact else []),
+        *(
+            ["there is no curve over K: nll is no average over draws and does not depend on it"]
+            if curve and exact
+            else []
+        ),
     )
     return Evaluation(split=split, n=n, values=values, **found)
 
@@ -235,13 +245,25 @@ def _kind(model: VAE) -> Kind:
     return "probability" if model.likelihood.support.is_discrete else "density"
 
 
-def _bits_per_dim(model: VAE, data: Dataset, nll: Tensor) -> Estimate | None:
-    dimensions = numel(data.event_shape)
+def _dimensions(x: Tensor, context: Context) -> Tensor:
+    """How many entries of each example are observed, (n,)."""
+    mask = torch.ones_like(x) if context.mask is None else context.mask.cpu().to(x).expand_as(x)
+    return mask.reshape(len(x), -1).sum(1)
+
+
+def _sha256(x: Tensor, mask: Tensor | None) -> str:
+    digest = hashlib.sha256(x.contiguous().numpy().tobytes())
+    if mask is not None:
+        digest.update(mask.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _bits_per_dim(model: VAE, data: Dataset, nll: Tensor, dimensions: Tensor) -> Estimate | None:
     if model.likelihood.support.is_discrete:
-        return Estimate.over(nll).bits_per_dim(dimensions)
+        return Estimate.ratio(nll, dimensions).bits_per_dim(1)
     if data.log_levels_per_dim is None:
         return None
-    return Estimate.over(nll + dimensions * data.log_levels_per_dim).bits_per_dim(dimensions)
+    return Estimate.ratio(nll.cpu() + dimensions * data.log_levels_per_dim, dimensions).bits_per_dim(1)
 
 
 def _sum_words(states: int) -> str:

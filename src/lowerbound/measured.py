@@ -71,6 +71,8 @@ class Evaluation:
         active_units: latent dimensions whose posterior mean varies over x by more than 0.01.
         latent_dimensions: how many there are.
         curve: nll at K = 1, 10, 100, ..., where it was asked for.
+        observed: where entries are missing, how many are observed: nll, elbo, distortion and bits per dimension are then
+            those of the observed entries, p(x_observed).
         warnings: in words: where a number cannot be trusted, or the model is not what it should be.
         values: by name, the value of each example, (n,): what paired comparisons are made of. Not written to files.
     """
@@ -99,6 +101,7 @@ class Evaluation:
     latent_dimensions: int
     curve: tuple[Point, ...] = ()
     warnings: tuple[str, ...] = ()
+    observed: Estimate | None = None
     values: Mapping[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     def as_json(self) -> dict[str, Any]:

@@ -55,6 +55,23 @@ class Estimate:
         stderr = float(values.std()) / math.sqrt(n) if n > 1 else math.nan
         return cls(float(values.mean()), stderr, n, unit)
 
+    @classmethod
+    def ratio(cls, values: Tensor, counts: Tensor, unit: str = "nats") -> Estimate:
+        """Sum of values over sum of counts, one of each an example, (n,): a mean over what is counted.
+
+        Its standard error is that of the residuals v_i - r c_i (the ratio estimator of survey sampling), so that it is right
+        where examples count for different amounts.
+
+        Example:
+            >>> import torch
+            >>> Estimate.ratio(torch.tensor([4.0, 2.0]), torch.tensor([2.0, 1.0])).short
+            '2.0000 ± 0.0000'
+        """
+        values, counts = values.detach().cpu().double(), counts.detach().cpu().double()
+        value = float(values.sum() / counts.sum())
+        residuals = cls.over((values - value * counts) / counts.mean(), unit)
+        return cls(value, residuals.stderr, residuals.n, unit)
+
     def times(self, factor: float, unit: str) -> Estimate:
         """The same estimate in another unit; a negative factor flips the sign of the value, never of the error."""
         return Estimate(factor * self.value, abs(factor) * self.stderr, self.n, unit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lowerbound.cards import Missing
 from lowerbound.data import applicable, load
 from lowerbound.dataset import Dataset
 from lowerbound.devices import find_device
@@ -35,14 +36,29 @@ def open_run(given: Mapping[str, Any]) -> tuple[Run, VAE]:
     return run, run.model(trusted(given)).to(device)
 
 
-def load_as(run: Run, source: str | None, splits: str | None = None) -> Dataset:
-    """Data read as the run's own were: the same levels, binarisation, dequantisation and size of pictures."""
+def load_as(run: Run, source: str | None, splits: str | None = None, missing: Missing | None = None) -> Dataset:
+    """Data read as the run's own were: the same levels, classes, binarisation, dequantisation and size of pictures.
+
+    Args:
+        run: the run.
+        source: a name or a path; None for the run's own data.
+        splits: another way to split them.
+        missing: another way with missing entries.
+    """
     own = run.config()["data"]
     name = own.get("name") if source is None else source
     if name is None:
         raise ValueError(f"{run.path} was trained on arrays in memory, which no file names; measure it in Python")
     options = {setting.name: own[setting.name] for setting in settings_of(load)[1:] if setting.name in own}
-    return load(name, **(applicable(name, options) | ({"splits": splits} if splits else {})))
+    options |= {key: value for key, value in {"splits": splits, "missing": missing}.items() if value}
+    return load(name, **applicable(name, options))
+
+
+def table_of(run: Run) -> tuple[list[str] | None, dict[str, list[str]]]:
+    """The names of the columns of a run's data, or None, and the labels of those that hold classes."""
+    own = run.config()["data"]
+    classes = [name.partition("=") for name in own.get("categorical") or ()]
+    return own.get("columns"), {name: labels.split("|") for name, _, labels in classes}
 
 
 def own_data(run: Run) -> Dataset:

@@ -58,19 +58,21 @@ def write_report(run: Run, model: VAE, data: Dataset, evaluation: Mapping[str, A
         OSError: it cannot be written.
     """
     split = "test" if "test" in data.splits else next(iter(data.splits))
-    x, y = data.examples(split)[:CODES], data[split].y
+    x, y, context = data.examples(split)[:CODES], data[split].y, data.context(split)[:CODES]
     y = None if y is None else y[:CODES]
-    z = model.encode(x).cpu().flatten(1) if len(model.z_shape) else model.encode(x).cpu()[:, None]
-    by_rate, variance = rates(model, x)
+    z = model.encode(x, context).cpu().reshape(len(x), -1)
+    by_rate, variance = rates(model, x, context=context)
     active = (variance > ACTIVE).cpu()
     strength = (by_rate if by_rate is not None else variance).cpu()
     chosen = [int(i) for i in strength.argsort(descending=True) if active[i]][:DIMENSIONS] or [int(strength.argmax())]
     config, records = run.config(), run.metrics()
     as_pictures = plots.is_picture(data.event_shape)
     show = _Pictures(data.range) if as_pictures else _Lines()
-    paths = traverse(model, model.encode(x[:1])[0], chosen, STEPS).cpu()
+    paths = traverse(model, model.encode(x[:1], context[:1])[0], chosen, STEPS).cpu()
     count = min(6, len(x) // 2)
-    between = interpolate(model, x[:count], x[count : 2 * count]).cpu() if count else None
+    ends = slice(count), slice(count, 2 * count)
+    contexts = context[ends[0]], context[ends[1]]
+    between = interpolate(model, x[ends[0]], x[ends[1]], contexts=contexts).cpu() if count else None
 
     template = files(__package__).joinpath("report.html").read_text("utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -91,7 +93,7 @@ def write_report(run: Run, model: VAE, data: Dataset, evaluation: Mapping[str, A
         active=f"{int(active.sum())} of {len(active)}",
         cost=_cost(config, records, model),
         curves=_figure(plots.curves(records)) if records else None,
-        reconstructions=show.pairs(x[:EXAMPLES], model.reconstruct(x[:EXAMPLES]).cpu()),
+        reconstructions=show.pairs(x[:EXAMPLES], model.reconstruct(x[:EXAMPLES], context[:EXAMPLES]).cpu()),
         samples=show.samples(model.sample(2 * EXAMPLES, 0, mean_of_x=True).cpu()),
         as_pictures=as_pictures,
         traversals=[Traversal(d, f"{strength[d]:.2f}", show.strip(path)) for d, path in zip(chosen, paths, strict=True)]
@@ -180,6 +182,7 @@ NAMES = {
     "mutual_information_upper": "mutual information I(x; z), at most",
     "marginal_kl_lower": "KL(q(z) ‖ p(z)), at least",
     "marginal_kl": "KL(q(z) ‖ p(z)), at most",
+    "observed": "observed entries, of which the numbers are",
     "effective_samples": "effective importance samples",
     "heavy_tails": "weights with Pareto k above 0.7",
 }

@@ -55,6 +55,25 @@ class Context:
         """The same context for some of the examples; a field whose batch dimension is 1 holds for all of them."""
         return self._each(lambda value: value if len(value) == 1 else value[rows])
 
+    def observed(self, x: Tensor) -> Tensor:
+        """X (B, *X) with zero for every missing entry, so that nothing can depend on what stands there, nan included.
+
+        Raises:
+            ValueError: the mask is not of x's shape.
+
+        Example:
+            >>> Context(mask=torch.tensor([[1, 0]])).observed(torch.tensor([[2.0, torch.nan]]))
+            tensor([[2., 0.]])
+        """
+        if self.mask is None:
+            return x
+        if self.mask.ndim != x.ndim or any(m not in (1, n) for m, n in zip(self.mask.shape, x.shape, strict=True)):
+            raise ValueError(
+                f"a mask of shape {tuple(self.mask.shape)} does not fit examples of shape {tuple(x.shape)}: it must hold a "
+                "1 for every entry that is observed and a 0 for every one that is missing, (B, *X)"
+            )
+        return torch.where(self.mask.to(torch.bool), x, torch.zeros_like(x))
+
     @property
     def given(self) -> dict[str, Tensor]:
         """The fields that are there, by name."""
@@ -79,7 +98,10 @@ class Part(nn.Module, ABC):
     needs: Mapping[Offer, Need] = MappingProxyType({})
 
     def prepare(self, x: Tensor) -> None:
-        """Take from the training examples (n, *X) what the part needs of them; called by fit before the first step."""
+        """Take from the training examples (n, *X) what the part needs of them; called by fit before the first step.
+
+        Missing entries hold observed values of the same entry (:func:`~lowerbound.units.refilled`).
+        """
 
 
 class Prior(Part):
@@ -120,7 +142,11 @@ class Posterior(Part):
 
     @abstractmethod
     def forward(self, x: Tensor, context: Context) -> Distribution:
-        """The distribution of z given x (B, *X), with batch shape (B,) and event shape Z."""
+        """The distribution of z given x (B, *X), with batch shape (B,) and event shape Z.
+
+        Where the context has a mask, nothing may depend on the missing entries of x, which the model has set to zero and
+        :meth:`~lowerbound.units.Units.standardised` sets to the mean.
+        """
 
     def codebook(self) -> Codebook | None:
         """The vectors out of which z is put together; None where it is not. A prior over codes asks for it."""

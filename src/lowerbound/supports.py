@@ -10,6 +10,9 @@ likelihood over the L levels, a normal density on the real line and, when L = 2,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
@@ -48,6 +51,39 @@ class Levels(Constraint):
         return hash((Levels, self.count))
 
 
+class Columns(Constraint):
+    """Events (d,) whose columns lie on different sets: the product of those sets.
+
+    Args:
+        each: the set of each column.
+
+    Example:
+        >>> import torch
+        >>> Columns((Levels(2), REAL)).check(torch.tensor([[1.0, 0.3], [0.3, 0.3]]))
+        tensor([[ True,  True],
+                [False,  True]])
+    """
+
+    def __init__(self, each: Sequence[Constraint]) -> None:
+        self.each = tuple(each)
+        super().__init__()
+
+    @property
+    def is_discrete(self) -> bool:  # type: ignore[override]  # a class attribute in torch, and here of the columns
+        """Whether every column is."""
+        return all(support.is_discrete for support in self.each)
+
+    def check(self, value: Tensor) -> Tensor:
+        columns = zip(self.each, value.unbind(-1), strict=True)
+        return torch.stack([support.check(column) for support, column in columns], -1)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Columns) and other.each == self.each
+
+    def __hash__(self) -> int:
+        return hash((Columns, self.each))
+
+
 BINARY = Levels(2)
 UNIT = constraints.unit_interval
 REAL = constraints.real
@@ -72,6 +108,10 @@ def describe(support: Constraint) -> str:
         return "the integers"
     if support is COUNTS:
         return "the counts {0, 1, 2, ...}"
+    if isinstance(support, Columns):
+        kinds = list(dict.fromkeys(map(describe, support.each)))
+        numbers = [sum(describe(own) == kind for own in support.each) for kind in kinds]
+        return ", ".join(f"{n} column{'s' * (n > 1)} on {kind}" for n, kind in zip(numbers, kinds, strict=True))
     return str(support)
 
 
@@ -81,9 +121,17 @@ def contains(outer: Constraint, inner: Constraint) -> bool:
     Example:
         >>> contains(UNIT, Levels(17)), contains(BINARY, Levels(17)), contains(Levels(17), BINARY)
         (True, False, True)
+        >>> contains(Columns((BINARY, REAL)), Columns((BINARY, COUNTS))), contains(COUNTS, Columns((BINARY, REAL)))
+        (True, False)
     """
     if outer is REAL or outer == inner:
         return True
+    if isinstance(outer, Columns) and isinstance(inner, Columns):
+        return len(outer.each) == len(inner.each) and all(map(contains, outer.each, inner.each))
+    if isinstance(outer, Columns):
+        return all(contains(own, inner) for own in outer.each)
+    if isinstance(inner, Columns):
+        return all(contains(outer, own) for own in inner.each)
     if isinstance(inner, Levels):
         if isinstance(outer, Levels):
             return (outer.count - 1) % (inner.count - 1) == 0
@@ -108,3 +156,14 @@ def smallest(values: Tensor) -> Constraint:
     # from 2^24 on float32 holds nothing but integers, so that being one says nothing
     counts = (values >= 0) & (values < 2**24) & (values == values.round())
     return COUNTS if bool(counts.all()) else REAL
+
+
+def union(supports: Sequence[Constraint]) -> Constraint:
+    """The smallest known set that holds all of several.
+
+    Example:
+        >>> describe(union([BINARY, COUNTS])), describe(union([UNIT, COUNTS]))
+        ('the counts {0, 1, 2, ...}', 'the real line')
+    """
+    known = [*supports, UNIT, COUNTS, INTEGER]
+    return next((own for own in known if all(contains(own, other) for other in supports)), REAL)

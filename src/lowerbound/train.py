@@ -41,7 +41,7 @@ from lowerbound.run import Run
 from lowerbound.seeding import seeded
 from lowerbound.state import Best, Sums, TrainingState
 from lowerbound.supports import UNIT, contains
-from lowerbound.units import learn_units
+from lowerbound.units import learn_units, refilled
 from lowerbound.vae import VAE
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
@@ -155,7 +155,7 @@ def fit(
         raise ValueError("resume and overwrite exclude each other")
     if (resume or overwrite) and out is None:
         raise ValueError("resume and overwrite act on a run folder: say which with out=")
-    check_data(model.likelihood, data.event_shape, data.support, data.name or "the data")
+    check_data(model.likelihood, data.event_shape, data.lies_on, data.name or "the data")
     fabric = _fabric(device, precision)
     settings["device"] = str(fabric.device)
     run = out if isinstance(out, Run) or out is None else Run(out)
@@ -182,10 +182,10 @@ def fit(
         # a run that was killed before its first checkpoint begins anew
         begins = run is None or not resume or not run.has_checkpoint
         if begins and not contains(UNIT, data.support):
-            learn_units(model, data.examples("train"))
+            learn_units(model, data.examples("train"), data["train"].mask)
         if begins:
             for part in (model.prior, model.posterior, model.likelihood):
-                part.prepare(data.examples("train"))
+                part.prepare(refilled(data.examples("train"), data["train"].mask))
         differs = "" if run is None or begins else state.restore(run)
         if run is not None and begins:
             state.save(run)  # the initial weights: a kill before the first checkpoint must not lose them
@@ -408,6 +408,7 @@ def _config(model: VAE, objective: Objective, data: Dataset, settings: Mapping[s
     """The complete, resolved configuration of a run."""
     card = {"name": data.name, **data.options, "sha256": data.sha256}
     card |= {"event_shape": list(data.event_shape), "range": list(data.range)}
+    card |= {} if data.columns is None else {"columns": list(data.columns)}
     parts = {role: describe(getattr(model, role), role) for role in ("prior", "posterior", "likelihood")}
     parts["objective"] = describe(objective, "objective")
     if foreign := sorted(foreign_packages(parts)):

@@ -49,29 +49,68 @@ class Units(nn.Module):
         """One scale for all entries, the root mean square of theirs: where one scale is to be shared."""
         return self.scale.square().mean().sqrt()
 
-    def learn(self, x: Tensor) -> None:
-        """Set mean and standard deviation of each entry from examples (n, *X); an entry that never varies keeps scale 1."""
-        spread = x.double().std(0)
-        self.loc.copy_(x.double().mean(0))
+    def learn(self, x: Tensor, mask: Tensor | None = None) -> None:
+        """Set mean and standard deviation of each entry from examples (n, *X); an entry that never varies keeps scale 1.
+
+        Args:
+            x: examples, (n, *X).
+            mask: 1 where observed, (n, *X); what is missing counts for neither.
+        """
+        if mask is None:
+            spread, centre = x.double().std(0), x.double().mean(0)
+        else:
+            observed = mask.to(torch.bool)
+            count = observed.sum(0)
+            values = torch.where(observed, x.double(), 0.0)
+            centre = values.sum(0) / count.clamp(min=1)
+            squares = torch.where(observed, values - centre, 0.0).square().sum(0)
+            spread = (squares / (count - 1).clamp(min=1)).sqrt()
+        self.loc.copy_(centre)
         self.scale.copy_(torch.where(spread > 0, spread, 1.0))
 
-    def standardised(self, x: Tensor) -> Tensor:
-        """(..., *X) in units of the data -> of the order of one.
+    def standardised(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(..., *X) in units of the data -> of the order of one; what the mask says is missing -> 0, the mean.
+
+        Zero is what Mattei and Frellsen (2019, arXiv 1812.02633) and Nazabal et al. (2020, arXiv 1807.03653) show the
+        encoder in place of a missing entry. Data in [0, 1] have no units here, and 0 is then the value 0.
 
         Raises:
             ValueError: x does not end in X.
         """
         if x.shape[x.ndim - self.loc.ndim :] != self.loc.shape:
             raise ValueError(f"x of shape {tuple(x.shape)} does not end in the event shape {tuple(self.loc.shape)}")
-        return (x - self.loc) / self.scale
+        value = (x - self.loc) / self.scale
+        return value if mask is None else torch.where(mask.to(torch.bool), value, torch.zeros_like(value))
 
     def restored(self, value: Tensor) -> Tensor:
         """The way back."""
         return self.loc + self.scale * value
 
 
-def learn_units(model: nn.Module, x: Tensor) -> None:
-    """Set every unit of a model that has not been set before, from training examples (n, *X)."""
+def learn_units(model: nn.Module, x: Tensor, mask: Tensor | None = None) -> None:
+    """Set every unit of a model that has not been set before, from the observed entries of training examples (n, *X)."""
     for module in model.modules():
         if isinstance(module, Units) and not module.are_known:
-            module.learn(x)
+            module.learn(x, mask)
+
+
+def refilled(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Examples (n, *X) in which each missing entry holds an observed value of the same entry: their quantiles.
+
+    Means, spreads and supports of every entry stay what they are among the observed, whatever statistic a part takes. An
+    entry that is never observed is zero. It is no imputation: that of the model comes from what it has learned.
+
+    Example:
+        >>> x, mask = torch.tensor([[1.0], [9.0], [3.0], [9.0]]), torch.tensor([[1], [0], [1], [0]])
+        >>> refilled(x, mask).flatten()
+        tensor([1., 1., 3., 3.])
+    """
+    if mask is None:
+        return x
+    observed = mask.to(torch.bool).expand_as(x).reshape(len(x), -1)
+    columns = x.reshape(len(x), -1).clone()
+    for column, known in zip(columns.unbind(1), observed.unbind(1), strict=True):
+        values, places = column[known].sort().values, (~known).nonzero().flatten()
+        n, m = len(values), len(places)
+        column[places] = values[((torch.arange(m) + 0.5) * n / m).long()] if n else values.new_zeros(())
+    return columns.reshape(x.shape)

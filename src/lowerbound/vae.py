@@ -113,7 +113,7 @@ class VAE(nn.Module):
         """
         if samples < 1:
             raise ValueError(f"samples is {samples}: at least 1 draw is needed")
-        x, context = self._placed(x), self._beside(context)
+        x, context = self._given(x, context)
         before = (random_state(), self._copied_buffers()) if path_gradient else None
         relaxed = self.posterior.relaxed if self.training and reparameterised else _as_it_is
         qz = relaxed(self.posterior(x, context))
@@ -154,7 +154,7 @@ class VAE(nn.Module):
 
     def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
         """Log p(x, z) in nats, (K, B), for given latents (K, B, *Z)."""
-        x, context = self._placed(x), self._beside(context)
+        x, context = self._given(x, context)
         (z,) = latents
         px = self.likelihood(z, context)
         return self.prior(context, self.posterior).log_prob(z) + self.likelihood.log_prob(px, x, context.mask)
@@ -174,7 +174,7 @@ class VAE(nn.Module):
         The mean of discrete codes is none of them: there it is the most probable code.
         """
         with evaluating(self):
-            qz = self.posterior(self._placed(x), self._beside(context))
+            qz = self.posterior(*self._given(x, context))
             return nearest(qz, qz.mean) if is_code(qz) else mean(qz)
 
     @torch.no_grad()
@@ -208,6 +208,11 @@ class VAE(nn.Module):
         with seeded(seed), evaluating(self):
             x, (z,) = self.dream(n, context)
         return self.decode(z, context) if mean_of_x else x
+
+    def _given(self, x: Tensor, context: Context | None) -> tuple[Tensor, Context]:
+        """X and what is known beside it, where the model is; missing entries are zero, whatever stood there."""
+        context = self._beside(context)
+        return context.observed(self._placed(x)), context
 
     def _placed(self, value: Tensor) -> Tensor:
         """A value on the device and in the precision of the model; what numpy holds is taken too."""

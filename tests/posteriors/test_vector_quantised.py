@@ -21,7 +21,7 @@ from lowerbound.draw import RateEstimator
 from lowerbound.objective import Step
 from lowerbound.roles import Context
 from lowerbound.shapes import Shape
-from tests.contracts import NO_CONTEXT, PosteriorContract, check_gradients
+from tests.contracts import NO_CONTEXT, PosteriorContract, check_gradients, moved
 from tests.test_train import Stopping, weights
 
 VectorQuantised = lb.posteriors.VectorQuantised
@@ -47,6 +47,22 @@ class TestVectorQuantised(PosteriorContract):
             return lb.objectives.ELBO(kl=kl).terms(model(x), Step(0.5, 100)).total
 
         check_gradients(loss, model.prior, model.likelihood)
+
+    def test_treats_examples_separately(self) -> None:
+        """A random z has no probability under any: what is quantised, and the codes, are compared instead."""
+        part, x = moved(self.make((4,), (3,))).double().eval(), torch.rand(5, 4).double()
+        qz = part(x, NO_CONTEXT)
+        for b in range(5):
+            alone = part(x[b : b + 1], NO_CONTEXT)
+            assert torch.allclose(alone.encoded, qz.encoded[b : b + 1], rtol=1e-10)
+            assert torch.equal(alone.index, qz.index[b : b + 1])
+
+    def test_a_masked_value_changes_nothing(self) -> None:
+        part, x = moved(self.make((4,), (3,))).eval(), torch.rand(5, 4)
+        context = Context(mask=torch.tensor([[1, 0, 1, 1]]).expand(5, 4))
+        other = torch.where(context.mask == 1, x, torch.nan)
+        assert torch.equal(part(x, context).encoded, part(other, context).encoded)
+        assert not torch.allclose(part(x, context).encoded, part(x, NO_CONTEXT).encoded)
 
 
 def tiny(codes: int = 3, positions: int = 2, **settings: Any) -> lb.VAE:

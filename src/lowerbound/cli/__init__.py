@@ -24,6 +24,7 @@ COMMANDS = {
     "sample": ("use", "draw examples from a trained model"),
     "reconstruct": ("use", "encode and decode examples"),
     "encode": ("use", "the latent codes of examples (deterministic)"),
+    "impute": ("use", "fill in the missing entries of examples"),
     "score": ("use", "log p(x) of each example, in nats"),
     "report": ("look", "write report.html: curves, numbers and pictures of a run, in one file"),
     "traverse": ("look", "a picture of what each latent dimension does"),

@@ -155,7 +155,7 @@ def gaps(argv: Sequence[str]) -> None:
         raise ValueError(f"n is {given['n']}: at least 1 example is needed")
     run, model = open_run(given)
     data = own_data(run) if given["source"] is None else load_as(run, given["source"])
-    check_data(model.likelihood, data.event_shape, data.support, data.name or "the data")
+    check_data(model.likelihood, data.event_shape, data.lies_on, data.name or "the data")
     rows = slice(given["n"])
     x, context = data.examples(given["split"])[rows], data.context(given["split"])[rows]
     with counting("refining q, annealing") as on_progress:

@@ -61,17 +61,17 @@ def traverse(argv: Sequence[str]) -> None:
         return
     run, model = open_run(given)
     path = _png(given, model)
-    x = own_data(run).examples("test")[:MEASURED]
+    data = own_data(run)
+    x, context = data.examples("test")[:MEASURED], data.context("test")[:MEASURED]
     if not 0 <= given["example"] < len(x):
         raise ValueError(f"there is no example {given['example']}; they are numbered 0 to {len(x) - 1}")
     dimensions = given["dimensions"]
     if dimensions is None:
-        by_rate, variance = rates(model, x)
+        by_rate, variance = rates(model, x, context=context)
         order = (variance if by_rate is None else by_rate).argsort(descending=True).tolist()
         dimensions = [d for d in order if variance[d] > ACTIVE][:MOST] or order[:1]
-    frames = traverse_along(
-        model, model.encode(x[given["example"] : given["example"] + 1])[0], dimensions, given["steps"]
-    )
+    one = slice(given["example"], given["example"] + 1)
+    frames = traverse_along(model, model.encode(x[one], context[one])[0], dimensions, given["steps"])
     _write(run, path, frames.flatten(0, 1), given["steps"], f"rows: dimensions {', '.join(map(str, dimensions))}")
 
 
@@ -91,11 +91,14 @@ def interpolate(argv: Sequence[str]) -> None:
         return
     run, model = open_run(given)
     path = _png(given, model)
-    x = own_data(run).examples("test")
+    data = own_data(run)
+    x, context = data.examples("test"), data.context("test")
     n = given["n"]
     if not 1 <= n <= len(x) // 2:
         raise ValueError(f"n is {n}: there are {len(x)} held-out examples, so it can be from 1 to {len(x) // 2}")
-    frames = interpolate_between(model, x[:n], x[n : 2 * n], given["steps"])
+    ends = slice(n), slice(n, 2 * n)
+    contexts = context[ends[0]], context[ends[1]]
+    frames = interpolate_between(model, x[ends[0]], x[ends[1]], given["steps"], contexts)
     _write(run, path, frames.flatten(0, 1), given["steps"], f"rows: {n} pairs of held-out examples")
 
 

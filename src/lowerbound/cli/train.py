@@ -37,7 +37,12 @@ from lowerbound.vae import VAE
 FLAGS = ("--resume", "--overwrite", "--quiet", "--no-report", "--help", "-h")
 NOT_SETTINGS = ("model", "objective", "data", "out", "resume", "overwrite", "progress")
 CONTROL = ("source", "help", "config", "out", "resume", "overwrite", "quiet", "no_report", "samples", "trust")
-DERIVED = ("sha256", "event_shape", "range")  # of the data: written for the record, found again from the data
+DERIVED = (
+    "sha256",
+    "event_shape",
+    "range",
+    "columns",
+)  # of the data: written for the record, found again from the data
 PAIRS = 32  # originals and reconstructions on the sheet, and twice as many samples
 
 
@@ -107,7 +112,7 @@ def train(argv: Sequence[str]) -> None:
     with seeded(settings["seed"]):
         model = build_model(config, data.event_shape, words.trust)
     objective = build_objective(config, words.trust)
-    check_data(model.likelihood, data.event_shape, data.support, data.name or "the data")
+    check_data(model.likelihood, data.event_shape, data.lies_on, data.name or "the data")
     run = Run(_next_folder(data) if control["out"] is None else control["out"])
     say: Callable[[str], object] = print if not control["quiet"] else lambda text: None
     with run.locked():
@@ -254,13 +259,13 @@ def _conclude(
     run.write_evaluation(evaluation.as_json())
     lines = [f"{evaluation.n:,} held-out examples (test):", str(evaluation), f"\nrun folder    {run.path}"]
     if is_picture(data.event_shape):
-        x = data.examples("test")[:PAIRS]
+        x, context = data.examples("test")[:PAIRS], data.context("test")[:PAIRS]
         drawn = model.sample(2 * PAIRS, 0, mean_of_x=True).cpu()
         parts = ", ".join(
             f"{role} {type(getattr(model, role)).__name__}" for role in ("prior", "posterior", "likelihood")
         )
         title = f"{Path(data.name or 'data').stem}: {parts}"
-        save_figure(run.sheet_file, sheet(x, model.reconstruct(x).cpu(), drawn, data.range, title))
+        save_figure(run.sheet_file, sheet(x, model.reconstruct(x, context).cpu(), drawn, data.range, title))
         lines.append(f"pictures      {run.sheet_file}")
     if report:
         lines.append(f"report        {write_report(run, model, data, evaluation.as_json())}")

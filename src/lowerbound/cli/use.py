@@ -11,18 +11,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lowerbound.cards import Missing
 from lowerbound.checks import check_data
 from lowerbound.data import NAMED
+from lowerbound.data.tables import text
+from lowerbound.dataset import Dataset
+from lowerbound.evaluation import impute as fill_in
 from lowerbound.evaluation import log_marginal
-from lowerbound.files import write_atomic
+from lowerbound.files import write_atomic, write_text
 from lowerbound.measure import SAMPLES
-from lowerbound.opened import load_as, open_run, own_data, run_parser
+from lowerbound.opened import load_as, open_run, own_data, run_parser, table_of
 from lowerbound.plots import is_picture, pairs, save_grid
 from lowerbound.progress import counting
+from lowerbound.roles import Context
 from lowerbound.run import Run
 from lowerbound.settings import SettingsParser
 from lowerbound.vae import VAE
 
+IMPUTING = 1000  # as in the paper on importance-weighted imputation there are more draws than for a bound
 BATCH = 100  # examples at a time
 
 
@@ -34,7 +40,7 @@ def sample(argv: Sequence[str]) -> None:
     parser.add_argument("-n", type=int, default=64, help="how many")
     parser.add_argument("--mean", action="store_true", help="give the mean of p(x|z) instead of a draw from it")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
-    _add_out(parser, "an array (n, ...) as .npy, or pictures side by side as .png")
+    _add_out(parser, "an array (n, ...) as .npy, a table as .csv, or pictures side by side as .png")
     given = parser.read(argv)
     if given is None:
         return
@@ -53,18 +59,18 @@ def reconstruct(argv: Sequence[str]) -> None:
     )
     _add_data(parser, optional=True)
     parser.add_argument("-n", type=int, help="only the first n (64 for a .png)")
-    _add_out(parser, "an array (n, ...) as .npy, or pictures as .png")
+    _add_out(parser, "an array (n, ...) as .npy, a table as .csv, or pictures as .png")
     given = parser.read(argv)
     if given is None:
         return
     run, model = open_run(given)
     write = _writer(run, model, given["out"])
-    x = _examples(run, model, given)
+    x, context = _examples(run, model, given)
     is_png = Path(given["out"]).suffix == ".png"
     if given["n"] is not None and given["n"] < 1:
         raise ValueError(f"n is {given['n']}: at least 1 example must be asked for")
     x = x[: given["n"] or (64 if is_png else None)]
-    results = _in_batches(model.reconstruct, x)
+    results = _in_batches(model.reconstruct, x, context)
     if is_png:
         columns = min(16, len(x))
         write(pairs(x, results, columns), columns)
@@ -85,8 +91,38 @@ def encode(argv: Sequence[str]) -> None:
     if given is None:
         return
     run, model = open_run(given)
-    write = _writer(run, model, given["out"], only_arrays=True)
-    write(_in_batches(model.encode, _examples(run, model, given)))
+    write = _writer(run, model, given["out"], (".npy",))
+    write(_in_batches(model.encode, *_examples(run, model, given)))
+
+
+def impute(argv: Sequence[str]) -> None:
+    """Write examples with their missing entries filled in."""
+    parser = run_parser(
+        "impute",
+        "RUN [DATA] --out FILE.csv",
+        "Fill in what is missing (empty cells, NaN): its mean given what is observed, by importance sampling; of classes "
+        "the most probable one. What is observed stays as it is. DATA defaults to the run's own test split.",
+    )
+    _add_data(parser, optional=True)
+    parser.add_argument("--samples", type=int, default=IMPUTING, help="K, importance samples for each example")
+    parser.add_argument(
+        "--draw", action="store_true", help="fill in a draw instead: another --seed, another imputation"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    _add_out(parser, "a table as .csv, or an array (n, ...) as .npy")
+    given = parser.read(argv)
+    if given is None:
+        return
+    run, model = open_run(given)
+    write = _writer(run, model, given["out"], (".csv", ".npy"))
+    data, split = _data(run, model, given, "marginalise")
+    x, context = data.examples(split), data.context(split)
+    if context.mask is None:
+        raise ValueError(f"{data.name}: nothing is missing in its split {split}, so there is nothing to impute")
+    columns = data.columns or ()
+    levels = torch.tensor([len(data.categories.get(name, ())) for name in columns]) if columns else None
+    how = {key: given[key] for key in ("samples", "seed", "draw")}
+    write(fill_in(model, x, context, **how, levels=levels))
 
 
 def score(argv: Sequence[str]) -> None:
@@ -105,10 +141,11 @@ def score(argv: Sequence[str]) -> None:
     if given is None:
         return
     run, model = open_run(given)
-    write = _writer(run, model, given["out"], only_arrays=True)
-    x = _examples(run, model, given)
+    write = _writer(run, model, given["out"], (".npy",))
+    x, context = _examples(run, model, given)
     with counting("scoring") as on_progress:
-        scores = log_marginal(model, x, samples=given["samples"], seed=given["seed"], on_progress=on_progress)
+        how = {key: given[key] for key in ("samples", "seed")}
+        scores = log_marginal(model, x, context, **how, on_progress=on_progress)
     write(scores)
 
 
@@ -119,30 +156,43 @@ def _add_data(parser: SettingsParser, optional: bool = False) -> None:
     parser.add_argument(
         "--split", type=str, help="train, valid, test or all; by default all of a file, and test of a named set"
     )
+    parser.add_argument(
+        "--data.missing", type=Missing, help="refuse or marginalise missing entries; by default as in training"
+    )
 
 
 def _add_out(parser: SettingsParser, what: str) -> None:
     parser.add_argument("--out", type=str, help=f"file to write: {what}")
 
 
-def _examples(run: Run, model: VAE, given: Mapping[str, Any]) -> Tensor:
+def _examples(run: Run, model: VAE, given: Mapping[str, Any]) -> tuple[Tensor, Context]:
+    data, split = _data(run, model, given)
+    return data.examples(split), data.context(split)
+
+
+def _data(run: Run, model: VAE, given: Mapping[str, Any], missing: Missing | None = None) -> tuple[Dataset, str]:
+    """The data that are named, or the run's own, and the split of them; missing entries as the run has it, or as given."""
     source, split = given["source"], given["split"]
     if source is None:
         data, split = own_data(run), split or "test"
     else:
         split = split or ("test" if source in NAMED else "all")
-        data = load_as(run, source, "all" if split == "all" else None)
-    check_data(model.likelihood, data.event_shape, data.support, data.name or "the data")
-    return data.examples(split)
+        data = load_as(
+            run, source, "all" if split == "all" else None, missing or (given.get("data") or {}).get("missing")
+        )
+    check_data(model.likelihood, data.event_shape, data.lies_on, data.name or "the data")
+    return data, split
 
 
-def _in_batches(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    return torch.cat([function(batch).cpu() for batch in x.split(BATCH)])
+def _in_batches(function: Callable[[Tensor, Context], Tensor], x: Tensor, context: Context) -> Tensor:
+    batches = [slice(start, start + BATCH) for start in range(0, len(x), BATCH)]
+    return torch.cat([function(x[rows], context[rows]).cpu() for rows in batches])
 
 
-def _writer(run: Run, model: VAE, out: str | None, only_arrays: bool = False) -> Callable[..., None]:
+def _writer(
+    run: Run, model: VAE, out: str | None, kinds: Sequence[str] = (".npy", ".csv", ".png")
+) -> Callable[..., None]:
     """A function that writes the result, after checks that need no result: nobody waits for work that cannot be kept."""
-    kinds = (".npy",) if only_arrays else (".npy", ".png")
     if out is None:
         raise ValueError(f"say which file to write: --out FILE{' or FILE'.join(kinds)}")
     path = Path(out).expanduser()
@@ -152,11 +202,15 @@ def _writer(run: Run, model: VAE, out: str | None, only_arrays: bool = False) ->
         raise ValueError(f"--out {out}: there is no folder {path.parent}")
     if path.suffix == ".png" and not is_picture(model.x_shape):
         raise ValueError(f"examples of shape {model.x_shape} are no pictures; write them as .npy")
+    if path.suffix == ".csv" and len(model.x_shape) != 1:
+        raise ValueError(f"examples of shape {model.x_shape} are no rows of a table; write them as .npy")
     limits = run.config()["data"].get("range", [0.0, 1.0])
 
     def write(result: Tensor, columns: int | None = None) -> None:
         if path.suffix == ".png":
             save_grid(path, result, (limits[0], limits[1]), columns)
+        elif path.suffix == ".csv":
+            write_text(path, text(result.cpu().numpy(), *table_of(run)))
         else:
             buffer = io.BytesIO()
             np.save(buffer, result.cpu().numpy(), allow_pickle=False)

@@ -6,6 +6,7 @@ Named sets are read from their canonical files; the user's own data are arrays i
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lowerbound.cards import Binarize, Splits, make_card
+from lowerbound.cards import Binarize, Missing, Splits, make_card
 from lowerbound.data import arrays, cifar10, digits, fashion_mnist, folders, mnist, mnist_static, tables
 from lowerbound.dataset import Dataset, Split, Stored
 from lowerbound.messages import unknown
@@ -41,7 +42,13 @@ READERS: Mapping[str, Callable[..., Stored]] = {
 }
 """What reads each kind of the user's own data; a file's kind is its suffix."""
 
-ONLY_FOR = {"array": ("a .npz file",), "labels": ("a .npz file", "a .csv file", "a .parquet file"), "size": (FOLDER,)}
+ONLY_FOR = {
+    "array": ("a .npz file",),
+    "missing": ("a .npy file", "a .npz file", "a .csv file", "a .parquet file"),
+    "categorical": ("a .csv file", "a .parquet file"),
+    "labels": ("a .npz file", "a .csv file", "a .parquet file"),
+    "size": (FOLDER,),
+}
 """Options of :func:`load` that only some kinds of sources have."""
 
 OWN = ".npy, .npz, .csv or .parquet file, or a folder of pictures"
@@ -59,6 +66,8 @@ def load(
     dequantize: bool = False,
     flip: bool = False,
     shift: int = 0,
+    missing: Missing = "refuse",
+    categorical: Sequence[str] | None = None,
 ) -> Dataset:
     """Load a data set by name, from a file of arrays or a table, or from a folder of pictures.
 
@@ -85,6 +94,10 @@ def load(
         flip: mirror each picture left to right with probability 1/2, in training only.
         shift: move each picture by up to so many pixels down or up and right or left, in training only; what comes in
             at an edge repeats the edge.
+        missing: what to do with NaN and, in tables, empty cells: "refuse" them, or "marginalise": leave them out of every
+            density, by a mask on the card.
+        categorical: columns of a table that hold classes, which may be text, by their names. The labels, sorted, become
+            the levels {0, 1/(L-1), ..., 1}; "size=small|large" gives their order. A column of two becomes 0 and 1.
 
     Returns:
         The card with its splits.
@@ -102,7 +115,12 @@ def load(
         >>> print(lb.data.load("digits", splits="train_test", binarize="threshold"))
         digits: 1,617/180 train/test, 1x8x8, on {0, 1}
     """
-    of_source = {"array": array, "labels": labels, "size": size if size is None else list(as_shape(size, "size"))}
+    of_source: dict[str, Any] = {
+        "array": array,
+        "labels": labels,
+        "size": size if size is None else list(as_shape(size, "size")),
+    }
+    of_source |= {"missing": missing, "categorical": list(categorical) if categorical else None}
     stored = _read(source, of_source)
     path = Path(source).expanduser()
     name = str(source) if str(source) in NAMED else str(path.resolve())
@@ -139,6 +157,9 @@ def from_arrays(
     dequantize: bool = False,
     flip: bool = False,
     shift: int = 0,
+    missing: Missing = "refuse",
+    mask: NDArray[Any] | torch.Tensor | None = None,
+    columns: Sequence[str] | None = None,
 ) -> Dataset:
     """A data set from arrays in memory; the arguments are those of :func:`load`.
 
@@ -152,6 +173,10 @@ def from_arrays(
         dequantize: see :func:`load`.
         flip: see :func:`load`.
         shift: see :func:`load`.
+        missing: see :func:`load`.
+        mask: True (1) where an entry of x is observed and False (0) where it is missing, (n, *X); what stands at missing
+            entries plays no part. None: all are observed, but for NaN where missing is "marginalise".
+        columns: the names of the columns of x (n, d), as in ``columns=frame.columns``.
 
     Raises:
         ValueError: as :func:`load`.
@@ -161,10 +186,18 @@ def from_arrays(
         >>> rng = np.random.default_rng(0)
         >>> print(from_arrays(rng.normal(size=(50, 3))))
         data from memory: 40/5/5 train/valid/test, 3, on the real line
+        >>> print(from_arrays(np.array([[1.5, np.nan]] * 10), missing="marginalise"))
+        data from memory: 8/1/1 train/valid/test, 2, on the real line, 50.0% of the entries missing
     """
-    arrays_ = [v.detach().cpu().numpy() if isinstance(v, torch.Tensor) else v for v in (x, y)]
-    stored = Stored(np.asarray(arrays_[0]), None if y is None else np.asarray(arrays_[1]))
-    chosen = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
+    arrays_ = [v.detach().cpu().numpy() if isinstance(v, torch.Tensor) else v for v in (x, y, mask)]
+    values, labels, known = (None if v is None else np.asarray(v) for v in arrays_)
+    assert values is not None  # x is no option
+    names = None if columns is None else tuple(map(str, columns))
+    if names is not None and (values.ndim != 2 or values.shape[1] != len(names)):
+        raise ValueError(f"there are {len(names)} names of columns for x of shape {values.shape}")
+    stored = Stored(values, labels, known, columns=names)
+    chosen: dict[str, Any] = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
+    chosen |= {"missing": missing, "categorical": None}
     return make_card(stored, None, {**chosen, "dequantize": dequantize, "flip": flip, "shift": shift})
 
 
@@ -175,7 +208,7 @@ def _read(source: str | Path, options: Mapping[str, Any]) -> Stored:
     if kind not in (NAME, *READERS):
         raise ValueError(f"{path} cannot be read as data: give a {OWN}, or one of {', '.join(NAMED)}")
     for option in options.keys() - applicable(source, options).keys():
-        if options[option] is not None:
+        if options[option] not in (None, "refuse"):
             raise ValueError(
                 f"{option} (--data.{option}) is for {' or '.join(ONLY_FOR[option])}, and {source} is {kind}"
             )
@@ -184,4 +217,8 @@ def _read(source: str | Path, options: Mapping[str, Any]) -> Stored:
         return stored
     if kind != FOLDER and not path.is_file():
         raise ValueError(f"there is no file {path}" + (" (it is a folder)" if path.is_dir() else ""))
-    return READERS[kind](path, **applicable(source, options))
+    reader = READERS[kind]
+    taken = inspect.signature(
+        reader
+    ).parameters  # NaN in arrays needs no reading of its own: the card says what it means
+    return reader(path, **{key: value for key, value in applicable(source, options).items() if key in taken})

@@ -1,7 +1,8 @@
 """Tables of numbers: .csv by the standard library, and .parquet by pyarrow, an extra.
 
 Every column is an entry of x, (n, columns), but for one that may hold labels. Nothing is guessed: a cell that is missing
-or holds text is refused by its row and column, and what to put there is the user's to say.
+or holds text is refused by its row and column, unless the user has said that missing cells are to be marginalised, or which
+columns hold classes.
 
 In a .csv, cells are separated by commas and numbers written with a decimal point; the first row is a header where a cell
 of it is text, and without one the columns are named 1, 2, ...; rows are counted from 1, the header included.
@@ -10,7 +11,9 @@ of it is text, and without one the columns are named 1, 2, ...; rows are counted
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,15 +28,63 @@ from lowerbound.messages import first_line, unknown
 DIGITS = frozenset("0123456789+- ")
 NUMERIC = DIGITS | frozenset(".eE")  # what Python would read besides, as in nan, 1_000 or ١, is no number in a table
 MISSING = ("", "?", "na", "n/a", "nan", "null", "none")
+FILL = (
+    "fill it in, remove the row or the column, or let missing='marginalise' (--data.missing marginalise) leave missing "
+    "cells out of every density"
+)
 EXACT = 2**53  # integers beyond it are no longer exact in float64
 
 
-def read(path: Path, labels: str | None = None) -> Stored:
+Cells = tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None, list[str]]
+"""x, the labels, the mask where missing cells are taken, and the names of the columns of x."""
+
+
+@dataclass
+class Classes:
+    """The classes in one column: their labels, as given or as met, and that of each row."""
+
+    name: str
+    given: tuple[str, ...] = ()
+    met: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, option: str) -> Classes:
+        """From "name", or "name=first|second"."""
+        name, equals, labels = option.partition("=")
+        given = tuple(labels.split("|")) if equals else ()
+        if equals and (len(given) < 2 or len(set(given)) < len(given)):
+            raise ValueError(f"categorical={option!r}: at least 2 labels are needed, each once, as in size=small|large")
+        return cls(name, given)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """In the order of their levels: as given; else by value where all are numbers, and by the alphabet where not."""
+        if self.given:
+            return self.given
+        words = {word for word in self.met if word.lower() not in MISSING}
+        return tuple(sorted(words, key=(lambda w: (float(w), w)) if all(map(_is_number, words)) else str))
+
+    def values(self, where: str) -> NDArray[Any]:
+        """The level of each row, l / (L - 1), and 0 where it is missing."""
+        if len(self.labels) < 2:
+            raise ValueError(f"{where}: column {self.name!r} holds {len(self.labels)} class, and at least 2 are needed")
+        places = {label: i for i, label in enumerate(self.labels)}
+        for word in self.met:
+            if word not in places and word.lower() not in MISSING:
+                raise ValueError(f"{where}: column {self.name!r}: {unknown('class', word, self.labels)}")
+        return np.array([places.get(word, 0) / (len(places) - 1) for word in self.met])
+
+
+def read(
+    path: Path, labels: str | None = None, missing: str = "refuse", categorical: Sequence[str] | None = None
+) -> Stored:
     """The numbers in a .csv or .parquet file: integers where all are, and floating point otherwise.
 
     Args:
         path: the file.
         labels: the name of the column that holds labels, which may be text: its values, sorted, are 0, 1, ...
+        missing: "marginalise" takes missing cells, of which the mask then tells.
+        categorical: names of columns that hold classes, or "name=first|second" to give their order.
 
     Raises:
         ValueError: the file is empty or damaged; a cell is missing or holds text; rows differ in length; there is no such
@@ -42,18 +93,58 @@ def read(path: Path, labels: str | None = None) -> Stored:
     """
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")
-    x, y = (_csv if path.suffix.lower() == ".csv" else _parquet)(path, labels)
-    return Stored(x, y, source=str(path))
+    classes = {own.name: own for own in map(Classes.of, categorical or ())}
+    own_reader = _csv if path.suffix.lower() == ".csv" else _parquet
+    x, y, mask, columns = own_reader(path, labels, missing == "marginalise", classes)
+    for name in classes:
+        if name not in columns:
+            raise ValueError(
+                f"{path}: {unknown('column', name, columns)}; choose with categorical= (--data.categorical)"
+            )
+    if classes:
+        x = x.astype(np.float64)
+    for name, own in classes.items():
+        x[:, columns.index(name)] = own.values(str(path))
+    found = {name: own.labels for name, own in classes.items()}
+    return Stored(x, y, mask, columns=tuple(columns), categories=found, source=str(path))
 
 
-def _csv(path: Path, labels: str | None) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def text(x: NDArray[Any], columns: Sequence[str] | None, categories: Mapping[str, Sequence[str]]) -> str:
+    """A table as .csv: a header, and a row an example; classes by their labels.
+
+    Args:
+        x: (n, d).
+        columns: the names of the columns, or None for 1, 2, ...
+        categories: the labels of columns that hold classes.
+
+    Example:
+        >>> print(text(np.array([[0.5, 1.0], [2.0, 0.0]], np.float32), ["size", "sex"], {"sex": ["f", "m"]}), end="")
+        size,sex
+        0.5,m
+        2,f
+    """
+    names = list(columns or map(str, range(1, x.shape[1] + 1)))
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(names)
+    known = [categories.get(name) for name in names]
+    for row in x:
+        cells = zip(row, known, strict=True)
+        writer.writerow(
+            labels[round(float(v) * (len(labels) - 1))] if labels else np.format_float_positional(v, trim="-")
+            for v, labels in cells
+        )
+    return stream.getvalue()
+
+
+def _csv(path: Path, labels: str | None, takes_missing: bool, classes: Mapping[str, Classes]) -> Cells:
     with path.open("rb") as stream:
         blocks = iter(lambda: stream.read(2**20), b"")
         lines = 1 + sum(block.count(b"\n") + block.count(b"\r") - block.count(b"\r\n") for block in blocks)
     try:
         with path.open(newline="", encoding="utf-8-sig") as text:
             reader = csv.reader(text, strict=True)
-            return _rows(path, ((reader.line_num, row) for row in reader if row), labels, lines)
+            return _rows(path, ((reader.line_num, row) for row in reader if row), labels, lines, takes_missing, classes)
     except UnicodeDecodeError:
         raise ValueError(f"{path} is no UTF-8 text; save it as UTF-8") from None
     except csv.Error as error:
@@ -61,8 +152,13 @@ def _csv(path: Path, labels: str | None) -> tuple[NDArray[Any], NDArray[Any] | N
 
 
 def _rows(
-    path: Path, rows: Iterator[tuple[int, list[str]]], labels: str | None, lines: int
-) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    path: Path,
+    rows: Iterator[tuple[int, list[str]]],
+    labels: str | None,
+    lines: int,
+    takes_missing: bool,
+    classes: Mapping[str, Classes],
+) -> Cells:
     first = next(rows, (0, []))
     if not first[1]:
         raise ValueError(f"{path} holds no rows")
@@ -72,6 +168,7 @@ def _rows(
     columns = [name for i, name in enumerate(names) if i != label]
     check_fits(lines * len(columns) * 8, str(path))
     x = np.empty((lines, len(columns)))
+    mask = np.ones((lines, len(columns)), bool) if takes_missing else None
     texts: list[str] = []
     n, integers = 0, True
     for number, row in rows if header else chain([first], rows):
@@ -81,6 +178,17 @@ def _rows(
             texts.append(row.pop(label).strip())
             if not texts[-1]:
                 raise ValueError(f"{path}: row {number}, column {names[label]!r} (the label) is empty")
+        if mask is not None:
+            mask[n] = [cell.strip().lower() not in MISSING for cell in row]
+        for j, name in enumerate(columns if classes else ()):
+            if name in classes:
+                if mask is None and row[j].strip().lower() in MISSING:
+                    raise ValueError(f"{path}: row {number}, {_worst([name], [row[j]])}")
+                classes[name].met.append(row[j].strip())
+                row[j] = "0"
+        if mask is not None:
+            for j in (~mask[n]).nonzero()[0]:
+                row[j] = "0"
         used = set("".join(row))
         try:
             if not used <= NUMERIC:
@@ -90,10 +198,10 @@ def _rows(
             raise ValueError(f"{path}: row {number}, {_worst(columns, row)}") from None
         integers = integers and used <= DIGITS
         n += 1
-    x = x[:n]
+    x, mask = x[:n], None if mask is None else mask[:n]
     if integers and n and (np.abs(x) < EXACT).all():
-        return x.astype(np.int64), _codes(texts) if texts else None
-    return x, _codes(texts) if texts else None
+        x = x.astype(np.int64)
+    return x, _codes(texts) if texts else None, mask, columns
 
 
 def _position(path: Path, names: Sequence[str], labels: str | None) -> int | None:
@@ -120,11 +228,13 @@ def _worst(columns: Sequence[str], row: Sequence[str]) -> str:
     """What is wrong with a row, by its first cell that is no number."""
     name, cell = next((name, cell) for name, cell in zip(columns, row, strict=True) if not _is_number(cell))
     if not cell.strip():
-        return f"column {name!r} is empty; fill it in, or remove the row or the column"
+        return f"column {name!r} is empty; {FILL}"
     if not _is_text(cell):
-        return f"column {name!r} is missing ({cell!r}); fill it in, or remove the row or the column"
+        return f"column {name!r} is missing ({cell!r}); {FILL}"
     hint = (
-        "cells are separated by commas" if ";" in cell or "\t" in cell else f"text can only be labels: labels={name!r}"
+        "cells are separated by commas"
+        if ";" in cell or "\t" in cell
+        else f"text can only be classes (categorical=[{name!r}]) or labels (labels={name!r})"
     )
     return f"column {name!r} holds the text {cell[:40]!r}, and numbers are needed; {hint}"
 
@@ -139,8 +249,9 @@ def _codes(labels: Sequence[Any]) -> NDArray[Any]:
     return np.unique(words, return_inverse=True)[1]
 
 
-def _parquet(path: Path, labels: str | None) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def _parquet(path: Path, labels: str | None, takes_missing: bool, classes: Mapping[str, Classes]) -> Cells:
     try:
+        import pyarrow as pa
         from pyarrow import ArrowException, parquet, types
     except ImportError:
         raise ImportError(f"{path}: .parquet is read by pyarrow, an extra: pip install 'lowerbound[parquet]'") from None
@@ -152,22 +263,30 @@ def _parquet(path: Path, labels: str | None) -> tuple[NDArray[Any], NDArray[Any]
         raise ValueError(f"{path} cannot be read as .parquet: {first_line(error)}") from None
     names = table.column_names
     label = _position(path, names, labels)
+    known = []
     for name, column in zip(names, table.columns, strict=True):
         missing = column.is_null(nan_is_null=True).to_numpy()
-        if missing.any():
-            raise ValueError(
-                f"{path}: row {int(missing.argmax()) + 1}, column {name!r} is missing; fill it in or remove it"
-            )
+        known.append(~missing)
+        if missing.any() and (not takes_missing or name == labels):
+            raise ValueError(f"{path}: row {int(missing.argmax()) + 1}, column {name!r} is missing; {FILL}")
     taken = [i for i in range(len(names)) if i != label]
-    kinds = [table.columns[i].type for i in taken]
-    for i, kind in zip(taken, kinds, strict=True):
+    for i in taken:
+        if names[i] in classes:
+            classes[names[i]].met += ["" if cell is None else str(cell) for cell in table.columns[i].to_pylist()]
+    numbers = [i for i in taken if names[i] not in classes]
+    kinds = [table.columns[i].type for i in numbers]
+    for i, kind in zip(numbers, kinds, strict=True):
         if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
             raise ValueError(
                 f"{path}: row 1, column {names[i]!r} holds {str(table.columns[i][0])[:40]!r} of type {kind}, and numbers "
-                f"are needed; text can only be labels: labels={names[i]!r}"
+                f"are needed; text can only be classes (categorical=[{names[i]!r}]) or labels (labels={names[i]!r})"
             )
     integers = not any(types.is_floating(kind) or types.is_uint64(kind) for kind in kinds)  # int64 holds not all uint64
-    x = np.empty((len(table), len(taken)), np.int64 if integers else np.float64)
+    x = np.zeros((len(table), len(taken)), np.int64 if integers else np.float64)
     for j, i in enumerate(taken):
-        x[:, j] = table.columns[i].to_numpy()
-    return x, None if label is None else _codes(table.columns[label].to_pylist())
+        if i in numbers:
+            column = table.columns[i].filter(pa.array(known[i])) if takes_missing else table.columns[i]
+            x[known[i], j] = column.to_numpy()
+    mask = np.stack([known[i] for i in taken], 1) if takes_missing else None
+    y = None if label is None else _codes(table.columns[label].to_pylist())
+    return x, y, mask, [names[i] for i in taken]

@@ -3,6 +3,7 @@
 from lowerbound.evaluation.active_units import ACTIVE, active_units, variance
 from lowerbound.evaluation.annealed import Annealed, annealed
 from lowerbound.evaluation.collapse import REMEDIES, is_collapsed, warn_of_collapse
+from lowerbound.evaluation.imputed import impute
 from lowerbound.evaluation.information import Information, information
 from lowerbound.evaluation.log_marginal import Evidence, evidence, log_marginal
 from lowerbound.evaluation.refined import REFINING, refined
@@ -23,6 +24,7 @@ __all__ = [
     "bound",
     "effective_samples",
     "evidence",
+    "impute",
     "information",
     "is_collapsed",
     "lacking",

@@ -69,13 +69,14 @@ def refined(
     network = getattr(posterior, "net", None)
     if not isinstance(network, nn.Module):
         raise ValueError(f"{type(posterior).__name__} has no network (net) whose output could be refined")
+    seen = x if context is None else context.observed(x)
     offset: Tensor | None = None
     is_asked = False
 
     def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         # a prior may be made of the posterior at other inputs (VampPrior), and stays what it is
         nonlocal is_asked
-        is_asked = inputs[0].shape == x.shape and torch.equal(inputs[0], x.to(inputs[0]))
+        is_asked = inputs[0].shape == x.shape and torch.equal(inputs[0], seen.to(inputs[0]))
 
     def moved(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         nonlocal offset

@@ -58,7 +58,7 @@ class Bernoulli(Posterior):
         self.net = network(self.x_shape, self.z_shape)
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
-        logits = over_leading(self.net, self.units.standardised(x), self.x_shape, self.z_shape)
+        logits = over_leading(self.net, self.units.standardised(x, context.mask), self.x_shape, self.z_shape)
         base = torch.distributions.Bernoulli(logits=logits, validate_args=False)
         return Independent(base, len(self.z_shape), validate_args=False)
 

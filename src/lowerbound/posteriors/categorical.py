@@ -59,7 +59,7 @@ class Categorical(Posterior):
         self.net = network(self.x_shape, self.z_shape)
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
-        logits = over_leading(self.net, self.units.standardised(x), self.x_shape, self.z_shape)
+        logits = over_leading(self.net, self.units.standardised(x, context.mask), self.x_shape, self.z_shape)
         return Independent(OneHot(logits=logits, validate_args=False), len(self.z_shape) - 1, validate_args=False)
 
     def relaxed(self, distribution: Distribution) -> Distribution:

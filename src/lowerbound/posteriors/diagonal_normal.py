@@ -41,7 +41,7 @@ class DiagonalNormal(Posterior):
         self.net = network(self.x_shape, (2, *self.z_shape))
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
-        out = over_leading(self.net, self.units.standardised(x), self.x_shape, (2, *self.z_shape))
+        out = over_leading(self.net, self.units.standardised(x, context.mask), self.x_shape, (2, *self.z_shape))
         loc, log_variance = out.unbind(-len(self.z_shape) - 1)
         base = Normal(loc, (0.5 * log_variance).exp(), validate_args=False)
         return Independent(base, len(self.z_shape), validate_args=False)

@@ -43,7 +43,7 @@ class FullNormal(Posterior):
         self.net = network(self.x_shape, self.out_shape)
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
-        out = over_leading(self.net, self.units.standardised(x), self.x_shape, self.out_shape)
+        out = over_leading(self.net, self.units.standardised(x, context.mask), self.x_shape, self.out_shape)
         loc, log_variance, below = out.split([self.n, self.n, self.out_shape[0] - 2 * self.n], -1)
         rows, columns = torch.tril_indices(self.n, self.n, -1, device=out.device)
         scale_tril = torch.diag_embed((0.5 * log_variance).exp())

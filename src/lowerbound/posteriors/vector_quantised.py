@@ -148,7 +148,7 @@ class VectorQuantised(Posterior):
 
     def _encoded(self, x: Tensor, context: Context) -> Tensor:
         """e(x), (B, *Z)."""
-        return over_leading(self.net, self.units.standardised(x), self.x_shape, self.z_shape)
+        return over_leading(self.net, self.units.standardised(x, context.mask), self.x_shape, self.z_shape)
 
     def _rows(self, encoded: Tensor) -> Tensor:
         """Its vectors, (B P, d)."""
