@@ -56,10 +56,15 @@ def covering() -> list[Combination]:
     """Combinations in which every two parts of different roles meet at least once, greedily few."""
     left = {frozenset(pair) for combination in everything() for pair in _pairs(combination)}
     chosen: list[Combination] = []
-    while left:
-        best = max(everything(), key=lambda c: sum(frozenset(pair) in left for pair in _pairs(c)))
-        chosen.append(best)
-        left -= {frozenset(pair) for pair in _pairs(best)}
+    # first those that live: two parts that fit each other must not have met beside a third that is refused alone
+    for pool in ([c for c in everything() if not refused(c)], everything()):
+        while left:
+            best = max(pool, key=lambda c: sum(frozenset(pair) in left for pair in _pairs(c)))
+            met = {frozenset(pair) for pair in _pairs(best)} & left
+            if not met:
+                break
+            chosen.append(best)
+            left -= met
     return chosen
 
 

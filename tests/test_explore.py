@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import lowerbound as lb
-from lowerbound.explore import interpolate, manifold, prior_scale, rates, traverse
+from lowerbound.explore import interpolate, manifold, rates, traverse
 
 
 class Shown(nn.Module):
@@ -35,7 +35,7 @@ def test_a_traversal_moves_one_dimension_by_three_prior_deviations() -> None:
     z = torch.tensor([9.0, 8.0, 7.0, 6.0])
     frames = traverse(vae, z, [1, 3], steps=7)
     assert frames.shape == (2, 7, 4)
-    mean, scale = prior_scale(vae)
+    mean, scale = vae.prior_scale(torch.zeros(vae.code_shape))
     for row, d in enumerate((1, 3)):
         assert torch.allclose(frames[row, [0, 3, 6], d], mean[d] + scale[d] * torch.tensor([-3.0, 0.0, 3.0]))
         others = [i for i in range(4) if i != d]

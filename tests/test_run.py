@@ -45,6 +45,21 @@ def test_the_configuration_is_complete(run: Run) -> None:
     assert config["learning_rate"] == 1e-3
 
 
+def test_a_folder_from_before_there_was_a_choice_of_models_is_loaded_and_resumed(
+    binary_digits: Dataset, tmp_path: Path
+) -> None:
+    model = make_model(binary_digits)
+    how = {"batch_size": 500, "progress": False, "out": tmp_path / "old"}
+    lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=1, **how)
+    run = Run(tmp_path / "old")
+    config = yaml.safe_load(run.config_file.read_text())
+    assert config.pop("model") == {"part": "VAE"}
+    run.config_file.write_text(yaml.safe_dump(config))
+    again = lb.load(run.path)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+    lb.fit(make_model(binary_digits), lb.objectives.ELBO(), binary_digits, epochs=1, **how, resume=True)
+
+
 def test_weights_in_their_file_are_those_of_the_model(binary_digits: Dataset, tmp_path: Path) -> None:
     model = make_model(binary_digits)
     lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=2, out=tmp_path / "run", progress=False)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lowerbound import evaluation as evaluation
     from lowerbound import explore as explore
     from lowerbound import likelihoods as likelihoods
+    from lowerbound import models as models
     from lowerbound import networks as networks
     from lowerbound import objectives as objectives
     from lowerbound import plots as plots
@@ -28,20 +29,20 @@ if TYPE_CHECKING:
     from lowerbound.comparison import compare as compare
     from lowerbound.measure import evaluate as evaluate
     from lowerbound.measured import Evaluation as Evaluation
+    from lowerbound.models import VAE as VAE
     from lowerbound.nats import Estimate as Estimate
     from lowerbound.run import load as load
     from lowerbound.tightness import Gaps as Gaps
     from lowerbound.tightness import gaps as gaps
     from lowerbound.train import History as History
     from lowerbound.train import fit as fit
-    from lowerbound.vae import VAE as VAE
 
 _PACKAGES = (
-    "data", "distributions", "evaluation", "explore", "likelihoods", "networks", "objectives", "plots", "posteriors",
-    "priors",
+    "data", "distributions", "evaluation", "explore", "likelihoods", "models", "networks", "objectives", "plots",
+    "posteriors", "priors",
 )  # fmt: skip
 _NAMES = {
-    "VAE": "vae", "fit": "train", "History": "train", "evaluate": "measure", "Evaluation": "measured",
+    "VAE": "models", "fit": "train", "History": "train", "evaluate": "measure", "Evaluation": "measured",
     "compare": "comparison", "Comparison": "comparison", "gaps": "tightness", "Gaps": "tightness",
     "load": "run", "Estimate": "nats",
 }  # fmt: skip

@@ -4,31 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from inspect import Parameter
 from typing import Any
 
 from torch.distributions.constraints import Constraint
 
+from lowerbound.model import LatentSize, Model
 from lowerbound.objective import Objective
-from lowerbound.parts import SLOTS, construct, describe_factory, find_part, is_network, part_settings
+from lowerbound.parts import (
+    SLOTS,
+    Slot,
+    construct,
+    describe,
+    describe_factory,
+    factory,
+    find_part,
+    made_by,
+    part_settings,
+    slot,
+    slots_of,
+)
 from lowerbound.settings import Setting, SettingsParser, add_setting
-from lowerbound.shapes import Shape, as_shape
+from lowerbound.shapes import Shape
 from lowerbound.supports import BINARY, Levels
-from lowerbound.vae import VAE
 
-LATENT = 16  # more than the digits need and enough for MNIST by a small network; unused dimensions cost no rate
 MANY_LEVELS = 64  # above it one logit a level makes the output layer the whole cost: 784 x 256 logits are 103 M weights
 
 
-def build_model(config: Mapping[str, Any], x_shape: Shape, trust: Sequence[str] = ()) -> VAE:
+def build_model(config: Mapping[str, Any], x_shape: Shape, trust: Sequence[str] = ()) -> Model:
     """The model that a complete configuration describes, for data of shape X.
 
     Raises:
-        ValueError: see :func:`find_part`; also what the parts' constructors refuse.
+        ValueError: see :func:`find_part`; also what the constructors of the model and its parts refuse.
     """
-    z_shape = as_shape(config["latent"], "latent")
-    roles = ("prior", "posterior", "likelihood")
-    parts = {role: construct(role, config[role], trust, x_shape=x_shape, z_shape=z_shape) for role in roles}
-    return VAE(**parts)  # type: ignore[arg-type]  # find_part checked the roles
+    model, latent = find_part("model", config["model"]["part"], trust), config["latent"]
+    own = {key: value for key, value in config["model"].items() if key != "part"}
+    parts: dict[str, Any] = {}
+    for place in slots_of(model, "model"):
+        told = config[place.name]
+        if place.role == "network":
+            parts[place.name] = factory(told, place.several, trust)
+            continue
+        shapes = made_by(model).shapes(place.name, x_shape, latent, own)
+        if place.several:
+            each = enumerate(shapes, 1)
+            parts[place.name] = [construct(place.role, told[str(i)], trust, **own_shapes) for i, own_shapes in each]
+        else:
+            parts[place.name] = construct(place.role, told, trust, **shapes)
+    return model(**parts, **own)  # type: ignore[return-value]  # find_part checked the role
 
 
 def build_objective(config: Mapping[str, Any], trust: Sequence[str] = ()) -> Objective:
@@ -36,8 +59,19 @@ def build_objective(config: Mapping[str, Any], trust: Sequence[str] = ()) -> Obj
     return construct("objective", config["objective"], trust)  # type: ignore[return-value]  # find_part checked the role
 
 
+def describe_model(model: Model) -> dict[str, Any]:
+    """The configuration of a live model: its own settings, and every part by the name of its slot.
+
+    Raises:
+        ValueError: see :func:`describe`.
+    """
+    whole = describe(model, "model")
+    parts = {place.name: whole.pop(place.name) for place in slots_of(type(model), "model")}
+    return {"model": whole, "latent": model.latent, **parts}
+
+
 def default_parts(support: Constraint | None) -> dict[str, str]:
-    """The parts of the default model, by the data's support.
+    """The part of each role where none is chosen, by the data's support.
 
     Binary data get a Bernoulli, a few grey levels a categorical, everything else a normal with one learned scale: the
     weakest assumptions that stay cheap.
@@ -48,45 +82,97 @@ def default_parts(support: Constraint | None) -> dict[str, str]:
         likelihood = "Categorical"
     else:
         likelihood = "Normal"
-    return {"prior": "StandardNormal", "posterior": "DiagonalNormal", "likelihood": likelihood, "objective": "ELBO"}
+    return {
+        "model": "VAE", "prior": "StandardNormal", "posterior": "DiagonalNormal", "likelihood": likelihood,
+        "objective": "ELBO", "network": "MLP",
+    }  # fmt: skip
 
 
-def slots(chosen: Mapping[str, str], trust: Sequence[str] = ()) -> Iterator[tuple[str, str, str, list[Setting]]]:
+def model_class(chosen: Mapping[str, str], trust: Sequence[str] = ()) -> type[Model]:
+    """The class of the model that a configuration chooses.
+
+    Raises:
+        ValueError: see :func:`find_part`.
+    """
+    made: type[Model] = made_by(find_part("model", chosen.get("model", default_parts(None)["model"]), trust))
+    return made
+
+
+def places(chosen: Mapping[str, str], trust: Sequence[str] = ()) -> dict[str, Slot]:
+    """Everything at the top of a configuration that a part fills, by name: the model, what its parts fill, the objective."""
+    model = find_part("model", chosen.get("model", default_parts(None)["model"]), trust)
+    ends = {
+        role: Slot(Setting(role, SLOTS[role][0], Parameter.empty, ""), role, False) for role in ("model", "objective")
+    }
+    return {
+        "model": ends["model"],
+        **{own.name: own for own in slots_of(model, "model")},
+        "objective": ends["objective"],
+    }
+
+
+def slots(
+    chosen: Mapping[str, str],
+    support: Constraint | None = None,
+    latent: LatentSize | None = None,
+    trust: Sequence[str] = (),
+) -> Iterator[tuple[str, str, str, list[Setting]]]:
     """Every place of a model that a part fills: its key ("posterior.network"), role, the part's name, and its settings.
 
     Args:
-        chosen: names of parts by key; where a network is not chosen, the part's own default stands.
+        chosen: names of parts by key; where one is not chosen, the constructor's default stands, or that of the role.
+        support: of the data, from which the default likelihood follows.
+        latent: size of the latents, from which it follows how many parts there are of a kind; the model's default if None.
         trust: see :func:`find_part`.
     """
-    pending = [(role, role, chosen[role], dict[str, Any]()) for role in SLOTS if role != "network"]
+    defaults, model = default_parts(support), model_class(chosen, trust)
+    latent = model.default_latent if latent is None else latent
+    pending: list[tuple[str, Slot]] = []
+    for name, place in places(chosen, trust).items():
+        if place.several:
+            count = len(model.shapes(name, (1,), latent, {}))
+            pending += [(f"{name}.{i}", replace(place, several=False)) for i in range(1, count + 1)]
+        else:
+            pending.append((name, place))
     while pending:
-        key, role, name, given = pending.pop(0)
-        part = find_part(role, name, trust)
-        own = [Setting(s.name, s.hint, given.get(s.name, s.default), s.help) for s in part_settings(part, role)]
-        yield key, role, name, [s for s in own if not is_network(s)]
-        nested = []
-        for s in own:
-            if is_network(s):
-                default = describe_factory(s.default)
-                name = chosen.get(f"{key}.{s.name}", default["part"])
-                nested.append((f"{key}.{s.name}", "network", name, default if name == default["part"] else {}))
-        pending = nested + pending
+        key, place = pending.pop(0)
+        given: dict[str, Any] = {}
+        name = chosen.get(key, defaults[place.role])
+        if place.role == "network" and callable(place.setting.default):
+            default = describe_factory(place.setting.default)
+            name = chosen.get(key, default["part"])
+            given = default if name == default["part"] else {}
+        part = find_part(place.role, name, trust)
+        own = [Setting(s.name, s.hint, given.get(s.name, s.default), s.help) for s in part_settings(part, place.role)]
+        yield key, place.role, name, [s for s in own if slot(s) is None]
+        if place.role != "model":  # what fills a model stands beside it
+            pending = [(f"{key}.{inner.name}", inner) for inner in slots_of(part, place.role)] + pending
 
 
 def add_model_settings(
-    parser: SettingsParser, chosen: Mapping[str, str], support: Constraint | None = None, trust: Sequence[str] = ()
+    parser: SettingsParser,
+    chosen: Mapping[str, str],
+    support: Constraint | None = None,
+    latent: LatentSize | None = None,
+    trust: Sequence[str] = (),
 ) -> None:
     """Give a parser all settings of the chosen parts: types and defaults from their constructors, help from docstrings.
 
     Args:
         parser: the parser.
-        chosen: names of parts by key, complete for the four roles.
-        support: of the data, from which a likelihood's number of levels follows.
+        chosen: names of parts by key.
+        support: of the data, from which the default likelihood and the number of its levels follow.
+        latent: size of the latents; the model's default if None.
         trust: see :func:`~lowerbound.parts.find_part`.
     """
-    latent = parser.add_argument_group("latent")
-    latent.add_argument("--latent", type=int | list[int], default=LATENT, help="latent size, or shape as in [4,8]")
-    for key, role, name, settings in slots(chosen, trust):
+    group = parser.add_argument_group("latent")
+    group.add_argument(
+        "--latent",
+        type=int | list[int | list[int]],
+        default=model_class(chosen, trust).default_latent,
+        help="latent size, or shape as in [4,8]; in a model of several, one for each, as in [32,[4,8],2]",
+    )
+    for key, role, name, settings in slots(chosen, support, latent, trust):
         exports = ", ".join(SLOTS[role][1].__all__)
         group = parser.add_argument_group(f"{key}: {name}")
         group.add_argument(f"--{key}.part", type=str, default=name, help=f"the part: {exports}")
@@ -114,26 +200,83 @@ def complete(config: Mapping[str, Any], support: Constraint | None = None, trust
     Raises:
         ValueError: an unknown part or setting, or a value of the wrong type.
     """
-    own = expanded({key: config[key] for key in ("latent", *SLOTS) if key in config})
+    own = expanded(config, trust=trust)
+    chosen = chosen_parts(own)
+    own = {key: own[key] for key in ("latent", *places(chosen, trust)) if key in own}
     parser = SettingsParser()
-    add_model_settings(parser, default_parts(support) | chosen_parts(own), support, trust)
+    add_model_settings(parser, chosen_parts(own), support, own.get("latent"), trust)
     return dict(parser.parse_object(own).as_dict())
 
 
-def expanded(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with ``prior: StandardNormal`` written as ``prior: {part: StandardNormal}``, at any depth.
+def expanded(
+    config: Mapping[str, Any],
+    model: str | None = None,
+    latent: LatentSize | None = None,
+    trust: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The configuration with every part as a mapping with its name, ``prior: {part: StandardNormal}``, at any depth.
+
+    Where a model has several parts of a kind, they are written as a list, or as one for all of them; here they are numbered.
+
+    Args:
+        config: as written.
+        model: the model's name, and
+        latent: the size of its latents, where they are not those of the configuration.
+        trust: see :func:`find_part`.
 
     Raises:
-        ValueError: a role holds neither a name nor a mapping.
+        ValueError: a role holds neither a name nor a mapping, or there are too many or too few parts of a kind.
     """
+    full = _expanded(config)
+    chosen = {"model": model or full.get("model", {}).get("part", default_parts(None)["model"])}
+    made = model_class(chosen, trust)
+    latent = latent or full.get("latent", made.default_latent)
+    for name, place in places(chosen, trust).items():
+        if name not in full:
+            continue
+        if place.several:
+            full[name] = _numbered(name, full[name], len(made.shapes(name, (1,), latent, {})))
+        full[name] = _named(name, full[name]) if not place.several else {
+            i: _named(f"{name}.{i}", own) for i, own in full[name].items()
+        }  # fmt: skip
+    return full
+
+
+def _numbered(name: str, value: Any, count: int) -> dict[str, Any]:
+    if isinstance(value, Mapping) and all(str(key).isdigit() for key in value) and value:
+        value = [value[key] for key in value]
+    if not isinstance(value, list):
+        return {str(i): value for i in range(1, count + 1)}
+    if len(value) != count:
+        raise ValueError(f"{name} holds {len(value)} parts, and with these latents there are {count}")
+    return {str(i): own for i, own in enumerate(value, 1)}
+
+
+def _named(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, (str, Mapping)):
+        raise ValueError(f"{name} must be a part's name, or a mapping with part and its settings, not {value!r}")
+    return {"part": value} if isinstance(value, str) else _expanded(value)
+
+
+def _expanded(config: Mapping[str, Any]) -> dict[str, Any]:
     full: dict[str, Any] = {}
     for key, value in config.items():
-        if key in SLOTS and not isinstance(value, (str, Mapping)):
-            raise ValueError(f"{key} must be a part's name, or a mapping with part and its settings, not {value!r}")
-        if key in SLOTS and isinstance(value, str):
-            full[key] = {"part": value}
+        if key in SLOTS:
+            full[key] = _named(key, value)
         else:
-            full[key] = expanded(value) if isinstance(value, Mapping) else value
+            full[key] = _expanded(value) if isinstance(value, Mapping) else value
+    return full
+
+
+def listed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as it is written: numbered parts as a list."""
+    full: dict[str, Any] = {}
+    for key, value in config.items():
+        is_numbered = isinstance(value, Mapping) and bool(value) and all(name.isdigit() for name in value)
+        if is_numbered:
+            full[key] = [listed(own) for own in value.values()]
+        else:
+            full[key] = listed(value) if isinstance(value, Mapping) else value
     return full
 
 

@@ -1,17 +1,20 @@
 """How discrete codes are drawn, and how gradients reach the posterior that they are drawn from.
 
-    relaxed            z ~ the relaxation of q, between the codes; log q and log p are densities of the relaxations of both,
-                       at one temperature: a bound on the evidence of another model, the relaxed one, with its own unbiased
-                       gradient (Maddison, Mnih and Teh 2017, arXiv 1611.00712)
+    gumbel_softmax     z between the codes, from the relaxation of q; the rate is the closed-form KL of the codes. Value and
+                       gradient tend to those of the discrete model as the temperature falls, and are no bound before, so
+                       that training logs no elbo (Jang, Gu and Poole 2017, arXiv 1611.01144)
+    concrete           the same z, with log q and log p as densities of the relaxations of both: a bound on the evidence of
+                       another model, the relaxed one, with an unbiased gradient (Maddison, Mnih and Teh 2017, arXiv
+                       1611.00712). Its rate exceeds that of the codes at any temperature: z is a function of the noise that
+                       tells more than which code is nearest
     straight_through   z ~ q, a code, with the gradient of a relaxed draw: every number is that of the discrete model, and
-                       q's gradient is biased (Jang, Gu and Poole 2017, arXiv 1611.01144)
+                       q's gradient is biased (Jang, Gu and Poole 2017)
     enumerated         every z, weighted by q(z|x): every number and gradient is exact, without noise, at the cost of one
                        evaluation of the likelihood for each
     sampled            z ~ q, a code, and no gradient: for objectives that need none (reweighted wake-sleep)
 
-The closed-form KL of two categoricals beside a relaxed draw, which Jang et al. train with, is a bound on neither model and
-not offered. In evaluation there is only the discrete model: few states are enumerated, so that its log p(x) is exact, and
-many are sampled.
+In evaluation there is only the discrete model: few states are enumerated, so that its log p(x) is exact, and many are
+sampled.
 """
 
 from __future__ import annotations
@@ -20,14 +23,15 @@ import math
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
 from torch.distributions import Distribution
 
-from lowerbound.distributions import count_states, states, straight_through
+from lowerbound.distributions import count_states, relaxed, states, straight_through
 from lowerbound.messages import unknown
+from lowerbound.needs import DRAWN, EVALUABLE, PATHWISE, REPARAMETERISED, WEIGHABLE, Offer
+from lowerbound.roles import Drawn
 from lowerbound.shapes import Shape
 
-Draws = Literal["relaxed", "straight_through", "enumerated", "sampled"]
+Draws = Literal["gumbel_softmax", "concrete", "straight_through", "enumerated", "sampled"]
 
 FEW = 256  # states that are enumerated in evaluation without being asked: no more work than a few hundred draws, and exact
 MOST = (
@@ -60,31 +64,41 @@ def check_draws(draws: str, temperature: float, states: int) -> None:
     if draws == "enumerated" and states > MOST:
         count = f"{states:,}" if states < 10**12 else f"about 1e{len(str(states)) - 1}"
         raise ValueError(
-            f"the latent has {count} states, and at most {MOST:,} can be enumerated; use draws 'relaxed', or fewer of them"
+            f"the latent has {count} states, and at most {MOST:,} can be enumerated; use draws "
+            "'gumbel_softmax', or a smaller latent"
         )
 
 
-def drawn(
-    q: Distribution, samples: int, draws: Draws, temperature: float, training: bool, reparameterised: bool
-) -> tuple[Tensor, bool]:
-    """Codes from q, which is relaxed already where they are to be, and whether they are all values of z.
+def offers(draws: Draws, kind: Offer) -> frozenset[Offer]:
+    """What a posterior over codes of some kind offers others (:mod:`lowerbound.needs`)."""
+    without = {
+        "gumbel_softmax": {PATHWISE, WEIGHABLE},
+        "concrete": set[Offer](),
+        "straight_through": {PATHWISE},
+        "enumerated": {PATHWISE, DRAWN},
+        "sampled": {PATHWISE, REPARAMETERISED},
+    }
+    return frozenset({EVALUABLE, REPARAMETERISED, PATHWISE, WEIGHABLE, DRAWN, kind}) - without[draws]
+
+
+def drawn(q: Distribution, samples: int, draws: Draws, temperature: float, differentiably: bool, few: bool) -> Drawn:
+    """Codes from q, or all of them.
 
     Args:
-        q: batch (B,), event Z.
+        q: batch (B,), event Z; a relaxation where that is what is drawn.
         samples: K.
         draws: how.
-        temperature: of the relaxation, whose gradient goes straight through.
-        training: in training all values are taken only where ``draws`` says so, in evaluation also where they are few.
-        reparameterised: whether gradients are to reach q through z, which is then relaxed or goes straight through.
-
-    Returns:
-        z, (K, B, *Z), and False; or (S, B, *Z) and True.
+        temperature: of the relaxation.
+        differentiably: whether gradients are to reach q through z, as ``draws`` says how.
+        few: whether few states are enumerated without being asked.
     """
-    if draws == "enumerated" or (not training and count_states(q) <= FEW):
-        every = states(q)
-        batch = q.batch_shape
-        return every.reshape(len(every), *[1] * len(batch), *q.event_shape).expand(-1, *batch, *q.event_shape), True
+    if draws == "enumerated" or (few and count_states(q) <= FEW):
+        every, batch = states(q), q.batch_shape
+        every = every.reshape(len(every), *[1] * len(batch), *q.event_shape)
+        return Drawn(every.expand(-1, *batch, *q.event_shape), is_enumerated=True)
     shape = torch.Size((samples,))
-    if training and reparameterised and draws == "straight_through":
-        return straight_through(q, temperature, shape), False
-    return (q.rsample(shape) if q.has_rsample else q.sample(shape)), False
+    if differentiably and draws == "gumbel_softmax":
+        return Drawn(relaxed(q, temperature).rsample(shape), is_relaxed=True)
+    if differentiably and draws == "straight_through":
+        return Drawn(straight_through(q, temperature, shape))
+    return Drawn(q.rsample(shape) if q.has_rsample else q.sample(shape))

@@ -63,6 +63,7 @@ class Draw:
         penalties: what a part asks to be added to the loss, by name, each (B,), nats.
         is_density: False where log_px is a score and no log-density; nothing derived from it is then called a bound.
         is_enumerated: True where the K values of z are all that q allows, so that averages are expectations without noise.
+        is_relaxed: True where z lies between the codes on which q(z|x) and p(z) are probabilities; nothing is then a bound.
         usage: how often each code of a finite latent occurs in the batch, by the latent's name, each (codes,).
 
     Example:
@@ -84,6 +85,7 @@ class Draw:
     penalties: Mapping[str, Tensor] = field(default_factory=dict)
     is_density: bool = True
     is_enumerated: bool = False
+    is_relaxed: bool = False
     usage: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -152,13 +154,15 @@ class Draw:
     def scores(self, rate: Tensor) -> dict[str, Tensor]:
         """What is reported of a draw, each (B,), by the names that are true of it.
 
-        ``elbo``, ``rate`` and ``distortion`` in nats; where log_px is no log-density, ``rate`` and ``cross_entropy``.
-        The elbo is unweighted, whatever the objective weighs.
+        ``elbo``, ``rate`` and ``distortion`` in nats; where log_px is no log-density, ``rate`` and ``cross_entropy``; and
+        where z lies between codes, no elbo. The elbo is unweighted, whatever the objective weighs.
         """
         distortion = self.distortion.detach()
         rate = rate.detach()
         if not self.is_density:
             return {"rate": rate, "cross_entropy": distortion}
+        if self.is_relaxed:
+            return {"rate": rate, "distortion": distortion}
         return {"elbo": -distortion - rate, "rate": rate, "distortion": distortion}
 
 

@@ -12,23 +12,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lowerbound.distributions import mean, stddev
+from lowerbound.model import Model
 from lowerbound.modes import evaluating
 from lowerbound.roles import Context
-from lowerbound.vae import VAE
+from lowerbound.shapes import numel
 
 SPAN = 3.0  # prior standard deviations to each side: beyond them lies 0.3 % of a normal prior
 
 
-def prior_scale(model: VAE) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the prior, each (*Z), from draws under a fixed seed where it has no formula."""
-    with torch.no_grad(), evaluating(model):
-        pz = model.prior(Context(), model.posterior)
-        return mean(pz), stddev(pz)
-
-
 @torch.no_grad()
-def rates(model: VAE, x: Tensor, batch_size: int = 500, context: Context | None = None) -> tuple[Tensor | None, Tensor]:
+def rates(
+    model: Model, x: Tensor, batch_size: int = 500, context: Context | None = None
+) -> tuple[Tensor | None, Tensor]:
     """The rate of each latent dimension in nats, and the variance of its posterior mean over x, each (dimensions,).
 
     Args:
@@ -53,13 +48,13 @@ def rates(model: VAE, x: Tensor, batch_size: int = 500, context: Context | None 
     return (torch.cat(known).mean(0) if len(known) == len(parts) else None), variance
 
 
-def traverse(model: VAE, z: Tensor, dimensions: list[int], steps: int = 15) -> Tensor:
+def traverse(model: Model, z: Tensor, dimensions: list[int], steps: int = 15) -> Tensor:
     """Means of p(x|z) as single latent dimensions move from -3 to +3 prior standard deviations: (dimensions, steps, *X).
 
     Args:
         model: the model.
-        z: where the other dimensions stay, (*Z).
-        dimensions: which move, as positions in the flattened latent.
+        z: a code, where the other dimensions stay, (*Z).
+        dimensions: which move, as positions in the flattened code.
         steps: how many values each takes.
 
     Raises:
@@ -80,15 +75,17 @@ def traverse(model: VAE, z: Tensor, dimensions: list[int], steps: int = 15) -> T
         raise ValueError(f"steps is {steps}: a traversal needs at least 2")
     if wrong := [d for d in dimensions if not 0 <= d < n]:
         raise ValueError(f"there is no latent dimension {wrong[0]}; they are numbered 0 to {n - 1}")
-    mean, scale = (value.flatten() for value in prior_scale(model))
-    moved = z.to(mean).flatten().repeat(len(dimensions), steps, 1)
-    for row, d in enumerate(dimensions):
-        moved[row, :, d] = mean[d] + scale[d] * torch.linspace(-SPAN, SPAN, steps, device=mean.device)
-    return model.decode(moved.reshape(len(dimensions), steps, *model.z_shape))
+    mean, scale = (value.flatten() for value in model.prior_scale(z))
+    rows = []
+    for d in dimensions:
+        moved = z.to(mean).flatten().repeat(steps, 1)
+        moved[:, d] = mean[d] + scale[d] * torch.linspace(-SPAN, SPAN, steps, device=mean.device)
+        rows.append(model.decode(model.down_to(moved.reshape(steps, *z.shape), d)))
+    return torch.stack(rows)
 
 
 def interpolate(
-    model: VAE,
+    model: Model,
     start: Tensor,
     end: Tensor,
     steps: int = 10,
@@ -109,11 +106,11 @@ def interpolate(
     if steps < 2:
         raise ValueError(f"steps is {steps}: a line needs at least 2 points")
     first, last = model.encode(start, contexts[0]), model.encode(end, contexts[1])
-    weights = torch.linspace(0, 1, steps, device=first.device).reshape(1, steps, *[1] * len(model.z_shape))
+    weights = torch.linspace(0, 1, steps, device=first.device).reshape(1, steps, *[1] * len(model.code_shape))
     return model.decode(torch.lerp(first[:, None], last[:, None], weights))
 
 
-def manifold(model: VAE, side: int = 20) -> Tensor:
+def manifold(model: Model, side: int = 20) -> Tensor:
     """Means of p(x|z) over a plane of two latent dimensions: (side * side, *X), row by row, the second one upwards.
 
     The plane is cut at equal probability under a normal prior of the same mean and scale, so that each picture stands for
@@ -126,14 +123,16 @@ def manifold(model: VAE, side: int = 20) -> Tensor:
     Raises:
         ValueError: another number of latent dimensions, or a side below 2.
     """
-    mean, scale = (value.flatten() for value in prior_scale(model))
-    if len(mean) != 2:
-        raise ValueError(f"a manifold can be shown where there are 2 latent dimensions, and here there are {len(mean)}")
+    if (dimensions := numel(model.code_shape)) != 2:
+        raise ValueError(
+            f"a manifold can be shown where there are 2 latent dimensions, and here there are {dimensions}"
+        )
     if side < 2:
         raise ValueError(f"side is {side}: at least 2 pictures to a side are needed")
+    mean, scale = (value.flatten() for value in model.prior_scale(torch.zeros(model.code_shape)))
     probabilities = (torch.arange(side, device=mean.device) + 0.5) / side
     quantiles = torch.special.ndtri(probabilities)
     across = mean[0] + scale[0] * quantiles
     upwards = (mean[1] + scale[1] * quantiles).flip(0)
     z = torch.stack([across.repeat(side), upwards.repeat_interleave(side)], 1)
-    return model.decode(z.reshape(-1, *model.z_shape))
+    return model.decode(z.reshape(-1, *model.code_shape))

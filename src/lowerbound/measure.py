@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lowerbound.annealing import doubts
-from lowerbound.checks import check_data, check_finite
+from lowerbound.checks import check_finite
 from lowerbound.dataset import Dataset
 from lowerbound.evaluation import (
     REMEDIES,
@@ -38,12 +38,12 @@ from lowerbound.evaluation import (
 )
 from lowerbound.measured import Evaluation, Kind, Point
 from lowerbound.messages import unknown
+from lowerbound.model import Model
 from lowerbound.modes import evaluating
 from lowerbound.nats import Estimate
 from lowerbound.objective import Objective, Step
 from lowerbound.roles import Context
 from lowerbound.seeding import seeded
-from lowerbound.vae import VAE
 
 Estimator = Literal["importance", "ais"]
 
@@ -57,7 +57,7 @@ HEAVY = 0.2  # share of heavy-tailed examples that is worth a warning; at K = 10
 
 
 def evaluate(
-    model: VAE,
+    model: Model,
     data: Dataset,
     split: str = "test",
     samples: int = SAMPLES,
@@ -117,7 +117,7 @@ def evaluate(
     anneals = estimator == "ais"
     if curve and anneals:
         raise ValueError("the curve over K is one of importance-weighted draws: leave it out, or estimator='ais'")
-    check_data(model.likelihood, data.event_shape, data.lies_on, data.name or "the data")
+    model.check_data(data)
     if curve and not model.likelihood.is_density:
         raise ValueError("a score is no log-density and has no log p(x), so there is no curve: leave it out")
     sizes = _sizes(samples)
@@ -239,7 +239,7 @@ def _curve(values: dict[str, Tensor], sizes: list[int]) -> tuple[Point, ...]:
     return tuple(points)
 
 
-def _kind(model: VAE) -> Kind:
+def _kind(model: Model) -> Kind:
     if not model.likelihood.is_density:
         return "score"
     return "probability" if model.likelihood.support.is_discrete else "density"
@@ -258,7 +258,7 @@ def _sha256(x: Tensor, mask: Tensor | None) -> str:
     return digest.hexdigest()
 
 
-def _bits_per_dim(model: VAE, data: Dataset, nll: Tensor, dimensions: Tensor) -> Estimate | None:
+def _bits_per_dim(model: Model, data: Dataset, nll: Tensor, dimensions: Tensor) -> Estimate | None:
     if model.likelihood.support.is_discrete:
         return Estimate.ratio(nll, dimensions).bits_per_dim(1)
     if data.log_levels_per_dim is None:

@@ -9,9 +9,9 @@ from lowerbound.cards import Missing
 from lowerbound.data import applicable, load
 from lowerbound.dataset import Dataset
 from lowerbound.devices import find_device
+from lowerbound.model import Model
 from lowerbound.run import Run
 from lowerbound.settings import SettingsParser, settings_of
-from lowerbound.vae import VAE
 
 
 def run_parser(command: str, usage: str, description: str) -> SettingsParser:
@@ -29,7 +29,7 @@ def trusted(given: Mapping[str, Any]) -> list[str]:
     return [name.strip() for name in (given["trust"] or "").split(",") if name.strip()]
 
 
-def open_run(given: Mapping[str, Any]) -> tuple[Run, VAE]:
+def open_run(given: Mapping[str, Any]) -> tuple[Run, Model]:
     """The run folder that the arguments name, and its model on the device that they name."""
     run = Run(given["run"])
     device = find_device(given["device"])

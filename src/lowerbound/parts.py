@@ -17,21 +17,24 @@ import functools
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 from torch import nn
 
-from lowerbound import likelihoods, networks, objectives, posteriors, priors
+from lowerbound import likelihoods, models, networks, objectives, posteriors, priors
 from lowerbound.messages import first_line, unknown
+from lowerbound.model import Model
 from lowerbound.objective import Objective
 from lowerbound.roles import Likelihood, Posterior, Prior
 from lowerbound.settings import Setting, settings_of
 from lowerbound.shapes import NetworkFactory, Shape
 
 SLOTS: Mapping[str, tuple[type[nn.Module], ModuleType]] = {
+    "model": (Model, models),
     "prior": (Prior, priors),
     "posterior": (Posterior, posteriors),
     "likelihood": (Likelihood, likelihoods),
@@ -41,8 +44,57 @@ SLOTS: Mapping[str, tuple[type[nn.Module], ModuleType]] = {
 """Each role: the class that its parts are of, and the package that exports lowerbound's own."""
 
 
+@dataclass(frozen=True)
+class Slot:
+    """An argument of a constructor that a part fills.
+
+    Args:
+        setting: the argument.
+        role: of the part.
+        several: whether it takes a sequence of parts.
+    """
+
+    setting: Setting
+    role: str
+    several: bool
+
+    @property
+    def name(self) -> str:
+        """Of the argument."""
+        return self.setting.name
+
+
+def slot(setting: Setting) -> Slot | None:
+    """What an argument's annotation says: a slot for a part of that role, for several, or None for a plain setting.
+
+    Example:
+        >>> slot(Setting("prior", Prior, None, "")).role, slot(Setting("conditionals", Sequence[Posterior], (), "")).several
+        ('prior', True)
+        >>> slot(Setting("components", int, 500, "")) is None
+        True
+    """
+    several = get_origin(setting.hint) is Sequence
+    hint = get_args(setting.hint)[0] if several else setting.hint
+    if hint == NetworkFactory:
+        return Slot(setting, "network", several)
+    if inspect.isclass(hint) and issubclass(hint, nn.Module):
+        roles = [role for role, (base, _) in SLOTS.items() if base is not nn.Module and issubclass(hint, base)]
+        return Slot(setting, roles[0], several) if roles else None
+    return None
+
+
+def slots_of(part: Callable[..., Any], role: str) -> list[Slot]:
+    """The slots of a part, a model above all."""
+    return [found for setting in part_settings(part, role) if (found := slot(setting)) is not None]
+
+
+def made_by(part: Callable[..., Any]) -> Any:
+    """The class of what a class or an annotated function makes."""
+    return part if inspect.isclass(part) else get_type_hints(part).get("return") if inspect.isfunction(part) else None
+
+
 def part_settings(part: Callable[..., Any], role: str) -> list[Setting]:
-    """The arguments of a part that are settings: all but the shapes, which the caller supplies.
+    """The arguments of a part that are settings or slots: all but the shapes, which the caller supplies.
 
     A network's shapes are its first two arguments, by position; another part's are named ..._shape.
     """
@@ -54,7 +106,7 @@ def find_part(role: str, name: object, trust: Sequence[str] = ()) -> Callable[..
     """The part of that name for a role.
 
     Args:
-        role: prior, posterior, likelihood, objective or network.
+        role: one of :data:`SLOTS`.
         name: one of lowerbound's exports, or a dotted path into a trusted package.
         trust: packages that may be imported.
 
@@ -78,7 +130,7 @@ def find_part(role: str, name: object, trust: Sequence[str] = ()) -> Callable[..
         part = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{role} {name!r} was not found: {first_line(error)}") from None
-    made = part if inspect.isclass(part) else get_type_hints(part).get("return") if inspect.isfunction(part) else None
+    made = made_by(part)
     if not (inspect.isclass(made) and issubclass(made, base)):
         raise ValueError(
             f"{name!r} does not make a {base.__name__}, which the role of {role} needs (a function says what it makes: -> "
@@ -99,26 +151,28 @@ def describe(part: nn.Module, role: str) -> dict[str, Any]:
         {'part': 'DiagonalNormal', 'network': {'part': 'MLP', 'hidden': [512], 'activation': 'ReLU'}}
     """
     settings = part_settings(type(part), role)
-    kept = vars(part)
-    if missing := [s.name for s in settings if s.name not in kept and s.name not in dir(type(part))]:
+    kept = dir(part)
+    if missing := [s.name for s in settings if s.name not in kept]:
         raise ValueError(
             f"{type(part).__name__} does not keep its argument {missing[0]!r}, so it cannot be saved; in its constructor, "
             f"set self.{missing[0]} = {missing[0]}"
         )
-    return {"part": _name(type(part), role)} | {s.name: _plain(getattr(part, s.name), s) for s in settings}
+    return {"part": _name(type(part), role)} | {s.name: _plain(getattr(part, s.name), slot(s)) for s in settings}
 
 
-def is_network(setting: Setting) -> bool:
-    """Whether a setting is a network factory, a part of its own."""
-    return bool(setting.hint == NetworkFactory)
-
-
-def _plain(value: Any, setting: Setting) -> Any:
-    if is_network(setting):
-        return describe_factory(value)
+def _plain(value: Any, filled: Slot | None) -> Any:
+    if filled is not None and filled.several:
+        one = Slot(filled.setting, filled.role, several=False)
+        return {str(i): _plain(own, one) for i, own in enumerate(_each(value), 1)}
+    if filled is not None:
+        return describe_factory(value) if filled.role == "network" else describe(value, filled.role)
     if isinstance(value, (tuple, list)):
-        return [_plain(item, setting) for item in value]
+        return [_plain(item, None) for item in value]
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _each(parts: Any) -> Iterable[Any]:
+    return parts.values() if isinstance(parts, (Mapping, nn.ModuleDict)) else parts
 
 
 def describe_factory(factory: Any) -> dict[str, Any]:
@@ -137,7 +191,7 @@ def describe_factory(factory: Any) -> dict[str, Any]:
         if factory.args:
             raise ValueError(f"{factory} fixes arguments by position; fix them by name, so that they can be saved")
         factory, given = factory.func, factory.keywords
-    settings = {s.name: _plain(given.get(s.name, s.default), s) for s in part_settings(factory, "network")}
+    settings = {s.name: _plain(given.get(s.name, s.default), slot(s)) for s in part_settings(factory, "network")}
     return {"part": _name(factory, "network"), **settings}
 
 
@@ -164,7 +218,7 @@ def construct(role: str, config: Mapping[str, Any], trust: Sequence[str] = (), *
     """The part that a complete configuration describes.
 
     Args:
-        role: prior, posterior, likelihood, objective or network.
+        role: one of :data:`SLOTS`.
         config: its name and settings.
         trust: packages that may be imported.
         shapes: what a part may ask for; its constructor is given those that it names.
@@ -179,11 +233,18 @@ def construct(role: str, config: Mapping[str, Any], trust: Sequence[str] = (), *
 
 
 def _arguments(part: Callable[..., Any], role: str, config: Mapping[str, Any], trust: Sequence[str]) -> dict[str, Any]:
-    factories = {s.name for s in part_settings(part, role) if is_network(s)}
-    return {k: _factory(v, trust) if k in factories else v for k, v in config.items() if k != "part"}
+    factories = {own.name: own.several for own in slots_of(part, role) if own.role == "network"}
+    return {k: factory(v, factories[k], trust) if k in factories else v for k, v in config.items() if k != "part"}
 
 
-def _factory(config: Mapping[str, Any], trust: Sequence[str]) -> NetworkFactory:
+def factory(config: Mapping[str, Any], several: bool, trust: Sequence[str]) -> Any:
+    """The network factory that a complete configuration describes, or several of them in order.
+
+    Raises:
+        ValueError: see :func:`find_part`.
+    """
+    if several:
+        return tuple(factory(config[str(i)], False, trust) for i in range(1, len(config) + 1))
     network = find_part("network", config["part"], trust)
     arguments = _arguments(network, "network", config, trust)
     return functools.partial(network, **arguments) if arguments else network

@@ -24,8 +24,8 @@ from lowerbound.dataset import Dataset
 from lowerbound.evaluation import ACTIVE
 from lowerbound.explore import interpolate, manifold, rates, traverse
 from lowerbound.files import write_text
+from lowerbound.model import Model
 from lowerbound.run import Run
-from lowerbound.vae import VAE
 
 EXAMPLES = 32  # originals shown beside their reconstructions; there are twice as many samples
 CODES = 2000  # codes drawn in the plane, and examples that the rates are measured on
@@ -42,7 +42,7 @@ class Traversal:
     source: str
 
 
-def write_report(run: Run, model: VAE, data: Dataset, evaluation: Mapping[str, Any]) -> Path:
+def write_report(run: Run, model: Model, data: Dataset, evaluation: Mapping[str, Any]) -> Path:
     """Write RUN/report.html.
 
     Args:
@@ -83,7 +83,7 @@ def write_report(run: Run, model: VAE, data: Dataset, evaluation: Mapping[str, A
         source=data.source,
         licence=data.licence,
         split=split,
-        parts={role: type(getattr(model, role)).__name__ for role in ("prior", "posterior", "likelihood")},
+        parts={slot: type(part).__name__ for slot, part in model.parts.items()},
         config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100),
         headline=_headline(evaluation),
         evaluation=_rows(evaluation),
@@ -212,7 +212,7 @@ def _headline(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
     return large
 
 
-def _cost(config: Mapping[str, Any], records: Sequence[Mapping[str, Any]], model: VAE) -> list[tuple[str, str]]:
+def _cost(config: Mapping[str, Any], records: Sequence[Mapping[str, Any]], model: Model) -> list[tuple[str, str]]:
     seconds = sum(record["seconds"] for record in records)
     rate = sorted(record["examples_per_second"] for record in records)
     return [

@@ -25,7 +25,18 @@ from torch.distributions import Distribution, Independent
 from torch.distributions.constraints import Constraint
 
 from lowerbound.codebook import Codebook
-from lowerbound.needs import EVALUABLE, LOG_DENSITY, REPARAMETERISED, Need, Offer
+from lowerbound.needs import (
+    DRAWN,
+    EVALUABLE,
+    LOG_DENSITY,
+    OWN,
+    PATHWISE,
+    REALS,
+    REPARAMETERISED,
+    WEIGHABLE,
+    Need,
+    Offer,
+)
 from lowerbound.shapes import Shape, as_shape
 
 
@@ -112,6 +123,8 @@ class Prior(Part):
     """
 
     role = "prior"
+    offers = frozenset({OWN})
+    needs = MappingProxyType({REALS: Need("is a density of real z", "the prior Categorical or Bernoulli")})
     __call__: Callable[..., Distribution]
 
     def __init__(self, z_shape: Shape) -> None:
@@ -123,6 +136,21 @@ class Prior(Part):
         """The distribution of z, with batch shape () or (B,) and event shape Z."""
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Values of z.
+
+    Args:
+        z: (K, B, *Z).
+        is_enumerated: whether these are all that there are, so that K is their number.
+        is_relaxed: whether they lie between the codes on which q(z|x) and p(z) are probabilities.
+    """
+
+    z: Tensor
+    is_enumerated: bool = False
+    is_relaxed: bool = False
+
+
 class Posterior(Part):
     """q(z|x), the approximate posterior.
 
@@ -132,7 +160,7 @@ class Posterior(Part):
     """
 
     role = "posterior"
-    offers = frozenset({EVALUABLE, REPARAMETERISED})
+    offers = frozenset({EVALUABLE, REPARAMETERISED, PATHWISE, WEIGHABLE, DRAWN, REALS})
     __call__: Callable[..., Distribution]
 
     def __init__(self, x_shape: Shape, z_shape: Shape) -> None:
@@ -161,22 +189,23 @@ class Posterior(Part):
         return None
 
     def relaxed(self, distribution: Distribution) -> Distribution:
-        """What stands for q(z|x), and for p(z), where gradients are to reach q through the draws: usually the same.
+        """What stands for q(z|x), and for p(z), in training, where gradients are to reach q through the draws.
 
-        Codes may be relaxed (:mod:`lowerbound.codes`), on both sides alike.
+        Usually that is the same distribution; those of codes may be relaxed (:mod:`lowerbound.codes`), on both sides alike.
         """
         return distribution
 
-    def drawn(self, qz: Distribution, samples: int, reparameterised: bool) -> tuple[Tensor, bool]:
-        """Draws from q(z|x), (K, B, *Z); or all values of z, (S, B, *Z), and True.
+    def drawn(self, qz: Distribution, samples: int, reparameterised: bool, training: bool) -> Drawn:
+        """Draws from q(z|x), or all values of z.
 
         Args:
-            qz: what forward returned, relaxed where gradients are to reach it through the draws.
+            qz: what forward returned, relaxed in training where gradients are to reach q through the draws.
             samples: K.
             reparameterised: whether they are.
+            training: whether the model is in training; codes are codes in evaluation, whatever training makes of them.
         """
         shape = torch.Size((samples,))
-        return (qz.rsample(shape) if reparameterised and qz.has_rsample else qz.sample(shape)), False
+        return Drawn(qz.rsample(shape) if reparameterised and qz.has_rsample else qz.sample(shape))
 
 
 class Likelihood(Part):

@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from lowerbound.build import build_model, complete
 from lowerbound.files import write_atomic, write_json, write_text
 from lowerbound.messages import first_line
+from lowerbound.model import Model
 from lowerbound.settings import read_yaml_file
 from lowerbound.shapes import as_shape
-from lowerbound.vae import VAE
 
 FORMAT = 1
 FILES = ("config.yaml", "model.safetensors", "metrics.jsonl", "evaluation.json", "sheet.png", "report.html")
@@ -172,9 +172,9 @@ class Run:
             raise ValueError(
                 f"{self.path} was written by a newer lowerbound (format {version}, this one reads {FORMAT})"
             )
-        return config
+        return {"model": {"part": "VAE"}, **config}  # a folder that does not say is of a time when there was no other
 
-    def model(self, trust: Sequence[str] = ()) -> VAE:
+    def model(self, trust: Sequence[str] = ()) -> Model:
         """The model with its saved weights, in evaluation mode.
 
         Raises:
@@ -271,7 +271,7 @@ class Run:
         return read_tensors(self.checkpoint_folder / name), state
 
 
-def load(path: str | Path, trust: Sequence[str] = ()) -> VAE:
+def load(path: str | Path, trust: Sequence[str] = ()) -> Model:
     """The trained model of a run folder.
 
     Args:

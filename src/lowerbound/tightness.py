@@ -21,11 +21,11 @@ from torch import Tensor
 from lowerbound.annealing import VALUES, doubts
 from lowerbound.evaluation import REFINING, annealed, evidence, refined
 from lowerbound.memory import values_held
+from lowerbound.model import Model
 from lowerbound.modes import evaluating
 from lowerbound.nats import Estimate
 from lowerbound.roles import Context
 from lowerbound.seeding import seeded
-from lowerbound.vae import VAE
 
 DRAWS = 1000  # for each ELBO: its own noise, sd(log w) / sqrt(1000), is then a tenth of a nat or less for each example
 BATCH = 100  # examples that are refined at a time, where their p(x|z) is not too large
@@ -67,7 +67,7 @@ class Gaps:
 
 
 def gaps(
-    model: VAE,
+    model: Model,
     x: Tensor,
     context: Context | None = None,
     steps: int = 500,
@@ -124,7 +124,7 @@ def gaps(
             batch, own = x[rows], context[rows]
             told = share(0.5 * start / len(x), 0.5 * min(1.0, (start + size) / len(x)))
             before.append(_elbo(model, batch, own))
-            with refined(model, model.posterior, batch, own, steps, on_progress=told):
+            with refined(model, model.refinable, batch, own, steps, on_progress=told):
                 after.append(_elbo(model, batch, own))
         walked = annealed(model, x, context, chains, temperatures, on_progress=share(0.5, 1.0))
     elbo, best = torch.cat(before).cpu().double(), torch.cat(after).cpu().double()
@@ -146,6 +146,6 @@ def gaps(
     )
 
 
-def _elbo(model: VAE, x: Tensor, context: Context) -> Tensor:
+def _elbo(model: Model, x: Tensor, context: Context) -> Tensor:
     found = evidence(model, x, context, DRAWS)
     return -found.distortion - found.rate

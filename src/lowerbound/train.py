@@ -26,14 +26,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lowerbound.build import chosen_parts
-from lowerbound.checks import check_data
+from lowerbound.build import complete, describe_model, listed
 from lowerbound.dataset import Dataset
 from lowerbound.devices import find_device
 from lowerbound.evaluation import warn_of_collapse
 from lowerbound.messages import unknown
+from lowerbound.model import Model
 from lowerbound.objective import Objective
-from lowerbound.parts import describe, find_part, foreign_packages
+from lowerbound.parts import describe, foreign_packages
 from lowerbound.passes import Pass, check_gradients, first_meeting, not_finite
 from lowerbound.progress import Display
 from lowerbound.roles import Context
@@ -41,8 +41,7 @@ from lowerbound.run import Run
 from lowerbound.seeding import seeded
 from lowerbound.state import Best, Sums, TrainingState
 from lowerbound.supports import UNIT, contains
-from lowerbound.units import learn_units, refilled
-from lowerbound.vae import VAE
+from lowerbound.units import refilled
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
 Schedule = Literal["constant", "cosine"]
@@ -70,7 +69,7 @@ class History:
 
 
 def fit(
-    model: VAE,
+    model: Model,
     objective: Objective,
     data: Dataset,
     epochs: int = 100,
@@ -144,7 +143,7 @@ def fit(
         "precision": precision,
         "checkpoint_seconds": checkpoint_seconds,
     }
-    for name, value, kind in (("model", model, VAE), ("objective", objective, Objective), ("data", data, Dataset)):
+    for name, value, kind in (("model", model, Model), ("objective", objective, Objective), ("data", data, Dataset)):
         if not isinstance(value, kind):
             given = (
                 f"the class {value.__name__}: make an object of it" if isinstance(value, type) else type(value).__name__
@@ -155,7 +154,7 @@ def fit(
         raise ValueError("resume and overwrite exclude each other")
     if (resume or overwrite) and out is None:
         raise ValueError("resume and overwrite act on a run folder: say which with out=")
-    check_data(model.likelihood, data.event_shape, data.lies_on, data.name or "the data")
+    model.check_data(data)
     fabric = _fabric(device, precision)
     settings["device"] = str(fabric.device)
     run = out if isinstance(out, Run) or out is None else Run(out)
@@ -182,10 +181,9 @@ def fit(
         # a run that was killed before its first checkpoint begins anew
         begins = run is None or not resume or not run.has_checkpoint
         if begins and not contains(UNIT, data.support):
-            learn_units(model, data.examples("train"), data["train"].mask)
+            model.learn_units(data.examples("train"), data["train"].mask)
         if begins:
-            for part in (model.prior, model.posterior, model.likelihood):
-                part.prepare(refilled(data.examples("train"), data["train"].mask))
+            model.prepare(refilled(data.examples("train"), data["train"].mask))
         differs = "" if run is None or begins else state.restore(run)
         if run is not None and begins:
             state.save(run)  # the initial weights: a kill before the first checkpoint must not lose them
@@ -404,22 +402,20 @@ def _fabric(device: str, precision: Precision) -> Any:
     return Fabric(accelerator=place.type, devices=devices, plugins=InputsAsTheyAre(precision, place.type))
 
 
-def _config(model: VAE, objective: Objective, data: Dataset, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _config(model: Model, objective: Objective, data: Dataset, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The complete, resolved configuration of a run."""
     card = {"name": data.name, **data.options, "sha256": data.sha256}
     card |= {"event_shape": list(data.event_shape), "range": list(data.range)}
     card |= {} if data.columns is None else {"columns": list(data.columns)}
-    parts = {role: describe(getattr(model, role), role) for role in ("prior", "posterior", "likelihood")}
-    parts["objective"] = describe(objective, "objective")
+    parts = {**describe_model(model), "objective": describe(objective, "objective")}
     if foreign := sorted(foreign_packages(parts)):
-        for key, name in chosen_parts(parts).items():  # what could not be loaded again is refused before it is trained
-            find_part(key.split(".")[-1], name, foreign)
+        complete(parts, trust=foreign)  # what could not be loaded again is refused before it is trained
         warnings.warn(
             f"the model has parts from {', '.join(foreign)}; loading the run will ask for trust={foreign} (--trust)",
             stacklevel=3,
         )
     plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in settings.items()}
-    return {"data": card, "latent": list(model.z_shape), **parts, **plain}
+    return {"data": card, **listed(parts), **plain}
 
 
 def _check_same(run: Run, config: Mapping[str, Any]) -> None:

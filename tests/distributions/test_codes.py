@@ -25,8 +25,17 @@ def in_turn(index: Tensor) -> Tensor:
     return TABLE[before]
 
 
+def drawn(n: int) -> Tensor:
+    """Numbers of that chain, one after the other."""
+    index = torch.zeros(n, 0, dtype=torch.long)
+    for _ in range(POSITIONS):
+        index = torch.cat([index, index.new_zeros(n, 1)], 1)
+        index[:, -1] = torch.distributions.Categorical(logits=in_turn(index)[:, -1]).sample()
+    return index
+
+
 def kinds() -> list[Codes]:
-    return [IndependentCodes(BOOK, TABLE[:POSITIONS]), AutoregressiveCodes(BOOK, in_turn)]
+    return [IndependentCodes(BOOK, TABLE[:POSITIONS]), AutoregressiveCodes(BOOK, in_turn, drawn)]
 
 
 @pytest.mark.parametrize("p", kinds(), ids=lambda p: type(p).__name__)
@@ -47,7 +56,7 @@ def test_draws_are_as_frequent_as_probable(p: Codes) -> None:
 
 def test_a_chain_is_the_product_of_its_conditionals() -> None:
     log_p = torch.log_softmax(TABLE, -1)
-    p = AutoregressiveCodes(BOOK, in_turn)
+    p = AutoregressiveCodes(BOOK, in_turn, drawn)
     for index in EVERY:
         expected = log_p[CODES, index[0]] + log_p[index[0], index[1]]
         assert p.log_prob(BOOK.take(index)).item() == pytest.approx(expected.item(), rel=1e-5)
@@ -60,7 +69,7 @@ def test_moments_are_those_of_the_enumerated_values() -> None:
     average = (weight * z).sum(0)
     assert torch.allclose(p.mean, average, atol=1e-6)
     assert torch.allclose(p.variance, (weight * (z - average) ** 2).sum(0), atol=1e-6)
-    assert mean(AutoregressiveCodes(BOOK, in_turn)).shape == (2, POSITIONS)  # by draws
+    assert mean(AutoregressiveCodes(BOOK, in_turn, drawn)).shape == (2, POSITIONS)  # by draws
 
 
 @pytest.mark.parametrize("p", kinds(), ids=lambda p: type(p).__name__)

@@ -99,6 +99,23 @@ def test_a_shorter_beginning_has_the_same_conditionals() -> None:
     assert torch.allclose(prior.conditionals(index[:, :3]), prior.conditionals(index)[:, :3])
 
 
+def test_draws_have_the_conditionals_of_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept from position to position is what a pass over all of them computes."""
+    torch.manual_seed(0)
+    prior = moved(AutoregressiveCodes((3, 2, 3), codes=5)).double()
+    asked: list[Tensor] = []
+    categorical = torch.distributions.Categorical
+
+    def remembering(logits: Tensor, validate_args: bool) -> torch.distributions.Categorical:
+        asked.append(logits)
+        return categorical(logits=logits, validate_args=validate_args)
+
+    monkeypatch.setattr("lowerbound.priors.autoregressive_codes.Categorical", remembering)
+    index = prior.drawn(7)
+    assert index.shape == (7, 6)
+    assert torch.allclose(torch.cat(asked, 1), prior.conditionals(index))
+
+
 def test_it_learns_what_independent_codes_cannot() -> None:
     """Two positions that always agree: log 2 nats, where the product of the margins takes 2 log 2."""
     torch.manual_seed(0)

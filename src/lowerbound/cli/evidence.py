@@ -9,7 +9,6 @@ from typing import Any
 
 from lowerbound.annealing import doubts
 from lowerbound.build import build_objective, complete
-from lowerbound.checks import check_data
 from lowerbound.comparison import compare as compare_evaluations
 from lowerbound.dataset import Dataset
 from lowerbound.evaluation import sandwich as sandwich_of
@@ -17,13 +16,13 @@ from lowerbound.measure import CHAINS, SAMPLES, TEMPERATURES
 from lowerbound.measure import evaluate as evaluate_model
 from lowerbound.measured import Evaluation
 from lowerbound.messages import first_line
+from lowerbound.model import Model
 from lowerbound.nats import Estimate
 from lowerbound.opened import load_as, open_run, own_data, run_parser, trusted
 from lowerbound.progress import counting
 from lowerbound.run import Run
 from lowerbound.settings import SettingsParser
 from lowerbound.tightness import gaps as gaps_of
-from lowerbound.vae import VAE
 
 NARROW = 0.5  # nats between the bounds of an example below which its log p(x) counts as known
 
@@ -155,7 +154,7 @@ def gaps(argv: Sequence[str]) -> None:
         raise ValueError(f"n is {given['n']}: at least 1 example is needed")
     run, model = open_run(given)
     data = own_data(run) if given["source"] is None else load_as(run, given["source"])
-    check_data(model.likelihood, data.event_shape, data.lies_on, data.name or "the data")
+    model.check_data(data)
     rows = slice(given["n"])
     x, context = data.examples(given["split"])[rows], data.context(given["split"])[rows]
     with counting("refining q, annealing") as on_progress:
@@ -181,7 +180,7 @@ def _add_annealing(parser: SettingsParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
-def _measured(run: Run, model: VAE, data: Dataset, given: Mapping[str, Any], **how: Any) -> Evaluation:
+def _measured(run: Run, model: Model, data: Dataset, given: Mapping[str, Any], **how: Any) -> Evaluation:
     objective = build_objective(complete(run.config(), trust=trusted(given)), trusted(given))
     with counting(f"measuring {run.path}") as on_progress:
         return evaluate_model(

@@ -14,12 +14,12 @@ from lowerbound.explore import manifold as manifold_of
 from lowerbound.explore import rates
 from lowerbound.explore import traverse as traverse_along
 from lowerbound.measure import evaluate
+from lowerbound.model import Model
 from lowerbound.opened import open_run, own_data, run_parser
 from lowerbound.plots import is_picture, save_grid
 from lowerbound.report import write_report
 from lowerbound.run import Run
 from lowerbound.settings import SettingsParser
-from lowerbound.vae import VAE
 
 MEASURED = 2000  # examples by whose rate the dimensions are ordered
 MOST = 16  # dimensions that are traversed unless they are named
@@ -123,7 +123,7 @@ def _add_out(parser: SettingsParser) -> None:
     parser.add_argument("--out", type=str, help="the .png file to write")
 
 
-def _png(given: Mapping[str, Any], model: VAE) -> Path:
+def _png(given: Mapping[str, Any], model: Model) -> Path:
     """The file to write, checked before any work is done."""
     if given["out"] is None:
         raise ValueError("say which file to write: --out FILE.png")

@@ -15,15 +15,15 @@ from lowerbound.build import (
     build_objective,
     chosen_parts,
     default_likelihood,
-    default_parts,
     expanded,
+    listed,
+    places,
 )
-from lowerbound.checks import check_data
 from lowerbound.data import NAMED, OWN, load
 from lowerbound.dataset import Dataset
 from lowerbound.measure import SAMPLES, evaluate
+from lowerbound.model import LatentSize, Model
 from lowerbound.objective import Objective
-from lowerbound.parts import SLOTS
 from lowerbound.plots import is_picture, save_figure, sheet
 from lowerbound.recipes import recipe_text
 from lowerbound.report import write_report
@@ -32,7 +32,6 @@ from lowerbound.seeding import seeded
 from lowerbound.settings import SettingsParser, add_setting, read_yaml, read_yaml_file, settings_of
 from lowerbound.supports import Levels
 from lowerbound.train import check_settings, fit
-from lowerbound.vae import VAE
 
 FLAGS = ("--resume", "--overwrite", "--quiet", "--no-report", "--help", "-h")
 NOT_SETTINGS = ("model", "objective", "data", "out", "resume", "overwrite", "progress")
@@ -86,6 +85,12 @@ class Words:
         return "help" in self.options or "h" in self.options
 
     @property
+    def latent(self) -> LatentSize | None:
+        """The size of the latents, from which it follows how many parts a model has; None where none was given."""
+        size: LatentSize | None = yaml.safe_load(self.options["latent"]) if "latent" in self.options else None
+        return size if isinstance(size, (int, list)) else None
+
+    @property
     def trust(self) -> list[str]:
         """Packages that are trusted by name."""
         return [name.strip() for name in self.options.get("trust", "").split(",") if name.strip()]
@@ -112,12 +117,12 @@ def train(argv: Sequence[str]) -> None:
     with seeded(settings["seed"]):
         model = build_model(config, data.event_shape, words.trust)
     objective = build_objective(config, words.trust)
-    check_data(model.likelihood, data.event_shape, data.lies_on, data.name or "the data")
+    model.check_data(data)
     run = Run(_next_folder(data) if control["out"] is None else control["out"])
     say: Callable[[str], object] = print if not control["quiet"] else lambda text: None
     with run.locked():
         run.check_free(control["resume"], control["overwrite"])
-        say(_summary(config, data, model, run))
+        say(_summary(config, data, model, run, words))
         how = {key: control[key] for key in ("resume", "overwrite")}
         history = fit(model, objective, data, **settings, out=run, **how, progress=not control["quiet"])
         chosen = "the best on validation" if "valid" in data.splits else "the last"
@@ -147,12 +152,24 @@ def _base_config(words: Words) -> dict[str, Any]:
         raise ValueError(
             f"{mixed[0]} belongs on the command line (--{mixed[0].replace('_', '-')}), not in a configuration"
         )
-    config = expanded(config)
+    config = _other_model(config, words)
+    config = expanded(config, latent=words.latent, trust=words.trust)
     if isinstance(config.get("data"), str):
         config["data"] = {"name": config["data"]}
     if not isinstance(config.get("data", {}), Mapping):
         raise ValueError("data in the configuration must be a name, or a mapping with a name")
     return config
+
+
+def _other_model(config: Mapping[str, Any], words: Words) -> dict[str, Any]:
+    """A configuration without what only its own model has, where the command line names another one."""
+    own = config.get("model", {})
+    name = own if isinstance(own, str) else own.get("part")
+    if words.options.get("model") in (None, name):
+        return dict(config)
+    before = places({} if name is None else {"model": name}, words.trust)
+    gone = before.keys() - places(words.options, words.trust).keys() | {"model", "latent"}
+    return {**{key: value for key, value in config.items() if key not in gone}, "model": words.options["model"]}
 
 
 def _load_data(words: Words, given: Mapping[str, Any]) -> Dataset:
@@ -183,8 +200,8 @@ def _load_data(words: Words, given: Mapping[str, Any]) -> Dataset:
 def _parser(words: Words, base: Mapping[str, Any], data: Dataset | None) -> SettingsParser:
     """Every option that this call may use, with the chosen parts' own settings."""
     support = data.support if data else Levels(17)  # help shows what holds for the bundled digits
-    from_config = chosen_parts({key: base[key] for key in SLOTS if key in base})
-    from_options = {key: value for key, value in words.options.items() if key.split(".")[-1] in SLOTS}
+    chosen = chosen_parts(base) | dict(words.options)  # of which only those are looked at that name a part
+    latent = base.get("latent") if words.latent is None else words.latent
     parser = SettingsParser()
     parser.usage = "lowerbound train [DATA] [options]"
     parser.description = (
@@ -211,23 +228,22 @@ def _parser(words: Words, base: Mapping[str, Any], data: Dataset | None) -> Sett
     loading = parser.add_argument_group("data")
     for setting in settings_of(load)[1:]:
         add_setting(loading, f"data.{setting.name}", setting)
-    add_model_settings(parser, default_parts(support) | from_config | from_options, support, words.trust)
+    add_model_settings(parser, chosen, support, latent, words.trust)
     return parser
 
 
 def _resolve(parser: SettingsParser, base: Mapping[str, Any], words: Words) -> dict[str, Any]:
     """Defaults, overridden by the configuration, overridden by options."""
     changes = parser.parse_args(words.argv, defaults=False).as_dict()
-    for role in SLOTS:  # another part than the configuration's has other settings
-        part = changes.get(role, {}).get("part")
-        if part is not None and isinstance(base.get(role), Mapping) and base[role].get("part") != part:
-            base = {key: value for key, value in base.items() if key != role}
     return dict(parser.parse_object(_merged(base, changes)).as_dict())
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, the changes first; another part than before has other settings, so that nothing is left of the one before."""
     both = {
-        key: _merged(base[key], changes[key]) if isinstance(base[key], Mapping) else changes[key]
+        key: _merged(base[key], changes[key])
+        if isinstance(base[key], Mapping) and changes[key].get("part") in (None, base[key].get("part"))
+        else changes[key]
         for key in base.keys() & changes.keys()
     }
     return {**base, **changes, **both}
@@ -241,17 +257,30 @@ def _next_folder(data: Dataset) -> Path:
     return Path("runs", f"{stem}-{number}")
 
 
-def _summary(config: Mapping[str, Any], data: Dataset, model: VAE, run: Run) -> str:
+def _summary(config: Mapping[str, Any], data: Dataset, model: Model, run: Run, words: Words) -> str:
     """What is about to be trained, in lines that a person can check."""
     count = sum(p.numel() for p in model.parameters())
-    shown = {key: config[key] for key in ("latent", "prior", "posterior", "likelihood", "objective")}
+    kept = places(chosen_parts(config), words.trust)
+    shown = listed(
+        {
+            key: config[key]
+            for key in ("latent", *kept)
+            if key != "model" or len(config[key]) > 1 or config[key]["part"] != "VAE"
+        }
+    )
     parts = yaml.safe_dump(shown, sort_keys=False, default_flow_style=None, width=110).rstrip()
     body = "\n".join("  " + line for line in parts.splitlines())
     return f"data: {data}\nmodel: {count:,} parameters\n{body}\nrun: {run.path}"
 
 
 def _conclude(
-    run: Run, model: VAE, objective: Objective, data: Dataset, samples: int, report: bool, say: Callable[[str], object]
+    run: Run,
+    model: Model,
+    objective: Objective,
+    data: Dataset,
+    samples: int,
+    report: bool,
+    say: Callable[[str], object],
 ) -> None:
     """Evaluate on held-out data, draw the sheet, and say where to look."""
     curve = model.likelihood.is_density
@@ -261,9 +290,7 @@ def _conclude(
     if is_picture(data.event_shape):
         x, context = data.examples("test")[:PAIRS], data.context("test")[:PAIRS]
         drawn = model.sample(2 * PAIRS, 0, mean_of_x=True).cpu()
-        parts = ", ".join(
-            f"{role} {type(getattr(model, role)).__name__}" for role in ("prior", "posterior", "likelihood")
-        )
+        parts = ", ".join(f"{slot} {type(part).__name__}" for slot, part in model.parts.items())
         title = f"{Path(data.name or 'data').stem}: {parts}"
         save_figure(run.sheet_file, sheet(x, model.reconstruct(x, context).cpu(), drawn, data.range, title))
         lines.append(f"pictures      {run.sheet_file}")

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from lowerbound.cards import Missing
-from lowerbound.checks import check_data
 from lowerbound.data import NAMED
 from lowerbound.data.tables import text
 from lowerbound.dataset import Dataset
@@ -20,13 +19,13 @@ from lowerbound.evaluation import impute as fill_in
 from lowerbound.evaluation import log_marginal
 from lowerbound.files import write_atomic, write_text
 from lowerbound.measure import SAMPLES
+from lowerbound.model import Model
 from lowerbound.opened import load_as, open_run, own_data, run_parser, table_of
 from lowerbound.plots import is_picture, pairs, save_grid
 from lowerbound.progress import counting
 from lowerbound.roles import Context
 from lowerbound.run import Run
 from lowerbound.settings import SettingsParser
-from lowerbound.vae import VAE
 
 IMPUTING = 1000  # as in the paper on importance-weighted imputation there are more draws than for a bound
 BATCH = 100  # examples at a time
@@ -165,12 +164,12 @@ def _add_out(parser: SettingsParser, what: str) -> None:
     parser.add_argument("--out", type=str, help=f"file to write: {what}")
 
 
-def _examples(run: Run, model: VAE, given: Mapping[str, Any]) -> tuple[Tensor, Context]:
+def _examples(run: Run, model: Model, given: Mapping[str, Any]) -> tuple[Tensor, Context]:
     data, split = _data(run, model, given)
     return data.examples(split), data.context(split)
 
 
-def _data(run: Run, model: VAE, given: Mapping[str, Any], missing: Missing | None = None) -> tuple[Dataset, str]:
+def _data(run: Run, model: Model, given: Mapping[str, Any], missing: Missing | None = None) -> tuple[Dataset, str]:
     """The data that are named, or the run's own, and the split of them; missing entries as the run has it, or as given."""
     source, split = given["source"], given["split"]
     if source is None:
@@ -180,7 +179,7 @@ def _data(run: Run, model: VAE, given: Mapping[str, Any], missing: Missing | Non
         data = load_as(
             run, source, "all" if split == "all" else None, missing or (given.get("data") or {}).get("missing")
         )
-    check_data(model.likelihood, data.event_shape, data.lies_on, data.name or "the data")
+    model.check_data(data)
     return data, split
 
 
@@ -190,7 +189,7 @@ def _in_batches(function: Callable[[Tensor, Context], Tensor], x: Tensor, contex
 
 
 def _writer(
-    run: Run, model: VAE, out: str | None, kinds: Sequence[str] = (".npy", ".csv", ".png")
+    run: Run, model: Model, out: str | None, kinds: Sequence[str] = (".npy", ".csv", ".png")
 ) -> Callable[..., None]:
     """A function that writes the result, after checks that need no result: nobody waits for work that cannot be kept."""
     if out is None:

@@ -170,10 +170,13 @@ class AutoregressiveCodes(Codes):
     Args:
         book: the codebook.
         conditionals: numbers (N, P) -> logits (N, P, K), where those at position i may depend on numbers before i alone.
+        drawn: n -> numbers (n, P) that have these conditionals.
     """
 
-    def __init__(self, book: Codebook, conditionals: Callable[[Tensor], Tensor]) -> None:
-        self.conditionals = conditionals
+    def __init__(
+        self, book: Codebook, conditionals: Callable[[Tensor], Tensor], drawn: Callable[[int], Tensor]
+    ) -> None:
+        self.conditionals, self.drawn = conditionals, drawn
         super().__init__(book)
 
     def log_prob_of(self, index: Tensor) -> Tensor:
@@ -185,8 +188,4 @@ class AutoregressiveCodes(Codes):
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
         shape = torch.Size(sample_shape)
-        index = torch.zeros(shape.numel(), self.book.positions, dtype=torch.long, device=self.book.vectors.device)
-        for i in range(self.book.positions):
-            logits = self.conditionals(index[:, : i + 1])[:, i]
-            index[:, i] = Categorical(logits=logits, validate_args=False).sample()
-        return self.book.take(index).reshape(shape + self.event_shape)
+        return self.book.take(self.drawn(shape.numel())).reshape(shape + self.event_shape)

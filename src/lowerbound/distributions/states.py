@@ -44,7 +44,7 @@ def count_states(distribution: Distribution) -> int:
         True
     """
     each, entries, _ = _each(distribution)
-    return len(each) ** torch.Size(entries).numel()
+    return int(len(each) ** torch.Size(entries).numel())
 
 
 def _each(distribution: Distribution) -> tuple[Tensor, Shape, Shape]:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from lowerbound.codes import Draws, check_draws, drawn
+from lowerbound.codes import Draws, check_draws, drawn, offers
 from lowerbound.distributions import relaxed
+from lowerbound.needs import BITS
 from lowerbound.networks import MLP
-from lowerbound.roles import Context, Posterior
+from lowerbound.roles import Context, Drawn, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, numel, over_leading
 from lowerbound.units import Units
 
@@ -24,9 +25,10 @@ class Bernoulli(Posterior):
     Args:
         x_shape: X, the event shape of the data.
         z_shape: Z, with n bits.
-        draws: how gradients reach q: "relaxed", "straight_through", "enumerated" (all 2^n codes, 1,024 at most), or
-            "sampled", without a gradient, for ReweightedWakeSleep. In evaluation codes are codes, whatever it says, and up
-            to 256 are enumerated.
+        draws: how gradients reach q (:mod:`lowerbound.codes`): "gumbel_softmax" draws z between codes, and the training loss
+            is no bound; "concrete" is a bound of a relaxed model, for objectives that weigh draws; "straight_through" draws
+            codes, with a biased gradient; "enumerated" takes all 2^n codes, 1,024 at most, and is exact; "sampled" has no
+            gradient, for ReweightedWakeSleep. In evaluation codes are codes, and up to 256 are enumerated.
         temperature: of the relaxation; near 0 its draws are codes, and their gradient has a large variance.
         network: makes the module X -> Z, the logits.
 
@@ -45,12 +47,13 @@ class Bernoulli(Posterior):
         self,
         x_shape: Shape,
         z_shape: Shape,
-        draws: Draws = "relaxed",
+        draws: Draws = "gumbel_softmax",
         temperature: float = 2 / 3,
         network: NetworkFactory = MLP,
     ) -> None:
         super().__init__(x_shape, z_shape)
         check_draws(draws, temperature, 2 ** numel(self.z_shape))
+        self.offers = offers(draws, BITS)
         self.draws: Draws = draws
         self.temperature = temperature
         self.units = Units(self.x_shape)
@@ -63,7 +66,7 @@ class Bernoulli(Posterior):
         return Independent(base, len(self.z_shape), validate_args=False)
 
     def relaxed(self, distribution: Distribution) -> Distribution:
-        return relaxed(distribution, self.temperature) if self.draws == "relaxed" else distribution
+        return relaxed(distribution, self.temperature) if self.draws == "concrete" else distribution
 
-    def drawn(self, qz: Distribution, samples: int, reparameterised: bool) -> tuple[Tensor, bool]:
-        return drawn(qz, samples, self.draws, self.temperature, self.training, reparameterised)
+    def drawn(self, qz: Distribution, samples: int, reparameterised: bool, training: bool) -> Drawn:
+        return drawn(qz, samples, self.draws, self.temperature, reparameterised and training, not training)

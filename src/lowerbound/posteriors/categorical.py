@@ -9,10 +9,11 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from lowerbound.codes import Draws, check_categories, check_draws, drawn
+from lowerbound.codes import Draws, check_categories, check_draws, drawn, offers
 from lowerbound.distributions import OneHot, relaxed
+from lowerbound.needs import VECTORS
 from lowerbound.networks import MLP
-from lowerbound.roles import Context, Posterior
+from lowerbound.roles import Context, Drawn, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, numel, over_leading
 from lowerbound.units import Units
 
@@ -23,9 +24,10 @@ class Categorical(Posterior):
     Args:
         x_shape: X, the event shape of the data.
         z_shape: Z = (n, C), n variables of C categories; (C,) is one.
-        draws: how gradients reach q: "relaxed", "straight_through", "enumerated" (all C^n codes, 1,024 at most), or
-            "sampled", without a gradient, for ReweightedWakeSleep. In evaluation codes are codes, whatever it says, and up
-            to 256 are enumerated.
+        draws: how gradients reach q (:mod:`lowerbound.codes`): "gumbel_softmax" draws z between codes, and the training loss
+            is no bound; "concrete" is a bound of a relaxed model, for objectives that weigh draws; "straight_through" draws
+            codes, with a biased gradient; "enumerated" takes all C^n codes, 1,024 at most, and is exact; "sampled" has no
+            gradient, for ReweightedWakeSleep. In evaluation codes are codes, and up to 256 are enumerated.
         temperature: of the relaxation; near 0 its draws are codes, and their gradient has a large variance. 2/3 is that of
             Maddison et al.
         network: makes the module X -> Z, the logits.
@@ -45,13 +47,14 @@ class Categorical(Posterior):
         self,
         x_shape: Shape,
         z_shape: Shape,
-        draws: Draws = "relaxed",
+        draws: Draws = "gumbel_softmax",
         temperature: float = 2 / 3,
         network: NetworkFactory = MLP,
     ) -> None:
         super().__init__(x_shape, z_shape)
         check_categories(self.z_shape)
         check_draws(draws, temperature, self.z_shape[-1] ** numel(self.z_shape[:-1]))
+        self.offers = offers(draws, VECTORS)
         self.draws: Draws = draws
         self.temperature = temperature
         self.units = Units(self.x_shape)
@@ -63,7 +66,7 @@ class Categorical(Posterior):
         return Independent(OneHot(logits=logits, validate_args=False), len(self.z_shape) - 1, validate_args=False)
 
     def relaxed(self, distribution: Distribution) -> Distribution:
-        return relaxed(distribution, self.temperature) if self.draws == "relaxed" else distribution
+        return relaxed(distribution, self.temperature) if self.draws == "concrete" else distribution
 
-    def drawn(self, qz: Distribution, samples: int, reparameterised: bool) -> tuple[Tensor, bool]:
-        return drawn(qz, samples, self.draws, self.temperature, self.training, reparameterised)
+    def drawn(self, qz: Distribution, samples: int, reparameterised: bool, training: bool) -> Drawn:
+        return drawn(qz, samples, self.draws, self.temperature, reparameterised and training, not training)

@@ -30,9 +30,9 @@ from torch.distributions import Distribution
 from lowerbound.codebook import Codebook
 from lowerbound.distributions import CodePoint
 from lowerbound.modes import evaluating
-from lowerbound.needs import CODEBOOK, REPARAMETERISED
+from lowerbound.needs import CODEBOOK, REPARAMETERISED, WEIGHABLE
 from lowerbound.networks import MLP
-from lowerbound.roles import Context, Posterior
+from lowerbound.roles import Context, Drawn, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, over_leading
 from lowerbound.units import Units
 
@@ -76,7 +76,7 @@ class VectorQuantised(Posterior):
         (torch.Size([5, 16, 2, 2]), tensor([0., 0., 0., 0., 0.]), tensor(20))
     """
 
-    offers = frozenset({REPARAMETERISED, CODEBOOK})  # q is a point: it has no density, and its draws are all its values
+    offers = frozenset({REPARAMETERISED, WEIGHABLE, CODEBOOK})  # q is a point: no density, and nothing away from it
     vectors: Tensor
     shares: Tensor
     is_prepared: Tensor
@@ -133,9 +133,10 @@ class VectorQuantised(Posterior):
             self._follow(self._rows(encoded.detach()))
         return CodePoint.nearest(self.codebook(), encoded)
 
-    def drawn(self, qz: Distribution, samples: int, reparameterised: bool) -> tuple[Tensor, bool]:
+    def drawn(self, qz: Distribution, samples: int, reparameterised: bool, training: bool) -> Drawn:
         """The one value that z has."""
-        return (qz.rsample if reparameterised else qz.sample)(torch.Size((1,))), True
+        one = torch.Size((1,))
+        return Drawn(qz.rsample(one) if reparameterised else qz.sample(one), is_enumerated=True)
 
     def penalties(self, qz: Distribution) -> Mapping[str, Tensor]:
         assert isinstance(qz, CodePoint)

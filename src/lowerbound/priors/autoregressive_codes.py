@@ -1,7 +1,8 @@
 """p(z) = prod_i pi(k_i | k_1 .. k_{i-1}): the code at each position given those before it, by a causal transformer.
 
 The positions are taken in the order of their flat index, for pictures row by row. One pass gives the probabilities at all
-positions, since each looks back only; a sample takes a pass for each position.
+positions, since each looks back only. A sample goes from position to position, and what earlier ones have shown to later
+ones is kept.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Categorical, Distribution
 from torch.nn import functional
 
 from lowerbound.codebook import Codebook, matching
@@ -38,12 +39,18 @@ class Layer(nn.Module):
         self.asked, self.answer = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.inner = nn.Sequential(nn.Linear(width, WIDER * width), nn.GELU(), nn.Linear(WIDER * width, width))
 
-    def forward(self, h: Tensor) -> Tensor:
-        query, key, value = self.asked(self.before(h)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        seen = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    def forward(self, h: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The next h, and what it has shown to later positions.
+
+        Args:
+            h: at all positions, (N, P, width), or at one where there is a past, (N, 1, width).
+            past: what was shown by the positions before: keys and values, (2, N, heads, p, width / heads).
+        """
+        query, *shown = self.asked(self.before(h)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        now = torch.stack(shown) if past is None else torch.cat([past, torch.stack(shown)], 3)
+        seen = functional.scaled_dot_product_attention(query, now[0], now[1], is_causal=past is None)
         h = h + self.answer(seen.transpose(1, 2).flatten(2))
-        result: Tensor = h + self.inner(self.between(h))
-        return result
+        return h + self.inner(self.between(h)), now
 
 
 class AutoregressiveCodes(Prior):
@@ -91,17 +98,35 @@ class AutoregressiveCodes(Prior):
         self.first = nn.Parameter(torch.zeros(width))  # stands where the first position looks back at
         self.position = nn.Parameter(START * torch.randn(positions, width))
         nn.init.normal_(self.code.weight, std=START)
-        self.body = nn.Sequential(*(Layer(width, heads) for _ in range(layers)), nn.LayerNorm(width))
+        self.body = nn.ModuleList(Layer(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, codes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def conditionals(self, index: Tensor) -> Tensor:
         """Logits of the code at each position given those before: numbers (N, p) of the first p positions -> (N, p, K)."""
-        before = torch.cat([self.first.expand(len(index), 1, -1), self.code(index[:, :-1])], 1)
-        logits: Tensor = self.head(self.body(before + self.position[: index.shape[1]]))
+        h = torch.cat([self.first.expand(len(index), 1, -1), self.code(index[:, :-1])], 1)
+        h = h + self.position[: index.shape[1]]
+        for layer in self.body:
+            h, _ = layer(h)
+        logits: Tensor = self.head(self.norm(h))
         return logits.to(self.first.dtype)  # under autocast a network answers in half precision
+
+    @torch.no_grad()
+    def drawn(self, n: int) -> Tensor:
+        """Numbers of codes, position by position, (n, P)."""
+        past: list[Tensor | None] = [None] * self.layers
+        before, index = self.first.expand(n, 1, -1), []
+        for position in self.position:
+            h = before + position
+            for i, layer in enumerate(self.body):
+                h, past[i] = layer(h, past[i])
+            logits = self.head(self.norm(h)).to(self.first.dtype)
+            index.append(Categorical(logits=logits, validate_args=False).sample())
+            before = self.code(index[-1])
+        return torch.cat(index, 1)
 
     def forward(self, context: Context, posterior: Posterior | None = None) -> Distribution:
         book = matching(None if posterior is None else posterior.codebook(), self.codes, "AutoregressiveCodes")
-        return AutoregressiveCodesDistribution(book, self.conditionals)
+        return AutoregressiveCodesDistribution(book, self.conditionals, self.drawn)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
+from lowerbound.needs import BITS, Need
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
 
@@ -26,6 +29,7 @@ class Bernoulli(Prior):
         tensor(0.1250)
     """
 
+    needs = MappingProxyType({BITS: Need("gives probabilities of bits", "the prior that suits its z")})
     logits: Tensor
 
     def __init__(self, z_shape: Shape, learned: bool = False) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
 from lowerbound.codes import check_categories
 from lowerbound.distributions import OneHot
+from lowerbound.needs import VECTORS, Need
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
 
@@ -28,6 +31,7 @@ class Categorical(Prior):
         (torch.Size([3, 4]), tensor([1., 1., 1., 1., 1., 1., 1.]))
     """
 
+    needs = MappingProxyType({VECTORS: Need("gives probabilities of unit vectors", "the prior that suits its z")})
     logits: Tensor
 
     def __init__(self, z_shape: Shape, learned: bool = False) -> None:

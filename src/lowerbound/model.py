@@ -1,0 +1,283 @@
+"""Models: modules that wire parts and give a draw. What is random, and how it is scored, is the same verbs for all of them.
+
+    model(x)        z ~ q(z|x), and the three log-densities: a draw
+    log_joint       log p(x, z) at given latents
+    dream           (x, z) ~ p(x, z)
+    encode, decode  x -> code -> mean of p(x|z), deterministic
+    sample          x ~ p(x)
+
+A model has one latent or several, always in the same order; a *code* is all of them as one tensor, what ``encode`` gives and
+``decode`` takes. The constructor's annotations say which parts a model has: an argument that is a
+:class:`~lowerbound.roles.Prior` is a slot for a prior, a sequence of posteriors is a slot for several; everything else is a
+setting.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from lowerbound.checks import check_data
+from lowerbound.dataset import Dataset
+from lowerbound.draw import Draw
+from lowerbound.modes import evaluating
+from lowerbound.roles import Context, Likelihood, Part, Posterior
+from lowerbound.seeding import replayed, seeded
+from lowerbound.shapes import Shape, as_shape, numel
+from lowerbound.units import learn_units
+
+LatentSize: TypeAlias = int | list[int | list[int]]
+"""What a configuration says of the latents: a size or a shape, or, in a model of several, one for each."""
+
+Shapes: TypeAlias = Mapping[str, Shape]
+"""Shapes by the names of constructors' arguments, x_shape and z_shape; a part is given those that it names."""
+
+
+class Model(nn.Module, ABC):
+    """Parts wired; calling it gives a :class:`~lowerbound.draw.Draw`.
+
+    Attributes:
+        likelihood: of x, the data, given the latents.
+        default_latent: the size of the latents where none is asked for: for one, more than the digits need and enough for
+            MNIST by a small network; unused dimensions cost no rate.
+    """
+
+    likelihood: Likelihood
+    default_latent: ClassVar[LatentSize] = 16
+    __call__: Callable[..., Draw]
+
+    @classmethod
+    def shapes(
+        cls, slot: str, x_shape: Shape, latent: LatentSize, settings: Mapping[str, Any]
+    ) -> Shapes | Sequence[Shapes]:
+        """The shapes of the part in a slot; of each, where the slot holds several, whose number is known from the latents.
+
+        Args:
+            slot: the name of the constructor's argument.
+            x_shape: X, the event shape of the data.
+            latent: size or shape of the latents, as configured.
+            settings: the model's own settings, as far as they are known.
+
+        Raises:
+            ValueError: latents that this model cannot have.
+        """
+        return {"x_shape": x_shape, "z_shape": as_shape(latent, "latent")}  # type: ignore[arg-type]  # it checks the sizes
+
+    @property
+    @abstractmethod
+    def z_shapes(self) -> tuple[Shape, ...]:
+        """The event shape of each latent, in the order of a draw."""
+
+    @property
+    def x_shape(self) -> Shape:
+        """X, the event shape of the data."""
+        return self.likelihood.x_shape
+
+    @property
+    def latent(self) -> LatentSize:
+        """Shape of the latent, or of each where there are several, as a configuration says it."""
+        shapes = [list(shape) for shape in self.z_shapes]
+        return shapes[0] if len(shapes) == 1 else shapes  # type: ignore[return-value]  # list is invariant
+
+    @property
+    def code_shape(self) -> Shape:
+        """The shape of a code: that of the latent, or (D,) where several are laid side by side, flat."""
+        return self.z_shapes[0] if len(self.z_shapes) == 1 else (sum(map(numel, self.z_shapes)),)
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """Every part by its slot, as in "prior" or "posteriors.1"."""
+        parts: dict[str, Part] = {}
+        for name, module in self.named_modules():
+            if isinstance(module, Part) and not any(name.startswith(f"{above}.") for above in parts):
+                parts[name] = module
+        return parts
+
+    @abstractmethod
+    def forward(
+        self,
+        x: Tensor,
+        context: Context | None = None,
+        samples: int = 1,
+        path_gradient: bool = False,
+        reparameterised: bool = True,
+    ) -> Draw:
+        """Draw z_k ~ q(z|x) and evaluate the three log-densities.
+
+        Args:
+            x: the data, (B, *X).
+            context: labels, mask and the like.
+            samples: K, how many draws for each example.
+            path_gradient: evaluate log q without the gradient through q's own parameters, so that they learn through z
+                alone ("sticking the landing", Roeder, Wu and Duvenaud 2017, arXiv 1703.09194).
+            reparameterised: let gradients reach the posterior through z. Where codes are discrete, they may be relaxed for
+                that in training (:mod:`lowerbound.codes`); in evaluation there is only the discrete model.
+
+        Raises:
+            ValueError: fewer than one sample, or x of another shape.
+        """
+
+    @abstractmethod
+    def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
+        """Log p(x, z) in nats, (K, B), for given latents, each (K, B, *Z)."""
+
+    def log_posterior(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
+        """Log q(z|x) in nats, (B,), for given latents, each (B, *Z); for objectives that learn from what the model dreams.
+
+        x need not be data: what runs along with those, as the statistics of a batch normalisation, is left as it is.
+
+        Raises:
+            ValueError: the model does not say.
+        """
+        raise ValueError(f"{type(self).__name__} does not say log q of given latents; use a VAE, or another objective")
+
+    @abstractmethod
+    def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """N pairs from p(x, z), ancestrally: x (n, *X) and the latents, each (n, *Z)."""
+
+    @abstractmethod
+    def encode(self, x: Tensor, context: Context | None = None) -> Tensor:
+        """The code of x, means of q: (B, *X) -> (B, *code). Deterministic."""
+
+    @abstractmethod
+    def decode(self, z: Tensor, context: Context | None = None) -> Tensor:
+        """The mean of p(x|z) at a code: (..., *code) -> (..., *X). Deterministic."""
+
+    @abstractmethod
+    def prior_scale(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every entry of a code (*code) under the prior, given what lies above it there."""
+
+    def reconstruct(self, x: Tensor, context: Context | None = None) -> Tensor:
+        """The mean of p(x|z) at the code of x: (B, *X) -> (B, *X). Deterministic."""
+        return self.decode(self.encode(x, context), context)
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, seed: int | None = None, context: Context | None = None, mean_of_x: bool = False
+    ) -> Tensor:
+        """N draws from the model, (n, *X).
+
+        Args:
+            n: how many.
+            seed: makes the draw repeatable and leaves torch's global state alone; None uses the global state.
+            context: labels and the like.
+            mean_of_x: False draws x ~ p(x|z), a sample of p(x); True gives the mean of p(x|z) at z ~ p(z), the smooth
+                picture that most papers show.
+
+        Raises:
+            ValueError: n below 1.
+        """
+        if n < 1:
+            raise ValueError(f"n is {n}: at least 1 sample must be asked for")
+        with seeded(seed), evaluating(self):
+            x, latents = self.dream(n, context)
+        return self.decode(self.code(latents), context) if mean_of_x else x
+
+    def code(self, latents: Sequence[Tensor]) -> Tensor:
+        """Latents, each (..., *Z), as one code (..., *code)."""
+        if len(latents) == 1:
+            return latents[0]
+        pairs = zip(latents, self.z_shapes, strict=True)
+        return torch.cat([z.reshape(*z.shape[: z.ndim - len(shape)], -1) for z, shape in pairs], -1)
+
+    def down_to(self, z: Tensor, dimension: int) -> Tensor:
+        """As much of codes (..., *code) as stays when one dimension moves: what depends on it is left to ``decode``."""
+        return z
+
+    @property
+    def refinable(self) -> Posterior:
+        """The one part that is q(z|x), whose answer can be refined for single examples.
+
+        Raises:
+            ValueError: there is no such part.
+        """
+        raise ValueError(
+            f"refining q needs one q(z|x) for all latents, and that of {type(self).__name__} is made of several parts; "
+            "use a VAE, or look at nll against elbo (evaluate)"
+        )
+
+    @property
+    def shown_x(self) -> Sequence[Part]:
+        """The parts that are given x itself, as condition or as what they are a distribution of: by default all."""
+        return tuple(self.parts.values())
+
+    @torch.no_grad()
+    def prepare(self, x: Tensor) -> None:
+        """Take from the training examples (n, *X) what the parts need of them; called by fit before the first step."""
+        for part in self.shown_x:
+            part.prepare(x)
+
+    def learn_units(self, x: Tensor, mask: Tensor | None = None) -> None:
+        """Set the units of the data, where not set before, from the observed entries of training examples (n, *X)."""
+        for part in self.shown_x:
+            learn_units(part, x, mask)
+
+    def check_data(self, data: Dataset) -> None:
+        """Refuse data that the model cannot be trained on or measured with.
+
+        Raises:
+            ValueError: what does not fit, and what would.
+        """
+        check_data(self.likelihood, data.event_shape, data.lies_on, data.name or "the data")
+
+    def _given(self, x: Tensor, context: Context | None) -> tuple[Tensor, Context]:
+        """X and what is known beside it, where the model is; missing entries are zero, whatever stood there."""
+        context = self._beside(context)
+        return context.observed(self._placed(x)), context
+
+    def _placed(self, value: Tensor) -> Tensor:
+        """A value on the device and in the precision of the model; what numpy holds is taken too."""
+        own = next(self.parameters())
+        return torch.as_tensor(value).to(device=own.device, dtype=own.dtype)
+
+    def _beside(self, context: Context | None) -> Context:
+        """The context on the device of the model, empty where there is none."""
+        return Context() if context is None else context.to(next(self.parameters()).device)
+
+
+def fills(role: type[Part], **parts: Part) -> None:
+    """Refuse parts that do not fill a role, by the name of the argument that they were given for.
+
+    Raises:
+        TypeError: which part does not, and what would.
+    """
+    for name, part in parts.items():
+        if not isinstance(part, role):
+            given = part.__name__ + " (the class itself)" if isinstance(part, type) else type(part).__name__
+            raise TypeError(
+                f"{name}={given} is not a {role.__name__}: pass an object from lowerbound.{role.__name__.lower()}s"
+            )
+
+
+def check_samples(samples: int) -> None:
+    """Refuse to make no draw.
+
+    Raises:
+        ValueError: fewer than one.
+    """
+    if samples < 1:
+        raise ValueError(f"samples is {samples}: at least 1 draw is needed")
+
+
+def frozen(posterior: Posterior, x: Tensor, context: Context, before: Mapping[str, Tensor]) -> Distribution:
+    """The same q(z|x) as was just computed, with detached parameters.
+
+    It is computed again: on copies of the buffers, so that batch statistics move once, and from the random state of the
+    first time, so that dropout leaves out the same units.
+
+    Args:
+        posterior: the part.
+        x: its argument.
+        context: labels, mask and the like.
+        before: the random state from which it was computed (:func:`~lowerbound.seeding.random_state`).
+    """
+    parameters = {name: value.detach() for name, value in posterior.named_parameters()}
+    copies = {name: value.clone() for name, value in posterior.named_buffers()}
+    with replayed(before):
+        qz: Distribution = torch.func.functional_call(posterior, {**parameters, **copies}, (x, context))
+    return qz

@@ -1,0 +1,5 @@
+"""Models: how the parts are wired, one way a file."""
+
+from lowerbound.models.vae import VAE
+
+__all__ = ["VAE"]

@@ -1,0 +1,165 @@
+"""The variational autoencoder: a prior p(z), an approximate posterior q(z|x) and a likelihood p(x|z).
+
+    log p(x) = ELBO + KL(q(z|x) ‖ p(z|x)) >= ELBO = E_q[log p(x|z)] - KL(q(z|x) ‖ p(z))
+
+(Kingma and Welling 2013, arXiv 1312.6114; Rezende, Mohamed and Wierstra 2014, arXiv 1401.4082). The model knows the three
+roles and how they are wired, not what they are.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from lowerbound.distributions import is_code, mean, nearest, stddev
+from lowerbound.draw import Draw, Latent
+from lowerbound.kl import closed_form_kl
+from lowerbound.model import Model, check_samples, fills, frozen
+from lowerbound.modes import evaluating
+from lowerbound.needs import check_composed
+from lowerbound.roles import Context, Likelihood, Posterior, Prior
+from lowerbound.seeding import random_state
+from lowerbound.shapes import Shape
+
+
+class VAE(Model):
+    """Three roles composed; calling it gives a :class:`~lowerbound.draw.Draw`.
+
+    Args:
+        prior: p(z).
+        posterior: q(z|x).
+        likelihood: p(x|z).
+
+    Raises:
+        TypeError: a part does not fill the role it was given for.
+        ValueError: the parts disagree on the shape of z or of x, or one needs what another does not offer.
+
+    Example:
+        >>> import lowerbound as lb
+        >>> x_shape, z_shape = (1, 8, 8), (4,)
+        >>> model = lb.VAE(
+        ...     prior=lb.priors.StandardNormal(z_shape),
+        ...     posterior=lb.posteriors.DiagonalNormal(x_shape, z_shape),
+        ...     likelihood=lb.likelihoods.Normal(z_shape, x_shape),
+        ... )
+        >>> x = torch.rand(5, 1, 8, 8)
+        >>> model.encode(x).shape, model.reconstruct(x).shape, model.sample(3, seed=0).shape
+        (torch.Size([5, 4]), torch.Size([5, 1, 8, 8]), torch.Size([3, 1, 8, 8]))
+        >>> model(x, samples=10).log_w.shape
+        torch.Size([10, 5])
+    """
+
+    def __init__(self, prior: Prior, posterior: Posterior, likelihood: Likelihood) -> None:
+        super().__init__()
+        fills(Prior, prior=prior)
+        fills(Posterior, posterior=posterior)
+        fills(Likelihood, likelihood=likelihood)
+        if len({prior.z_shape, posterior.z_shape, likelihood.z_shape}) > 1:
+            raise ValueError(
+                f"the parts disagree on the shape of z: prior {prior.z_shape}, posterior {posterior.z_shape}, "
+                f"likelihood {likelihood.z_shape}; give all three the same z_shape"
+            )
+        if posterior.x_shape != likelihood.x_shape:
+            raise ValueError(
+                f"the parts disagree on the shape of x: posterior {posterior.x_shape}, likelihood "
+                f"{likelihood.x_shape}; give both the data's event shape"
+            )
+        check_composed(prior, posterior, likelihood)
+        self.prior = prior
+        self.posterior = posterior
+        self.likelihood = likelihood
+
+    @property
+    def z_shape(self) -> Shape:
+        """Z, the event shape of the latent."""
+        return self.prior.z_shape
+
+    @property
+    def z_shapes(self) -> tuple[Shape, ...]:
+        return (self.z_shape,)
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Context | None = None,
+        samples: int = 1,
+        path_gradient: bool = False,
+        reparameterised: bool = True,
+    ) -> Draw:
+        check_samples(samples)
+        x, context = self._given(x, context)
+        before = random_state() if path_gradient else {}
+        relaxed = self.posterior.relaxed if self.training and reparameterised else _as_it_is
+        qz = relaxed(self.posterior(x, context))
+        pz = relaxed(self.prior(context, self.posterior))
+        drawn = self.posterior.drawn(qz, samples, reparameterised, self.training)
+        scored = relaxed(frozen(self.posterior, x, context, before)) if path_gradient else qz
+        latent = Latent(qz, pz, drawn.z, scored.log_prob(drawn.z), pz.log_prob(drawn.z), closed_form_kl(qz, pz))
+        px = self.likelihood(drawn.z, context)
+        log_px = self.likelihood.log_prob(px, x, context.mask)
+        equal = torch.full_like(log_px.detach(), -math.log(samples))
+        return Draw(
+            latents=(latent,),
+            px=px,
+            log_px=log_px,
+            log_m=qz.log_prob(drawn.z) if drawn.is_enumerated else equal,
+            penalties=self.posterior.penalties(qz),
+            is_density=self.likelihood.is_density,
+            is_enumerated=drawn.is_enumerated,
+            is_relaxed=drawn.is_relaxed,
+            usage={} if (usage := self.posterior.usage(qz)) is None else {"codes": usage},
+        )
+
+    def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
+        x, context = self._given(x, context)
+        (z,) = latents
+        px = self.likelihood(z, context)
+        return self.prior(context, self.posterior).log_prob(z) + self.likelihood.log_prob(px, x, context.mask)
+
+    def log_posterior(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
+        (z,) = latents
+        copies = {name: value.clone() for name, value in self.posterior.named_buffers()}
+        given = self._given(x, context)
+        log_q: Tensor = torch.func.functional_call(self.posterior, copies, given).log_prob(z)
+        return log_q
+
+    @torch.no_grad()
+    def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        context = self._beside(context)
+        pz = self.prior(context, self.posterior)
+        z = pz.sample(torch.Size((n,) if not pz.batch_shape else ()))
+        return self.likelihood(z, context).sample(), (z,)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, context: Context | None = None) -> Tensor:
+        """The mean of q(z|x): (B, *X) -> (B, *Z). Deterministic; a random z is ``model(x).latents[0].z``.
+
+        The mean of discrete codes is none of them: there it is the most probable code.
+        """
+        with evaluating(self):
+            qz = self.posterior(*self._given(x, context))
+            return nearest(qz, qz.mean) if is_code(qz) else mean(qz)
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, context: Context | None = None) -> Tensor:
+        """The mean of p(x|z): (..., *Z) -> (..., *X). Deterministic."""
+        with evaluating(self):
+            return mean(self.likelihood(self._placed(z), self._beside(context)))
+
+    @torch.no_grad()
+    def prior_scale(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of p(z), each (*Z), from draws under a fixed seed where it has no formula."""
+        with evaluating(self):
+            pz = self.prior(Context(), self.posterior)
+            return mean(pz), stddev(pz)
+
+    @property
+    def refinable(self) -> Posterior:
+        return self.posterior
+
+
+def _as_it_is(distribution: Distribution) -> Distribution:
+    return distribution
