@@ -124,7 +124,7 @@ class Prior(Part):
 
     role = "prior"
     offers = frozenset({OWN})
-    needs = MappingProxyType({REALS: Need("is a density of real z", "the prior Categorical or Bernoulli")})
+    needs = MappingProxyType({REALS: Need("is a density of real z", "the prior that suits its z")})
     __call__: Callable[..., Distribution]
 
     def __init__(self, z_shape: Shape) -> None:

@@ -78,7 +78,9 @@ class AutoregressiveCodes(Prior):
         (torch.Size([5, 16, 2, 2]), torch.Size([5]))
     """
 
-    needs = MappingProxyType({CODEBOOK: Need("gives probabilities of the codes in a codebook", "StandardNormal")})
+    needs = MappingProxyType(
+        {CODEBOOK: Need("gives probabilities of codes in a codebook", "the prior that suits its z")}
+    )
 
     def __init__(self, z_shape: Shape, codes: int = 512, width: int = 128, layers: int = 2, heads: int = 4) -> None:
         super().__init__(z_shape)

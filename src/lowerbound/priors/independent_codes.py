@@ -38,7 +38,9 @@ class IndependentCodes(Prior):
         tensor([13.8629, 13.8629, 13.8629, 13.8629, 13.8629], grad_fn=<NegBackward0>)
     """
 
-    needs = MappingProxyType({CODEBOOK: Need("gives probabilities of the codes in a codebook", "StandardNormal")})
+    needs = MappingProxyType(
+        {CODEBOOK: Need("gives probabilities of codes in a codebook", "the prior that suits its z")}
+    )
 
     def __init__(self, z_shape: Shape, codes: int = 512) -> None:
         super().__init__(z_shape)
