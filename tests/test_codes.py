@@ -11,7 +11,7 @@ from torch import Tensor
 import lowerbound as lb
 from lowerbound.codes import Draws
 from lowerbound.distributions import relaxed, states
-from lowerbound.objective import Objective, Step
+from lowerbound.objective import Objective, Step, check_parts
 from lowerbound.objectives import ELBO, IWAE, DReG, Renyi, ReweightedWakeSleep
 from lowerbound.passes import first_meeting
 from lowerbound.roles import Context
@@ -230,10 +230,8 @@ def test_what_fits_trains(draws: Draws, objective: Objective) -> None:
     ids=lambda value: "" if isinstance(value, str) else type(value).__name__,
 )
 def test_what_does_not_fit_is_refused(draws: Draws, objective: Objective, words: str) -> None:
-    model = finite(draws=draws)
-    data = lb.data.from_arrays(bits(30).numpy(), splits="train_valid_test")
     with pytest.raises(ValueError, match=f"^{words}"):
-        first_meeting(model, objective, data)
+        check_parts(objective, finite(draws=draws))
 
 
 def test_a_closed_form_that_the_relaxation_has_not_is_refused_before_training() -> None:

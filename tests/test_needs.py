@@ -7,8 +7,7 @@ import torch
 
 import lowerbound as lb
 from lowerbound.needs import EVALUABLE, LOG_DENSITY, REPARAMETERISED, Need, Offer, check_composed, conflict
-from lowerbound.objective import Objective
-from lowerbound.passes import first_meeting
+from lowerbound.objective import Objective, check_parts
 
 X, Z = (4,), (2,)
 HEAT = Offer("prior", "is cold", "a warm prior (StandardNormal)")
@@ -89,8 +88,8 @@ def test_an_objective_is_refused_when_it_first_meets_the_model(
 ) -> None:
     data = lb.data.from_arrays(torch.rand(30, *X).numpy(), splits="train_valid_test")
     with pytest.raises(ValueError, match=words):
-        first_meeting(model(posterior=posterior), objective, data)
-    first_meeting(model(posterior=posterior), without, data)
+        lb.fit(model(posterior=posterior), objective, data, epochs=1, progress=False)
+    check_parts(without, model(posterior=posterior))
 
 
 def test_a_prior_that_is_made_of_the_posterior_needs_its_density_anywhere() -> None:

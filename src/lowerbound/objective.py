@@ -14,7 +14,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lowerbound.draw import Draw
-from lowerbound.needs import EVALUABLE, REPARAMETERISED, Need, Offer
+from lowerbound.needs import EVALUABLE, REPARAMETERISED, Need, Offer, check_composed
+from lowerbound.roles import Part
 
 
 @dataclass(frozen=True)
@@ -122,3 +123,14 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def terms(self, draw: Draw, step: Step) -> Terms:
         """The loss of a draw."""
+
+
+def check_parts(objective: Objective, model: nn.Module) -> None:
+    """Refuse a model one of whose parts lacks what the objective needs; called before the two first meet.
+
+    Raises:
+        ValueError: which part, why, and what would fit.
+    """
+    for part in model.modules():
+        if isinstance(part, Part):
+            check_composed(objective, part)

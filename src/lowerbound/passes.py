@@ -13,9 +13,8 @@ from lowerbound.draw import Draw
 from lowerbound.messages import first_line
 from lowerbound.model import Model
 from lowerbound.modes import evaluating
-from lowerbound.needs import check_composed
 from lowerbound.objective import Dream, Objective, Step
-from lowerbound.roles import Context, Part
+from lowerbound.roles import Context
 from lowerbound.seeding import seeded
 
 
@@ -68,11 +67,8 @@ def first_meeting(model: Model, objective: Objective, data: Dataset) -> str:
     """Let model and objective meet on one example, and say how the rate will be estimated.
 
     Raises:
-        ValueError: a part or the draw does not give what the objective needs, or the model fails on the example.
+        ValueError: the model fails on it, or does not give what the objective needs.
     """
-    for part in model.modules():
-        if isinstance(part, Part):
-            check_composed(objective, part)
     with torch.no_grad(), seeded(0), evaluating(model):
         x = data.present("train", torch.zeros(1, dtype=torch.long))
         context = data.context("train")[:1].to(next(model.parameters()).device)

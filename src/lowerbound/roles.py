@@ -14,10 +14,10 @@ and its settings; every setting is kept as an attribute of the same name, so tha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -255,3 +255,24 @@ class Likelihood(Part):
         filled = torch.where(observed, x, torch.zeros_like(x))
         entries = torch.where(observed, px.base_dist.log_prob(filled), 0.0)
         return entries.sum(tuple(range(-len(self.x_shape), 0))) if self.x_shape else entries
+
+
+LikelihoodFactory: TypeAlias = Callable[[Shape, Shape], Likelihood]
+"""(z_shape, x_shape) -> a likelihood: a class, or a partial of one that fixes its settings by name."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some entries of x and what makes the likelihood of them.
+
+    Args:
+        columns: which, as positions in the flattened event: of a table, its columns, counted from 0.
+        likelihood: what makes their likelihood.
+    """
+
+    columns: Sequence[int]
+    likelihood: LikelihoodFactory
+
+
+Groups: TypeAlias = Mapping[str, Group]
+"""Groups of entries by name: together all entries of x, each once."""

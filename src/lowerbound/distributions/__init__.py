@@ -8,6 +8,7 @@ from lowerbound.distributions.mean import mean
 from lowerbound.distributions.mixture import Mixture
 from lowerbound.distributions.negative_binomial import NegativeBinomial
 from lowerbound.distributions.one_hot import OneHot
+from lowerbound.distributions.product import Product
 from lowerbound.distributions.relaxed import categories, is_code, nearest, relaxed, straight_through
 from lowerbound.distributions.states import count_states, states
 from lowerbound.distributions.stddev import stddev
@@ -23,6 +24,7 @@ __all__ = [
     "Mixture",
     "NegativeBinomial",
     "OneHot",
+    "Product",
     "as_multivariate",
     "categories",
     "count_states",
