@@ -29,6 +29,7 @@ from lowerbound.needs import (
     DRAWN,
     EVALUABLE,
     LOG_DENSITY,
+    MOVABLE,
     OWN,
     PATHWISE,
     REALS,
@@ -123,7 +124,7 @@ class Prior(Part):
     """
 
     role = "prior"
-    offers = frozenset({OWN})
+    offers = frozenset({MOVABLE, OWN})
     needs = MappingProxyType({REALS: Need("is a density of real z", "the prior that suits its z")})
     __call__: Callable[..., Distribution]
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from lowerbound.codebook import Codebook, matching
 from lowerbound.distributions import AutoregressiveCodes as AutoregressiveCodesDistribution
-from lowerbound.needs import CODEBOOK, Need
+from lowerbound.needs import CODEBOOK, MOVABLE, Need
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
 
@@ -78,6 +78,7 @@ class AutoregressiveCodes(Prior):
         (torch.Size([5, 16, 2, 2]), torch.Size([5]))
     """
 
+    offers = Prior.offers - {MOVABLE}
     needs = MappingProxyType(
         {CODEBOOK: Need("gives probabilities of codes in a codebook", "the prior that suits its z")}
     )

@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 
 from lowerbound.codebook import Codebook, matching
 from lowerbound.distributions import IndependentCodes as IndependentCodesDistribution
-from lowerbound.needs import CODEBOOK, Need
+from lowerbound.needs import CODEBOOK, MOVABLE, Need
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
 
@@ -38,6 +38,7 @@ class IndependentCodes(Prior):
         tensor([13.8629, 13.8629, 13.8629, 13.8629, 13.8629], grad_fn=<NegBackward0>)
     """
 
+    offers = Prior.offers - {MOVABLE}
     needs = MappingProxyType(
         {CODEBOOK: Need("gives probabilities of codes in a codebook", "the prior that suits its z")}
     )
