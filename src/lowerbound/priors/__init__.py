@@ -3,6 +3,7 @@
 from lowerbound.priors.autoregressive_codes import AutoregressiveCodes
 from lowerbound.priors.bernoulli import Bernoulli
 from lowerbound.priors.categorical import Categorical
+from lowerbound.priors.conditional_normal import ConditionalNormal
 from lowerbound.priors.independent_codes import IndependentCodes
 from lowerbound.priors.mixture import Mixture
 from lowerbound.priors.normal import Normal
@@ -13,6 +14,7 @@ __all__ = [
     "AutoregressiveCodes",
     "Bernoulli",
     "Categorical",
+    "ConditionalNormal",
     "IndependentCodes",
     "Mixture",
     "Normal",
