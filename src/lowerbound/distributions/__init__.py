@@ -1,5 +1,6 @@
 """What torch.distributions lacks."""
 
+from lowerbound.distributions.codes import AutoregressiveCodes, CodePoint, IndependentCodes
 from lowerbound.distributions.discretized_logistic_mixture import ChannelsFirst, DiscretizedLogisticMixture
 from lowerbound.distributions.full_normal import FullNormal, as_multivariate
 from lowerbound.distributions.levels import LevelCategorical
@@ -13,9 +14,12 @@ from lowerbound.distributions.states import count_states, states
 from lowerbound.distributions.stddev import stddev
 
 __all__ = [
+    "AutoregressiveCodes",
     "ChannelsFirst",
+    "CodePoint",
     "DiscretizedLogisticMixture",
     "FullNormal",
+    "IndependentCodes",
     "LevelCategorical",
     "Mixture",
     "NegativeBinomial",
