@@ -73,11 +73,15 @@ def prior_parts() -> list[Prior]:
         lb.priors.Normal(shape, covariance="full"),
         lb.priors.Mixture(shape),
         lb.priors.VampPrior(shape, (4,)),
+        lb.priors.RealNVP(shape),
+        lb.priors.NeuralSpline(shape),
     ]
 
 
 @pytest.mark.parametrize("posterior", lb.posteriors.__all__)
-@pytest.mark.parametrize("prior", prior_parts(), ids=["standard", "diagonal", "full", "mixture", "vamp"])
+@pytest.mark.parametrize(
+    "prior", prior_parts(), ids=["standard", "diagonal", "full", "mixture", "vamp", "realnvp", "spline"]
+)
 def test_every_posterior_to_every_prior_agrees_with_monte_carlo(posterior: str, prior: Prior) -> None:
     part = moved(getattr(lb.posteriors, posterior)((4,), (2, 2))).double()
     x = 100 + 50 * torch.randn(3, 4).double()

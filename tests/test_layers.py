@@ -11,8 +11,9 @@ ROOT = Path(lowerbound.__file__).parent
 
 LAYERS = {
     "shapes": 0, "nats": 0, "supports": 0, "messages": 0, "needs": 0, "seeding": 0, "files": 0, "memory": 0, "modes": 0,
-    "devices": 0,
+    "devices": 0, "zuko": 0,
     "settings": 1, "roles": 1, "transforms": 1, "distributions": 1, "pictures": 1, "units": 1, "progress": 1, "recipes": 1,
+    "flows": 1,
     "networks": 2, "kl": 2, "dataset": 2, "plots": 2,
     "priors": 3, "posteriors": 3, "likelihoods": 3, "draw": 3, "fetch": 3, "cards": 3, "checks": 3,
     "model": 4, "objective": 4, "annealing": 4, "data": 4,

@@ -51,7 +51,10 @@ class Terms:
         return self.loss.mean() if self.batch_loss is None else self.loss.mean() + self.batch_loss
 
 
-PATH = Need("takes path gradients, for which log q(z|x) is evaluated at its draws a second time", "ordinary ones")
+PATH = Need(
+    "takes path gradients, for which log q(z|x) is evaluated at its draws a second time",
+    "an objective with ordinary ones (ELBO, IWAE)",
+)
 
 
 class Objective(nn.Module, ABC):

@@ -1,6 +1,7 @@
 """What torch.distributions lacks."""
 
 from lowerbound.distributions.discretized_logistic_mixture import ChannelsFirst, DiscretizedLogisticMixture
+from lowerbound.distributions.flow import Bijection, Flow
 from lowerbound.distributions.full_normal import FullNormal, as_multivariate
 from lowerbound.distributions.levels import LevelCategorical
 from lowerbound.distributions.mean import mean
@@ -9,8 +10,10 @@ from lowerbound.distributions.negative_binomial import NegativeBinomial
 from lowerbound.distributions.stddev import stddev
 
 __all__ = [
+    "Bijection",
     "ChannelsFirst",
     "DiscretizedLogisticMixture",
+    "Flow",
     "FullNormal",
     "LevelCategorical",
     "Mixture",

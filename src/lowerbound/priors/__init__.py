@@ -1,8 +1,10 @@
 """Priors p(z), one a file."""
 
 from lowerbound.priors.mixture import Mixture
+from lowerbound.priors.neural_spline import NeuralSpline
 from lowerbound.priors.normal import Normal
+from lowerbound.priors.realnvp import RealNVP
 from lowerbound.priors.standard_normal import StandardNormal
 from lowerbound.priors.vamp import VampPrior
 
-__all__ = ["Mixture", "Normal", "StandardNormal", "VampPrior"]
+__all__ = ["Mixture", "NeuralSpline", "Normal", "RealNVP", "StandardNormal", "VampPrior"]
