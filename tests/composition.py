@@ -9,7 +9,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 from itertools import combinations, product
 from pathlib import Path
 from types import ModuleType
@@ -20,8 +20,8 @@ import lowerbound as lb
 from lowerbound.dataset import Dataset
 from lowerbound.needs import Composed, conflict
 from lowerbound.objective import Objective
-from lowerbound.roles import Part
-from lowerbound.shapes import Shape
+from lowerbound.roles import Group, Groups, Part
+from lowerbound.shapes import Shape, numel
 from lowerbound.supports import contains
 
 ROOT = Path(__file__).parents[1]
@@ -51,10 +51,15 @@ def covering() -> list[Combination]:
     """Combinations in which every two parts of different roles meet at least once, greedily few."""
     left = {frozenset(pair) for combination in everything() for pair in _pairs(combination)}
     chosen: list[Combination] = []
-    while left:
-        best = max(everything(), key=lambda c: sum(frozenset(pair) in left for pair in _pairs(c)))
-        chosen.append(best)
-        left -= {frozenset(pair) for pair in _pairs(best)}
+    # first those that live: two parts that fit each other must not have met beside a third that is refused alone
+    for pool in ([c for c in everything() if not refused(c)], everything()):
+        while left:
+            best = max(pool, key=lambda c: sum(frozenset(pair) in left for pair in _pairs(c)))
+            met = {frozenset(pair) for pair in _pairs(best)} & left
+            if not met:
+                break
+            chosen.append(best)
+            left -= met
     return chosen
 
 
@@ -90,8 +95,15 @@ def build(role: str, name: str, x_shape: Shape) -> object:
     """A small part of a role."""
     part = getattr(FOLDERS[role], name)
     named = inspect.signature(part).parameters
-    shapes = {"x_shape": x_shape, "z_shape": Z_SHAPE, "levels": 17}
+    shapes = {"x_shape": x_shape, "z_shape": Z_SHAPE, "levels": 17, "groups": halves(x_shape)}
     return part(**{key: value for key, value in (shapes | SMALL).items() if key in named})
+
+
+def halves(event_shape: Shape) -> Groups:
+    """Two groups of entries with likelihoods that both suit grey levels."""
+    n = numel(event_shape)
+    of_levels = partial(lb.likelihoods.Categorical, levels=17)
+    return {"first": Group(range(n // 2), of_levels), "second": Group(range(n // 2, n), lb.likelihoods.Normal)}
 
 
 def compose(combination: Combination, data: Dataset) -> tuple[lb.VAE, Objective]:

@@ -66,28 +66,30 @@ def test_usual_parts_offer_what_is_usual() -> None:
 
 
 @pytest.mark.parametrize(
-    ("objective", "posterior", "words"),
+    ("objective", "posterior", "words", "without"),
     [
         (
             lb.objectives.ELBO(path_gradient=True),
             Along,
             "^ELBO takes path gradients, .* and Along knows .* draws alone; use",
+            lb.objectives.ELBO(),
         ),
-        (lb.objectives.DReG(), Along, "^DReG takes path gradients, .* and Along knows"),
+        (lb.objectives.DReG(), Along, "^DReG takes path gradients, .* and Along knows", lb.objectives.IWAE()),
         (
             lb.objectives.DReG(),
             Discrete,
-            "^DReG differentiates through draws, and Discrete draws z without a gradient; use",
+            "^DReG differentiates through draws, and Discrete draws z without a gradient; use ReweightedWakeSleep, or",
+            lb.objectives.ReweightedWakeSleep(),
         ),
     ],
 )
 def test_an_objective_is_refused_when_it_first_meets_the_model(
-    objective: Objective, posterior: type, words: str
+    objective: Objective, posterior: type, words: str, without: Objective
 ) -> None:
     data = lb.data.from_arrays(torch.rand(30, *X).numpy(), splits="train_valid_test")
     with pytest.raises(ValueError, match=words):
         lb.fit(model(posterior=posterior), objective, data, epochs=1, progress=False)
-    check_parts(lb.objectives.ELBO(), model(posterior=posterior))
+    check_parts(without, model(posterior=posterior))
 
 
 def test_a_prior_that_is_made_of_the_posterior_needs_its_density_anywhere() -> None:

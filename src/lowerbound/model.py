@@ -99,7 +99,14 @@ class Model(nn.Module, ABC):
         return parts
 
     @abstractmethod
-    def forward(self, x: Tensor, context: Context | None = None, samples: int = 1, path_gradient: bool = False) -> Draw:
+    def forward(
+        self,
+        x: Tensor,
+        context: Context | None = None,
+        samples: int = 1,
+        path_gradient: bool = False,
+        reparameterised: bool = True,
+    ) -> Draw:
         """Draw z_k ~ q(z|x) and evaluate the three log-densities.
 
         Args:
@@ -108,6 +115,8 @@ class Model(nn.Module, ABC):
             samples: K, how many draws for each example.
             path_gradient: evaluate log q without the gradient through q's own parameters, so that they learn through z
                 alone ("sticking the landing", Roeder, Wu and Duvenaud 2017, arXiv 1703.09194).
+            reparameterised: let gradients reach the posterior through z. Where codes are discrete, they may be relaxed for
+                that in training (:mod:`lowerbound.codes`); in evaluation there is only the discrete model.
 
         Raises:
             ValueError: fewer than one sample, or x of another shape.
@@ -116,6 +125,16 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
         """Log p(x, z) in nats, (K, B), for given latents, each (K, B, *Z)."""
+
+    def log_posterior(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
+        """Log q(z|x) in nats, (B,), for given latents, each (B, *Z); for objectives that learn from what the model dreams.
+
+        x need not be data: what runs along with those, as the statistics of a batch normalisation, is left as it is.
+
+        Raises:
+            ValueError: the model does not say.
+        """
+        raise ValueError(f"{type(self).__name__} does not say log q of given latents; use a VAE, or another objective")
 
     @abstractmethod
     def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -58,6 +58,35 @@ REPARAMETERISED = Offer(
 )
 """Draws through which gradients reach the posterior's parameters."""
 
+PATHWISE = Offer(
+    "posterior",
+    "draws z from no density",
+    "a posterior that does (DiagonalNormal, FullNormal, or codes with draws 'concrete')",
+)
+"""Draws from a density, so that the gradient along z and that of log q are two forms of one."""
+
+WEIGHABLE = Offer(
+    "posterior",
+    "draws z between codes, where p(z) and q(z|x) are no probabilities",
+    "draws 'concrete' or 'straight_through'",
+)
+"""Draws at which p(z) and q(z|x) are what they are: probabilities or densities."""
+
+DRAWN = Offer("posterior", "enumerates z", "draws 'concrete' or 'straight_through'")
+"""Draws of z, and not all its values."""
+
+REALS = Offer("posterior", "gives codes", "a posterior on the real line (DiagonalNormal, FullNormal)")
+"""z with real entries."""
+
+VECTORS = Offer("posterior", "gives none", "the posterior Categorical")
+"""z made of unit vectors, one for each categorical variable."""
+
+BITS = Offer("posterior", "gives none", "the posterior Bernoulli")
+"""z made of zeros and ones."""
+
+OWN = Offer("prior", "is made of q", "a prior with parameters of its own (Mixture, StandardNormal)")
+"""A p(z) that does not depend on the posterior's parameters."""
+
 LOG_DENSITY = Offer(
     "likelihood",
     "is a score of x and no log-density",

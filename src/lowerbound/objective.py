@@ -14,8 +14,23 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lowerbound.draw import Draw
-from lowerbound.needs import EVALUABLE, Need, Offer, check_composed
+from lowerbound.needs import EVALUABLE, REPARAMETERISED, Need, Offer, check_composed
 from lowerbound.roles import Part
+
+
+@dataclass(frozen=True)
+class Dream:
+    """Pairs from the model, x ~ p(x|z) and z ~ p(z), as many as the batch has examples, and what q says of them.
+
+    Args:
+        x: (B, *X), without gradients.
+        latents: z, each (B, *Z), without gradients.
+        log_q: log q(z|x), (B,), nats, summed over the latents, with gradients in q's parameters alone.
+    """
+
+    x: Tensor
+    latents: tuple[Tensor, ...]
+    log_q: Tensor
 
 
 @dataclass(frozen=True)
@@ -25,10 +40,12 @@ class Step:
     Args:
         progress: how much of the run is done, in [0, 1]; it drives every schedule.
         examples: number of training examples.
+        dream: pairs from the model, for an objective that says ``dreams``.
     """
 
     progress: float
     examples: int
+    dream: Dream | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,9 @@ PATH = Need(
 )
 
 
+REPARAMETERISATION = Need("differentiates through draws", "ReweightedWakeSleep")
+
+
 class Objective(nn.Module, ABC):
     """A loss for training.
 
@@ -65,6 +85,9 @@ class Objective(nn.Module, ABC):
         path_gradient: whether it wants draws whose log q has no gradient through q's own parameters. What the posterior's
             parameters get is then not the gradient of the loss's value, and has its mean; all other parameters get that
             gradient.
+        reparameterised: whether gradients are to reach the posterior through z; False for an objective that learns q by log
+            q at draws that stay where they are.
+        dreams: whether it wants pairs (x, z) from the model beside each batch (:class:`Dream`).
         needs: what it asks of the model's parts, with the reason (:mod:`lowerbound.needs`); others are refused.
         is_bound: whether -loss is, in expectation, at most log p(x).
         rate_name: how the rate in its log was found, for the record.
@@ -74,12 +97,15 @@ class Objective(nn.Module, ABC):
     offers: frozenset[Offer] = frozenset()
     samples: int = 1
     path_gradient: bool = False
+    reparameterised: bool = True
+    dreams: bool = False
     __call__: Callable[..., Terms]
 
     @property
     def needs(self) -> Mapping[Offer, Need]:
         """What it asks of the model's parts, and why."""
-        return {EVALUABLE: PATH} if self.path_gradient else {}
+        reparameterised = {REPARAMETERISED: REPARAMETERISATION} if self.reparameterised else {}
+        return reparameterised | ({EVALUABLE: PATH} if self.path_gradient else {})
 
     @property
     @abstractmethod

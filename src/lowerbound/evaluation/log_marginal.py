@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from lowerbound.checks import check_density, check_finite
-from lowerbound.distributions import mean
+from lowerbound.distributions import categories, mean
 from lowerbound.draw import Draw
 from lowerbound.memory import check_fits, values_held
 from lowerbound.modes import evaluating
@@ -41,7 +41,7 @@ class Evidence:
         rate: KL(q(z|x) ‖ p(z)), in closed form where there is one, else averaged over the K draws, (B,).
         rate_per_dimension: the rate of each latent dimension, (B, dimensions); None where they are not independent.
         distortion: -E_q[log p(x|z)], averaged over the K draws, (B,).
-        means: posterior means, (B, number of latent dimensions).
+        means: posterior means, (B, number of latent variables, C): C = 1, and the number of categories of categorical codes.
         is_density: False where the model's score is no log-density, and log_marginal therefore no evidence.
         is_exact: True where a finite latent was enumerated, so that the terms are no draws and the sum is log p(x) itself.
     """
@@ -65,6 +65,8 @@ def evidence(
 ) -> Evidence:
     """Importance-weighted evidence of a batch x (B, *X) from exactly ``samples`` draws for each example.
 
+    Where the model enumerates its latent, each value of z counts once, and ``samples`` and ``chunk`` are not asked.
+
     Args:
         model: gives a draw.
         x: the data, (B, *X).
@@ -85,27 +87,30 @@ def evidence(
     rate_per_dimension = None
     done = 0
     size = chunk or 1  # the first draw shows what one costs
-    is_exact = True
+    is_exact = False
     while done < samples:
         asked = min(size, samples - done)
         draw = model(x, context, asked)
+        is_exact = draw.is_enumerated
+        if is_exact:
+            asked = samples
         rows = draw.log_w.shape[0]
         share = asked / samples  # a chunk's own weights average over its draws; its share makes that an average over K
         log_terms.append(draw.log_w + draw.log_m + math.log(share))
         rates.append(draw.rate * share)
         distortions.append(draw.distortion * share)
-        is_exact = is_exact and bool((draw.log_m != -math.log(asked)).any())
         if done == 0:
             rate_per_dimension = draw.rate_per_dimension  # in closed form, so the same in every chunk
-            means = [mean(latent.q).reshape(len(x), -1) for latent in draw.latents]
+            means = [mean(latent.q).reshape(len(x), -1, categories(latent.q)) for latent in draw.latents]
             size = chunk or max(1, min(VALUES // max(1, values_held(draw.px) // rows), ROWS // len(x)))
         done += asked
+    widest = max(own.shape[2] for own in means)
     return Evidence(
         log_terms=torch.cat(log_terms),
         rate=torch.stack(rates).sum(0),
         rate_per_dimension=rate_per_dimension,
         distortion=torch.stack(distortions).sum(0),
-        means=torch.cat(means, 1),
+        means=torch.cat([nn.functional.pad(own, (0, widest - own.shape[2])) for own in means], 1),
         is_density=draw.is_density,
         is_exact=is_exact,
     )

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from lowerbound.checks import check_weights
 from lowerbound.draw import Draw
-from lowerbound.needs import LOG_DENSITY, REPARAMETERISED, Need, Offer
+from lowerbound.needs import LOG_DENSITY, PATHWISE, WEIGHABLE, Need, Offer
 from lowerbound.objective import Objective, Step, Terms
 
 
@@ -40,8 +40,8 @@ class DReG(Objective):
         samples: K, draws for each example; 1 is the ELBO with path gradients.
 
     Raises:
-        ValueError: no samples; when model and objective meet, a score that is no log-density, a posterior that is not
-            reparameterised, or a part that asks for a penalty, whose gradient would be weighed too.
+        ValueError: no samples; when model and objective meet, a score that is no log-density, a posterior without
+            reparameterised draws from a density, or a part that asks for a penalty, whose gradient would be weighed too.
 
     Example:
         >>> import lowerbound as lb, torch
@@ -73,18 +73,13 @@ class DReG(Objective):
     def needs(self) -> Mapping[Offer, Need]:
         return {
             LOG_DENSITY: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
-            REPARAMETERISED: Need("differentiates through draws", "IWAE"),
+            WEIGHABLE: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
             **super().needs,
+            PATHWISE: Need("reparameterises the gradient of log q", "ELBO"),
         }
 
     def check(self, draw: Draw) -> None:
         check_weights(draw.is_density, "DReG")
-        for latent in draw.latents:
-            if not latent.q.has_rsample:
-                raise ValueError(
-                    f"DReG differentiates through draws, and those of {type(latent.q).__name__} are not reparameterised; "
-                    "use IWAE where the latent is enumerated, or a posterior with rsample"
-                )
         if draw.penalties:
             raise ValueError(
                 f"DReG would weigh the gradient of what the model adds to the loss ({', '.join(draw.penalties)}); use IWAE"

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from lowerbound.checks import check_weights
 from lowerbound.draw import Draw
-from lowerbound.needs import LOG_DENSITY, Need, Offer
+from lowerbound.needs import DRAWN, LOG_DENSITY, WEIGHABLE, Need, Offer
 from lowerbound.objective import Objective, Step, Terms
 
 
@@ -54,7 +54,12 @@ class IWAE(Objective):
 
     @property
     def needs(self) -> Mapping[Offer, Need]:
-        return {LOG_DENSITY: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"), **super().needs}
+        return {
+            LOG_DENSITY: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
+            WEIGHABLE: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
+            DRAWN: Need("weighs draws, and over all z at once that is p(x), of which q learns nothing", "ELBO"),
+            **super().needs,
+        }
 
     def check(self, draw: Draw) -> None:
         check_weights(draw.is_density, "IWAE")

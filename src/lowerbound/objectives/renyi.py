@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lowerbound.checks import check_weights
 from lowerbound.draw import Draw
-from lowerbound.needs import LOG_DENSITY, Need, Offer
+from lowerbound.needs import DRAWN, LOG_DENSITY, WEIGHABLE, Need, Offer
 from lowerbound.objective import Objective, Step, Terms
 
 NEAR_ONE = 1e-3  # |1 - alpha| below which the logarithm of a sum close to 1 would lose digits
@@ -69,7 +69,13 @@ class Renyi(Objective):
 
     @property
     def needs(self) -> Mapping[Offer, Need]:
-        return {LOG_DENSITY: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"), **super().needs}
+        whole = Need("of order 0 weighs draws, and over all z at once that is p(x), of which q learns nothing", "ELBO")
+        return {
+            LOG_DENSITY: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
+            WEIGHABLE: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
+            **({} if self.alpha else {DRAWN: whole}),
+            **super().needs,
+        }
 
     def check(self, draw: Draw) -> None:
         check_weights(draw.is_density, "Renyi")

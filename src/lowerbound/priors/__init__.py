@@ -1,5 +1,7 @@
 """Priors p(z), one a file."""
 
+from lowerbound.priors.bernoulli import Bernoulli
+from lowerbound.priors.categorical import Categorical
 from lowerbound.priors.mixture import Mixture
 from lowerbound.priors.neural_spline import NeuralSpline
 from lowerbound.priors.normal import Normal
@@ -7,4 +9,13 @@ from lowerbound.priors.realnvp import RealNVP
 from lowerbound.priors.standard_normal import StandardNormal
 from lowerbound.priors.vamp import VampPrior
 
-__all__ = ["Mixture", "NeuralSpline", "Normal", "RealNVP", "StandardNormal", "VampPrior"]
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "Mixture",
+    "NeuralSpline",
+    "Normal",
+    "RealNVP",
+    "StandardNormal",
+    "VampPrior",
+]
