@@ -21,7 +21,7 @@ from lowerbound.distributions import mean, stddev
 from lowerbound.draw import Draw, Latent, RateEstimator
 from lowerbound.kl import closed_form_kl
 from lowerbound.needs import EVALUABLE
-from lowerbound.objective import Objective, Step
+from lowerbound.objective import Objective, Step, Terms
 from lowerbound.parts import construct, describe
 from lowerbound.roles import Context, Likelihood, Posterior, Prior
 from lowerbound.shapes import Shape, numel
@@ -133,20 +133,23 @@ def asked(model: lb.VAE, objective: Objective, x: Tensor) -> Draw:
 
 
 def check_loss_gradients(model: lb.VAE, objective: Objective, x: Tensor) -> None:
-    """The loss with fixed noise, in the parameters of every part and of the objective.
+    """The loss with fixed noise, in the parameters of every part; and the objective's own, in the objective's.
 
     An objective that asks for path gradients, or for draws that stay where they are, declares that the posterior's are not
     those of its value: of it all other parameters are compared.
     """
 
-    def loss() -> Tensor:
+    def terms() -> Terms:
         torch.manual_seed(7)
-        return objective(asked(model, objective, x), Step(0.5, 100)).total
+        return objective(asked(model, objective, x), Step(0.5, 100))
 
-    if objective.path_gradient or not objective.reparameterised:
-        check_gradients(loss, model.prior, model.likelihood, objective)
+    elsewhere = objective.path_gradient or not objective.reparameterised
+    parts = (model.prior, model.likelihood) if elsewhere else (model,)
+    if list(objective.parameters()):
+        check_gradients(lambda: terms().total, *parts)
+        check_gradients(lambda: terms().own_loss, objective)
     else:
-        check_gradients(loss, model, objective)
+        check_gradients(lambda: terms().total, *parts)
 
 
 def drawn_at(model: lb.VAE, x: Tensor, z: Tensor) -> Draw:
@@ -478,6 +481,8 @@ class LikelihoodContract(PartContract):
 class ObjectiveContract(PartContract):
     role = "objective"
     make: Callable[[], Objective]
+    is_a_mean: ClassVar[bool] = True
+    """Whether the model's loss is a mean over the examples of a batch, each by itself."""
 
     def draw(self, samples: int = 1, path_gradient: bool = False, reparameterised: bool = True) -> tuple[lb.VAE, Draw]:
         model = lb.VAE(
@@ -495,9 +500,20 @@ class ObjectiveContract(PartContract):
         terms = objective.terms(draw, Step(0.5, 100))
         assert terms.loss.shape == (5,)
         assert terms.total.shape == ()
-        terms.total.backward()
+        terms.both.backward()
         all_parameters_get_gradients(model)
         all_parameters_get_gradients(objective)
+
+    def test_neither_loss_reaches_the_others_parameters(self) -> None:
+        objective = self.make()
+        model, draw = self.draw(objective.samples, objective.path_gradient)
+        terms = objective.terms(draw, Step(0.5, 100))
+        for loss, module in ((terms.total, objective), (terms.own_loss, model)):
+            parameters = list(module.parameters())
+            assert (terms.own_loss is None) == (not list(objective.parameters()))
+            if loss is not None and parameters:
+                reached = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+                assert all(gradient is None for gradient in reached)
 
     def test_logs_the_unweighted_elbo(self) -> None:
         objective = self.make()
@@ -531,8 +547,33 @@ class ObjectiveContract(PartContract):
             assert torch.allclose(again[1], total, rtol=1e-10)
             assert torch.allclose(again[2], gradient, rtol=1e-8, atol=1e-12)
 
+    def test_a_statistic_of_the_batch_does_not_grow_with_it(self) -> None:
+        """What compares examples with each other has another value in another batch, and in mean nearly the same."""
+        objective = self.make().double()
+        if not objective.batch_statistics:
+            pytest.skip("its loss is a mean over examples, which is tested exactly")
+        model = self.draw()[0].double()
+        found = []
+        with torch.no_grad():
+            moved(model.posterior.net)  # codes that are neither the prior's nor independent
+            for size in (16, 64):
+                terms = [objective.terms(model(torch.rand(size, 4).double()), Step(0.5, 1000)) for _ in range(300)]
+                extra = {
+                    "total": [t.total for t in terms],
+                    "own": [t.own_loss for t in terms if t.own_loss is not None],
+                }
+                logged = {name: [t.log[name].mean() for t in terms] for name in terms[0].log}
+                found.append({name: torch.stack(values) for name, values in {**extra, **logged}.items() if values})
+        for name, small in found[0].items():
+            large = found[1][name]
+            error = (small.var() / len(small) + large.var() / len(large)).sqrt()
+            # the logarithm of an unbiased estimate has a bias, which a batch of 16 and one of 64 do not share
+            assert (small.mean() - large.mean()).abs() <= 4 * error + 0.1 * large.mean().abs().clamp(min=0.1), name
+
     def test_the_loss_does_not_grow_with_the_batch(self) -> None:
         """Every example twice: the same mean, hence the same step at the same learning rate."""
+        if not self.is_a_mean:
+            pytest.skip("tested in mean: an example and its copy are no two examples")
         _, total, gradient = self.terms_at([0, 1, 2], [0, 1])
         _, twice, same = self.terms_at([0, 1, 2, 0, 1, 2], [0, 1])
         assert torch.allclose(twice, total, rtol=1e-10)
@@ -540,14 +581,14 @@ class ObjectiveContract(PartContract):
 
     def test_a_batch_is_the_mean_of_its_parts(self) -> None:
         _, draw = self.draw(self.make().samples)
-        if self.make().terms(draw, Step(0.5, 100)).batch_loss is not None:
+        if not self.is_a_mean or self.make().terms(draw, Step(0.5, 100)).batch_loss is not None:
             pytest.skip("a statistic of the batch is none of its parts")
         whole, large, small = (self.terms_at(rows, [0, 1]) for rows in ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3], [4, 5]))
         for all_of_it, one, other in zip(whole[1:], large[1:], small[1:], strict=True):
             assert torch.allclose(all_of_it, (4 * one + 2 * other) / 6, rtol=1e-8, atol=1e-12)
 
     def test_describes_itself(self) -> None:
-        self.check_describes_itself(self.make())
+        self.check_describes_itself(self.make(), z_shape=(2,))
 
 
 class NetworkContract(ABC):

@@ -27,8 +27,8 @@ from lowerbound.parts import (
     slot,
     slots_of,
 )
-from lowerbound.settings import Setting, SettingsParser, add_setting
-from lowerbound.shapes import Shape, numel
+from lowerbound.settings import Setting, SettingsParser, add_setting, settings_of
+from lowerbound.shapes import Shape, as_shape, numel
 from lowerbound.supports import BINARY, COUNTS, Columns, Levels
 
 MANY_LEVELS = 64  # above it one logit a level makes the output layer the whole cost: 784 x 256 logits are 103 M weights
@@ -60,8 +60,11 @@ def build_model(config: Mapping[str, Any], x_shape: Shape, trust: Sequence[str] 
 
 
 def build_objective(config: Mapping[str, Any], trust: Sequence[str] = ()) -> Objective:
-    """The objective that a complete configuration describes."""
-    return construct("objective", config["objective"], trust)  # type: ignore[return-value]  # find_part checked the role
+    """The objective that a complete configuration describes; one that names z_shape (a critic's) is given the latent's."""
+    part = find_part("objective", config["objective"]["part"], trust)
+    asks = "z_shape" in {setting.name for setting in settings_of(part)}
+    shapes = {"z_shape": as_shape(config["latent"], "latent")} if asks else {}
+    return construct("objective", config["objective"], trust, **shapes)  # type: ignore[return-value]  # find_part checked the role
 
 
 def describe_model(model: Model) -> dict[str, Any]:

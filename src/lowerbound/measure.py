@@ -81,7 +81,8 @@ def evaluate(
             nll is -log p(x) itself.
         batch_size: examples at a time; the result does not depend on it beyond the noise of the draws.
         seed: of the draws.
-        objective: what the model was trained by; only asked where its score is no log-density, to report what was minimised.
+        objective: what the model was trained by; only asked where its score is no log-density, to report what was minimised,
+            and not where that is a statistic of a batch, which no example has by itself.
         curve: give nll at K = 1, 10, 100, ... too, from the same draws, so that its bias can be seen.
         estimator: of nll. "importance" weighs draws from q(z|x); "ais" anneals from there to p(x, z) by Hamiltonian
             transitions: slower by orders of magnitude, and tighter where q is poor.
@@ -121,6 +122,9 @@ def evaluate(
     if curve and not model.likelihood.is_density:
         raise ValueError("a score is no log-density and has no log p(x), so there is no curve: leave it out")
     sizes = _sizes(samples)
+    # a statistic of the batch has another value in another batch, and a critic is not saved with the model
+    is_known = objective is None or not objective.batch_statistics
+    asked = objective if is_known and not model.likelihood.is_density else None
     own = next(model.parameters())
     x = data.examples(split)[:examples]
     n = len(x)
@@ -134,9 +138,9 @@ def evaluate(
             rows = slice(start, start + batch_size)
             batch = x[rows].to(own.device, own.dtype)
             parts.append(_values(evidence(model, batch, context[rows], samples), sizes))
-            if objective is not None and not model.likelihood.is_density:
-                draw = model(batch, context[rows], objective.samples)
-                terms = objective.terms(draw, Step(1.0, n))
+            if asked is not None:
+                draw = model(batch, context[rows], asked.samples)
+                terms = asked.terms(draw, Step(1.0, n))
                 parts[-1]["objective"] = terms.loss + (0.0 if terms.batch_loss is None else terms.batch_loss)
             if on_progress and not anneals:
                 on_progress(min(start + batch_size, n), n)
@@ -174,9 +178,9 @@ def evaluate(
             found["heavy_tails"] = Estimate.over(values["heavy_tails"], "of the examples")
     else:
         cross_entropy = values["distortion"]
-        objectives = values.get("objective", cross_entropy + values["rate"])
-        values = {"rate": values["rate"], "cross_entropy": cross_entropy, "objective": objectives}
-        found |= {name: Estimate.over(values[name]) for name in ("cross_entropy", "objective")}
+        objectives = {"objective": values.get("objective", cross_entropy + values["rate"])} if is_known else {}
+        values = {"rate": values["rate"], "cross_entropy": cross_entropy, **objectives}
+        found |= {name: Estimate.over(own) for name, own in values.items() if name != "rate"}
         found["estimator"] = "binary cross-entropy: a score, no log-likelihood"
         points = ()
     found["warnings"] = (

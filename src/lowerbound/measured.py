@@ -61,7 +61,7 @@ class Evaluation:
         distortion: -E_q[log p(x|z)], nats.
         cross_entropy: binary cross-entropy, where the model was trained by it; no likelihood.
         objective: what was minimised, where the model was trained by cross-entropy: cross_entropy + rate unless the
-            objective is given; no bound.
+            objective is given; no bound. None where it was a statistic of batches.
         mutual_information: I_q(x; z), nats: a lower bound in expectation, and at most log n (its n may be smaller).
         mutual_information_upper: an upper bound in expectation on the same.
         marginal_kl: KL(q(z) ‖ p(z)), nats: an upper bound in expectation.

@@ -58,6 +58,20 @@ REPARAMETERISED = Offer(
 )
 """Draws through which gradients reach the posterior's parameters."""
 
+FACTORISED = Offer(
+    "posterior",
+    "has entries of z that depend on each other",
+    "a posterior with independent entries (DiagonalNormal)",
+)
+"""A density that is a product over the entries of z: its distribution is an Independent over scalars."""
+
+MOVABLE = Offer(
+    "prior",
+    "draws z without a gradient in its parameters",
+    "a prior with reparameterised draws (StandardNormal, Normal)",
+)
+"""Draws through which gradients reach the prior's parameters, if it has any."""
+
 PATHWISE = Offer(
     "posterior",
     "draws z from no density",

@@ -158,21 +158,28 @@ def sheet(x: Tensor, reconstructions: Tensor, samples: Tensor, limits: tuple[flo
 def curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     """What was learned when: bound, rate and distortion of each epoch, on training and validation data.
 
+    Below them stands what else the objective logs, such as a total correlation.
+
     Args:
         records: as in metrics.jsonl.
     """
     is_density = records[0]["train"]["elbo"] is not None
-    names = ("elbo", "rate", "distortion") if is_density else ("loss", "rate", "cross_entropy")
-    figure = Figure(figsize=(9, 2.7), layout="constrained")
+    usual = ("elbo", "rate", "distortion") if is_density else ("loss", "rate", "cross_entropy")
+    names = [*usual, *(name for name in records[0]["train"] if name not in (*usual, "loss", "elbo", "distortion"))]
+    rows = math.ceil(len(names) / 3)
+    figure = Figure(figsize=(9, 2.7 * rows), layout="constrained")
     epochs = [record["epoch"] for record in records]
-    for axes, name in zip(figure.subplots(1, 3), names, strict=True):
+    panels = figure.subplots(rows, 3, squeeze=False).flatten()
+    for axes in panels[len(names) :]:
+        axes.axis("off")
+    for axes, name in zip(panels, names, strict=False):
         for split, colour in (("train", COLOURS[0]), ("valid", COLOURS[1])):
             values = [(record[split] or {}).get(name) for record in records]
             if any(value is not None for value in values):
                 numbers = [math.nan if value is None else value for value in values]
                 axes.plot(epochs, numbers, color=colour, label=split, marker="." if len(epochs) < 15 else "")
         _clip_start(axes, [(r[s] or {}).get(name) for r in records for s in ("train", "valid")], len(records))
-        _plain(axes, name.replace("_", " "), "epoch", "nats")
+        _plain(axes, name.replace("_", " "), "epoch", "nats" if name in usual else "")
     figure.axes[0].legend(frameon=False, fontsize=8)
     return figure
 

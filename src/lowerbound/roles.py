@@ -28,6 +28,7 @@ from lowerbound.needs import (
     DRAWN,
     EVALUABLE,
     LOG_DENSITY,
+    MOVABLE,
     OWN,
     PATHWISE,
     REALS,
@@ -122,7 +123,7 @@ class Prior(Part):
     """
 
     role = "prior"
-    offers = frozenset({OWN})
+    offers = frozenset({MOVABLE, OWN})
     needs = MappingProxyType({REALS: Need("is a density of real z", "the prior Categorical or Bernoulli")})
     __call__: Callable[..., Distribution]
 

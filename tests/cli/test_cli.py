@@ -311,7 +311,7 @@ def test_every_recipe_is_built_and_stepped_once(name: str, command: Command, mon
     few = {"train": 500, "valid": 50, "test": 50}  # as many as the pseudo-inputs of the recipe vamp
     for source, shape, levels in (("mnist", (1, 28, 28), 256), ("fashion_mnist", (1, 28, 28), 256)):
         x = RNG.integers(0, levels, (600, *shape), dtype=np.uint8)
-        stored = Stored(x, np.arange(600) % 10, levels, few)
+        stored = Stored(x, np.arange(600) % 10, levels=levels, parts=few)
         monkeypatch.setattr(NAMED[source], "read", lambda stored=stored: stored)
     code, _, err = command("train", "--config", name, "--epochs", 1, "--samples", 2, "--out", "run")
     assert code == 0, err

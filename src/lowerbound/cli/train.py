@@ -123,7 +123,7 @@ def train(argv: Sequence[str]) -> None:
         raise ValueError(f"samples is {control['samples']}: at least 1 draw for each example is needed")
     with seeded(settings["seed"]):
         model = build_model(config, data.event_shape, words.trust)
-    objective = build_objective(config, words.trust)
+        objective = build_objective(config, words.trust)  # it may have weights of its own, behind the model's
     model.check_data(data)
     run = Run(_next_folder(data) if control["out"] is None else control["out"])
     say: Callable[[str], object] = print if not control["quiet"] else lambda text: None

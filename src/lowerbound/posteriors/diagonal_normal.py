@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
+from lowerbound.needs import FACTORISED
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, over_leading
@@ -33,6 +34,8 @@ class DiagonalNormal(Posterior):
         >>> qz.batch_shape, qz.event_shape
         (torch.Size([5]), torch.Size([16]))
     """
+
+    offers = Posterior.offers | {FACTORISED}
 
     def __init__(self, x_shape: Shape, z_shape: Shape, network: NetworkFactory = MLP) -> None:
         super().__init__(x_shape, z_shape)
