@@ -72,9 +72,9 @@ def test_what_is_made_of_it_can_be_pickled_and_compiled() -> None:
     again = pickle.loads(pickle.dumps(part))
     expected = part(lb.roles.Context()).log_prob(z)
     assert torch.equal(again(lb.roles.Context()).log_prob(z), expected)
-    validates = torch.distributions.Distribution._validate_args
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # dynamo looks at the gradient of what is no leaf
         found = torch.compile(lambda own: part(lb.roles.Context()).log_prob(own), backend="eager")(z)
     assert torch.allclose(found, expected, atol=1e-5)
-    assert torch.distributions.Distribution._validate_args is validates
+    # torch switches validation off by itself when it compiles
+    assert "call_and_ladj" not in vars(torch.distributions.Transform)
