@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -171,6 +171,15 @@ def moments(distribution: Distribution, rule: tuple[Tensor, Tensor]) -> tuple[Te
         each = (distribution.log_prob(pairs).exp() * weights[:, None, 0] * weights[None, :, 1])[..., None].detach()
         centre = (each * pairs).sum((0, 1))
         return centre, (each * (pairs - centre) ** 2).sum((0, 1))
+
+
+def given_y(part: nn.Module, role: str, condition: int | list[int], **shapes: Shape) -> Any:
+    """The same part with another condition; one that has no such setting is skipped."""
+    settings = describe(part, role)
+    if "condition" not in settings:
+        pytest.skip("it cannot be conditioned on y")
+    own = [type(part).__module__.split(".")[0]]
+    return construct(role, settings | {"condition": condition}, own, **shapes)
 
 
 class PartContract(ABC):
@@ -350,6 +359,25 @@ class PosteriorContract(PartContract):
     def test_describes_itself(self) -> None:
         self.check_describes_itself(self.make((4,), (3,)), x_shape=(4,), z_shape=(3,))
 
+    @pytest.mark.parametrize("condition", [3, [2]])
+    @pytest.mark.parametrize("x_shape", SHAPES)
+    def test_may_be_conditioned_on_y(self, x_shape: Shape, condition: int | list[int]) -> None:
+        """Built from its own settings with a condition; y is broadcast, matters, is asked for, and gets gradients."""
+        part = given_y(self.make(x_shape, (3,)), self.role, condition, x_shape=x_shape, z_shape=(3,))
+        y = torch.tensor([0, 1, 2, 0, 1]) if condition == 3 else torch.randn(5, 2)
+        x, z = torch.rand(5, *x_shape), torch.randn(7, 5, 3)
+        log_q = part(x, Context(y=y)).log_prob(z)
+        assert log_q.shape == (7, 5)
+        for b in range(5):
+            alone = part(x[b : b + 1], Context(y=y[b : b + 1])).log_prob(z[:, b : b + 1])
+            assert torch.allclose(log_q[:, b : b + 1], alone, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(log_q, part(x, Context(y=y.flip(0))).log_prob(z))
+        log_q.sum().backward()
+        all_parameters_get_gradients(part)
+        with pytest.raises(ValueError, match=f"{type(part).__name__} is conditioned on y"):
+            part(x, NO_CONTEXT)
+        self.check_describes_itself(part, x_shape=x_shape, z_shape=(3,))
+
 
 class LikelihoodContract(PartContract):
     role = "likelihood"
@@ -476,6 +504,25 @@ class LikelihoodContract(PartContract):
 
     def test_describes_itself(self) -> None:
         self.check_describes_itself(self.make((3,), (4,)), z_shape=(3,), x_shape=(4,))
+
+    @pytest.mark.parametrize("condition", [3, [2]])
+    @pytest.mark.parametrize("z_shape", SHAPES)
+    def test_may_be_conditioned_on_y(self, z_shape: Shape, condition: int | list[int]) -> None:
+        """Built from its own settings with a condition; y is broadcast, matters, is asked for, and gets gradients."""
+        part = given_y(self.make(z_shape, (4,)), self.role, condition, x_shape=(4,), z_shape=z_shape)
+        y = torch.tensor([0, 1, 2, 0, 1]) if condition == 3 else torch.randn(5, 2)
+        z = torch.randn(2, 7, 5, *z_shape)
+        px = part(z, Context(y=y))
+        assert px.batch_shape == (2, 7, 5)
+        alone = part(z[:1, 3:4, 2:3], Context(y=y[2:3]))
+        assert torch.allclose(alone.mean.flatten(), px.mean[0, 3, 2], rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(px.mean, part(z, Context(y=y.flip(0))).mean)
+        x = px.sample()[0, 0]
+        part.log_prob(px, x, None).sum().backward()
+        all_parameters_get_gradients(part)
+        with pytest.raises(ValueError, match=f"{type(part).__name__} is conditioned on y"):
+            part(z, NO_CONTEXT)
+        self.check_describes_itself(part, x_shape=(4,), z_shape=z_shape)
 
 
 class ObjectiveContract(PartContract):

@@ -198,7 +198,7 @@ MUTANTS = [
            (f"{LIKELIHOODS}::test_a_missing_value_is_marginalised_and_not_filled_in",)),
     Mutant(20, "NaN in the data is let through", "cards.py", "if bad.any():", "if False:",
            ("tests/data/test_arrays.py::test_refused_in_one_line",)),
-    Mutant(20, "the mask of the card is lost", "dataset.py", "mask=self[split].mask)", "mask=None)",
+    Mutant(20, "the mask of the card is lost", "dataset.py", "mask=own.mask)", "mask=None)",
            ("tests/test_missing.py::test_bits_are_those_of_the_observed_entries",)),
     Mutant(20, "missing values stay on the card", "cards.py", "x=np.where(mask, x, np.zeros((), x.dtype))", "x=x",
            ("tests/test_missing.py::test_what_stands_at_a_missing_entry_changes_nothing",)),

@@ -156,6 +156,7 @@ def evaluate(
         "sha256": _sha256(x, context.mask),
         "observed": None if context.mask is None else Estimate.over(_dimensions(x, context), "entries of each example"),
         "kind": _kind(model),
+        "conditional": model.condition is not None,
         "samples": int(states) or samples,
         "rate": Estimate.over(values["rate"]),
         "rate_per_dimension": None if rates is None else tuple(map(Estimate.over, rates.unbind(1))),
@@ -168,7 +169,7 @@ def evaluate(
         found |= {
             **{name: Estimate.over(values[name]) for name in ("elbo", "nll", "distortion")},
             "bits_per_dim": _bits_per_dim(model, data, values["nll"], _dimensions(x, context)),
-            "estimator": (exact or _words(samples, walked, temperatures))
+            "estimator": (exact or _words(samples, walked, temperatures, found["conditional"]))
             + ("" if context.mask is None else OF_THE_OBSERVED),
             "curve": points if curve else (),
         }
@@ -266,12 +267,13 @@ def _bits_per_dim(model: Model, data: Dataset, nll: Tensor, dimensions: Tensor) 
     return Estimate.ratio(nll.cpu() + dimensions * data.log_levels_per_dim, dimensions).bits_per_dim(1)
 
 
-def _words(samples: int, walked: Annealed | None, temperatures: int) -> str:
+def _words(samples: int, walked: Annealed | None, temperatures: int, conditional: bool) -> str:
+    evidence = "-log p(x|y), conditional" if conditional else "-log p(x)"
     if walked is None:
-        return f"importance-weighted, K = {samples:,}: in expectation nll is at least -log p(x)"
+        return f"importance-weighted, K = {samples:,}: in expectation nll is at least {evidence}"
     return (
         f"annealed importance sampling, {len(walked.log_w):,} chains, temperatures: {temperatures:,}; in expectation nll is "
-        "at least -log p(x)"
+        f"at least {evidence}"
     )
 
 

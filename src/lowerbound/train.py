@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from lowerbound.build import complete, describe_model, listed
+from lowerbound.conditions import learn_conditions
 from lowerbound.dataset import Dataset
 from lowerbound.devices import find_device
 from lowerbound.evaluation import warn_of_collapse
@@ -191,6 +192,7 @@ def fit(
         if begins and not contains(UNIT, data.support):
             model.learn_units(data.examples("train"), data["train"].mask)
         if begins:
+            learn_conditions(model, data.context("train").y)
             model.prepare(refilled(data.examples("train"), data["train"].mask))
         differs = "" if run is None or begins else state.restore(run)
         if run is not None and begins:

@@ -62,8 +62,8 @@ def information(
         batch_size: examples that the model sees at a time.
 
     Returns:
-        None for fewer than two examples, where q of one latent depends on another's draw, and where q knows its density at
-        its own draws alone.
+        None for fewer than two examples, where q knows its density at its own draws alone, and where q of one latent depends
+        on another's draw, or the prior on y: there is then no one p(z) to compare an aggregate with.
 
     Example:
         >>> import lowerbound as lb
@@ -83,7 +83,7 @@ def information(
     for start in range(0, n, batch_size):
         rows = slice(start, start + batch_size)
         draw = model(x[rows], context[rows], 1)
-        if any(len(latent.q.batch_shape) != 1 for latent in draw.latents):
+        if any(len(latent.q.batch_shape) != 1 or latent.p.batch_shape for latent in draw.latents):
             return None
         # the one draw; where all values of z are there instead, each is it with probability m_k
         n_here = draw.log_pz.shape[1]

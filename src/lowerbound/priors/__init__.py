@@ -2,6 +2,7 @@
 
 from lowerbound.priors.bernoulli import Bernoulli
 from lowerbound.priors.categorical import Categorical
+from lowerbound.priors.conditional_normal import ConditionalNormal
 from lowerbound.priors.mixture import Mixture
 from lowerbound.priors.neural_spline import NeuralSpline
 from lowerbound.priors.normal import Normal
@@ -12,6 +13,7 @@ from lowerbound.priors.vamp import VampPrior
 __all__ = [
     "Bernoulli",
     "Categorical",
+    "ConditionalNormal",
     "Mixture",
     "NeuralSpline",
     "Normal",
