@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -568,6 +569,21 @@ class ObjectiveContract(PartContract):
         log = objective.terms(draw, Step(0.5, 100)).log
         assert torch.allclose(log["elbo"], -log["rate"] - log["distortion"])
         assert torch.allclose(log["distortion"], draw.distortion)
+
+    def test_what_a_part_asks_for_is_added_to_the_loss_or_refused(self) -> None:
+        """A penalty counts in full, whatever is made of the bound."""
+        objective = self.make()
+        _, draw = self.draw(objective.samples, objective.path_gradient)
+        penalties = {"one": torch.rand(5), "other": torch.rand(5)}
+        penalised = replace(draw, penalties=penalties)
+        try:
+            objective.check(penalised)
+        except ValueError as error:
+            assert "one, other" in str(error)  # noqa: PT017  either is right, and which one is the objective's to say
+            return
+        before, after = (objective.terms(each, Step(0.5, 100)) for each in (draw, penalised))
+        assert torch.allclose(after.loss - before.loss, penalties["one"] + penalties["other"], atol=1e-4)
+        assert after.log.keys() == before.log.keys()
 
     def test_gradients_of_the_loss_are_those_of_finite_differences(self) -> None:
         objective = self.make().double()

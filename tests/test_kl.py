@@ -78,6 +78,8 @@ def prior_parts() -> list[Prior]:
         lb.priors.NeuralSpline(shape),
         lb.priors.Categorical(shape, learned=True),
         lb.priors.Bernoulli(shape, learned=True),
+        lb.priors.IndependentCodes(shape),
+        lb.priors.AutoregressiveCodes(shape),
         lb.priors.ConditionalNormal(shape, 3),
     ]
 

@@ -1,5 +1,6 @@
 """What torch.distributions lacks."""
 
+from lowerbound.distributions.codes import AutoregressiveCodes, CodePoint, IndependentCodes
 from lowerbound.distributions.discretized_logistic_mixture import ChannelsFirst, DiscretizedLogisticMixture
 from lowerbound.distributions.flow import Bijection, Flow
 from lowerbound.distributions.full_normal import FullNormal, as_multivariate
@@ -14,11 +15,14 @@ from lowerbound.distributions.states import count_states, states
 from lowerbound.distributions.stddev import stddev
 
 __all__ = [
+    "AutoregressiveCodes",
     "Bijection",
     "ChannelsFirst",
+    "CodePoint",
     "DiscretizedLogisticMixture",
     "Flow",
     "FullNormal",
+    "IndependentCodes",
     "LevelCategorical",
     "Mixture",
     "NegativeBinomial",

@@ -115,7 +115,8 @@ def information(
         outer.append(torch.logsumexp(others, 1) - math.log(n - 1))
     mutual = torch.cat(own) - torch.cat(inner)  # and not the rate less a sampled KL: this is never above log n
     upper, lower = torch.cat(inner) - log_p, torch.cat(outer) - log_p
-    if lower.mean() < -CLEAR * lower.std() / math.sqrt(n):
+    # an example whose codes no other example has leaves nothing to average over
+    if not bool(lower.isfinite().all()) or lower.mean() < -CLEAR * lower.std() / math.sqrt(n):
         return Information(mutual, rate, upper, None)
     return Information(mutual, rate - lower, upper, lower)
 

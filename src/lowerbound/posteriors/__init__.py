@@ -6,5 +6,14 @@ from lowerbound.posteriors.diagonal_normal import DiagonalNormal
 from lowerbound.posteriors.full_normal import FullNormal
 from lowerbound.posteriors.inverse_autoregressive import InverseAutoregressive
 from lowerbound.posteriors.planar import Planar
+from lowerbound.posteriors.vector_quantised import VectorQuantised
 
-__all__ = ["Bernoulli", "Categorical", "DiagonalNormal", "FullNormal", "InverseAutoregressive", "Planar"]
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "DiagonalNormal",
+    "FullNormal",
+    "InverseAutoregressive",
+    "Planar",
+    "VectorQuantised",
+]
