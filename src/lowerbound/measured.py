@@ -51,6 +51,7 @@ class Evaluation:
         samples: K, draws for each example.
         n: number of examples.
         sha256: of the examples as the model saw them; two evaluations with the same one are paired example by example.
+        conditional: whether the model is conditioned on y: each p(x) below is then p(x|y), and p(z) may be p(z|y).
         kind: what the likelihood is: a "probability" (nll of discrete data), a "density", or a "score" and no likelihood.
         estimator: what nll is, in words.
         elbo: the evidence lower bound, nats; larger is better.
@@ -83,6 +84,7 @@ class Evaluation:
     sha256: str
     kind: Kind
     estimator: str
+    conditional: bool = False
     elbo: Estimate | None = None
     nll: Estimate | None = None
     bits_per_dim: Estimate | None = None

@@ -98,8 +98,14 @@ VECTORS = Offer("posterior", "gives none", "the posterior Categorical")
 BITS = Offer("posterior", "gives none", "the posterior Bernoulli")
 """z made of zeros and ones."""
 
+UNCONDITIONED = Offer("posterior", "is given y", "a posterior without a condition")
+"""q(z|x) of x alone."""
+
 OWN = Offer("prior", "is made of q", "a prior with parameters of its own (Mixture, StandardNormal)")
 """A p(z) that does not depend on the posterior's parameters."""
+
+CODEBOOK = Offer("posterior", "has no codebook", "the posterior VectorQuantised")
+"""z put together from the vectors of a codebook."""
 
 LOG_DENSITY = Offer(
     "likelihood",

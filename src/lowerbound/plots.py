@@ -135,22 +135,31 @@ def _draw(axes: Any, shown: NDArray[np.uint8], title: str) -> None:
     axes.axis("off")
 
 
-def sheet(x: Tensor, reconstructions: Tensor, samples: Tensor, limits: tuple[float, float], title: str) -> Figure:
+def sheet(
+    x: Tensor,
+    reconstructions: Tensor,
+    samples: Tensor,
+    limits: tuple[float, float],
+    title: str,
+    words: str = "samples: the mean of p(x|z) at z drawn from the prior",
+) -> Figure:
     """Originals above their reconstructions, and samples of the model, on one page.
 
     Args:
         x: held-out examples, (n, *X).
         reconstructions: of the same, (n, *X).
-        samples: from the prior, (m, *X).
+        samples: from the model, (m, *X).
         limits: see :func:`grid`.
         title: what model this is.
+        words: what the samples are.
     """
     columns = 16
-    figure = Figure(figsize=(9, 5.7), layout="constrained")
-    top, bottom = figure.subplots(2, 1)
-    both = grid(pairs(x, reconstructions, columns), limits, columns)
+    both, below = grid(pairs(x, reconstructions, columns), limits, columns), grid(samples, limits, columns)
+    heights = [both.shape[0], below.shape[0]]
+    figure = Figure(figsize=(9, 1.2 + 9 * sum(heights) / both.shape[1]), layout="constrained")
+    top, bottom = figure.subplots(2, 1, height_ratios=heights)
     _draw(top, both, "held-out examples, and below each its reconstruction")
-    _draw(bottom, grid(samples, limits, columns), "samples: the mean of p(x|z) at z drawn from the prior")
+    _draw(bottom, below, words)
     figure.suptitle(title, fontsize=12, x=0.01, ha="left")
     return figure
 
@@ -231,13 +240,14 @@ def evidence(points: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def codes(z: Tensor, y: Tensor | None, axes_names: tuple[str, str]) -> Figure:
+def codes(z: Tensor, y: Tensor | None, axes_names: tuple[str, str], classes: Sequence[str] | None = None) -> Figure:
     """Codes in the plane, coloured by label.
 
     Args:
         z: (n, 2).
         y: labels, (n,), or None.
         axes_names: what the two axes are.
+        classes: names of the labels 0, 1, ...; None shows the labels themselves.
     """
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     axes = figure.subplots()
@@ -255,7 +265,7 @@ def codes(z: Tensor, y: Tensor | None, axes_names: tuple[str, str]) -> Figure:
                 chosen[:, 1],
                 s=6,
                 color=COLOURS[i % len(COLOURS)],
-                label=str(label),
+                label=str(label) if classes is None else classes[label],
                 linewidths=0,
                 alpha=0.8,
             )

@@ -215,7 +215,7 @@ def fit(
                 for group, rate in zip(adam.param_groups, rates, strict=True):
                     group["lr"] = rate * _factor(schedule, progressed)
 
-                total, log = one_pass(x, beside.given, progressed, n)
+                total, log, usage = one_pass(x, beside.given, progressed, n)
                 fabric.backward(total)
                 if state.step == 0:
                     check_gradients(model, objective)
@@ -229,7 +229,7 @@ def fit(
                 optimizer.step()
                 optimizer.zero_grad()
 
-                state.sums.add({**log, "skipped": skipped})
+                state.sums.add({**log, "skipped": skipped}, usage)
                 state.done += 1
                 state.step += 1
                 state.seconds = time.monotonic() - started
@@ -295,7 +295,7 @@ def _validate(
             if stop.is_set():  # the result will not be used: a resumed run validates again
                 return {}
             beside = context[seen : seen + len(x)].to(x.device)
-            sums.add(one_pass(x, beside.given, 1.0, examples)[1])
+            sums.add(*one_pass(x, beside.given, 1.0, examples)[1:])
             seen += len(x)
     return sums.means(seen)
 
