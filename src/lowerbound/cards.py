@@ -210,8 +210,9 @@ def _factors(factors: NDArray[Any], n: int, where: str) -> torch.Tensor:
     if factors.ndim not in (1, 2) or len(factors) != n:
         raise ValueError(f"{where} has {n} examples but factors of shape {factors.shape}; (n,) or (n, F) is needed")
     if factors.dtype.kind not in "buif" or not np.isfinite(factors).all():
-        raise ValueError(f"{where} has factors of type {factors.dtype}, or such as are not finite; finite numbers are
-        needed")
+        raise ValueError(
+            f"{where} has factors of type {factors.dtype}, or such as are not finite; finite numbers are needed"
+        )
     return torch.from_numpy(factors.reshape(n, -1).astype(np.float64 if factors.dtype.kind == "f" else np.int64))
 
 
@@ -244,8 +245,7 @@ def _split(
     # sorted, so that within a split the examples keep the order of the file
     index = {name: piece.sort().values for name, piece in zip(names, pieces, strict=True)}
     return {
-        name: Split(values[i], *(None if part is None else part[i] for part in beside))
-        for name, i in index.items()
+        name: Split(values[i], *(None if part is None else part[i] for part in beside)) for name, i in index.items()
     }
 
 

@@ -214,8 +214,8 @@ class Dataset:
             return known.factors
         if known.y is None or self.classes is None:
             raise ValueError(
-                f"{self} has no factors: give them (from_arrays(..., factors=), or --data.factors with an array of a
-                .npz), or " "labels that are classes"
+                f"{self} has no factors: give them (from_arrays(..., factors=), or --data.factors with an array of a .npz), "
+                "or labels that are classes"
             )
         return known.y[:, None]
 
