@@ -30,7 +30,12 @@ FOLDERS: dict[str, ModuleType] = {
     "prior": lb.priors, "posterior": lb.posteriors, "likelihood": lb.likelihoods, "objective": lb.objectives,
     "network": lb.networks,
 }  # fmt: skip
-SMALL = {"components": 3, "samples": 2}  # settings that make a part small enough to be composed hundreds of times
+SMALL = {
+    "components": 3,
+    "samples": 2,
+    "codes": 4,
+    "width": 8,
+}  # settings that make a part small enough to be composed hundreds of times
 EXAMPLES = 60
 CLASSES = 10
 Z_SHAPE = (2,)

@@ -153,7 +153,7 @@ def evaluate(
     means, rates = values.pop("means"), values.pop("rate_per_dimension", None)
     states = values.pop("states").max()
     accuracy = values.pop("accuracy", None)
-    exact = f"exact: the sum over all {int(states):,} values of z, without draws" if states else ""
+    exact = _sum_words(int(states)) if states else ""
     if walked is not None:
         values["nll"] = -walked.log_marginal.to(values["nll"])
     found: dict[str, Any] = {
@@ -191,7 +191,11 @@ def evaluate(
         points = ()
     found["warnings"] = (
         *_warnings(found, points, walked),
-        *(["there is no curve over K: log p(x) is exact and does not depend on it"] if curve and exact else []),
+        *(
+            ["there is no curve over K: nll is no average over draws and does not depend on it"]
+            if curve and exact
+            else []
+        ),
     )
     return Evaluation(split=split, n=n, values=values, **found)
 
@@ -270,6 +274,12 @@ def _bits_per_dim(model: Model, data: Dataset, nll: Tensor, dimensions: Tensor) 
     if data.log_levels_per_dim is None:
         return None
     return Estimate.ratio(nll.cpu() + dimensions * data.log_levels_per_dim, dimensions).bits_per_dim(1)
+
+
+def _sum_words(states: int) -> str:
+    if states == 1:  # q is a point (vector quantisation), and p may give other values a share too
+        return "log p(x, z) at the one z that q(z|x) gives, without draws: nll is at least -log p(x)"
+    return f"exact: the sum over all {states:,} values of z, without draws"
 
 
 def _words(samples: int, walked: Annealed | None, temperatures: int, conditional: bool) -> str:

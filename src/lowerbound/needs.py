@@ -104,6 +104,9 @@ UNCONDITIONED = Offer("posterior", "is given y", "a posterior without a conditio
 OWN = Offer("prior", "is made of q", "a prior with parameters of its own (Mixture, StandardNormal)")
 """A p(z) that does not depend on the posterior's parameters."""
 
+CODEBOOK = Offer("posterior", "has no codebook", "the posterior VectorQuantised")
+"""z put together from the vectors of a codebook."""
+
 LOG_DENSITY = Offer(
     "likelihood",
     "is a score of x and no log-density",

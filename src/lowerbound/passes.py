@@ -33,8 +33,8 @@ class Pass(nn.Module):
 
     def forward(
         self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to differentiate, and the loss and every logged quantity of each example, (B,).
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """The scalar to differentiate; loss, penalties and all that is logged, (B,) each; how often codes occur, (K,) each.
 
         Args:
             x: examples, (B, *X).
@@ -47,7 +47,7 @@ class Pass(nn.Module):
         dream = dreamt(self.model, len(x), beside) if objective.dreams else None
         terms = objective(draw, Step(progress, examples, dream))
         extra = 0.0 if terms.batch_loss is None else terms.batch_loss
-        return terms.both, {"loss": terms.loss + extra, **terms.log}
+        return terms.both, {"loss": terms.loss + extra, **terms.log, **draw.penalties}, dict(draw.usage)
 
 
 def drawn(model: Model, objective: Objective, x: Tensor, context: Context) -> Draw:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.distributions.constraints import Constraint
 
+from lowerbound.codebook import Codebook
 from lowerbound.conditions import Beside, Condition
 from lowerbound.needs import (
     DRAWN,
@@ -134,7 +135,7 @@ class Prior(Part):
 
     role = "prior"
     offers = frozenset({MOVABLE, OWN})
-    needs = MappingProxyType({REALS: Need("is a density of real z", "the prior Categorical or Bernoulli")})
+    needs = MappingProxyType({REALS: Need("is a density of real z", "the prior that suits its z")})
     __call__: Callable[..., Distribution]
 
     def __init__(self, z_shape: Shape) -> None:
@@ -190,6 +191,18 @@ class Posterior(Part):
         Where the context has a mask, nothing may depend on the missing entries of x, which the model has set to zero and
         :meth:`~lowerbound.units.Units.standardised` sets to the mean.
         """
+
+    def codebook(self) -> Codebook | None:
+        """The vectors out of which z is put together; None where it is not. A prior over codes asks for it."""
+        return None
+
+    def penalties(self, qz: Distribution) -> Mapping[str, Tensor]:
+        """What is to be added to the loss beside the bound, by name, each (B,); ``qz`` is what forward returned."""
+        return {}
+
+    def usage(self, qz: Distribution) -> Tensor | None:
+        """How often each code occurs in a batch, (codes,), where there are codes to be counted: for the log."""
+        return None
 
     def relaxed(self, distribution: Distribution) -> Distribution:
         """What stands for q(z|x), and for p(z), in training, where gradients are to reach q through the draws.

@@ -219,7 +219,7 @@ def fit(
                 for group, rate in zip(adam.param_groups, rates, strict=True):
                     group["lr"] = rate * _factor(schedule, progressed)
 
-                total, log = one_pass(x, beside.given, progressed, n)
+                total, log, usage = one_pass(x, beside.given, progressed, n)
                 fabric.backward(total)
                 if state.step == 0:
                     check_gradients(model, objective)
@@ -233,7 +233,7 @@ def fit(
                 optimizer.step()
                 optimizer.zero_grad()
 
-                state.sums.add({**log, "skipped": skipped})
+                state.sums.add({**log, "skipped": skipped}, usage)
                 state.done += 1
                 state.step += 1
                 state.seconds = time.monotonic() - started
@@ -296,7 +296,7 @@ def _validate(
             if stop.is_set():  # the result will not be used: a resumed run validates again
                 return {}
             batch = slice(start, start + VALID_BATCH)
-            sums.add(one_pass(x[batch], context[batch].to(x.device).given, 1.0, examples)[1])
+            sums.add(*one_pass(x[batch], context[batch].to(x.device).given, 1.0, examples)[1:])
     return sums.means(len(x))
 
 

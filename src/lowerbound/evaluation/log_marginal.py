@@ -43,7 +43,8 @@ class Evidence:
         distortion: -E_q[log p(x|z)], averaged over the K draws, (B,).
         means: posterior means, (B, number of latent variables, C): C = 1, and the number of categories of categorical codes.
         is_density: False where the model's score is no log-density, and log_marginal therefore no evidence.
-        is_exact: True where a finite latent was enumerated, so that the terms are no draws and the sum is log p(x) itself.
+        is_exact: True where the terms are all values of z that q allows, and no draws; their sum is then log p(x) itself, or
+            a lower bound without noise where p allows others too (vector quantisation).
     """
 
     log_terms: Tensor

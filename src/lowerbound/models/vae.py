@@ -107,9 +107,11 @@ class VAE(Model):
             px=px,
             log_px=log_px,
             log_m=qz.log_prob(drawn.z) if drawn.is_enumerated else equal,
+            penalties=self.posterior.penalties(qz),
             is_density=self.likelihood.is_density,
             is_enumerated=drawn.is_enumerated,
             is_relaxed=drawn.is_relaxed,
+            usage={} if (usage := self.posterior.usage(qz)) is None else {"codes": usage},
         )
 
     def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
