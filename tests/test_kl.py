@@ -74,6 +74,8 @@ def prior_parts() -> list[Prior]:
         lb.priors.Normal(shape, covariance="full"),
         lb.priors.Mixture(shape),
         lb.priors.VampPrior(shape, (4,)),
+        lb.priors.RealNVP(shape),
+        lb.priors.NeuralSpline(shape),
         lb.priors.Categorical(shape, learned=True),
         lb.priors.Bernoulli(shape, learned=True),
         lb.priors.IndependentCodes(shape),

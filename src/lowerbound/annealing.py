@@ -30,7 +30,7 @@ from lowerbound.checks import check_density
 from lowerbound.distributions import stddev
 from lowerbound.draw import Draw
 from lowerbound.memory import check_fits, values_held
-from lowerbound.messages import unknown
+from lowerbound.messages import first_line, unknown
 from lowerbound.roles import Context
 
 Start = Literal["posterior", "prior"]
@@ -101,6 +101,7 @@ class Path:
         self.ends = [latent.q if plan.start == "posterior" else latent.p for latent in draw.latents]
         for latent, end in zip(draw.latents, self.ends, strict=True):
             _check_end(latent.p, end)
+            _check_density(end, latent.z)
         self.shapes = [end.event_shape for end in self.ends]
         self.sizes = [shape.numel() for shape in self.shapes]
         # a state has five arrays, and a trajectory holds two states and a momentum
@@ -261,6 +262,17 @@ def _check_end(pz: Distribution, end: Distribution) -> None:
             "annealing needs a start that does not depend on other latents, and here it does; use the "
             "importance-weighted estimator"
         )
+
+
+def _check_density(end: Distribution, z: Tensor) -> None:
+    """Refuse a start whose density is known at its own draws alone, since chains move away from them."""
+    try:
+        end.log_prob(z.clone())  # the values of a draw, which are yet no draw
+    except NotImplementedError as error:
+        raise ValueError(
+            f"annealing evaluates its start wherever chains move, and {first_line(error)}; use the importance-weighted "
+            "estimator, or start at the prior (start='prior')"
+        ) from None
 
 
 def doubts(acceptance: Tensor) -> list[str]:

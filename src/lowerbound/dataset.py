@@ -212,10 +212,10 @@ class Dataset:
         known = self[split]
         if known.factors is not None:
             return known.factors
-        if known.y is None or self.classes is None:
+        if known.y is None or self.classes is None or bool((known.y < 0).any()):
             raise ValueError(
-                f"{self} has no factors: give them (from_arrays(..., factors=), or --data.factors with an array of a .npz), "
-                "or labels that are classes"
+                f"{split} of {self} has no factors: give them (from_arrays(..., factors=), or --data.factors with an array "
+                "of a .npz), or labels that are classes, one for every example"
             )
         return known.y[:, None]
 

@@ -120,7 +120,12 @@ class Draw:
 
     @property
     def rate_per_dimension(self) -> Tensor | None:
-        """The rate of each latent dimension, (B, dimensions); None where q or p has no independent entries."""
+        """The rate of each latent dimension, (B, dimensions); None where q or p has no independent entries.
+
+        None too where q of one latent depends on the draw of another: it is then a rate for each draw.
+        """
+        if any(len(latent.q.batch_shape) > 1 for latent in self.latents):
+            return None
         parts = [kl_per_dimension(latent.q, latent.p) for latent in self.latents]
         flat = [part.flatten(1) if part.ndim > 1 else part[:, None] for part in parts if part is not None]
         return torch.cat(flat, 1) if len(flat) == len(parts) else None

@@ -138,6 +138,9 @@ def evaluate(
             rows = slice(start, start + batch_size)
             batch = x[rows].to(own.device, own.dtype)
             parts.append(_values(evidence(model, batch, context[rows], samples), sizes))
+            guess, y = model.classify(batch, context[rows]), context.y
+            if guess is not None and y is not None:
+                parts[-1]["accuracy"] = (guess == y[rows]).float()
             if asked is not None:
                 draw = model(batch, context[rows], asked.samples)
                 terms = asked.terms(draw, Step(1.0, n))
@@ -149,6 +152,7 @@ def evaluate(
     check_finite(values.pop("unfit"), samples)
     means, rates = values.pop("means"), values.pop("rate_per_dimension", None)
     states = values.pop("states").max()
+    accuracy = values.pop("accuracy", None)
     exact = _sum_words(int(states)) if states else ""
     if walked is not None:
         values["nll"] = -walked.log_marginal.to(values["nll"])
@@ -156,7 +160,8 @@ def evaluate(
         "sha256": _sha256(x, context.mask),
         "observed": None if context.mask is None else Estimate.over(_dimensions(x, context), "entries of each example"),
         "kind": _kind(model),
-        "conditional": model.condition is not None,
+        "accuracy": None if accuracy is None else Estimate.over(accuracy, "of the labels"),
+        "conditional": model.is_conditional,
         "samples": int(states) or samples,
         "rate": Estimate.over(values["rate"]),
         "rate_per_dimension": None if rates is None else tuple(map(Estimate.over, rates.unbind(1))),
@@ -184,14 +189,7 @@ def evaluate(
         found |= {name: Estimate.over(own) for name, own in values.items() if name != "rate"}
         found["estimator"] = "binary cross-entropy: a score, no log-likelihood"
         points = ()
-    found["warnings"] = (
-        *_warnings(found, points, walked),
-        *(
-            ["there is no curve over K: nll is no average over draws and does not depend on it"]
-            if curve and exact
-            else []
-        ),
-    )
+    found["warnings"] = tuple(_warnings(found, points, walked))
     return Evaluation(split=split, n=n, values=values, **found)
 
 
@@ -273,8 +271,8 @@ def _bits_per_dim(model: Model, data: Dataset, nll: Tensor, dimensions: Tensor) 
 
 def _sum_words(states: int) -> str:
     if states == 1:  # q is a point (vector quantisation), and p may give other values a share too
-        return "log p(x, z) at the one z that q(z|x) gives, without draws: nll is at least -log p(x)"
-    return f"exact: the sum over all {states:,} values of z, without draws"
+        return "log p(x, z) at the one z that q(z|x) gives, whatever K: nll is at least -log p(x)"
+    return f"exact: the sum over all {states:,} values of z, whatever K"
 
 
 def _words(samples: int, walked: Annealed | None, temperatures: int, conditional: bool) -> str:

@@ -98,6 +98,11 @@ class Model(nn.Module, ABC):
         return told.pop() if told else None
 
     @property
+    def is_conditional(self) -> bool:
+        """Whether y must be given, so that what is modelled is p(x|y)."""
+        return self.condition is not None
+
+    @property
     def parts(self) -> dict[str, Part]:
         """Every part by its slot, as in "prior" or "posteriors.1"."""
         parts: dict[str, Part] = {}
@@ -159,12 +164,21 @@ class Model(nn.Module, ABC):
         The leading dimensions of what the context holds are broadcast against those of the code.
         """
 
+    @property
+    def categories(self) -> int | None:
+        """How many entries of a code are one discrete variable: C of categorical codes, 1 of bits; None of real codes."""
+        return None
+
     @abstractmethod
     def prior_scale(self, z: Tensor, context: Context | None = None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every entry of a code (*code) under the prior, given what lies above it there.
 
         The context is that of the one code.
         """
+
+    def classify(self, x: Tensor, context: Context | None = None) -> Tensor | None:
+        """The most probable label of each example, (B,), without those that are given; None where the model has none."""
+        return None
 
     def reconstruct(self, x: Tensor, context: Context | None = None) -> Tensor:
         """The mean of p(x|z) at the code of x: (B, *X) -> (B, *X). Deterministic."""

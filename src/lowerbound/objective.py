@@ -78,7 +78,10 @@ class Terms:
         return self.total if self.own_loss is None else self.total + self.own_loss
 
 
-PATH = Need("takes path gradients, for which log q(z|x) is evaluated at its draws a second time", "ordinary ones")
+PATH = Need(
+    "takes path gradients, for which log q(z|x) is evaluated at its draws a second time",
+    "an objective with ordinary ones (ELBO, IWAE)",
+)
 
 
 REPARAMETERISATION = Need("differentiates through draws", "ReweightedWakeSleep")

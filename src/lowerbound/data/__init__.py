@@ -72,6 +72,7 @@ def load(
     classes: Sequence[str] | None = None,
     strip: Sequence[int] | None = None,
     factors: str | None = None,
+    labelled: int | None = None,
 ) -> Dataset:
     """Load a data set by name, from a file of arrays or a table, or from a folder of pictures.
 
@@ -107,6 +108,8 @@ def load(
             the place of its label, so that it learns to complete the picture.
         factors: which array of a .npz holds what the examples were made from, (n, F), to score representations by;
             "factors" or, as in dSprites, "latents_classes" by default, where there is one.
+        labelled: how many training examples keep their label, as many of each class, drawn by the seed; the others are
+            unlabelled, for models that learn from few labels (M2). None keeps all.
 
     Returns:
         The card with its splits.
@@ -135,7 +138,14 @@ def load(
     path = Path(source).expanduser()
     name = str(source) if str(source) in NAMED else str(path.resolve())
     chosen = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
-    given = {"dequantize": dequantize, "flip": flip, "shift": shift, "classes": classes, "strip": strip}
+    given = {
+        "dequantize": dequantize,
+        "flip": flip,
+        "shift": shift,
+        "classes": classes,
+        "strip": strip,
+        "labelled": labelled,
+    }
     return make_card(stored, name, {**chosen, **of_source, **given})
 
 
@@ -174,6 +184,7 @@ def from_arrays(
     classes: Sequence[str] | None = None,
     strip: Sequence[int] | None = None,
     factors: NDArray[Any] | torch.Tensor | None = None,
+    labelled: int | None = None,
 ) -> Dataset:
     """A data set from arrays in memory; the arguments are those of :func:`load`.
 
@@ -194,6 +205,7 @@ def from_arrays(
         classes: see :func:`load`.
         strip: see :func:`load`.
         factors: what each example was made from, (n, F), numbers, to score representations by (``lb.scores``), or None.
+        labelled: see :func:`load`.
 
     Raises:
         ValueError: as :func:`load`.
@@ -215,7 +227,14 @@ def from_arrays(
     stored = Stored(values, labels, known, columns=names, factors=made_from)
     chosen: dict[str, Any] = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
     chosen |= {"missing": missing, "categorical": None}
-    given = {"dequantize": dequantize, "flip": flip, "shift": shift, "classes": classes, "strip": strip}
+    given = {
+        "dequantize": dequantize,
+        "flip": flip,
+        "shift": shift,
+        "classes": classes,
+        "strip": strip,
+        "labelled": labelled,
+    }
     return make_card(stored, None, {**chosen, **given})
 
 

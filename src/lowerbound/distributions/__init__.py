@@ -2,6 +2,7 @@
 
 from lowerbound.distributions.codes import AutoregressiveCodes, CodePoint, IndependentCodes
 from lowerbound.distributions.discretized_logistic_mixture import ChannelsFirst, DiscretizedLogisticMixture
+from lowerbound.distributions.flow import Bijection, Flow
 from lowerbound.distributions.full_normal import FullNormal, as_multivariate
 from lowerbound.distributions.levels import LevelCategorical
 from lowerbound.distributions.mean import mean
@@ -15,9 +16,11 @@ from lowerbound.distributions.stddev import stddev
 
 __all__ = [
     "AutoregressiveCodes",
+    "Bijection",
     "ChannelsFirst",
     "CodePoint",
     "DiscretizedLogisticMixture",
+    "Flow",
     "FullNormal",
     "IndependentCodes",
     "LevelCategorical",

@@ -62,8 +62,8 @@ def information(
         batch_size: examples that the model sees at a time.
 
     Returns:
-        None for fewer than two examples, and where q of one latent depends on another's draw, or the prior on y: there is
-        then no one p(z) to compare an aggregate with.
+        None for fewer than two examples, where q knows its density at its own draws alone, and where q of one latent depends
+        on another's draw, or the prior on y: there is then no one p(z) to compare an aggregate with.
 
     Example:
         >>> import lowerbound as lb
@@ -101,6 +101,10 @@ def information(
     log_p, rate = torch.cat(log_ps), torch.cat(rates)
     size = max(1, VALUES // (batch_size * sum(part[0].numel() for part in z)))
     own, inner, outer = [], [], []
+    try:
+        _log_q(qs[0], [part[:1] for part in z])
+    except NotImplementedError:
+        return None
     for start in range(0, n, size):
         rows = slice(start, start + size)
         pairs = torch.cat([_log_q(q, [part[rows] for part in z]) for q in qs], 1)  # (size, n)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from lowerbound.checks import check_density, check_finite
 from lowerbound.distributions import categories, mean
-from lowerbound.draw import Draw
+from lowerbound.draw import Draw, Latent
 from lowerbound.memory import check_fits, values_held
 from lowerbound.modes import evaluating
 from lowerbound.roles import Context
@@ -97,12 +97,15 @@ def evidence(
             asked = samples
         rows = draw.log_w.shape[0]
         share = asked / samples  # a chunk's own weights average over its draws; its share makes that an average over K
-        log_terms.append(draw.log_w + draw.log_m + math.log(share))
+        terms = draw.log_w + draw.log_m + math.log(share)
+        # where a label is summed out, a draw has a row for each label, and is one draw by their sum
+        one_each = is_exact or rows == asked
+        log_terms.append(terms if one_each else torch.logsumexp(terms.reshape(asked, -1, len(x)), 1))
         rates.append(draw.rate * share)
         distortions.append(draw.distortion * share)
         if done == 0:
             rate_per_dimension = draw.rate_per_dimension  # in closed form, so the same in every chunk
-            means = [mean(latent.q).reshape(len(x), -1, categories(latent.q)) for latent in draw.latents]
+            means = [_mean(draw, latent).reshape(len(x), -1, categories(latent.q)) for latent in draw.latents]
             size = chunk or max(1, min(VALUES // max(1, values_held(draw.px) // rows), ROWS // len(x)))
         done += asked
     widest = max(own.shape[2] for own in means)
@@ -115,6 +118,15 @@ def evidence(
         is_density=draw.is_density,
         is_exact=is_exact,
     )
+
+
+def _mean(draw: Draw, latent: Latent) -> Tensor:
+    """E_q[z], (B, *Z), over the draws of other latents that q depends on."""
+    own = mean(latent.q)
+    if len(latent.q.batch_shape) < 2:
+        return own
+    weights = draw.log_m.exp().broadcast_to(own.shape[:2])
+    return (weights.reshape(*weights.shape, *[1] * (own.ndim - 2)) * own).sum(0)
 
 
 def log_marginal(
