@@ -251,7 +251,7 @@ MUTANTS = [
     Mutant(0, "pseudo-inputs are started again", "priors/vamp.py", "if self.is_prepared:", "if False:",
            ("tests/priors::test_a_model_that_was_trained_is_not_started_again",)),
     Mutant(0, "log q without its own parameters", "models/vae.py", "scored.log_prob(z)",
-           "frozen(self.posterior, x, context, random_state()).log_prob(z)",
+           "again(self.posterior, x, context, random_state()).log_prob(z)",
            (f"{POSTERIORS}::test_gradients_of_the_loss_are_those_of_finite_differences",)),
 ]  # fmt: skip
 

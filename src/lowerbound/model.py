@@ -245,20 +245,21 @@ def check_samples(samples: int) -> None:
         raise ValueError(f"samples is {samples}: at least 1 draw is needed")
 
 
-def frozen(posterior: Posterior, x: Tensor, context: Context, before: Mapping[str, Tensor]) -> Distribution:
-    """The same q(z|x) as was just computed, with detached parameters.
+def again(part: Part, x: Tensor, context: Context, before: Mapping[str, Tensor], frozen: bool = True) -> Distribution:
+    """The same distribution as a part has just given, with detached parameters.
 
     It is computed again: on copies of the buffers, so that batch statistics move once, and from the random state of the
     first time, so that dropout leaves out the same units.
 
     Args:
-        posterior: the part.
-        x: its argument.
+        part: the part, called with (x, context).
+        x: its argument: the same values, which may be reached by another path of gradients.
         context: labels, mask and the like.
         before: the random state from which it was computed (:func:`~lowerbound.seeding.random_state`).
+        frozen: False leaves the parameters their gradient.
     """
-    parameters = {name: value.detach() for name, value in posterior.named_parameters()}
-    copies = {name: value.clone() for name, value in posterior.named_buffers()}
+    parameters = {name: value.detach() if frozen else value for name, value in part.named_parameters()}
+    copies = {name: value.clone() for name, value in part.named_buffers()}
     with replayed(before):
-        qz: Distribution = torch.func.functional_call(posterior, {**parameters, **copies}, (x, context))
-    return qz
+        given: Distribution = torch.func.functional_call(part, {**parameters, **copies}, (x, context))
+    return given

@@ -18,11 +18,12 @@ from lowerbound.build import (
     expanded,
     listed,
     places,
+    wiring,
 )
 from lowerbound.data import NAMED, OWN, load
 from lowerbound.dataset import Dataset
 from lowerbound.measure import SAMPLES, evaluate
-from lowerbound.model import LatentSize, Model
+from lowerbound.model import Model
 from lowerbound.objective import Objective
 from lowerbound.plots import is_picture, save_figure, sheet
 from lowerbound.recipes import recipe_text
@@ -85,10 +86,11 @@ class Words:
         return "help" in self.options or "h" in self.options
 
     @property
-    def latent(self) -> LatentSize | None:
-        """The size of the latents, from which it follows how many parts a model has; None where none was given."""
-        size: LatentSize | None = yaml.safe_load(self.options["latent"]) if "latent" in self.options else None
-        return size if isinstance(size, (int, list)) else None
+    def wiring(self) -> dict[str, Any]:
+        """The size of the latents and the model's own settings, from which follows how many parts it has."""
+        told = {key.removeprefix("model."): value for key, value in self.options.items() if key.startswith("model.")}
+        told |= {"latent": self.options["latent"]} if "latent" in self.options else {}
+        return {key: yaml.safe_load(value) for key, value in told.items()}
 
     @property
     def trust(self) -> list[str]:
@@ -153,7 +155,7 @@ def _base_config(words: Words) -> dict[str, Any]:
             f"{mixed[0]} belongs on the command line (--{mixed[0].replace('_', '-')}), not in a configuration"
         )
     config = _other_model(config, words)
-    config = expanded(config, latent=words.latent, trust=words.trust)
+    config = expanded(config, words.wiring, words.trust)
     if isinstance(config.get("data"), str):
         config["data"] = {"name": config["data"]}
     if not isinstance(config.get("data", {}), Mapping):
@@ -201,7 +203,6 @@ def _parser(words: Words, base: Mapping[str, Any], data: Dataset | None) -> Sett
     """Every option that this call may use, with the chosen parts' own settings."""
     support = data.support if data else Levels(17)  # help shows what holds for the bundled digits
     chosen = chosen_parts(base) | dict(words.options)  # of which only those are looked at that name a part
-    latent = base.get("latent") if words.latent is None else words.latent
     parser = SettingsParser()
     parser.usage = "lowerbound train [DATA] [options]"
     parser.description = (
@@ -228,7 +229,7 @@ def _parser(words: Words, base: Mapping[str, Any], data: Dataset | None) -> Sett
     loading = parser.add_argument_group("data")
     for setting in settings_of(load)[1:]:
         add_setting(loading, f"data.{setting.name}", setting)
-    add_model_settings(parser, chosen, support, latent, words.trust)
+    add_model_settings(parser, chosen, support, wiring(base) | words.wiring, words.trust)
     return parser
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from lowerbound.distributions import mean, stddev
 from lowerbound.draw import Draw, Latent
 from lowerbound.kl import closed_form_kl
-from lowerbound.model import Model, check_samples, fills, frozen
+from lowerbound.model import Model, again, check_samples, fills
 from lowerbound.modes import evaluating
 from lowerbound.roles import Context, Likelihood, Posterior, Prior
 from lowerbound.seeding import random_state
@@ -85,7 +85,7 @@ class VAE(Model):
         qz = self.posterior(x, context)
         pz = self.prior(context, self.posterior)
         z = qz.rsample(torch.Size((samples,)))
-        scored = frozen(self.posterior, x, context, before) if path_gradient else qz
+        scored = again(self.posterior, x, context, before) if path_gradient else qz
         latent = Latent(qz, pz, z, scored.log_prob(z), pz.log_prob(z), closed_form_kl(qz, pz))
         px = self.likelihood(z, context)
         log_px = self.likelihood.log_prob(px, x, context.mask)
