@@ -1,0 +1,86 @@
+"""A pass through model and objective: what training repeats, and what is checked when the two first meet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lowerbound.dataset import Dataset
+from lowerbound.messages import first_line
+from lowerbound.model import Model
+from lowerbound.modes import evaluating
+from lowerbound.objective import Objective, Step
+from lowerbound.roles import Context
+from lowerbound.seeding import seeded
+
+
+class Pass(nn.Module):
+    """One pass through model and objective, tensors in and tensors out: what Fabric wraps, and may compile or distribute.
+
+    Args:
+        model: gives the draw.
+        objective: makes a loss of it.
+    """
+
+    def __init__(self, model: Model, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(
+        self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar to minimise, and the loss and every logged quantity of each example, (B,).
+
+        Args:
+            x: examples, (B, *X).
+            context: what is known beside them, by the fields of :class:`~lowerbound.roles.Context`.
+            progress: of the run, in [0, 1].
+            examples: number of training examples.
+        """
+        draw = self.model(x, Context(**context), self.objective.samples, self.objective.path_gradient)
+        terms = self.objective(draw, Step(progress, examples))
+        extra = 0.0 if terms.batch_loss is None else terms.batch_loss
+        return terms.total, {"loss": terms.loss + extra, **terms.log}
+
+
+def first_meeting(model: Model, objective: Objective, data: Dataset) -> str:
+    """Let model and objective meet on one example, and say how the rate will be estimated.
+
+    Raises:
+        ValueError: the model fails on it, or does not give what the objective needs.
+    """
+    with torch.no_grad(), seeded(0), evaluating(model):
+        x = data.present("train", torch.zeros(1, dtype=torch.long))
+        context = data.context("train")[:1].to(next(model.parameters()).device)
+        try:
+            draw = model(x, context, objective.samples, objective.path_gradient)
+        except (RuntimeError, AttributeError, KeyError, IndexError) as error:
+            raise ValueError(
+                f"the model fails on a single example: {type(error).__name__}: {first_line(error)}"
+            ) from error
+        objective.check(draw)
+    return objective.rate_name(draw)
+
+
+def not_finite(parameters: list[nn.Parameter]) -> Tensor:
+    """Whether any gradient is not finite: 1 if so, found on the device, where nothing waits for it."""
+    largest = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], norm_type=math.inf)
+    return (~torch.isfinite(largest)).float()
+
+
+def check_gradients(model: nn.Module, objective: nn.Module) -> None:
+    """Every parameter must receive a gradient on the first step.
+
+    Raises:
+        ValueError: which do not.
+    """
+    named = [*model.named_parameters(), *objective.named_parameters(prefix="objective")]
+    without = [name for name, p in named if p.requires_grad and p.grad is None]
+    if without:
+        raise ValueError(
+            f"{len(without)} parameters receive no gradient and would not be trained: {', '.join(without[:5])}; use them in "
+            "forward, or exclude them with requires_grad_(False)"
+        )
