@@ -37,6 +37,8 @@ LatentSize: TypeAlias = int | list[int | list[int]]
 Shapes: TypeAlias = Mapping[str, Shape]
 """Shapes by the names of constructors' arguments, x_shape and z_shape; a part is given those that it names."""
 
+ELSE = "use the importance-weighted estimator"
+
 
 class Model(nn.Module, ABC):
     """Parts wired; calling it gives a :class:`~lowerbound.draw.Draw`.
@@ -180,6 +182,26 @@ class Model(nn.Module, ABC):
         raise ValueError(
             f"refining q needs one q(z|x) for all latents, and that of {type(self).__name__} is made of several parts; "
             "use a VAE, or look at nll against elbo (evaluate)"
+        )
+
+    def log_prior(self, latents: tuple[Tensor, ...], context: Context) -> Tensor:
+        """Log p(z) in nats, (K, B), for given latents that depend on each other, each (K, B, *Z).
+
+        Raises:
+            ValueError: the model does not give it.
+        """
+        raise ValueError(
+            f"annealing from the prior needs log p(z) at any z, which {type(self).__name__} does not give; {ELSE}"
+        )
+
+    def log_posterior(self, x: Tensor, latents: tuple[Tensor, ...], context: Context) -> Tensor:
+        """Log q(z|x) in nats, (K, B), for given latents that depend on each other, each (K, B, *Z).
+
+        Raises:
+            ValueError: the model does not give it.
+        """
+        raise ValueError(
+            f"annealing from q needs log q(z|x) at any z, which {type(self).__name__} does not give; {ELSE}"
         )
 
     @property

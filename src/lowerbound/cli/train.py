@@ -262,13 +262,9 @@ def _summary(config: Mapping[str, Any], data: Dataset, model: Model, run: Run, w
     """What is about to be trained, in lines that a person can check."""
     count = sum(p.numel() for p in model.parameters())
     kept = places(chosen_parts(config), words.trust)
-    shown = listed(
-        {
-            key: config[key]
-            for key in ("latent", *kept)
-            if key != "model" or len(config[key]) > 1 or config[key]["part"] != "VAE"
-        }
-    )
+    shown = listed({key: config[key] for key in ("latent", *kept) if key in config})
+    if shown["model"] == {"part": "VAE"}:
+        del shown["model"]  # what is understood where none is named
     parts = yaml.safe_dump(shown, sort_keys=False, default_flow_style=None, width=110).rstrip()
     body = "\n".join("  " + line for line in parts.splitlines())
     return f"data: {data}\nmodel: {count:,} parameters\n{body}\nrun: {run.path}"

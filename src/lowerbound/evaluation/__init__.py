@@ -2,7 +2,7 @@
 
 from lowerbound.evaluation.active_units import ACTIVE, active_units
 from lowerbound.evaluation.annealed import Annealed, annealed
-from lowerbound.evaluation.collapse import REMEDIES, is_collapsed, warn_of_collapse
+from lowerbound.evaluation.collapse import COLLAPSED, REMEDIES, collapsed_levels, is_collapsed, warn_of_collapse
 from lowerbound.evaluation.imputed import impute
 from lowerbound.evaluation.information import Information, information
 from lowerbound.evaluation.log_marginal import Evidence, evidence, log_marginal
@@ -12,6 +12,7 @@ from lowerbound.evaluation.weights import TRUSTED, bound, effective_samples, lac
 
 __all__ = [
     "ACTIVE",
+    "COLLAPSED",
     "Annealed",
     "Evidence",
     "Information",
@@ -22,6 +23,7 @@ __all__ = [
     "active_units",
     "annealed",
     "bound",
+    "collapsed_levels",
     "effective_samples",
     "evidence",
     "impute",

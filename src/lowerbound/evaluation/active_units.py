@@ -10,8 +10,12 @@ from torch import Tensor
 ACTIVE = 0.01  # the threshold of the paper; dimensions lie far to one side of it or the other
 
 
-def active_units(means: Tensor) -> int:
+def active_units(means: Tensor, noise: Tensor | None = None) -> int:
     """The number of active dimensions, from the posterior means of n examples, (n, *Z).
+
+    Args:
+        means: of n examples.
+        noise: how much each varies by chance where it is an average over draws, (n, *Z), which is taken off the variance.
 
     Example:
         >>> import torch
@@ -20,4 +24,5 @@ def active_units(means: Tensor) -> int:
     """
     if len(means) < 2:
         return 0  # one example shows no variation
-    return int((means.cpu().double().var(0) > ACTIVE).sum())
+    variance = means.cpu().double().var(0)
+    return int((variance - (0.0 if noise is None else noise.cpu().double().mean(0)) > ACTIVE).sum())

@@ -39,18 +39,22 @@ class Evidence:
     Args:
         log_terms: what each draw contributes to the estimate of p(x), log w_k + log m_k, (K, B): the terms sum to it.
         rate: KL(q(z|x) ‖ p(z)), in closed form where there is one, else averaged over the K draws, (B,).
+        rates: what each latent adds to it, each (B,), in the order of the draw.
         rate_per_dimension: the rate of each latent dimension, (B, dimensions); None where they are not independent.
         distortion: -E_q[log p(x|z)], averaged over the K draws, (B,).
-        means: posterior means, (B, number of latent dimensions).
+        means: posterior means of each latent, averaged over what it depends on, each (B, number of its dimensions).
+        noise: variance of those averages over the draws, of the same shapes; zero where it depends on no other latent.
         is_density: False where the model's score is no log-density, and log_marginal therefore no evidence.
         is_exact: True where a finite latent was enumerated, so that the terms are no draws and the sum is log p(x) itself.
     """
 
     log_terms: Tensor
     rate: Tensor
+    rates: tuple[Tensor, ...]
     rate_per_dimension: Tensor | None
     distortion: Tensor
-    means: Tensor
+    means: tuple[Tensor, ...]
+    noise: tuple[Tensor, ...]
     is_density: bool
     is_exact: bool
 
@@ -81,8 +85,7 @@ def evidence(
     check_fits(
         8 * samples * len(x), f"{samples:,} importance weights for each of {len(x):,} examples", "take fewer samples"
     )
-    log_terms, rates, distortions, means = [], [], [], []
-    rate_per_dimension = None
+    log_terms, rates, distortions, means, per_dimension = [], [], [], [], []
     done = 0
     size = chunk or 1  # the first draw shows what one costs
     is_exact = True
@@ -92,23 +95,42 @@ def evidence(
         rows = draw.log_w.shape[0]
         share = asked / samples  # a chunk's own weights average over its draws; its share makes that an average over K
         log_terms.append(draw.log_w + draw.log_m + math.log(share))
-        rates.append(draw.rate * share)
+        rates.append([own * share for own in draw.rates_by("auto")])
         distortions.append(draw.distortion * share)
         is_exact = is_exact and bool((draw.log_m != -math.log(asked)).any())
+        is_chain = any(len(latent.q.batch_shape) > 1 for latent in draw.latents)
+        if done == 0 or is_chain:  # else they do not depend on the draws, and are the same in every chunk
+            part = draw.rate_per_dimension
+            per_dimension.append(part if part is None or not is_chain else part * share)
+            means.append([own if not is_chain else own * share for own in _moments(draw)])
         if done == 0:
-            rate_per_dimension = draw.rate_per_dimension  # in closed form, so the same in every chunk
-            means = [mean(latent.q).reshape(len(x), -1) for latent in draw.latents]
             size = chunk or max(1, min(VALUES // max(1, values_held(draw.px) // rows), ROWS // len(x)))
         done += asked
+    moments = [torch.stack(own).sum(0) for own in zip(*means, strict=True)]
+    averages, squares = moments[::2], moments[1::2]
+    known = [part for part in per_dimension if part is not None]
     return Evidence(
         log_terms=torch.cat(log_terms),
-        rate=torch.stack(rates).sum(0),
-        rate_per_dimension=rate_per_dimension,
+        rate=torch.stack([own for part in rates for own in part]).sum(0),
+        rates=tuple(torch.stack(own).sum(0) for own in zip(*rates, strict=True)),
+        rate_per_dimension=torch.stack(known).sum(0) if len(known) == len(per_dimension) else None,
         distortion=torch.stack(distortions).sum(0),
-        means=torch.cat(means, 1),
+        means=tuple(averages),
+        noise=tuple((s - m**2).clamp(min=0) / max(1, samples - 1) for m, s in zip(averages, squares, strict=True)),
         is_density=draw.is_density,
         is_exact=is_exact,
     )
+
+
+def _moments(draw: Draw) -> list[Tensor]:
+    """The posterior mean of each latent and its square, each (B, dimensions), averaged over what it depends on."""
+    moments = []
+    for latent in draw.latents:
+        own = mean(latent.q)
+        own = own.reshape(*latent.q.batch_shape, -1)
+        for value in (own, own.square()):
+            moments.append(value if value.ndim == 2 else (draw.log_m.exp()[..., None] * value).sum(0))
+    return moments
 
 
 def log_marginal(

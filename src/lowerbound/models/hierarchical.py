@@ -53,7 +53,7 @@ class Hierarchical(Model):
     """A chain of latents (Burda, Grosse and Salakhutdinov 2015, arXiv 1509.00519; Sonderby et al. 2016, arXiv 1602.02282).
 
     A draw holds z_1 .. z_L in this order, and logs the rate of each as ``rate/1`` .. ``rate/L``. A code is all of them side
-    by side, flat, from posterior means; ``decode`` also takes codes of the top levels alone, and sets the levels below to the
+    by side, flat, from posterior means; ``decode`` also takes codes of the top levels alone, and sets those below to the
     means of their conditionals.
 
     Args:
@@ -111,8 +111,8 @@ class Hierarchical(Model):
         levels, is_ladder = len(posteriors), inference == "top_down"
         if levels < 2 or len(conditionals) != levels - 1 or len(features) != levels * is_ladder:
             raise ValueError(
-                f"there are {levels} posteriors, {len(conditionals)} conditionals and {len(features)} features; L levels, at "
-                f"least 2, need L, L - 1 and, {inference}, {'L' if is_ladder else 'none'}"
+                f"there are {levels} posteriors, {len(conditionals)} conditionals and {len(features)} features; L levels, "
+                f"at least 2, need L, L - 1 and, {inference}, {'L' if is_ladder else 'none'}"
             )
         above = [part.z_shape for part in posteriors]
         expected = {
@@ -255,11 +255,22 @@ class Hierarchical(Model):
         return self.likelihood.log_prob(px, x, context.mask) + self.log_prior(latents, context)
 
     def log_prior(self, latents: tuple[Tensor, ...], context: Context) -> Tensor:
-        """Log p(z_1, .., z_L) in nats, (K, B), for given latents, each (K, B, *Z)."""
         total: Tensor = self.prior(_above(context), self._posteriors[-1]).log_prob(latents[-1])
         for part, (z, above) in zip(self._conditionals, pairwise(latents), strict=True):
             total = total + part(above, _above(context)).log_prob(z)
         return total
+
+    def log_posterior(self, x: Tensor, latents: tuple[Tensor, ...], context: Context) -> Tensor:
+        x, context = self._given(x, context)
+        if self.ways:
+            seen, context = self._seen(x, context), _above(context)
+            qs = [part(d, context) for part, d in zip(self._posteriors, seen, strict=True)]
+            for i, part in enumerate(self._conditionals):
+                qs[i] = _product(qs[i], part(latents[i + 1], context))
+        else:
+            given = [(x, context), *((z, _above(context)) for z in latents[:-1])]
+            qs = [part(*own) for part, own in zip(self._posteriors, given, strict=True)]
+        return torch.stack([q.log_prob(z) for q, z in zip(qs, latents, strict=True)]).sum(0)
 
     @torch.no_grad()
     def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
