@@ -9,6 +9,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable
+from functools import cache, partial
 from itertools import combinations, product
 from pathlib import Path
 from types import ModuleType
@@ -17,14 +18,17 @@ import torch
 
 import lowerbound as lb
 from lowerbound.dataset import Dataset
+from lowerbound.needs import Composed, conflict
 from lowerbound.objective import Objective
+from lowerbound.roles import Group, Groups, Part
+from lowerbound.shapes import Shape, numel
 from lowerbound.supports import contains
 
 ROOT = Path(__file__).parents[1]
 ROLES = ("prior", "posterior", "likelihood", "objective")
 FOLDERS: dict[str, ModuleType] = {
     "prior": lb.priors, "posterior": lb.posteriors, "likelihood": lb.likelihoods, "objective": lb.objectives,
-    "network": lb.networks,
+    "network": lb.networks, "model": lb.models,
 }  # fmt: skip
 SMALL = {"components": 3, "samples": 2}  # settings that make a part small enough to be composed hundreds of times
 EXAMPLES = 60
@@ -47,10 +51,15 @@ def covering() -> list[Combination]:
     """Combinations in which every two parts of different roles meet at least once, greedily few."""
     left = {frozenset(pair) for combination in everything() for pair in _pairs(combination)}
     chosen: list[Combination] = []
-    while left:
-        best = max(everything(), key=lambda c: sum(frozenset(pair) in left for pair in _pairs(c)))
-        chosen.append(best)
-        left -= {frozenset(pair) for pair in _pairs(best)}
+    # first those that live: two parts that fit each other must not have met beside a third that is refused alone
+    for pool in ([c for c in everything() if not refused(c)], everything()):
+        while left:
+            best = max(pool, key=lambda c: sum(frozenset(pair) in left for pair in _pairs(c)))
+            met = {frozenset(pair) for pair in _pairs(best)} & left
+            if not met:
+                break
+            chosen.append(best)
+            left -= met
     return chosen
 
 
@@ -58,35 +67,49 @@ def _pairs(combination: Combination) -> Iterable[tuple[tuple[int, str], tuple[in
     return combinations(enumerate(combination), 2)
 
 
-def refused(combination: Combination) -> bool:
-    """Whether two of the parts exclude each other: what needs log-densities, and what has none."""
-    likelihood = getattr(lb.likelihoods, combination[2])
-    return not likelihood.is_density and combination[3] != "ELBO"
+def refused(combination: Combination) -> str | None:
+    """Why two of the parts exclude each other, by what they declare; None where they do not."""
+    return conflict(*(_declared(role, name) for role, name in zip(ROLES, combination, strict=True)))
+
+
+@cache
+def _declared(role: str, name: str) -> Composed:
+    """A part of some shape, which is asked for nothing but its declarations."""
+    part = build(role, name, (4,))
+    assert isinstance(part, (Part, Objective))
+    return part
 
 
 def data_for(likelihood: str) -> Dataset:
     """Digits, in the form on which the likelihood is a density."""
     for options in ({"binarize": "threshold"}, {}, {"dequantize": True}):
         data = lb.data.load("digits", splits="all", **options)
-        part = build("likelihood", likelihood, data)
+        part = build("likelihood", likelihood, data.event_shape)
         if contains(part.support, data.support):
             x = data.examples("all")[:EXAMPLES]
             return lb.data.from_arrays(x.numpy(), splits="train_valid_test")
     raise AssertionError(f"no form of the digits suits {likelihood}")
 
 
-def build(role: str, name: str, data: Dataset) -> object:
+def build(role: str, name: str, x_shape: Shape) -> object:
     """A small part of a role."""
     part = getattr(FOLDERS[role], name)
     named = inspect.signature(part).parameters
-    shapes = {"x_shape": data.event_shape, "z_shape": Z_SHAPE, "levels": 17}
+    shapes = {"x_shape": x_shape, "z_shape": Z_SHAPE, "levels": 17, "groups": halves(x_shape)}
     return part(**{key: value for key, value in (shapes | SMALL).items() if key in named})
+
+
+def halves(event_shape: Shape) -> Groups:
+    """Two groups of entries with likelihoods that both suit grey levels."""
+    n = numel(event_shape)
+    of_levels = partial(lb.likelihoods.Categorical, levels=17)
+    return {"first": Group(range(n // 2), of_levels), "second": Group(range(n // 2, n), lb.likelihoods.Normal)}
 
 
 def compose(combination: Combination, data: Dataset) -> tuple[lb.VAE, Objective]:
     """A model and an objective."""
     torch.manual_seed(0)
-    parts = {role: build(role, name, data) for role, name in zip(ROLES, combination, strict=True)}
+    parts = {role: build(role, name, data.event_shape) for role, name in zip(ROLES, combination, strict=True)}
     objective = parts.pop("objective")
     return lb.VAE(**parts), objective
 
@@ -95,17 +118,19 @@ def page() -> str:
     """The content of docs/parts.md."""
     counts = [f"{len(names(role))} {plural(role)}" for role in ROLES]
     whole = everything()
-    out = [combination for combination in whole if refused(combination)]
+    reasons = [reason for combination in whole if (reason := refused(combination))]
     lines = [
         "# Parts",
         "",
         "Written by `python -m tests.composition` from the parts themselves; a test compares it.",
         "",
         f"{' x '.join(counts)} are {len(whole)} models, each with any of",
-        f"{len(names('network'))} networks or one of your own. {len(out)} of them are refused when model",
-        "and objective first meet: an objective that weighs log-densities, and a score that is none. Every two meet in",
+        f"{len(names('network'))} networks or one of your own. {len(reasons)} of them are refused, in one line,",
+        "because two parts exclude each other (`needs.py`); below is why. Every two meet in",
         f"{len(covering())} combinations, each of which is trained, evaluated, sampled, saved, reloaded, interrupted",
         "and resumed in `make test`; all of them are in `make slow`.",
+        "",
+        *(f"* {reason}." for reason in dict.fromkeys(reasons)),
     ]
     for role, folder in FOLDERS.items():
         lines += ["", f"## {plural(role).capitalize()}", "", "| part | formula | source | file |", "|---|---|---|---|"]

@@ -126,18 +126,23 @@ def check_gradients(loss: Callable[[], Tensor], *modules: nn.Module) -> None:
         assert abs(found - expected) <= 1e-5 * abs(expected) + 1e-8 * size, f"{name}: {found}, not {expected}"
 
 
+def asked(model: lb.VAE, objective: Objective, x: Tensor) -> Draw:
+    """The draw that an objective asks for."""
+    return model(x, None, objective.samples, objective.path_gradient, objective.reparameterised)
+
+
 def check_loss_gradients(model: lb.VAE, objective: Objective, x: Tensor) -> None:
     """The loss with fixed noise, in the parameters of every part and of the objective.
 
-    An objective that asks for path gradients declares that the posterior's are not those of its value, only in mean: of it
-    all other parameters are compared.
+    An objective that asks for path gradients, or for draws that stay where they are, declares that the posterior's are not
+    those of its value: of it all other parameters are compared.
     """
 
     def loss() -> Tensor:
         torch.manual_seed(7)
-        return objective(model(x, None, objective.samples, objective.path_gradient), Step(0.5, 100)).total
+        return objective(asked(model, objective, x), Step(0.5, 100)).total
 
-    if objective.path_gradient:
+    if objective.path_gradient or not objective.reparameterised:
         check_gradients(loss, model.prior, model.likelihood, objective)
     else:
         check_gradients(loss, model, objective)
@@ -169,6 +174,10 @@ class PriorContract(PartContract):
 
     role = "prior"
     make: Callable[[Shape], Prior]
+
+    def posterior(self, z_shape: Shape) -> Posterior:
+        """What it is composed with."""
+        return lb.posteriors.DiagonalNormal((4,), z_shape)
 
     def pz(self, part: Prior) -> Distribution:
         """What the part gives; a prior that is made of the posterior is handed one here."""
@@ -206,7 +215,7 @@ class PriorContract(PartContract):
 
     @pytest.mark.parametrize("kl", ["auto", "sampled"])
     def test_gradients_of_the_loss_are_those_of_finite_differences(self, kl: RateEstimator) -> None:
-        posterior, likelihood = lb.posteriors.DiagonalNormal((4,), (3,)), lb.likelihoods.Normal((3,), (4,))
+        posterior, likelihood = self.posterior((3,)), lb.likelihoods.Normal((3,), (4,))
         model = lb.VAE(moved(self.make((3,))), posterior, likelihood).double()
         check_loss_gradients(model, lb.objectives.ELBO(kl=kl, samples=2), torch.rand(5, 4).double())
 
@@ -217,6 +226,10 @@ class PriorContract(PartContract):
 class PosteriorContract(PartContract):
     role = "posterior"
     make: Callable[[Shape, Shape], Posterior]
+
+    def prior(self, z_shape: Shape) -> Prior:
+        """What it is composed with."""
+        return lb.priors.StandardNormal(z_shape)
 
     @pytest.mark.parametrize("z_shape", SHAPES)
     @pytest.mark.parametrize("x_shape", SHAPES)
@@ -232,8 +245,8 @@ class PosteriorContract(PartContract):
 
     def test_gradients_reach_every_parameter_through_the_draw(self) -> None:
         part = self.make((4,), (3,))
-        qz = part(torch.rand(5, 4), NO_CONTEXT)
-        z = qz.rsample((2,))
+        qz = part.relaxed(part(torch.rand(5, 4), NO_CONTEXT))
+        z = part.drawn(qz, 2, reparameterised=True, training=True).z
         (z.pow(2).sum() + qz.log_prob(z).sum()).backward()
         all_parameters_get_gradients(part)
 
@@ -251,7 +264,7 @@ class PosteriorContract(PartContract):
 
     @pytest.mark.parametrize("kl", ["auto", "sampled"])
     def test_gradients_of_the_loss_are_those_of_finite_differences(self, kl: RateEstimator) -> None:
-        model = lb.VAE(lb.priors.StandardNormal((3,)), self.make((4,), (3,)), lb.likelihoods.Normal((3,), (4,)))
+        model = lb.VAE(self.prior((3,)), self.make((4,), (3,)), lb.likelihoods.Normal((3,), (4,)))
         check_loss_gradients(model.double(), lb.objectives.ELBO(kl=kl, samples=2), torch.rand(5, 4).double())
 
     def test_training_and_evaluation_mean_the_same_distribution(self) -> None:
@@ -419,17 +432,19 @@ class ObjectiveContract(PartContract):
     role = "objective"
     make: Callable[[], Objective]
 
-    def draw(self, samples: int = 1, path_gradient: bool = False) -> tuple[lb.VAE, Draw]:
+    def draw(self, samples: int = 1, path_gradient: bool = False, reparameterised: bool = True) -> tuple[lb.VAE, Draw]:
         model = lb.VAE(
             prior=lb.priors.StandardNormal((2,)),
             posterior=lb.posteriors.DiagonalNormal((4,), (2,)),
             likelihood=lb.likelihoods.Normal((2,), (4,)),
         )
-        return model, model(torch.rand(5, 4), samples=samples, path_gradient=path_gradient)
+        return model, model(
+            torch.rand(5, 4), samples=samples, path_gradient=path_gradient, reparameterised=reparameterised
+        )
 
     def test_one_loss_for_each_example_and_gradients_for_every_parameter(self) -> None:
         objective = self.make()
-        model, draw = self.draw(objective.samples, objective.path_gradient)
+        model, draw = self.draw(objective.samples, objective.path_gradient, objective.reparameterised)
         terms = objective.terms(draw, Step(0.5, 100))
         assert terms.loss.shape == (5,)
         assert terms.total.shape == ()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, Independent, Normal, OneHotCategorical
+from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
 import lowerbound as lb
+from lowerbound.codes import Draws
 from lowerbound.draw import Draw, Latent
 from lowerbound.roles import Context, Likelihood
 
@@ -40,39 +43,37 @@ def on_a_grid(x_size: int = 5, n: int = 8) -> tuple[lb.VAE, Tensor, Tensor]:
     return model, x, torch.logsumexp(log_joint, 0) + math.log(20 / 20000)
 
 
-class Enumerated(nn.Module):
-    """p(z) uniform over states, p(x|z) Bernoulli: each draw is all states, log m_k = log q(z_k|x)."""
-
-    def __init__(self, states: int = 4, x_size: int = 5) -> None:
-        super().__init__()
-        self.prior = torch.softmax(torch.randn(states, dtype=torch.float64), 0)
-        self.probs = torch.rand(states, x_size, dtype=torch.float64)
-        self.encoder = torch.randn(x_size, states, dtype=torch.float64)
-
-    def forward(self, x: Tensor, context: Context | None = None, samples: int = 1) -> Draw:
-        states = len(self.prior)
-        qz, pz = OneHotCategorical(logits=x.double() @ self.encoder), OneHotCategorical(self.prior)
-        z = torch.eye(states, dtype=torch.float64)[:, None].expand(-1, len(x), -1)
-        log_q = qz.log_prob(z)
-        px = Independent(Bernoulli(self.probs[:, None].expand(-1, len(x), -1)), 1)
-        return Draw((Latent(qz, pz, z, log_q, pz.log_prob(z), None),), px, px.log_prob(x), log_q)
-
-    def log_evidence(self, x: Tensor) -> Tensor:
-        """log p(x) by the sum over the states."""
-        log_px = torch.stack([Independent(Bernoulli(p), 1).log_prob(x.double()) for p in self.probs])
-        return torch.logsumexp(self.prior.log()[:, None] + log_px, 0)
+def finite(z_shape: tuple[int, ...] = (4,), x_size: int = 5, draws: Draws = "enumerated") -> lb.VAE:
+    """A model of categorical codes in float64, far from where it starts, with linear networks."""
+    network = partial(lb.networks.MLP, hidden=())
+    model = lb.VAE(
+        lb.priors.Categorical(z_shape, learned=True),
+        lb.posteriors.Categorical((x_size,), z_shape, draws=draws, network=network),
+        lb.likelihoods.Bernoulli(z_shape, (x_size,), network=network),
+    ).double()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_()
+    return model
 
 
-class Sampled(Enumerated):
-    """The same model with draws from q(z|x) instead of all states."""
+def drawing(model: lb.VAE, draws: Draws) -> lb.VAE:
+    """The same weights with codes that are drawn in another way."""
+    other = finite(model.z_shape, *model.x_shape, draws)
+    other.load_state_dict(model.state_dict())
+    return other
 
-    def forward(self, x: Tensor, context: Context | None = None, samples: int = 1) -> Draw:
-        qz, pz = OneHotCategorical(logits=x.double() @ self.encoder), OneHotCategorical(self.prior)
-        z = qz.sample((samples,))
-        px = Independent(Bernoulli(z @ self.probs), 1)
-        log_px = px.log_prob(x)
-        latent = Latent(qz, pz, z, qz.log_prob(z), pz.log_prob(z), None)
-        return Draw((latent,), px, log_px, torch.full_like(log_px, -math.log(samples)))
+
+def log_evidence(model: lb.VAE, x: Tensor) -> Tensor:
+    """log p(x) of a model of one categorical code or more, by the sum over all of them, one after the other."""
+    n, categories = math.prod(model.z_shape[:-1]), model.z_shape[-1]
+    terms = []
+    for chosen in itertools.product(range(categories), repeat=n):
+        z = torch.zeros(n, categories, dtype=x.dtype)
+        for i, c in enumerate(chosen):
+            z[i, c] = 1
+        terms.append(model.log_joint(x, (z.reshape(model.z_shape).expand(1, len(x), *model.z_shape),))[0])
+    return torch.logsumexp(torch.stack(terms), 0)
 
 
 class TwoLatents(nn.Module):

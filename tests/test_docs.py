@@ -25,6 +25,9 @@ def test_every_command_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.chdir(tmp_path)
     np.save("my.npy", np.random.default_rng(0).normal(size=(60, 5)))
+    names = np.random.default_rng(0).choice(["adelie", "gentoo", ""], 60)
+    cells = [f"{i},{'' if i % 5 else 1.5 * i},{i % 2},{name}" for i, name in enumerate(names)]
+    Path("my.csv").write_text("\n".join(["rings,weight,is_male,species", *cells]))
     lines = [line for block in blocks(ROOT / "README.md", "bash") for line in block.splitlines() if line]
     commands = [shlex.split(line, comments=True) for line in lines]
     ours = [words[1:] for words in commands if words and words[0] == "lowerbound"]

@@ -14,7 +14,7 @@ from lowerbound.draw import Draw, Latent
 from lowerbound.evaluation import evidence, log_marginal
 from lowerbound.objective import Step
 from lowerbound.roles import Context, Posterior
-from tests.contracts import within
+from tests.contracts import asked, within
 
 D, Z, N = 6, 2, 400
 SIGMA = 0.5
@@ -215,7 +215,7 @@ def test_the_objective_is_a_bound_on_the_exact_evidence() -> None:
     own = [getattr(lb.objectives, name)() for name in lb.objectives.__all__]
     for objective in (*own, lb.objectives.ELBO(beta=2.0), lb.objectives.ELBO(kl="sampled", samples=5)):
         with torch.no_grad():
-            terms = objective.terms(model(x, samples=objective.samples), Step(1, N))
+            terms = objective.terms(asked(model, objective, x), Step(1, N))
         bounds = [terms.log["elbo"]] + [-terms.loss] * objective.is_bound
         for bound in bounds:
             slack = bound - exact

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 import lowerbound as lb
-from lowerbound.build import build_model, complete, describe_model
+from lowerbound.build import describe_model
 from lowerbound.cli import main
 from lowerbound.evaluation import annealed, evidence, log_marginal, sandwich
 from lowerbound.objective import Objective, Step
 from lowerbound.roles import Context
-from tests.composition import data_for, names
+from tests.composition import Z_SHAPE, build, data_for, names
 from tests.contracts import within
 from tests.test_bounds import OBJECTIVES, PATH
 from tests.test_exact import linear
@@ -156,7 +156,7 @@ def test_the_importance_weighted_bound_rises_to_the_evidence(inference: str) -> 
     x, exact = x.repeat(16, 1), exact.repeat(16)  # fresh noise for each copy
     one, ten, many = (log_marginal(model, x, samples=k, seed=k) for k in (1, 10, 500))
     for lower, upper in ((one, ten), (ten, many)):
-        assert (upper - lower).mean() > 4 * float((upper - lower).std()) / math.sqrt(N)
+        assert (upper - lower).mean() > 4 * float((upper - lower).std()) / math.sqrt(len(x))
     assert abs(float((many - exact).mean())) < 5e-3
 
 
@@ -275,12 +275,12 @@ def test_a_code_holds_all_levels_and_decodes_from_the_top_ones_alone() -> None:
 def test_annealing_moves_all_levels(inference: str, start: str) -> None:
     model, x, exact = chain(inference, inflation=1.4)
     x, exact = x[:40], exact[:40]
-    few = annealed(model, x, chains=400, temperatures=4, start=start, seed=0)
+    few = annealed(model, x, chains=50, temperatures=4, start=start, seed=0)
     ratio = (few.log_w - exact).exp().mean(0)
     assert within(ratio, 1.0, 4.5)  # unbiased, however few the temperatures
-    found = sandwich(model, n=40, chains=4, temperatures=100, start=start, seed=0)
+    found = sandwich(model, n=40, chains=4, temperatures=60, start=start, seed=0)
     gap = found.upper - found.lower
-    assert -4 * gap.std() / math.sqrt(40) < gap.mean() < 0.2
+    assert -4 * gap.std() / math.sqrt(40) < gap.mean() < (0.3 if start == "posterior" else 1.0)
 
 
 def test_at_an_exact_start_annealing_is_exact() -> None:
@@ -308,8 +308,8 @@ def test_the_mean_of_an_upper_level_is_averaged_over_the_draws_below() -> None:
         found = evidence(model, x, samples=4000, chunk=100)
     # E[z_2|x] = E[z_2|z_1] averaged over q(z_1|x), which is linear here
     expected = model.encode(x)[:, Z:]
-    assert torch.allclose(found.means[1], expected, atol=0.1)
-    assert (found.means[1] - expected).square().mean().sqrt() < 0.02
+    assert torch.allclose(found.means[1][..., 0], expected, atol=0.1)
+    assert (found.means[1][..., 0] - expected).square().mean().sqrt() < 0.02
 
 
 def test_of_gaps_it_says_what_works_instead() -> None:
@@ -353,40 +353,53 @@ def test_it_is_described_saved_loaded_and_resumed(inference: str, tmp_path: Path
 
 
 def companions() -> list[tuple[str, ...]]:
-    """Every prior, posterior, likelihood and objective with a hierarchy at least once."""
-    roles = [names(role) for role in ("prior", "posterior", "likelihood", "objective")]
-    count = max(map(len, roles))
-    return list(itertools.islice(zip(*map(itertools.cycle, roles), strict=False), count))
+    """Every prior, likelihood and objective with a hierarchy at least once, by either kind of normal."""
+    roles = [names("prior"), ["DiagonalNormal", "FullNormal"], names("likelihood"), names("objective")]
+    return list(itertools.islice(zip(*map(itertools.cycle, roles), strict=False), max(map(len, roles))))
+
+
+def composed(
+    inference: str, prior: str, posterior: str, likelihood: str, x_shape: tuple[int, ...]
+) -> lb.models.Hierarchical:
+    ladder = inference == DOWN
+    return lb.models.Hierarchical(
+        prior=build("prior", prior, Z_SHAPE),
+        posteriors=[
+            build("posterior", posterior, Z_SHAPE if ladder else x_shape),
+            build("posterior", posterior, Z_SHAPE),
+        ],
+        conditionals=[build("posterior", posterior, Z_SHAPE)],
+        likelihood=build("likelihood", likelihood, x_shape),
+        features=[lb.networks.MLP] * 2 * ladder,
+        inference=inference,
+    )
 
 
 @pytest.mark.parametrize("inference", DIRECTIONS)
 @pytest.mark.parametrize("parts", companions(), ids="-".join)
 def test_every_part_works_in_it(parts: tuple[str, ...], inference: str) -> None:
-    """Or is refused in one line, when it is built or when it first meets the data."""
+    """Or is refused in one line, when it is built or when model and objective first meet."""
     prior, posterior, likelihood, objective = parts
-    data = data_for(likelihood)
-    config = {
-        "model": {"part": "Hierarchical", "inference": inference},
-        "latent": [3, 2],
-        "prior": {"part": prior, **({"components": 3} if prior in ("VampPrior", "Mixture") else {})},
-        "posteriors": posterior,
-        "conditionals": posterior,
-        "likelihood": {"part": likelihood},
-    }
-    refusal = ""
+    data, made, refusal = data_for(likelihood), build("objective", objective, ()), ""
     try:
-        model = build_model(complete(config, data.support), data.event_shape)
-        made = getattr(lb.objectives, objective)()
+        model = composed(inference, prior, posterior, likelihood, data.event_shape)
         history = lb.fit(model, made, data, epochs=1, batch_size=24, progress=False)
     except ValueError as error:
         refusal = str(error)
     if refusal:
+        assert prior in ("Bernoulli", "Categorical") or not getattr(lb.likelihoods, likelihood).is_density, refusal
         assert "\n" not in refusal
         assert "; use " in refusal
         return
     assert history.series("loss")[0] is not None
     assert lb.evaluate(model, data, samples=3).n == 6
     assert model.sample(2, seed=0).shape == (2, *data.event_shape)
+
+
+@pytest.mark.parametrize("inference", DIRECTIONS)
+def test_codes_are_refused(inference: str) -> None:
+    with pytest.raises(ValueError, match="Hierarchical draws each level .* Bernoulli gives codes; use a posterior"):
+        composed(inference, "StandardNormal", "Bernoulli", "Bernoulli", (1, 8, 8))
 
 
 @pytest.mark.parametrize("inference", DIRECTIONS)

@@ -59,10 +59,10 @@ class Joint(Protocol):
     def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Pairs from p(x, z)."""
 
-    def log_prior(self, latents: tuple[Tensor, ...], context: Context) -> Tensor:
+    def log_prior(self, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
         """Log p(z), (K, B); asked of models with latents that depend on each other."""
 
-    def log_posterior(self, x: Tensor, latents: tuple[Tensor, ...], context: Context) -> Tensor:
+    def log_posterior(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
         """Log q(z|x), (K, B); asked of models with latents that depend on each other."""
 
 

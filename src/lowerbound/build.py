@@ -9,9 +9,12 @@ from typing import Any
 
 from torch.distributions.constraints import Constraint
 
+from lowerbound.dataset import Dataset
+from lowerbound.messages import unknown
 from lowerbound.model import LatentSize, Model
 from lowerbound.objective import Objective
 from lowerbound.parts import (
+    GROUPS,
     SLOTS,
     Slot,
     construct,
@@ -25,10 +28,12 @@ from lowerbound.parts import (
     slots_of,
 )
 from lowerbound.settings import Setting, SettingsParser, add_setting
-from lowerbound.shapes import Shape
-from lowerbound.supports import BINARY, Levels
+from lowerbound.shapes import Shape, numel
+from lowerbound.supports import BINARY, COUNTS, Columns, Levels
 
 MANY_LEVELS = 64  # above it one logit a level makes the output layer the whole cost: 784 x 256 logits are 103 M weights
+
+COLUMNS = Setting("columns", list[int], Parameter.empty, "the columns of the group, counted from 0")
 
 
 def build_model(config: Mapping[str, Any], x_shape: Shape, trust: Sequence[str] = ()) -> Model:
@@ -139,15 +144,15 @@ def slots(
         trust: see :func:`find_part`.
     """
     defaults, model = default_parts(support), model_class(chosen, trust)
-    pending: list[tuple[str, Slot]] = []
+    pending: list[tuple[str, Slot, bool]] = []  # with whether it is one of the groups of a part, which have columns
     for name, place in places(chosen, trust).items():
         if place.several:
             count = _count(place, model, wired or {})
-            pending += [(f"{name}.{i}", replace(place, several=False)) for i in range(1, count + 1)]
+            pending += [(f"{name}.{i}", replace(place, several=False), False) for i in range(1, count + 1)]
         else:
-            pending.append((name, place))
+            pending.append((name, place, False))
     while pending:
-        key, place = pending.pop(0)
+        key, place, is_group = pending.pop(0)
         given: dict[str, Any] = {}
         name = chosen.get(key, defaults[place.role])
         if place.role == "network" and callable(place.setting.default):
@@ -156,9 +161,16 @@ def slots(
             given = default if name == default["part"] else {}
         part = find_part(place.role, name, trust)
         own = [Setting(s.name, s.hint, given.get(s.name, s.default), s.help) for s in part_settings(part, place.role)]
-        yield key, place.role, name, [s for s in own if slot(s) is None]
+        columns = [COLUMNS] if is_group else []
+        yield key, place.role, name, columns + [s for s in own if slot(s) is None]
         if place.role != "model":  # what fills a model stands beside it
-            pending = [(f"{key}.{inner.name}", inner) for inner in slots_of(part, place.role)] + pending
+            inner = slots_of(part, place.role)
+            plain = [(f"{key}.{own.name}", own, False) for own in inner if not own.named]
+            groups = [f"{key}.{own.name}." for own in inner if own.named]
+            named = [
+                each for start in groups for each in chosen if each.startswith(start) and "." not in each[len(start) :]
+            ]
+            pending = [*((each, Slot(COLUMNS, "likelihood", False), True) for each in named), *plain, *pending]
 
 
 def add_model_settings(
@@ -204,6 +216,64 @@ def default_likelihood(support: Constraint, event_shape: Shape) -> dict[str, Any
     """
     part = default_parts(support)["likelihood"]
     return {"part": part} | ({"scale": "per_dimension"} if part == "Normal" and len(event_shape) < 2 else {})
+
+
+def with_groups(config: Mapping[str, Any], data: Dataset, trust: Sequence[str] = ()) -> dict[str, Any]:
+    """A likelihood's configuration with its groups of columns as the data have them.
+
+    Names of columns become their numbers; a group without columns is the column of its name; levels are those of the
+    columns; and a likelihood of groups that names none gets one for every kind of column: {0, 1}, levels, counts, numbers.
+
+    Raises:
+        ValueError: a column that the data do not have.
+    """
+    part = find_part("likelihood", config["part"], trust)
+    if not any(place.named for place in slots_of(part, "likelihood")):
+        return dict(config)
+    each = data.lies_on.each if isinstance(data.lies_on, Columns) else (data.lies_on,) * numel(data.event_shape)
+    groups = config.get(GROUPS) or _groups_of(each)
+    if not isinstance(groups, Mapping):
+        raise ValueError(f"{GROUPS} must be a mapping of names to likelihoods, not {groups!r}")
+    found = {}
+    for name, group in groups.items():
+        if "part" not in group:
+            raise ValueError(f"the group {name} has no likelihood: give its part, as in {name}: {{part: Normal}}")
+        own = dict(group)
+        given = own.get("columns", [name])
+        given = given if isinstance(given, (list, tuple)) else [given]
+        own["columns"] = [column if isinstance(column, int) else _number(column, data, name) for column in given]
+        supports = {each[column] for column in own["columns"] if 0 <= column < len(each)}
+        levels = {own_support.count for own_support in supports if isinstance(own_support, Levels)}
+        has_levels = any(
+            s.name == "levels" for s in part_settings(find_part("likelihood", own["part"], trust), "likelihood")
+        )
+        if has_levels and "levels" not in own and len(levels) == len(supports) == 1:
+            own["levels"] = levels.pop()
+        found[name] = own
+    return {**config, GROUPS: found}
+
+
+def _number(column: object, data: Dataset, group: str) -> int:
+    if data.columns is None or column not in data.columns:
+        raise ValueError(f"the group {group}: {unknown('column', str(column), data.columns or ())}")
+    return data.columns.index(str(column))
+
+
+def _groups_of(each: Sequence[Constraint]) -> dict[str, Any]:
+    """A group for each kind of column, with the likelihood that is at home there."""
+    groups: dict[str, Any] = {}
+    for i, support in enumerate(each):
+        own: dict[str, Any]
+        if support == BINARY:
+            name, own = "binary", {"part": "Bernoulli"}
+        elif isinstance(support, Levels):
+            name, own = f"levels_{support.count}", {"part": "Categorical", "levels": support.count}
+        elif support is COUNTS:
+            name, own = "counts", {"part": "NegativeBinomial"}
+        else:
+            name, own = "real", {"part": "Normal", "scale": "per_dimension"}
+        groups.setdefault(name, {"columns": [], **own})["columns"].append(i)
+    return groups
 
 
 def complete(config: Mapping[str, Any], support: Constraint | None = None, trust: Sequence[str] = ()) -> dict[str, Any]:
@@ -268,7 +338,9 @@ def _named(name: str, value: Any) -> dict[str, Any]:
 def _expanded(config: Mapping[str, Any]) -> dict[str, Any]:
     full: dict[str, Any] = {}
     for key, value in config.items():
-        if key in SLOTS:
+        if key == GROUPS and isinstance(value, Mapping):
+            full[key] = {name: _named(name, own) for name, own in value.items()}
+        elif key in SLOTS:
             full[key] = _named(key, value)
         else:
             full[key] = _expanded(value) if isinstance(value, Mapping) else value

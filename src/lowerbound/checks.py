@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from torch import Tensor
 from torch.distributions.constraints import Constraint
 
@@ -25,6 +27,8 @@ def check_data(likelihood: Likelihood, event_shape: Shape, support: Constraint, 
         return
     if isinstance(support, Columns) and not isinstance(likelihood.support, Columns):
         support = union(support.each)
+    if isinstance(likelihood.support, Columns):
+        _refuse_columns(likelihood, support, name)
     remedies = []
     if contains(UNIT, support) and support != BINARY:
         remedies.append("binarise the data (data.load(..., binarize='dynamic') or --data.binarize dynamic)")
@@ -39,6 +43,18 @@ def check_data(likelihood: Likelihood, event_shape: Shape, support: Constraint, 
     raise ValueError(
         f"{type(likelihood).__name__} is {what} on {describe(likelihood.support)}, but {name} lies on "
         f"{describe(support)}; remedies: {'; '.join(remedies)}"
+    )
+
+
+def _refuse_columns(likelihood: Likelihood, support: Constraint, name: str) -> NoReturn:
+    assert isinstance(likelihood.support, Columns)  # the caller has looked
+    outer = likelihood.support.each
+    inner = support.each if isinstance(support, Columns) else (support,) * len(outer)
+    wrong = [i for i, (one, other) in enumerate(zip(outer, inner, strict=True)) if not contains(one, other)]
+    told = "; ".join(f"column {i} on {describe(inner[i])}, and not on {describe(outer[i])}" for i in wrong[:3])
+    raise ValueError(
+        f"{type(likelihood).__name__} does not suit {len(wrong)} of the {len(outer)} columns of {name}: {told}; put them "
+        "into a group with another likelihood (--likelihood Product without groups finds them from the data)"
     )
 
 

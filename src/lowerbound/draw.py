@@ -63,6 +63,8 @@ class Draw:
         log_m: log weight of each draw in an average over K, (K, B) or broadcastable to it.
         penalties: what a part asks to be added to the loss, each (B,).
         is_density: False where log_px is a score and no log-density; nothing derived from it is then called a bound.
+        is_enumerated: True where the K values of z are all that there are, so that averages are expectations without noise.
+        is_relaxed: True where z lies between the codes on which q(z|x) and p(z) are probabilities; nothing is then a bound.
 
     Example:
         >>> import lowerbound as lb, torch
@@ -82,6 +84,8 @@ class Draw:
     log_m: Tensor
     penalties: Mapping[str, Tensor] = field(default_factory=dict)
     is_density: bool = True
+    is_enumerated: bool = False
+    is_relaxed: bool = False
 
     @property
     def log_qz(self) -> Tensor:
@@ -165,8 +169,9 @@ class Draw:
     def scores(self, rate: Tensor, estimator: RateEstimator = "auto") -> dict[str, Tensor]:
         """What is reported of a draw, each (B,), by the names that are true of it.
 
-        ``elbo``, ``rate`` and ``distortion`` in nats; where log_px is no log-density, ``rate`` and ``cross_entropy``. Of
-        several latents also ``rate/1``, ``rate/2``, ... in their order. The elbo is unweighted, whatever the objective is.
+        ``elbo``, ``rate`` and ``distortion`` in nats; where log_px is no log-density, ``rate`` and ``cross_entropy``; and
+        where z lies between codes, no elbo. Of several latents also ``rate/1``, ``rate/2``, ... in their order. The elbo is
+        unweighted, whatever the objective weighs.
         """
         distortion = self.distortion.detach()
         rate = rate.detach()
@@ -174,6 +179,8 @@ class Draw:
         each = {f"rate/{level}": own.detach() for level, own in enumerate(several, 1)}
         if not self.is_density:
             return {"rate": rate, "cross_entropy": distortion, **each}
+        if self.is_relaxed:
+            return {"rate": rate, "distortion": distortion, **each}
         return {"elbo": -distortion - rate, "rate": rate, "distortion": distortion, **each}
 
 

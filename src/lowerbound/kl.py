@@ -9,8 +9,9 @@ multivariate normals.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, kl_divergence
+from torch.distributions import Bernoulli, Distribution, Independent, kl_divergence
 
 from lowerbound.distributions import as_multivariate
 
@@ -60,6 +61,10 @@ def _registered(q: Distribution, p: Distribution) -> Tensor | None:
 
     Its first search cannot be traced by ``torch.compile``; call a model once before it is compiled in one graph.
     """
+    if isinstance(p.base_dist if isinstance(p, Independent) else p, Bernoulli):
+        p = p.expand(
+            torch.broadcast_shapes(q.batch_shape, p.batch_shape)
+        )  # torch's formula for these does not broadcast
     try:
         return kl_divergence(q, p)
     except NotImplementedError:

@@ -79,7 +79,8 @@ def evaluate(
         model: the model; its mode and device are left as they are.
         data: the data set.
         split: "test", "valid" or "train".
-        samples: K, draws for each example.
+        samples: K, draws for each example. Where the model enumerates its latent, every value of z counts once instead, and
+            nll is -log p(x) itself.
         batch_size: examples at a time; the result does not depend on it beyond the noise of the draws.
         seed: of the draws.
         objective: what the model was trained by; only asked where its score is no log-density, to report what was minimised.
@@ -148,13 +149,15 @@ def evaluate(
     noise = [values.pop(name) for name in list(values) if name.startswith("noise/")]
     units, rates = list(map(active_units, means, noise)), values.pop("rate_per_dimension", None)
     levels = [Estimate.over(own) for name, own in values.items() if name.startswith("rate/")]
+    states = values.pop("states").max()
+    exact = f"exact: the sum over all {int(states):,} values of z, without draws" if states else ""
     if walked is not None:
         values["nll"] = -walked.log_marginal.to(values["nll"])
     found: dict[str, Any] = {
         "sha256": _sha256(x, context.mask),
         "observed": None if context.mask is None else Estimate.over(_dimensions(x, context), "entries of each example"),
         "kind": _kind(model),
-        "samples": samples,
+        "samples": int(states) or samples,
         "rate": Estimate.over(values["rate"]),
         "rate_per_dimension": None if rates is None else tuple(map(Estimate.over, rates.unbind(1))),
         "active_units": sum(units),
@@ -167,7 +170,8 @@ def evaluate(
         found |= {
             **{name: Estimate.over(values[name]) for name in ("elbo", "nll", "distortion")},
             "bits_per_dim": _bits_per_dim(model, data, values["nll"], _dimensions(x, context)),
-            "estimator": _words(samples, walked, temperatures) + ("" if context.mask is None else OF_THE_OBSERVED),
+            "estimator": (exact or _words(samples, walked, temperatures))
+            + ("" if context.mask is None else OF_THE_OBSERVED),
             "curve": points if curve else (),
         }
         if walked is None and "effective_samples" in values:
@@ -181,7 +185,10 @@ def evaluate(
         found |= {name: Estimate.over(values[name]) for name in ("cross_entropy", "objective")}
         found["estimator"] = "binary cross-entropy: a score, no log-likelihood"
         points = ()
-    found["warnings"] = tuple(_warnings(found, points, walked))
+    found["warnings"] = (
+        *_warnings(found, points, walked),
+        *(["there is no curve over K: log p(x) is exact and does not depend on it"] if curve and exact else []),
+    )
     return Evaluation(split=split, n=n, values=values, **found)
 
 
@@ -202,6 +209,7 @@ def _values(part: Evidence, sizes: list[int]) -> dict[str, Tensor]:
         **{f"rate/{level}": own for level, own in enumerate(part.rates, 1) if len(part.rates) > 1},
         **({} if part.rate_per_dimension is None else {"rate_per_dimension": part.rate_per_dimension}),
         "unfit": (~torch.isfinite(part.log_terms)).sum(0),
+        "states": torch.full_like(part.rate, len(part.log_terms) if part.is_exact else 0),
     }
     if part.is_exact:
         return values

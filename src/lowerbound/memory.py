@@ -59,7 +59,12 @@ def values_held(distribution: Distribution) -> int:
     """
     if isinstance(distribution, Independent):
         return values_held(distribution.base_dist)
-    own = vars(distribution).values()
-    return sum(
-        v.numel() if isinstance(v, Tensor) else values_held(v) if isinstance(v, Distribution) else 0 for v in own
-    )
+    return sum(map(_held, vars(distribution).values()))
+
+
+def _held(value: object) -> int:
+    if isinstance(value, Tensor):
+        return value.numel()
+    if isinstance(value, (list, tuple)):
+        return sum(map(_held, value))
+    return values_held(value) if isinstance(value, Distribution) else 0

@@ -37,8 +37,6 @@ LatentSize: TypeAlias = int | list[int | list[int]]
 Shapes: TypeAlias = Mapping[str, Shape]
 """Shapes by the names of constructors' arguments, x_shape and z_shape; a part is given those that it names."""
 
-ELSE = "use the importance-weighted estimator"
-
 
 class Model(nn.Module, ABC):
     """Parts wired; calling it gives a :class:`~lowerbound.draw.Draw`.
@@ -101,7 +99,14 @@ class Model(nn.Module, ABC):
         return parts
 
     @abstractmethod
-    def forward(self, x: Tensor, context: Context | None = None, samples: int = 1, path_gradient: bool = False) -> Draw:
+    def forward(
+        self,
+        x: Tensor,
+        context: Context | None = None,
+        samples: int = 1,
+        path_gradient: bool = False,
+        reparameterised: bool = True,
+    ) -> Draw:
         """Draw z_k ~ q(z|x) and evaluate the three log-densities.
 
         Args:
@@ -110,6 +115,8 @@ class Model(nn.Module, ABC):
             samples: K, how many draws for each example.
             path_gradient: evaluate log q without the gradient through q's own parameters, so that they learn through z
                 alone ("sticking the landing", Roeder, Wu and Duvenaud 2017, arXiv 1703.09194).
+            reparameterised: let gradients reach the posterior through z. Where codes are discrete, they may be relaxed for
+                that in training (:mod:`lowerbound.codes`); in evaluation there is only the discrete model.
 
         Raises:
             ValueError: fewer than one sample, or x of another shape.
@@ -118,6 +125,18 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
         """Log p(x, z) in nats, (K, B), for given latents, each (K, B, *Z)."""
+
+    def log_posterior(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
+        """Log q(z|x) in nats, (..., B), for given latents, each (..., B, *Z): of dreams, or of the states of a chain.
+
+        x need not be data: what runs along with those, as the statistics of a batch normalisation, is left as it is.
+
+        Raises:
+            ValueError: the model does not say.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not say log q of given latents; use a VAE, or another objective or estimator"
+        )
 
     @abstractmethod
     def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -184,24 +203,15 @@ class Model(nn.Module, ABC):
             "use a VAE, or look at nll against elbo (evaluate)"
         )
 
-    def log_prior(self, latents: tuple[Tensor, ...], context: Context) -> Tensor:
-        """Log p(z) in nats, (K, B), for given latents that depend on each other, each (K, B, *Z).
+    def log_prior(self, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
+        """Log p(z) in nats, (K, B), for given latents, each (K, B, *Z): where they depend on each other, annealing asks.
 
         Raises:
             ValueError: the model does not give it.
         """
         raise ValueError(
-            f"annealing from the prior needs log p(z) at any z, which {type(self).__name__} does not give; {ELSE}"
-        )
-
-    def log_posterior(self, x: Tensor, latents: tuple[Tensor, ...], context: Context) -> Tensor:
-        """Log q(z|x) in nats, (K, B), for given latents that depend on each other, each (K, B, *Z).
-
-        Raises:
-            ValueError: the model does not give it.
-        """
-        raise ValueError(
-            f"annealing from q needs log q(z|x) at any z, which {type(self).__name__} does not give; {ELSE}"
+            f"{type(self).__name__} does not say log p of given latents, from which annealing could start; use the "
+            "importance-weighted estimator"
         )
 
     @property

@@ -9,10 +9,28 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from lowerbound.draw import Draw
+from lowerbound.needs import EVALUABLE, REPARAMETERISED, Need, Offer, check_composed
+from lowerbound.roles import Part
+
+
+@dataclass(frozen=True)
+class Dream:
+    """Pairs from the model, x ~ p(x|z) and z ~ p(z), as many as the batch has examples, and what q says of them.
+
+    Args:
+        x: (B, *X), without gradients.
+        latents: z, each (B, *Z), without gradients.
+        log_q: log q(z|x), (B,), nats, summed over the latents, with gradients in q's parameters alone.
+    """
+
+    x: Tensor
+    latents: tuple[Tensor, ...]
+    log_q: Tensor
 
 
 @dataclass(frozen=True)
@@ -22,10 +40,12 @@ class Step:
     Args:
         progress: how much of the run is done, in [0, 1]; it drives every schedule.
         examples: number of training examples.
+        dream: pairs from the model, for an objective that says ``dreams``.
     """
 
     progress: float
     examples: int
+    dream: Dream | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +68,12 @@ class Terms:
         return self.loss.mean() if self.batch_loss is None else self.loss.mean() + self.batch_loss
 
 
+PATH = Need("takes path gradients, for which log q(z|x) is evaluated at its draws a second time", "ordinary ones")
+
+
+REPARAMETERISATION = Need("differentiates through draws", "ReweightedWakeSleep")
+
+
 class Objective(nn.Module, ABC):
     """A loss for training.
 
@@ -56,13 +82,27 @@ class Objective(nn.Module, ABC):
         path_gradient: whether it wants draws whose log q has no gradient through q's own parameters. What the posterior's
             parameters get is then not the gradient of the loss's value, and has its mean; all other parameters get that
             gradient.
+        reparameterised: whether gradients are to reach the posterior through z; False for an objective that learns q by log
+            q at draws that stay where they are.
+        dreams: whether it wants pairs (x, z) from the model beside each batch (:class:`Dream`).
+        needs: what it asks of the model's parts, with the reason (:mod:`lowerbound.needs`); others are refused.
         is_bound: whether -loss is, in expectation, at most log p(x).
         rate_name: how the rate in its log was found, for the record.
     """
 
+    role: ClassVar[str] = "objective"
+    offers: frozenset[Offer] = frozenset()
     samples: int = 1
     path_gradient: bool = False
+    reparameterised: bool = True
+    dreams: bool = False
     __call__: Callable[..., Terms]
+
+    @property
+    def needs(self) -> Mapping[Offer, Need]:
+        """What it asks of the model's parts, and why."""
+        reparameterised = {REPARAMETERISED: REPARAMETERISATION} if self.reparameterised else {}
+        return reparameterised | ({EVALUABLE: PATH} if self.path_gradient else {})
 
     @property
     @abstractmethod
@@ -70,7 +110,7 @@ class Objective(nn.Module, ABC):
         """Whether -loss is, in expectation, at most log p(x)."""
 
     def check(self, draw: Draw) -> None:
-        """Refuse a model that does not give what is needed; called when the two first meet."""
+        """Refuse a draw that does not give what is needed; called when model and objective first meet."""
 
     def rate_name(self, draw: Draw) -> str:
         """How the rate in the log was found: "closed form" or "sampled"."""
@@ -83,3 +123,14 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def terms(self, draw: Draw, step: Step) -> Terms:
         """The loss of a draw."""
+
+
+def check_parts(objective: Objective, model: nn.Module) -> None:
+    """Refuse a model one of whose parts lacks what the objective needs; called before the two first meet.
+
+    Raises:
+        ValueError: which part, why, and what would fit.
+    """
+    for part in model.modules():
+        if isinstance(part, Part):
+            check_composed(objective, part)

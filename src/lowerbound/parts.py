@@ -29,7 +29,7 @@ from lowerbound import likelihoods, models, networks, objectives, posteriors, pr
 from lowerbound.messages import first_line, unknown
 from lowerbound.model import Model
 from lowerbound.objective import Objective
-from lowerbound.roles import Likelihood, Posterior, Prior
+from lowerbound.roles import Group, Groups, Likelihood, Posterior, Prior
 from lowerbound.settings import Setting, settings_of
 from lowerbound.shapes import NetworkFactory, Shape
 
@@ -43,6 +43,8 @@ SLOTS: Mapping[str, tuple[type[nn.Module], ModuleType]] = {
 }
 """Each role: the class that its parts are of, and the package that exports lowerbound's own."""
 
+GROUPS = "groups"  # the setting that holds parts by names of the user's own, as a configuration's key
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -52,11 +54,13 @@ class Slot:
         setting: the argument.
         role: of the part.
         several: whether it takes a sequence of parts.
+        named: whether it takes groups of columns, by names of the user's own, with a part for each.
     """
 
     setting: Setting
     role: str
     several: bool
+    named: bool = False
 
     @property
     def name(self) -> str:
@@ -73,6 +77,8 @@ def slot(setting: Setting) -> Slot | None:
         >>> slot(Setting("components", int, 500, "")) is None
         True
     """
+    if setting.hint == Groups:
+        return Slot(setting, "likelihood", several=False, named=True)
     several = get_origin(setting.hint) is Sequence
     hint = get_args(setting.hint)[0] if several else setting.hint
     if hint == NetworkFactory:
@@ -164,6 +170,11 @@ def _plain(value: Any, filled: Slot | None) -> Any:
     if filled is not None and filled.several:
         one = Slot(filled.setting, filled.role, several=False)
         return {str(i): _plain(own, one) for i, own in enumerate(_each(value), 1)}
+    if filled is not None and filled.named:
+        return {
+            name: {"columns": [int(c) for c in group.columns], **describe_factory(group.likelihood, filled.role)}
+            for name, group in value.items()
+        }
     if filled is not None:
         return describe_factory(value) if filled.role == "network" else describe(value, filled.role)
     if isinstance(value, (tuple, list)):
@@ -175,8 +186,8 @@ def _each(parts: Any) -> Iterable[Any]:
     return parts.values() if isinstance(parts, (Mapping, nn.ModuleDict)) else parts
 
 
-def describe_factory(factory: Any) -> dict[str, Any]:
-    """The configuration of a network factory: a class, a function, or a partial of one that fixes settings by name.
+def describe_factory(factory: Any, role: str = "network") -> dict[str, Any]:
+    """The configuration of what makes a network or a part: a class, a function, or a partial of one that fixes settings.
 
     Raises:
         ValueError: see :func:`describe`.
@@ -191,8 +202,8 @@ def describe_factory(factory: Any) -> dict[str, Any]:
         if factory.args:
             raise ValueError(f"{factory} fixes arguments by position; fix them by name, so that they can be saved")
         factory, given = factory.func, factory.keywords
-    settings = {s.name: _plain(given.get(s.name, s.default), slot(s)) for s in part_settings(factory, "network")}
-    return {"part": _name(factory, "network"), **settings}
+    settings = {s.name: _plain(given.get(s.name, s.default), slot(s)) for s in part_settings(factory, role)}
+    return {"part": _name(factory, role), **settings}
 
 
 def _name(made_by: Any, role: str) -> str:
@@ -234,17 +245,31 @@ def construct(role: str, config: Mapping[str, Any], trust: Sequence[str] = (), *
 
 def _arguments(part: Callable[..., Any], role: str, config: Mapping[str, Any], trust: Sequence[str]) -> dict[str, Any]:
     factories = {own.name: own.several for own in slots_of(part, role) if own.role == "network"}
-    return {k: factory(v, factories[k], trust) if k in factories else v for k, v in config.items() if k != "part"}
+    groups = {own.name for own in slots_of(part, role) if own.named}
+    made: dict[str, Any] = {}
+    for key, value in config.items():
+        if key in factories:
+            made[key] = factory(value, factories[key], trust)
+        elif key in groups:
+            made[key] = {name: _group(own, trust) for name, own in value.items()}
+        elif key != "part":
+            made[key] = value
+    return made
 
 
-def factory(config: Mapping[str, Any], several: bool, trust: Sequence[str]) -> Any:
-    """The network factory that a complete configuration describes, or several of them in order.
+def _group(config: Mapping[str, Any], trust: Sequence[str]) -> Group:
+    own = {key: value for key, value in config.items() if key != "columns"}
+    return Group(tuple(config["columns"]), factory(own, False, trust, "likelihood"))
+
+
+def factory(config: Mapping[str, Any], several: bool, trust: Sequence[str], role: str = "network") -> Any:
+    """What makes the network, or part of another role, that a complete configuration describes, or several in order.
 
     Raises:
         ValueError: see :func:`find_part`.
     """
     if several:
-        return tuple(factory(config[str(i)], False, trust) for i in range(1, len(config) + 1))
-    network = find_part("network", config["part"], trust)
-    arguments = _arguments(network, "network", config, trust)
-    return functools.partial(network, **arguments) if arguments else network
+        return tuple(factory(config[str(i)], False, trust, role) for i in range(1, len(config) + 1))
+    part = find_part(role, config["part"], trust)
+    arguments = _arguments(part, role, config, trust)
+    return functools.partial(part, **arguments) if arguments else part

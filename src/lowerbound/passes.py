@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from lowerbound.dataset import Dataset
+from lowerbound.draw import Draw
 from lowerbound.messages import first_line
 from lowerbound.model import Model
 from lowerbound.modes import evaluating
-from lowerbound.objective import Objective, Step
+from lowerbound.objective import Dream, Objective, Step
 from lowerbound.roles import Context
 from lowerbound.seeding import seeded
 
@@ -40,10 +41,26 @@ class Pass(nn.Module):
             progress: of the run, in [0, 1].
             examples: number of training examples.
         """
-        draw = self.model(x, Context(**context), self.objective.samples, self.objective.path_gradient)
-        terms = self.objective(draw, Step(progress, examples))
+        beside, objective = Context(**context), self.objective
+        draw = drawn(self.model, objective, x, beside)
+        dream = dreamt(self.model, len(x), beside) if objective.dreams else None
+        terms = objective(draw, Step(progress, examples, dream))
         extra = 0.0 if terms.batch_loss is None else terms.batch_loss
         return terms.total, {"loss": terms.loss + extra, **terms.log}
+
+
+def drawn(model: Model, objective: Objective, x: Tensor, context: Context) -> Draw:
+    """The draw that an objective asks for."""
+    # what is usual is not said, so that a model that offers nothing else need not know the word
+    unusual = {} if objective.reparameterised else {"reparameterised": False}
+    return model(x, context, objective.samples, objective.path_gradient, **unusual)
+
+
+def dreamt(model: Model, n: int, context: Context) -> Dream:
+    """N pairs from the model as it is in evaluation, and log q(z|x) of them as in training."""
+    with evaluating(model):
+        x, latents = model.dream(n, context)
+    return Dream(x, latents, model.log_posterior(x, latents, context))
 
 
 def first_meeting(model: Model, objective: Objective, data: Dataset) -> str:
@@ -56,11 +73,15 @@ def first_meeting(model: Model, objective: Objective, data: Dataset) -> str:
         x = data.present("train", torch.zeros(1, dtype=torch.long))
         context = data.context("train")[:1].to(next(model.parameters()).device)
         try:
-            draw = model(x, context, objective.samples, objective.path_gradient)
+            # of the model's modes only its own is that of training: it draws as it will, and nothing in its networks moves
+            model.training = True
+            draw = drawn(model, objective, x, context)
         except (RuntimeError, AttributeError, KeyError, IndexError) as error:
             raise ValueError(
                 f"the model fails on a single example: {type(error).__name__}: {first_line(error)}"
             ) from error
+        finally:
+            model.training = False
         objective.check(draw)
     return objective.rate_name(draw)
 

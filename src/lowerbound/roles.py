@@ -14,15 +14,28 @@ and its settings; every setting is kept as an attribute of the same name, so tha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from types import MappingProxyType
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.distributions.constraints import Constraint
 
+from lowerbound.needs import (
+    DRAWN,
+    EVALUABLE,
+    LOG_DENSITY,
+    OWN,
+    PATHWISE,
+    REALS,
+    REPARAMETERISED,
+    WEIGHABLE,
+    Need,
+    Offer,
+)
 from lowerbound.shapes import Shape, as_shape
 
 
@@ -82,7 +95,17 @@ class Context:
 
 
 class Part(nn.Module, ABC):
-    """What every role has in common."""
+    """What every role has in common.
+
+    Attributes:
+        role: prior, posterior or likelihood.
+        offers: what others may need of this part (:mod:`lowerbound.needs`); a part that lacks something usual says so.
+        needs: what it asks of the parts of other roles, with the reason; a model without it is refused.
+    """
+
+    role: ClassVar[str]
+    offers: frozenset[Offer] = frozenset()
+    needs: Mapping[Offer, Need] = MappingProxyType({})
 
     def prepare(self, x: Tensor) -> None:
         """Take from the training examples (n, *X) what the part needs of them; called by fit before the first step.
@@ -98,6 +121,9 @@ class Prior(Part):
         z_shape: Z, the event shape of the latent.
     """
 
+    role = "prior"
+    offers = frozenset({OWN})
+    needs = MappingProxyType({REALS: Need("is a density of real z", "the prior Categorical or Bernoulli")})
     __call__: Callable[..., Distribution]
 
     def __init__(self, z_shape: Shape) -> None:
@@ -109,6 +135,21 @@ class Prior(Part):
         """The distribution of z, with batch shape () or (B,) and event shape Z."""
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Values of z.
+
+    Args:
+        z: (K, B, *Z).
+        is_enumerated: whether these are all that there are, so that K is their number.
+        is_relaxed: whether they lie between the codes on which q(z|x) and p(z) are probabilities.
+    """
+
+    z: Tensor
+    is_enumerated: bool = False
+    is_relaxed: bool = False
+
+
 class Posterior(Part):
     """q(z|x), the approximate posterior.
 
@@ -117,6 +158,8 @@ class Posterior(Part):
         z_shape: Z, the event shape of the latent.
     """
 
+    role = "posterior"
+    offers = frozenset({EVALUABLE, REPARAMETERISED, PATHWISE, WEIGHABLE, DRAWN, REALS})
     __call__: Callable[..., Distribution]
 
     def __init__(self, x_shape: Shape, z_shape: Shape) -> None:
@@ -132,6 +175,25 @@ class Posterior(Part):
         :meth:`~lowerbound.units.Units.standardised` sets to the mean.
         """
 
+    def relaxed(self, distribution: Distribution) -> Distribution:
+        """What stands for q(z|x), and for p(z), in training, where gradients are to reach q through the draws.
+
+        Usually that is the same distribution; those of codes may be relaxed (:mod:`lowerbound.codes`), on both sides alike.
+        """
+        return distribution
+
+    def drawn(self, qz: Distribution, samples: int, reparameterised: bool, training: bool) -> Drawn:
+        """Draws from q(z|x), or all values of z.
+
+        Args:
+            qz: what forward returned, relaxed in training where gradients are to reach q through the draws.
+            samples: K.
+            reparameterised: whether they are.
+            training: whether the model is in training; codes are codes in evaluation, whatever training makes of them.
+        """
+        shape = torch.Size((samples,))
+        return Drawn(qz.rsample(shape) if reparameterised and qz.has_rsample else qz.sample(shape))
+
 
 class Likelihood(Part):
     """p(x|z).
@@ -143,6 +205,7 @@ class Likelihood(Part):
         is_density: False for a score that is no log-density (cross-entropy): what it gives is never called a likelihood.
     """
 
+    role = "likelihood"
     support: Constraint
     is_density: ClassVar[bool] = True
     __call__: Callable[..., Distribution]
@@ -151,6 +214,8 @@ class Likelihood(Part):
         super().__init__()
         self.z_shape = as_shape(z_shape, "the latent shape")
         self.x_shape = as_shape(x_shape, "the data shape")
+        if self.is_density:
+            self.offers = self.offers | {LOG_DENSITY}
 
     @abstractmethod
     def forward(self, z: Tensor, context: Context) -> Distribution:
@@ -177,3 +242,24 @@ class Likelihood(Part):
         filled = torch.where(observed, x, torch.zeros_like(x))
         entries = torch.where(observed, px.base_dist.log_prob(filled), 0.0)
         return entries.sum(tuple(range(-len(self.x_shape), 0))) if self.x_shape else entries
+
+
+LikelihoodFactory: TypeAlias = Callable[[Shape, Shape], Likelihood]
+"""(z_shape, x_shape) -> a likelihood: a class, or a partial of one that fixes its settings by name."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some entries of x and what makes the likelihood of them.
+
+    Args:
+        columns: which, as positions in the flattened event: of a table, its columns, counted from 0.
+        likelihood: what makes their likelihood.
+    """
+
+    columns: Sequence[int]
+    likelihood: LikelihoodFactory
+
+
+Groups: TypeAlias = Mapping[str, Group]
+"""Groups of entries by name: together all entries of x, each once."""

@@ -52,10 +52,11 @@ class Levels(Constraint):
 
 
 class Columns(Constraint):
-    """Events (d,) whose columns lie on different sets: the product of those sets.
+    """Events whose entries, or columns, lie on different sets: the product of those sets.
 
     Args:
-        each: the set of each column.
+        each: the set of each entry, in the order of the flattened event.
+        shape: of the event; (d,), a row of a table, by default.
 
     Example:
         >>> import torch
@@ -64,8 +65,9 @@ class Columns(Constraint):
                 [False,  True]])
     """
 
-    def __init__(self, each: Sequence[Constraint]) -> None:
+    def __init__(self, each: Sequence[Constraint], shape: Sequence[int] | None = None) -> None:
         self.each = tuple(each)
+        self.shape = (len(self.each),) if shape is None else tuple(shape)
         super().__init__()
 
     @property
@@ -74,8 +76,9 @@ class Columns(Constraint):
         return all(support.is_discrete for support in self.each)
 
     def check(self, value: Tensor) -> Tensor:
-        columns = zip(self.each, value.unbind(-1), strict=True)
-        return torch.stack([support.check(column) for support, column in columns], -1)
+        entries = value.reshape(*value.shape[: value.ndim - len(self.shape)], -1).unbind(-1)
+        found = torch.stack([own.check(entry) for own, entry in zip(self.each, entries, strict=True)], -1)
+        return found.reshape(value.shape)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Columns) and other.each == self.each

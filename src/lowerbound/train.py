@@ -32,7 +32,7 @@ from lowerbound.devices import find_device
 from lowerbound.evaluation import warn_of_collapse
 from lowerbound.messages import unknown
 from lowerbound.model import Model
-from lowerbound.objective import Objective
+from lowerbound.objective import Objective, check_parts
 from lowerbound.parts import describe, foreign_packages
 from lowerbound.passes import Pass, check_gradients, first_meeting, not_finite
 from lowerbound.progress import Display
@@ -159,6 +159,7 @@ def fit(
     settings["device"] = str(fabric.device)
     run = out if isinstance(out, Run) or out is None else Run(out)
     config = {} if run is None else _config(model, objective, data, settings)
+    check_parts(objective, model)
     rate_estimator = first_meeting(model, objective, data)
 
     with ExitStack() as stack:

@@ -22,6 +22,9 @@ class Units(nn.Module):
     Args:
         x_shape: X.
 
+    Attributes:
+        entries: which entries of the flattened examples these are the units of, for a part of a few columns; None for all.
+
     Example:
         >>> units = Units((2,))
         >>> units.learn(torch.tensor([[0.0, 100.0], [2.0, 300.0]]))
@@ -36,6 +39,7 @@ class Units(nn.Module):
 
     def __init__(self, x_shape: Shape) -> None:
         super().__init__()
+        self.entries: Tensor | None = None
         self.register_buffer("loc", torch.zeros(x_shape))
         self.register_buffer("scale", torch.ones(x_shape))
 
@@ -87,11 +91,17 @@ class Units(nn.Module):
         return self.loc + self.scale * value
 
 
+def entries_of(value: Tensor, entries: Tensor | None, shape: Shape) -> Tensor:
+    """Some entries of flattened examples, (n, *X) -> (n, *shape); all of them where none are named."""
+    return value if entries is None else value.reshape(len(value), -1)[:, entries].reshape(len(value), *shape)
+
+
 def learn_units(model: nn.Module, x: Tensor, mask: Tensor | None = None) -> None:
     """Set every unit of a model that has not been set before, from the observed entries of training examples (n, *X)."""
     for module in model.modules():
         if isinstance(module, Units) and not module.are_known:
-            module.learn(x, mask)
+            own = (None if v is None else entries_of(v, module.entries, module.loc.shape) for v in (x, mask))
+            module.learn(*own)  # type: ignore[arg-type]  # x is there
 
 
 def refilled(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -14,8 +14,9 @@ from lowerbound.dataset import Dataset
 from lowerbound.draw import Draw
 from lowerbound.evaluation import annealed, evidence, log_marginal, sandwich
 from lowerbound.roles import Context, Posterior, Prior
+from lowerbound.seeding import seeded
 from tests.conftest import make_model
-from tests.models import Curved, Enumerated, Sampled, on_a_grid
+from tests.models import Curved, drawing, finite, log_evidence, on_a_grid
 from tests.test_exact import ppca
 
 
@@ -74,17 +75,19 @@ def test_bounds_by_annealing_and_by_weighting_bracket_the_integral() -> None:
 
 
 def test_evidence_of_a_finite_latent_is_exact_by_enumeration_and_bounded_by_draws() -> None:
-    model = Enumerated()
+    model = finite()
     x = torch.randint(0, 2, (200, 5)).double()
-    exact = model.log_evidence(x)
+    exact = log_evidence(model, x)
     for samples, chunk in ((1, None), (7, 3), (50, None)):
         found = evidence(model, x, samples=samples, chunk=chunk)
         assert found.is_exact
         assert torch.allclose(found.log_marginal, exact, rtol=1e-12)
-    drawn = Sampled()
-    drawn.load_state_dict(model.state_dict())
-    drawn.prior, drawn.probs, drawn.encoder = model.prior, model.probs, model.encoder
-    bounds = {k: log_marginal(drawn, x, samples=k, seed=0) - exact for k in (1, 10, 1000)}
+    drawn = drawing(model, "sampled")
+    with (
+        torch.no_grad(),
+        seeded(0),
+    ):  # in training mode: in evaluation so few states are enumerated whatever is asked for
+        bounds = {k: evidence(drawn, x, samples=k).log_marginal - exact for k in (1, 10, 1000)}
     assert bounds[1].mean() < bounds[10].mean() < bounds[1000].mean()
     assert abs(bounds[1000].mean()) < 4 * bounds[1000].std() / math.sqrt(200) + 0.01
     assert not evidence(drawn, x, samples=10).is_exact

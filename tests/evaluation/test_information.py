@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import sys
 
+import pytest
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
 import lowerbound as lb
+from lowerbound.codes import Draws
 from lowerbound.evaluation import information
 from lowerbound.roles import Context, Posterior
 from tests.contracts import within
-from tests.models import Sampled
+from tests.models import drawing, finite
 
 D, Z = 4, 2
 N = 1500
@@ -140,11 +142,13 @@ def test_it_does_not_depend_on_how_many_are_worked_on_at_a_time(monkeypatch) -> 
         assert torch.allclose(values.mean(), getattr(results[2], name).mean(), atol=0.15)  # other draws
 
 
-def test_of_a_discrete_code() -> None:
-    model = Sampled(states=3)
+@pytest.mark.parametrize("draws", ["sampled", "enumerated"])
+def test_of_a_discrete_code(draws: Draws) -> None:
+    model = drawing(finite((3,)), draws)
     x = torch.randint(0, 2, (400, 5)).double()
-    found = information(model, x)
-    q = torch.softmax(x @ model.encoder, 1)
+    with torch.no_grad():
+        found = information(model, x)
+        q = model.posterior(x, Context()).base_dist.probs
     entropy = -(q * q.log()).sum(1).mean()
     aggregate = q.mean(0)
     exact = -(aggregate * aggregate.log()).sum() - entropy  # of the 400 as the population

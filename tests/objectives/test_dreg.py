@@ -5,7 +5,6 @@ import lowerbound as lb
 from lowerbound.draw import Draw
 from lowerbound.objective import Step
 from tests.contracts import ObjectiveContract
-from tests.models import Enumerated
 
 STEP = Step(1.0, 100)
 
@@ -64,8 +63,6 @@ class TestDReG(ObjectiveContract):
         objective.check(draw)
         with pytest.raises(ValueError, match="DReG weighs draws .* no density; use ELBO"):
             objective.check(Draw(draw.latents, draw.px, draw.log_px, draw.log_m, is_density=False))
-        with pytest.raises(ValueError, match="OneHotCategorical are not reparameterised; use IWAE"):
-            objective.check(Enumerated()(torch.ones(6, 5).double()))
         with pytest.raises(ValueError, match="adds to the loss .cost.; use IWAE"):
             objective.check(Draw(draw.latents, draw.px, draw.log_px, draw.log_m, {"cost": torch.zeros(5)}))
 

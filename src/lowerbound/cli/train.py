@@ -19,6 +19,7 @@ from lowerbound.build import (
     listed,
     places,
     wiring,
+    with_groups,
 )
 from lowerbound.data import NAMED, OWN, load
 from lowerbound.dataset import Dataset
@@ -108,6 +109,12 @@ def train(argv: Sequence[str]) -> None:
     data = _load_data(words, base.pop("data", {}))
     if "likelihood" not in {*base, *words.options}:
         base["likelihood"] = default_likelihood(data.support, data.event_shape)
+    if isinstance(base.get("likelihood"), Mapping) or "likelihood" in words.options:
+        before = base.get("likelihood", {})
+        chosen = words.options.get("likelihood", before.get("part"))
+        base["likelihood"] = with_groups(
+            before if before.get("part") == chosen else {"part": chosen}, data, words.trust
+        )
     config = _resolve(_parser(words, base, data), base, words)
     control = {key: config.pop(key) for key in CONTROL}
     config.pop("data")

@@ -6,6 +6,10 @@ from lowerbound.distributions.levels import LevelCategorical
 from lowerbound.distributions.mean import mean
 from lowerbound.distributions.mixture import Mixture
 from lowerbound.distributions.negative_binomial import NegativeBinomial
+from lowerbound.distributions.one_hot import OneHot
+from lowerbound.distributions.product import Product
+from lowerbound.distributions.relaxed import categories, is_code, nearest, relaxed, straight_through
+from lowerbound.distributions.states import count_states, states
 from lowerbound.distributions.stddev import stddev
 
 __all__ = [
@@ -15,7 +19,16 @@ __all__ = [
     "LevelCategorical",
     "Mixture",
     "NegativeBinomial",
+    "OneHot",
+    "Product",
     "as_multivariate",
+    "categories",
+    "count_states",
+    "is_code",
     "mean",
+    "nearest",
+    "relaxed",
+    "states",
     "stddev",
+    "straight_through",
 ]

@@ -1,6 +1,6 @@
 """Estimators that see a draw and a model's verbs, one a file."""
 
-from lowerbound.evaluation.active_units import ACTIVE, active_units
+from lowerbound.evaluation.active_units import ACTIVE, active_units, variance
 from lowerbound.evaluation.annealed import Annealed, annealed
 from lowerbound.evaluation.collapse import COLLAPSED, REMEDIES, collapsed_levels, is_collapsed, warn_of_collapse
 from lowerbound.evaluation.imputed import impute
@@ -34,5 +34,6 @@ __all__ = [
     "pareto_k",
     "refined",
     "sandwich",
+    "variance",
     "warn_of_collapse",
 ]

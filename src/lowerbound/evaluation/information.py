@@ -84,9 +84,17 @@ def information(
         draw = model(x[rows], context[rows], 1)
         if any(len(latent.q.batch_shape) != 1 for latent in draw.latents):
             return None
+        # the one draw; where all values of z are there instead, each is it with probability m_k
+        n_here = draw.log_pz.shape[1]
+        k = (
+            torch.multinomial(draw.log_m.exp().T, 1)[:, 0]
+            if draw.is_enumerated
+            else torch.zeros(n_here, dtype=torch.long)
+        )
+        i = torch.arange(n_here)
         qs.append([latent.q for latent in draw.latents])
-        zs.append([latent.z[0] for latent in draw.latents])
-        log_ps.append(draw.log_pz[0])
+        zs.append([latent.z[k, i] for latent in draw.latents])
+        log_ps.append(draw.log_pz[k, i])
         rates.append(draw.rate)
     z = [torch.cat(parts) for parts in zip(*zs, strict=True)]
     log_p, rate = torch.cat(log_ps), torch.cat(rates)

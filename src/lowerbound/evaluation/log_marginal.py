@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from lowerbound.checks import check_density, check_finite
-from lowerbound.distributions import mean
+from lowerbound.distributions import categories, mean
 from lowerbound.draw import Draw
 from lowerbound.memory import check_fits, values_held
 from lowerbound.modes import evaluating
@@ -42,7 +42,8 @@ class Evidence:
         rates: what each latent adds to it, each (B,), in the order of the draw.
         rate_per_dimension: the rate of each latent dimension, (B, dimensions); None where they are not independent.
         distortion: -E_q[log p(x|z)], averaged over the K draws, (B,).
-        means: posterior means of each latent, averaged over what it depends on, each (B, number of its dimensions).
+        means: posterior means of each latent, averaged over what it depends on, each (B, number of its variables, C): C = 1,
+            and the number of categories of categorical codes.
         noise: variance of those averages over the draws, of the same shapes; zero where it depends on no other latent.
         is_density: False where the model's score is no log-density, and log_marginal therefore no evidence.
         is_exact: True where a finite latent was enumerated, so that the terms are no draws and the sum is log p(x) itself.
@@ -69,6 +70,8 @@ def evidence(
 ) -> Evidence:
     """Importance-weighted evidence of a batch x (B, *X) from exactly ``samples`` draws for each example.
 
+    Where the model enumerates its latent, each value of z counts once, and ``samples`` and ``chunk`` are not asked.
+
     Args:
         model: gives a draw.
         x: the data, (B, *X).
@@ -88,16 +91,18 @@ def evidence(
     log_terms, rates, distortions, means, per_dimension = [], [], [], [], []
     done = 0
     size = chunk or 1  # the first draw shows what one costs
-    is_exact = True
+    is_exact = False
     while done < samples:
         asked = min(size, samples - done)
         draw = model(x, context, asked)
+        is_exact = draw.is_enumerated
+        if is_exact:
+            asked = samples
         rows = draw.log_w.shape[0]
         share = asked / samples  # a chunk's own weights average over its draws; its share makes that an average over K
         log_terms.append(draw.log_w + draw.log_m + math.log(share))
         rates.append([own * share for own in draw.rates_by("auto")])
         distortions.append(draw.distortion * share)
-        is_exact = is_exact and bool((draw.log_m != -math.log(asked)).any())
         is_chain = any(len(latent.q.batch_shape) > 1 for latent in draw.latents)
         if done == 0 or is_chain:  # else they do not depend on the draws, and are the same in every chunk
             part = draw.rate_per_dimension
@@ -123,13 +128,13 @@ def evidence(
 
 
 def _moments(draw: Draw) -> list[Tensor]:
-    """The posterior mean of each latent and its square, each (B, dimensions), averaged over what it depends on."""
+    """The posterior mean of each latent and its square, each (B, variables, C), averaged over what it depends on."""
     moments = []
     for latent in draw.latents:
         own = mean(latent.q)
-        own = own.reshape(*latent.q.batch_shape, -1)
+        own = own.reshape(*latent.q.batch_shape, -1, categories(latent.q))
         for value in (own, own.square()):
-            moments.append(value if value.ndim == 2 else (draw.log_m.exp()[..., None] * value).sum(0))
+            moments.append(value if value.ndim == 3 else (draw.log_m.exp()[..., None, None] * value).sum(0))
     return moments
 
 

@@ -8,6 +8,7 @@ from lowerbound.likelihoods.discretized_logistic_mixture import DiscretizedLogis
 from lowerbound.likelihoods.negative_binomial import NegativeBinomial
 from lowerbound.likelihoods.normal import Normal
 from lowerbound.likelihoods.optimal_normal import OptimalNormal
+from lowerbound.likelihoods.product import Product
 
 __all__ = [
     "Bernoulli",
@@ -18,4 +19,5 @@ __all__ = [
     "NegativeBinomial",
     "Normal",
     "OptimalNormal",
+    "Product",
 ]

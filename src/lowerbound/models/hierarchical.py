@@ -23,10 +23,11 @@ A conditional p(z_l|z_{l+1}) is a distribution of one thing given another, which
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import accumulate, pairwise
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -38,12 +39,14 @@ from lowerbound.kl import closed_form_kl
 from lowerbound.messages import unknown
 from lowerbound.model import LatentSize, Model, Shapes, again, check_samples, fills
 from lowerbound.modes import evaluating
+from lowerbound.needs import EVALUABLE, REALS, REPARAMETERISED, check_composed
 from lowerbound.roles import Context, Likelihood, Part, Posterior, Prior
 from lowerbound.seeding import random_state
 from lowerbound.shapes import NetworkFactory, Shape, as_shape, numel, over_leading
 from lowerbound.units import Units
 
 Inference = Literal["bottom_up", "top_down"]
+Sampler: TypeAlias = Callable[[Distribution, torch.Size], Tensor]
 
 FEATURES = 128  # values of d_l where none are asked for: some hundred carry what x says of MNIST
 BATCH = 1000  # examples at a time where all of them are looked at before training
@@ -108,6 +111,14 @@ class Hierarchical(Model):
         fills(Likelihood, likelihood=likelihood)
         if inference not in get_args(Inference):
             raise ValueError(unknown("inference", inference, get_args(Inference)))
+        for part in (*posteriors, *conditionals):
+            for offer in (REALS, REPARAMETERISED, EVALUABLE):
+                if offer not in part.offers:
+                    raise ValueError(
+                        f"Hierarchical draws each level given the one before, along gradients, and {type(part).__name__} "
+                        f"{offer.lack}; use {offer.remedy}"
+                    )
+        check_composed(prior, posteriors[-1], likelihood)
         levels, is_ladder = len(posteriors), inference == "top_down"
         if levels < 2 or len(conditionals) != levels - 1 or len(features) != levels * is_ladder:
             raise ValueError(
@@ -187,17 +198,26 @@ class Hierarchical(Model):
     def _conditionals(self) -> list[Posterior]:
         return list(self.conditionals.values())  # type: ignore[arg-type]  # as above
 
-    def forward(self, x: Tensor, context: Context | None = None, samples: int = 1, path_gradient: bool = False) -> Draw:
+    def forward(
+        self,
+        x: Tensor,
+        context: Context | None = None,
+        samples: int = 1,
+        path_gradient: bool = False,
+        reparameterised: bool = True,
+    ) -> Draw:
         check_samples(samples)
         x, context = self._given(x, context)
         walk = self._down if self.ways else self._up
-        latents = walk(x, context, samples, path_gradient)
+        latents = walk(x, context, samples, path_gradient, _along if reparameterised else _without)
         px = self.likelihood(latents[0].z, context)
         log_px = self.likelihood.log_prob(px, x, context.mask)
         log_m = torch.full_like(log_px.detach(), -math.log(samples))
         return Draw(latents, px, log_px, log_m, is_density=self.likelihood.is_density)
 
-    def _up(self, x: Tensor, context: Context, samples: int, path_gradient: bool) -> tuple[Latent, ...]:
+    def _up(
+        self, x: Tensor, context: Context, samples: int, path_gradient: bool, drawn_from: Sampler
+    ) -> tuple[Latent, ...]:
         """Draws from the bottom up; densities see an alias of each draw, from which nothing further is drawn."""
         qs, zs, scored = [], [], []
         given = seen = x
@@ -206,7 +226,7 @@ class Hierarchical(Model):
             before = random_state() if path_gradient else {}
             q = part(given, beside)
             scored.append(again(part, seen, beside, before) if path_gradient else q)
-            given = q.rsample(torch.Size((samples,) if i == 0 else ()))
+            given = drawn_from(q, torch.Size((samples,) if i == 0 else ()))
             seen = given.view_as(given)
             qs.append(q)
             zs.append(seen)
@@ -216,7 +236,9 @@ class Hierarchical(Model):
         every = zip(qs, ps, zs, scored, kls, strict=True)
         return tuple(Latent(q, p, z, own.log_prob(z), p.log_prob(z), kl) for q, p, z, own, kl in every)
 
-    def _down(self, x: Tensor, context: Context, samples: int, path_gradient: bool) -> tuple[Latent, ...]:
+    def _down(
+        self, x: Tensor, context: Context, samples: int, path_gradient: bool, drawn_from: Sampler
+    ) -> tuple[Latent, ...]:
         """Draws from the top down, the same way; a conditional is a factor of q too, and there its gradient is q's."""
         seen, context = self._seen(x, context), _above(context)
         says = [part(d, context) for part, d in zip(self._posteriors[:-1], seen[:-1], strict=True)]
@@ -225,7 +247,7 @@ class Hierarchical(Model):
         if path_gradient:
             scored = again(top, seen[-1].detach(), context, before)
         p = self.prior(context, top)
-        drawn = q.rsample(torch.Size((samples,)))
+        drawn = drawn_from(q, torch.Size((samples,)))
         z = drawn.view_as(drawn)
         latents = [Latent(q, p, z, scored.log_prob(z), p.log_prob(z), closed_form_kl(q, p))]
         for own, part in zip(reversed(says), reversed(self._conditionals), strict=True):
@@ -235,7 +257,7 @@ class Hierarchical(Model):
             if path_gradient:
                 scored = _product(_detached(own), again(part, z, context, before))
                 p = again(part, z, context, before, frozen=False)
-            drawn = q.rsample()
+            drawn = drawn_from(q, torch.Size())
             z = drawn.view_as(drawn)
             latents.insert(0, Latent(q, p, z, scored.log_prob(z), p.log_prob(z), closed_form_kl(q, p)))
         return tuple(latents)
@@ -254,23 +276,26 @@ class Hierarchical(Model):
         px = self.likelihood(latents[0], context)
         return self.likelihood.log_prob(px, x, context.mask) + self.log_prior(latents, context)
 
-    def log_prior(self, latents: tuple[Tensor, ...], context: Context) -> Tensor:
+    def log_prior(self, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
+        context = self._beside(context)
         total: Tensor = self.prior(_above(context), self._posteriors[-1]).log_prob(latents[-1])
         for part, (z, above) in zip(self._conditionals, pairwise(latents), strict=True):
             total = total + part(above, _above(context)).log_prob(z)
         return total
 
-    def log_posterior(self, x: Tensor, latents: tuple[Tensor, ...], context: Context) -> Tensor:
+    def log_posterior(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
         x, context = self._given(x, context)
-        if self.ways:
-            seen, context = self._seen(x, context), _above(context)
-            qs = [part(d, context) for part, d in zip(self._posteriors, seen, strict=True)]
-            for i, part in enumerate(self._conditionals):
-                qs[i] = _product(qs[i], part(latents[i + 1], context))
-        else:
-            given = [(x, context), *((z, _above(context)) for z in latents[:-1])]
-            qs = [part(*own) for part, own in zip(self._posteriors, given, strict=True)]
-        return torch.stack([q.log_prob(z) for q, z in zip(qs, latents, strict=True)]).sum(0)
+        with _unmoved(self):
+            if self.ways:
+                seen, context = self._seen(x, context), _above(context)
+                qs = [part(d, context) for part, d in zip(self._posteriors, seen, strict=True)]
+                for i, part in enumerate(self._conditionals):
+                    qs[i] = _product(qs[i], part(latents[i + 1], context))
+            else:
+                given = [(x, context), *((z, _above(context)) for z in latents[:-1])]
+                qs = [part(*own) for part, own in zip(self._posteriors, given, strict=True)]
+        total: Tensor = torch.stack([q.log_prob(z) for q, z in zip(qs, latents, strict=True)]).sum(0)
+        return total
 
     @torch.no_grad()
     def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -365,6 +390,27 @@ class Hierarchical(Model):
     def _inputs(self, x: Tensor) -> list[Tensor]:
         """What each posterior is a condition of."""
         return self._seen(x, Context()) if self.ways else [x, *self._means(x, Context())[:-1]]
+
+
+def _along(q: Distribution, shape: torch.Size) -> Tensor:
+    return q.rsample(shape)
+
+
+def _without(q: Distribution, shape: torch.Size) -> Tensor:
+    return q.sample(shape)
+
+
+@contextmanager
+def _unmoved(module: nn.Module) -> Iterator[None]:
+    """Leave everything that runs along with the data, as batch statistics, as it was before the block."""
+    before = [(value, value.clone()) for value in module.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for value, own in before:
+                if not torch.equal(value, own):  # what has not moved may be needed by a gradient
+                    value.copy_(own)
 
 
 def _numbered(parts: Sequence[nn.Module]) -> nn.ModuleDict:

@@ -12,12 +12,14 @@ import math
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
-from lowerbound.distributions import mean, stddev
+from lowerbound.distributions import is_code, mean, nearest, stddev
 from lowerbound.draw import Draw, Latent
 from lowerbound.kl import closed_form_kl
 from lowerbound.model import Model, again, check_samples, fills
 from lowerbound.modes import evaluating
+from lowerbound.needs import check_composed
 from lowerbound.roles import Context, Likelihood, Posterior, Prior
 from lowerbound.seeding import random_state
 from lowerbound.shapes import Shape
@@ -33,7 +35,7 @@ class VAE(Model):
 
     Raises:
         TypeError: a part does not fill the role it was given for.
-        ValueError: the parts disagree on the shape of z or of x.
+        ValueError: the parts disagree on the shape of z or of x, or one needs what another does not offer.
 
     Example:
         >>> import lowerbound as lb
@@ -65,6 +67,7 @@ class VAE(Model):
                 f"the parts disagree on the shape of x: posterior {posterior.x_shape}, likelihood "
                 f"{likelihood.x_shape}; give both the data's event shape"
             )
+        check_composed(prior, posterior, likelihood)
         self.prior = prior
         self.posterior = posterior
         self.likelihood = likelihood
@@ -78,25 +81,48 @@ class VAE(Model):
     def z_shapes(self) -> tuple[Shape, ...]:
         return (self.z_shape,)
 
-    def forward(self, x: Tensor, context: Context | None = None, samples: int = 1, path_gradient: bool = False) -> Draw:
+    def forward(
+        self,
+        x: Tensor,
+        context: Context | None = None,
+        samples: int = 1,
+        path_gradient: bool = False,
+        reparameterised: bool = True,
+    ) -> Draw:
         check_samples(samples)
         x, context = self._given(x, context)
         before = random_state() if path_gradient else {}
-        qz = self.posterior(x, context)
-        pz = self.prior(context, self.posterior)
-        z = qz.rsample(torch.Size((samples,)))
-        scored = again(self.posterior, x, context, before) if path_gradient else qz
-        latent = Latent(qz, pz, z, scored.log_prob(z), pz.log_prob(z), closed_form_kl(qz, pz))
-        px = self.likelihood(z, context)
+        relaxed = self.posterior.relaxed if self.training and reparameterised else _as_it_is
+        qz = relaxed(self.posterior(x, context))
+        pz = relaxed(self.prior(context, self.posterior))
+        drawn = self.posterior.drawn(qz, samples, reparameterised, self.training)
+        scored = relaxed(again(self.posterior, x, context, before)) if path_gradient else qz
+        latent = Latent(qz, pz, drawn.z, scored.log_prob(drawn.z), pz.log_prob(drawn.z), closed_form_kl(qz, pz))
+        px = self.likelihood(drawn.z, context)
         log_px = self.likelihood.log_prob(px, x, context.mask)
-        log_m = torch.full_like(log_px.detach(), -math.log(samples))
-        return Draw((latent,), px, log_px, log_m, is_density=self.likelihood.is_density)
+        equal = torch.full_like(log_px.detach(), -math.log(samples))
+        return Draw(
+            latents=(latent,),
+            px=px,
+            log_px=log_px,
+            log_m=qz.log_prob(drawn.z) if drawn.is_enumerated else equal,
+            is_density=self.likelihood.is_density,
+            is_enumerated=drawn.is_enumerated,
+            is_relaxed=drawn.is_relaxed,
+        )
 
     def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
         x, context = self._given(x, context)
         (z,) = latents
         px = self.likelihood(z, context)
         return self.prior(context, self.posterior).log_prob(z) + self.likelihood.log_prob(px, x, context.mask)
+
+    def log_posterior(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
+        (z,) = latents
+        copies = {name: value.clone() for name, value in self.posterior.named_buffers()}
+        given = self._given(x, context)
+        log_q: Tensor = torch.func.functional_call(self.posterior, copies, given).log_prob(z)
+        return log_q
 
     @torch.no_grad()
     def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -107,9 +133,13 @@ class VAE(Model):
 
     @torch.no_grad()
     def encode(self, x: Tensor, context: Context | None = None) -> Tensor:
-        """The mean of q(z|x): (B, *X) -> (B, *Z). Deterministic; a random z is ``model(x).latents[0].z``."""
+        """The mean of q(z|x): (B, *X) -> (B, *Z). Deterministic; a random z is ``model(x).latents[0].z``.
+
+        The mean of discrete codes is none of them: there it is the most probable code.
+        """
         with evaluating(self):
-            return mean(self.posterior(*self._given(x, context)))
+            qz = self.posterior(*self._given(x, context))
+            return nearest(qz, qz.mean) if is_code(qz) else mean(qz)
 
     @torch.no_grad()
     def decode(self, z: Tensor, context: Context | None = None) -> Tensor:
@@ -127,3 +157,7 @@ class VAE(Model):
     @property
     def refinable(self) -> Posterior:
         return self.posterior
+
+
+def _as_it_is(distribution: Distribution) -> Distribution:
+    return distribution

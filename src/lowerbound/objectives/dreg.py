@@ -18,12 +18,14 @@ behind which lies nothing but phi, is multiplied by v_k once more. Likelihood an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from torch import Tensor
 
 from lowerbound.checks import check_weights
 from lowerbound.draw import Draw
+from lowerbound.needs import LOG_DENSITY, PATHWISE, WEIGHABLE, Need, Offer
 from lowerbound.objective import Objective, Step, Terms
 
 
@@ -38,8 +40,8 @@ class DReG(Objective):
         samples: K, draws for each example; 1 is the ELBO with path gradients.
 
     Raises:
-        ValueError: no samples; when model and objective meet, a score that is no log-density, a posterior that is not
-            reparameterised, or a part that asks for a penalty, whose gradient would be weighed too.
+        ValueError: no samples; when model and objective meet, a score that is no log-density, a posterior without
+            reparameterised draws from a density, or a part that asks for a penalty, whose gradient would be weighed too.
 
     Example:
         >>> import lowerbound as lb, torch
@@ -67,14 +69,17 @@ class DReG(Objective):
     def is_bound(self) -> bool:
         return True
 
+    @property
+    def needs(self) -> Mapping[Offer, Need]:
+        return {
+            LOG_DENSITY: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
+            WEIGHABLE: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
+            **super().needs,
+            PATHWISE: Need("reparameterises the gradient of log q", "ELBO"),
+        }
+
     def check(self, draw: Draw) -> None:
         check_weights(draw.is_density, "DReG")
-        for latent in draw.latents:
-            if not latent.q.has_rsample:
-                raise ValueError(
-                    f"DReG differentiates through draws, and those of {type(latent.q).__name__} are not reparameterised; "
-                    "use IWAE where the latent is enumerated, or a posterior with rsample"
-                )
         if draw.penalties:
             raise ValueError(
                 f"DReG would weigh the gradient of what the model adds to the loss ({', '.join(draw.penalties)}); use IWAE"

@@ -17,11 +17,13 @@ first is zero for every draw and the gradient has no variance left.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from lowerbound.draw import Draw, RateEstimator
+from lowerbound.needs import WEIGHABLE, Need, Offer
 from lowerbound.objective import Objective, Step, Terms
 
 
@@ -105,8 +107,18 @@ class ELBO(Objective):
         """The weight of the rate when a fraction ``progress`` of the run is done."""
         return self.beta * min(1.0, progress / self.warmup) if self.warmup else self.beta
 
+    @property
+    def needs(self) -> Mapping[Offer, Need]:
+        sampled = {WEIGHABLE: Need("estimates the rate by log q - log p at the draws", "kl='auto'")}
+        return {**super().needs, **(sampled if self.estimator == "sampled" else {})}
+
     def check(self, draw: Draw) -> None:
         draw.rate_by(self.estimator)
+        if draw.is_relaxed and not draw.has_closed_form_rate:
+            raise ValueError(
+                "the draws lie between codes, where log q - log p is no estimate of the rate, and q and p have no closed "
+                "form; use draws 'straight_through', or a prior that has one with q (Categorical, Bernoulli)"
+            )
         if self.free_bits and draw.rate_per_dimension is None:
             latent = draw.latents[0]
             raise ValueError(

@@ -9,8 +9,11 @@ the draw that explains x best counts most.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from lowerbound.checks import check_weights
 from lowerbound.draw import Draw
+from lowerbound.needs import DRAWN, LOG_DENSITY, WEIGHABLE, Need, Offer
 from lowerbound.objective import Objective, Step, Terms
 
 
@@ -48,6 +51,15 @@ class IWAE(Objective):
     @property
     def is_bound(self) -> bool:
         return True
+
+    @property
+    def needs(self) -> Mapping[Offer, Need]:
+        return {
+            LOG_DENSITY: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
+            WEIGHABLE: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
+            DRAWN: Need("weighs draws, and over all z at once that is p(x), of which q learns nothing", "ELBO"),
+            **super().needs,
+        }
 
     def check(self, draw: Draw) -> None:
         check_weights(draw.is_density, "IWAE")

@@ -14,12 +14,14 @@ The gradient weighs the draws by softmax_k((1 - alpha) log w_k + log m_k).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from lowerbound.checks import check_weights
 from lowerbound.draw import Draw
+from lowerbound.needs import DRAWN, LOG_DENSITY, WEIGHABLE, Need, Offer
 from lowerbound.objective import Objective, Step, Terms
 
 NEAR_ONE = 1e-3  # |1 - alpha| below which the logarithm of a sum close to 1 would lose digits
@@ -64,6 +66,16 @@ class Renyi(Objective):
     @property
     def is_bound(self) -> bool:
         return self.alpha >= 0
+
+    @property
+    def needs(self) -> Mapping[Offer, Need]:
+        whole = Need("of order 0 weighs draws, and over all z at once that is p(x), of which q learns nothing", "ELBO")
+        return {
+            LOG_DENSITY: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
+            WEIGHABLE: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
+            **({} if self.alpha else {DRAWN: whole}),
+            **super().needs,
+        }
 
     def check(self, draw: Draw) -> None:
         check_weights(draw.is_density, "Renyi")

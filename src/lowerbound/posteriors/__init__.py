@@ -1,6 +1,8 @@
 """Approximate posteriors q(z|x), one a file."""
 
+from lowerbound.posteriors.bernoulli import Bernoulli
+from lowerbound.posteriors.categorical import Categorical
 from lowerbound.posteriors.diagonal_normal import DiagonalNormal
 from lowerbound.posteriors.full_normal import FullNormal
 
-__all__ = ["DiagonalNormal", "FullNormal"]
+__all__ = ["Bernoulli", "Categorical", "DiagonalNormal", "FullNormal"]

@@ -8,6 +8,8 @@ so the rate is estimated from the draws, log q(z|x) - log p(z).
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -15,6 +17,7 @@ from torch.distributions import Distribution
 from lowerbound.distributions import Mixture
 from lowerbound.messages import first_line
 from lowerbound.modes import evaluating
+from lowerbound.needs import EVALUABLE, OWN, Need
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape, as_shape
 from lowerbound.supports import UNIT, contains, smallest
@@ -41,8 +44,9 @@ class VampPrior(Prior):
         components: C, the number of pseudo-inputs.
 
     Raises:
-        ValueError: no component, a size below 1, fewer training examples than components; when called, no posterior, one of
-            another data shape, or one that cannot do without labels.
+        ValueError: no component, a size below 1, fewer training examples than components; when composed, a posterior that
+            knows its density at its own draws alone; when called, no posterior, one of another data shape, or one that
+            cannot do without labels.
 
     Example:
         >>> from lowerbound.posteriors import DiagonalNormal
@@ -52,6 +56,13 @@ class VampPrior(Prior):
         (torch.Size([7, 3]), torch.Size([4, 2]))
     """
 
+    offers = Prior.offers - {OWN}
+    needs = MappingProxyType(
+        {
+            EVALUABLE: Need("evaluates q(z|u) of its pseudo-inputs at draws for the data", "Mixture or StandardNormal"),
+            **Prior.needs,
+        }
+    )
     is_unit: Tensor
     is_prepared: Tensor
 
