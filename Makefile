@@ -1,12 +1,16 @@
 # make demo   environment, installation, training on the bundled digits, evaluation, a sheet of pictures
 # make test   installation with the tools of development, lint, types, and every test
-# make bench  benchmarks, each of which prints its own table
+# make bench  benchmarks, each of which prints its own table: first those of speed, then those of what is claimed otherwise;
+#             those of speed want a machine that does nothing else. What they compare with goes into .bench/contestants
+# make bench-speed BENCH="--rounds 2"   those of speed only, with options that all of them have
 
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 
-.PHONY: demo test lint types unit slow bench clean
+SPEED := step time_to_objective marginal start_up exponents
+
+.PHONY: demo test lint types unit slow bench bench-speed clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -38,7 +42,11 @@ unit: .venv/installed-dev
 slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow
 
-bench: .venv/installed
+bench-speed: .venv/installed
+	$(BIN)/python benchmarks/environment.py
+	for name in $(SPEED); do echo; $(BIN)/python benchmarks/$$name.py $(BENCH) || exit 1; done
+
+bench: bench-speed
 	$(BIN)/python benchmarks/notebook_mlp.py
 	$(BIN)/python benchmarks/networks.py
 	$(BIN)/python benchmarks/known_evidence.py

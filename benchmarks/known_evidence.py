@@ -2,9 +2,9 @@
 
     python benchmarks/known_evidence.py
 
-takes some fifteen seconds on one core; the first time it also installs pythae (PyPI, no dependency of lowerbound)
-into an environment of its own, .bench/pythae. It exits with 1 if a number of lowerbound's has the wrong sign or number
-of draws, or is more than four standard errors from what it should be.
+takes some fifteen seconds on one core; the first time it also installs pythae (PyPI, no dependency of lowerbound) and the
+other contestants of the benchmarks into an environment of their own, .bench/contestants. It exits with 1 if a number of
+lowerbound's has the wrong sign or number of draws, or is more than four standard errors from what it should be.
 
 The model is a linear VAE, that is probabilistic PCA (Tipping and Bishop 1999):
 
@@ -42,6 +42,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from environment import CONTESTANTS, install
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
@@ -57,10 +58,6 @@ INFLATION = 2.0  # s
 # [n_samples, batch_size] of get_nll, None for its default. It makes max(1, n_samples // batch_size) batches, each of
 # batch_size draws: n_samples draws where batch_size divides it, hence both cases are shown
 CALLS = [[1, None], [1, 1], [100, None], [250, None], [250, 50], [300, None], [1000, None]]
-
-ROOT = Path(__file__).resolve().parents[1]
-REQUIREMENT = "pythae==0.1.2"
-HOME = ROOT / ".bench" / "pythae"
 
 
 @dataclass(frozen=True)
@@ -140,26 +137,13 @@ def our_answers(problem: dict[str, Tensor]) -> list[Answer]:
     return answers
 
 
-def install() -> Path:
-    """The python of an environment that holds pythae."""
-    python, done = HOME / "bin" / "python", HOME / "installed"
-    if not (done.is_file() and done.read_text() == REQUIREMENT):
-        print(f"installing {REQUIREMENT} into {HOME.relative_to(ROOT)}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", HOME], check=True)
-        # the constraints hold torch to the version that lowerbound is tested with: the same arithmetic on both sides
-        pip = [python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", REQUIREMENT]
-        subprocess.run(pip, check=True)
-        done.write_text(REQUIREMENT)
-    return python
-
-
 def their_answers(problem: dict[str, Tensor]) -> tuple[str, list[Answer]]:
     """pythae's version, as its environment reports it, and its answers."""
     python = install()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "problem.npz"
         np.savez(file, **{name: value.numpy() for name, value in problem.items()})
-        script = Path(__file__).resolve().parent / "contestants" / "pythae_evidence.py"
+        script = CONTESTANTS / "pythae_evidence.py"
         # -I: nothing of this environment reaches the other one
         command = [python, "-I", script, file, json.dumps(CALLS)]
         said = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)

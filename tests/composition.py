@@ -30,8 +30,14 @@ FOLDERS: dict[str, ModuleType] = {
     "prior": lb.priors, "posterior": lb.posteriors, "likelihood": lb.likelihoods, "objective": lb.objectives,
     "network": lb.networks, "model": lb.models,
 }  # fmt: skip
-SMALL = {"components": 3, "samples": 2}  # settings that make a part small enough to be composed hundreds of times
+SMALL = {
+    "components": 3,
+    "samples": 2,
+    "codes": 4,
+    "width": 8,
+}  # settings that make a part small enough to be composed hundreds of times
 EXAMPLES = 60
+CLASSES = 10
 Z_SHAPE = (2,)
 
 Combination = tuple[str, ...]  # the names of a prior, a posterior, a likelihood and an objective
@@ -86,8 +92,10 @@ def data_for(likelihood: str) -> Dataset:
         data = lb.data.load("digits", splits="all", **options)
         part = build("likelihood", likelihood, data.event_shape)
         if contains(part.support, data.support):
-            x = data.examples("all")[:EXAMPLES]
-            return lb.data.from_arrays(x.numpy(), splits="train_valid_test")
+            x, y = data.examples("all")[:EXAMPLES], data["all"].y
+            assert y is not None
+            labels = [str(i) for i in range(CLASSES)]
+            return lb.data.from_arrays(x.numpy(), y[:EXAMPLES], splits="train_valid_test", classes=labels)
     raise AssertionError(f"no form of the digits suits {likelihood}")
 
 
@@ -96,7 +104,10 @@ def build(role: str, name: str, x_shape: Shape) -> object:
     part = getattr(FOLDERS[role], name)
     named = inspect.signature(part).parameters
     shapes = {"x_shape": x_shape, "z_shape": Z_SHAPE, "levels": 17, "groups": halves(x_shape)}
-    return part(**{key: value for key, value in (shapes | SMALL).items() if key in named})
+    own = {key: value for key, value in (shapes | SMALL).items() if key in named}
+    if "condition" in named and named["condition"].default is inspect.Parameter.empty:
+        own["condition"] = CLASSES
+    return part(**own)
 
 
 def halves(event_shape: Shape) -> Groups:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 
 import lowerbound as lb
 from lowerbound.dataset import Dataset
+from lowerbound.objective import Objective
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +48,11 @@ def make_model(data: Dataset, latent: int = 3, likelihood: str = "Bernoulli", **
         posterior=lb.posteriors.DiagonalNormal(x_shape, z_shape),
         likelihood=getattr(lb.likelihoods, likelihood)(z_shape, x_shape, **settings),
     )
+
+
+def make_objective(name: str, latent: int = 3) -> Objective:
+    """An objective by its name; one with a critic is given the latent's shape."""
+    part = getattr(lb.objectives, name)
+    asks = "z_shape" in inspect.signature(part).parameters
+    made: Objective = part(**({"z_shape": (latent,)} if asks else {}))
+    return made

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import lowerbound as lb
 from lowerbound.objective import Objective, Step
-from tests.models import TwoLatents
+from tests.models import TwoLatents, on_a_grid
 from tests.test_exact import N, ppca
 
 END = Step(1.0, N)
@@ -56,6 +56,27 @@ def standard_error(values: Tensor) -> float:
 def test_at_the_exact_posterior_each_is_the_evidence(objective: Objective) -> None:
     model, x, exact = ppca()
     assert torch.allclose(bound(objective, model, x), exact, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        lb.objectives.BetaTC(1.0, 1.0, 1.0),
+        lb.objectives.BetaTC(alpha=2.0, beta=1.0, gamma=1.0),
+        lb.objectives.MMD(beta=1.0, weight=20.0),
+        lb.objectives.FactorVAE((1,), gamma=0.0),
+    ],
+    ids=lambda objective: type(objective).__name__,
+)
+def test_what_compares_examples_and_is_called_a_bound_lies_below_the_evidence_too(objective: Objective) -> None:
+    """The loss of a batch, with its statistic, in mean over batches."""
+    model, x, exact = on_a_grid()
+    objective = objective.double()
+    assert objective.is_bound
+    torch.manual_seed(0)
+    with torch.no_grad():
+        slack = torch.stack([-objective.terms(model(x), END).total - exact.mean() for _ in range(50)])
+    assert -5 < slack.mean() <= 4 * standard_error(slack)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=repr)

@@ -26,7 +26,7 @@ def lives(combination: Combination, folder: Path) -> None:
     assert all(value is not None for value in history.series("loss"))
     result = lb.evaluate(model, data, samples=3)
     assert result.n == 6
-    assert model.sample(4, seed=0).shape == (4, *data.event_shape)
+    assert model.sample(4, seed=0, context=data.context("test")[:4]).shape == (4, *data.event_shape)
     again = lb.load(folder / "run")
     assert lb.evaluate(again, data, samples=3) == result
     killed = {**how, "out": folder / "killed"}

@@ -10,13 +10,14 @@ import lowerbound
 ROOT = Path(lowerbound.__file__).parent
 
 LAYERS = {
-    "shapes": 0, "nats": 0, "supports": 0, "messages": 0, "needs": 0, "seeding": 0, "files": 0, "memory": 0, "modes": 0,
-    "devices": 0,
-    "settings": 1, "roles": 1, "transforms": 1, "distributions": 1, "pictures": 1, "units": 1, "progress": 1, "recipes": 1,
-    "networks": 2, "codes": 2, "kl": 2, "dataset": 2, "plots": 2,
-    "priors": 3, "posteriors": 3, "likelihoods": 3, "draw": 3, "fetch": 3, "cards": 3, "checks": 3,
-    "model": 4, "objective": 4, "annealing": 4, "data": 4,
-    "models": 5, "objectives": 5, "evaluation": 5, "explore": 5, "passes": 5,
+    "shapes": 0, "codebook": 0, "nats": 0, "supports": 0, "messages": 0, "needs": 0, "seeding": 0, "files": 0, "memory": 0,
+    "modes": 0, "devices": 0, "zuko": 0,
+    "settings": 1, "conditions": 1, "transforms": 1, "distributions": 1, "pictures": 1, "units": 1, "progress": 1,
+    "recipes": 1, "flows": 1,
+    "roles": 2, "networks": 2, "kl": 2, "plots": 2,
+    "dataset": 3, "codes": 3, "draw": 3, "checks": 3,
+    "priors": 4, "posteriors": 4, "likelihoods": 4, "fetch": 4, "cards": 4, "model": 4, "objective": 4, "annealing": 4,
+    "data": 5, "models": 5, "objectives": 5, "evaluation": 5, "explore": 5, "samples": 5, "passes": 5,
     "parts": 6, "measured": 6, "tightness": 6,
     "build": 7, "measure": 7, "comparison": 7,
     "run": 8,

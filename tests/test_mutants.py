@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 INVARIANCE, EXACT, TRAIN, RUN = (f"tests/test_{name}.py" for name in ("invariance", "exact", "train", "run"))
 ELBO, KL, VAE = "tests/objectives/test_elbo.py", "tests/test_kl.py", "tests/test_vae.py"
 IWAE, DREG, BOUNDS = "tests/objectives/test_iwae.py", "tests/objectives/test_dreg.py", "tests/test_bounds.py"
+BETA_TC, FACTOR_VAE = "tests/objectives/test_beta_tc.py", "tests/objectives/test_factor_vae.py"
 LIKELIHOODS, POSTERIORS = "tests/likelihoods", "tests/posteriors"
 
 
@@ -132,6 +133,17 @@ MUTANTS = [
            (f"{EXACT}::test_the_objective_is_a_bound_on_the_exact_evidence",
             f"{EXACT}::test_the_logged_elbo_rises_to_the_evidence_as_the_posterior_improves",
             "tests/objectives::test_logs_the_unweighted_elbo")),
+    Mutant(10, "weights of the diagonal in the first column", "objectives/beta_tc.py",
+           "return weights.fill_diagonal_(1 / examples).log()", "weights[:, 0] = 1 / examples\n    return weights.log()",
+           (f"{BETA_TC}::test_over_all_batches_the_estimate_of_the_aggregate_is_unbiased",
+            f"{BETA_TC}::test_it_is_the_average_of_the_papers_weights_over_which_of_the_others_is_the_last")),
+    Mutant(10, "weights added once a dimension", "objectives/beta_tc.py", "table.sum(-1) + log_weights",
+           "(table + log_weights[..., None]).sum(-1)",
+           (f"{BETA_TC}::test_over_all_batches_the_estimate_of_the_aggregate_is_unbiased",
+            f"{BETA_TC}::test_with_all_examples_in_the_batch_the_decomposition_is_exact")),
+    Mutant(12, "a statistic of the batch times its size", "objective.py", "else self.loss.mean() + self.batch_loss",
+           "else self.loss.mean() + len(self.loss) * self.batch_loss",
+           ("tests/objectives::test_a_statistic_of_the_batch_does_not_grow_with_it",)),
     Mutant(12, "a sum over the batch", "objective.py", "return self.loss.mean() if", "return self.loss.sum() if",
            ("tests/objectives::test_the_loss_does_not_grow_with_the_batch",
             "tests/objectives::test_a_batch_is_the_mean_of_its_parts")),
@@ -186,7 +198,7 @@ MUTANTS = [
            (f"{LIKELIHOODS}::test_a_missing_value_is_marginalised_and_not_filled_in",)),
     Mutant(20, "NaN in the data is let through", "cards.py", "if bad.any():", "if False:",
            ("tests/data/test_arrays.py::test_refused_in_one_line",)),
-    Mutant(20, "the mask of the card is lost", "dataset.py", "mask=self[split].mask)", "mask=None)",
+    Mutant(20, "the mask of the card is lost", "dataset.py", "mask=own.mask)", "mask=None)",
            ("tests/test_missing.py::test_bits_are_those_of_the_observed_entries",)),
     Mutant(20, "missing values stay on the card", "cards.py", "x=np.where(mask, x, np.zeros((), x.dtype))", "x=x",
            ("tests/test_missing.py::test_what_stands_at_a_missing_entry_changes_nothing",)),
@@ -239,6 +251,19 @@ MUTANTS = [
     Mutant(26, "log-densities in half precision", "shapes.py",
            "return result.reshape(*leading, *out_shape).to(value.dtype)", "return result.reshape(*leading, *out_shape)",
            (f"{TRAIN}::test_under_mixed_precision_the_data_and_their_densities_stay_in_float32",)),
+    Mutant(0, "the model's loss moves the critic", "objectives/factor_vae.py",
+           "fixed = {name: p.detach() for", "fixed = {name: p for",
+           ("tests/objectives::test_neither_loss_reaches_the_others_parameters",)),
+    Mutant(0, "the critic's loss moves the codes", "objectives/factor_vae.py", "self.critic_loss(z.detach())",
+           "self.critic_loss(z)", ("tests/objectives::test_neither_loss_reaches_the_others_parameters",)),
+    Mutant(0, "model and critic are clipped by one norm", "train.py", "for group in adam.param_groups:  # each",
+           'for group in [{"params": parameters}]:  # each',
+           (f"{FACTOR_VAE}::test_clipping_one_does_not_clip_the_other",)),
+    Mutant(0, "the critic is not resumed", "state.py", '(self.model, "model"), (self.objective, "objective")):',
+           '(self.model, "model")):',
+           (f"{FACTOR_VAE}::test_interrupted_and_resumed_it_ends_with_the_same_critic_bit_for_bit",)),
+    Mutant(0, "pairs of an example with itself", "objectives/mmd.py", "other = 1 - torch.eye(", "other = 1 - 0 * torch.eye(",
+           ("tests/objectives/test_mmd.py::test_between_normals_it_is_unbiased_for_the_closed_form",)),
     Mutant(0, "a gradient is cut off", "draw.py", "return -self.average(self.log_px)",
            "return -self.average(self.log_px.detach() + 0.5 * (self.log_px - self.log_px.detach()))",
            ("tests/objectives::test_gradients_of_the_loss_are_those_of_finite_differences",

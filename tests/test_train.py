@@ -25,7 +25,7 @@ from lowerbound.draw import Draw
 from lowerbound.objective import Objective, Step, Terms
 from lowerbound.passes import not_finite
 from lowerbound.run import Run
-from tests.conftest import make_model
+from tests.conftest import make_model, make_objective
 
 ELBO = lb.objectives.ELBO
 
@@ -233,7 +233,7 @@ def test_under_mixed_precision_the_data_and_their_densities_stay_in_float32(digi
         ELBO(kl="sampled", samples=2),
         ELBO(free_bits=0.1, warmup=0.5),
         ELBO(path_gradient=True),
-        *(getattr(lb.objectives, name)() for name in lb.objectives.__all__ if name != "ELBO"),
+        *(make_objective(name) for name in lb.objectives.__all__ if name != "ELBO"),
     ],
     ids=lambda objective: type(objective).__name__,
 )

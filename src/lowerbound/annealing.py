@@ -30,7 +30,7 @@ from lowerbound.checks import check_density
 from lowerbound.distributions import stddev
 from lowerbound.draw import Draw
 from lowerbound.memory import check_fits, values_held
-from lowerbound.messages import unknown
+from lowerbound.messages import first_line, unknown
 from lowerbound.roles import Context
 
 Start = Literal["posterior", "prior"]
@@ -107,8 +107,9 @@ class Path:
         self.model, self.x, self.context = model, x.to(draw.log_px), context.to(draw.log_px.device)
         self.start = plan.start
         self.ends = [latent.q if plan.start == "posterior" else latent.p for latent in draw.latents]
-        for latent in draw.latents:
+        for latent, end in zip(draw.latents, self.ends, strict=True):
             _check_end(latent.p)
+            _check_density(end, latent.z)
         self.shapes = [end.event_shape for end in self.ends]
         self.sizes = [shape.numel() for shape in self.shapes]
         # a state has five arrays, and a trajectory holds two states and a momentum
@@ -283,6 +284,17 @@ def _check_end(pz: Distribution) -> None:
             f"annealing moves z on the whole real line, and the latent of p(z) = {name} lies on {support}; use the "
             "importance-weighted estimator"
         )
+
+
+def _check_density(end: Distribution, z: Tensor) -> None:
+    """Refuse a start whose density is known at its own draws alone, since chains move away from them."""
+    try:
+        end.log_prob(z.clone())  # the values of a draw, which are yet no draw
+    except NotImplementedError as error:
+        raise ValueError(
+            f"annealing evaluates its start wherever chains move, and {first_line(error)}; use the importance-weighted "
+            "estimator, or start at the prior (start='prior')"
+        ) from None
 
 
 def doubts(acceptance: Tensor) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from inspect import Parameter
-from typing import Any
+from typing import Any, Literal
 
 from torch.distributions.constraints import Constraint
 
@@ -27,10 +28,11 @@ from lowerbound.parts import (
     slot,
     slots_of,
 )
-from lowerbound.settings import Setting, SettingsParser, add_setting
-from lowerbound.shapes import Shape, numel
+from lowerbound.settings import Setting, SettingsParser, add_setting, settings_of
+from lowerbound.shapes import Shape, as_shape, numel
 from lowerbound.supports import BINARY, COUNTS, Columns, Levels
 
+Y = "y"  # a condition on whatever the data have beside x
 MANY_LEVELS = 64  # above it one logit a level makes the output layer the whole cost: 784 x 256 logits are 103 M weights
 
 COLUMNS = Setting("columns", list[int], Parameter.empty, "the columns of the group, counted from 0")
@@ -60,8 +62,11 @@ def build_model(config: Mapping[str, Any], x_shape: Shape, trust: Sequence[str] 
 
 
 def build_objective(config: Mapping[str, Any], trust: Sequence[str] = ()) -> Objective:
-    """The objective that a complete configuration describes."""
-    return construct("objective", config["objective"], trust)  # type: ignore[return-value]  # find_part checked the role
+    """The objective that a complete configuration describes; one that names z_shape (a critic's) is given the latent's."""
+    part = find_part("objective", config["objective"]["part"], trust)
+    asks = "z_shape" in {setting.name for setting in settings_of(part)}
+    shapes = {"z_shape": as_shape(config["latent"], "latent")} if asks else {}
+    return construct("objective", config["objective"], trust, **shapes)  # type: ignore[return-value]  # find_part checked the role
 
 
 def describe_model(model: Model) -> dict[str, Any]:
@@ -201,7 +206,50 @@ def add_model_settings(
         group = parser.add_argument_group(f"{key}: {name}")
         group.add_argument(f"--{key}.part", type=str, default=name, help=f"the part: {exports}")
         for s in settings:
-            add_setting(group, f"{key}.{s.name}", s if s.name != "levels" else replace(s, default=levels_of(support)))
+            add_setting(group, f"{key}.{s.name}", _from_data(s, support))
+
+
+def _from_data(setting: Setting, support: Constraint | None) -> Setting:
+    """A setting with what the data say: the number of levels, and that a condition may be y, whatever that is."""
+    if setting.name == "levels":
+        return replace(setting, default=levels_of(support))
+    if setting.name == "condition":
+        default = Y if setting.default is inspect.Parameter.empty else setting.default
+        return replace(setting, hint=setting.hint | Literal["y"], default=default)
+    return setting
+
+
+def conditioned(
+    config: Mapping[str, Any], condition: int | Shape | None, name: str, prefix: str = ""
+) -> dict[str, Any]:
+    """The configuration with ``condition: y`` of each part written as what y of these data is.
+
+    Args:
+        config: of a model.
+        condition: a number of classes, the shape of real values, or None where there is no y.
+        name: of the data.
+        prefix: of its keys, for messages.
+
+    Raises:
+        ValueError: a part is to be conditioned on y, and there is none.
+    """
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        found[key] = _with_y(value, condition, name, f"{prefix}{key}.")
+        if key == "condition" and value == Y:
+            if condition is None:
+                raise ValueError(
+                    f"{prefix}condition is y, and {name} has no labels; take data that have (--data.labels names those of a "
+                    "file), a strip of each picture (--data.strip), or leave the condition out"
+                )
+            found[key] = condition if isinstance(condition, int) else list(condition)
+    return found
+
+
+def _with_y(value: Any, condition: int | Shape | None, name: str, prefix: str) -> Any:
+    if isinstance(value, Mapping):
+        return conditioned(value, condition, name, prefix)
+    return [_with_y(item, condition, name, prefix) for item in value] if isinstance(value, list) else value
 
 
 def levels_of(support: Constraint | None) -> int | None:

@@ -7,7 +7,7 @@ that is, is written on the card, so that another file of the same kind is read o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -26,6 +26,8 @@ Binarize = Literal["dynamic", "threshold"]
 Missing = Literal["refuse", "marginalise"]
 
 MARGINALISE = "missing='marginalise' (--data.missing marginalise) leaves them out of every density"
+
+CLASSES = 1000  # more distinct whole numbers than that are amounts, and no classes
 
 
 def make_card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> Dataset:
@@ -47,7 +49,10 @@ def make_card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> D
     stored = _observed(stored, where, options["missing"])
     values, support, transforms = _values(stored, where, options["levels"])
     mask = None if stored.mask is None else torch.from_numpy(stored.mask)
-    y = None if stored.y is None else _labels(stored.y, len(values), where)
+    y, classes = (None, None) if stored.y is None else _labels(stored.y, len(values), where, options["classes"])
+    strip = options["strip"]
+    if strip is not None and len(strip) != 2:
+        raise ValueError(f"strip is {list(strip)}: it must be the first and the last pixel column, as in [12, 15]")
     scale = next((t for t in transforms if isinstance(t, UnitScale)), None)
     known_levels = scale.levels if scale else options["levels"] or "none"
     if mask is not None and (options["shift"] or options["flip"]):
@@ -69,13 +74,21 @@ def make_card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> D
         transforms=transforms,
         seed=options["seed"],
         # the levels as resolved: another file of the same kind is to be read on the same scale, whatever values it holds
-        options={**options, "levels": known_levels, **_resolved_categories(options, stored)},
+        options={
+            **options,
+            "levels": known_levels,
+            "classes": None if classes is None else list(classes),
+            "strip": None if strip is None else list(strip),
+            **_resolved_categories(options, stored),
+        },
         columns=stored.columns,
         column_supports=_column_supports(values, mask, support, stored),
         categories=stored.categories,
         source=stored.source,
         sha256=_sha256(values, y, mask),
         licence=stored.licence,
+        classes=classes,
+        strip=None if strip is None else (strip[0], strip[1]),
     )
 
 
@@ -170,12 +183,25 @@ def _values(
     return torch.from_numpy(x.astype(np.uint8 if levels <= 256 else np.int32)), support, (scale,)
 
 
-def _labels(y: NDArray[Any], n: int, where: str) -> torch.Tensor:
+def _labels(
+    y: NDArray[Any], n: int, where: str, known: Sequence[str] | None
+) -> tuple[torch.Tensor, tuple[str, ...] | None]:
+    """Labels as numbers, and the names of their classes: text and whole numbers, unless those are too many, are classes."""
     if y.ndim == 0 or len(y) != n:
         raise ValueError(f"{where} has {n} examples but {len(y) if y.ndim else 1} labels; there must be one for each")
-    if y.dtype.kind not in "buif":
-        raise TypeError(f"{where} has labels of type {y.dtype}; numbers are needed (np.unique(y, return_inverse=True))")
-    return torch.from_numpy(y.astype(np.float32 if y.dtype.kind == "f" else np.int64))
+    if y.dtype.kind not in "buifU":
+        raise TypeError(f"{where} has labels of type {y.dtype}; numbers or text are needed (y.astype(str))")
+    if y.dtype.kind == "f":
+        return torch.from_numpy(y.astype(np.float32)), None
+    values, codes = np.unique(y.astype(np.int64) if y.dtype.kind in "bui" else y, return_inverse=True)
+    names = [str(value) for value in values]
+    if known is None and (y.ndim > 1 or len(names) > CLASSES):
+        return torch.from_numpy(y.astype(np.float32 if y.dtype.kind == "U" else np.int64)), None
+    classes = tuple(str(name) for name in known) if known is not None else tuple(names)
+    if strange := [name for name in names if name not in classes]:
+        raise ValueError(f"{where} has labels that are not among the classes: {unknown('label', strange[0], classes)}")
+    places = np.array([classes.index(name) for name in names])
+    return torch.from_numpy(places[codes.reshape(-1)]), classes
 
 
 def _split(

@@ -46,6 +46,30 @@ def check_data(likelihood: Likelihood, event_shape: Shape, support: Constraint, 
     )
 
 
+def check_condition(wanted: int | Shape | None, there: int | Shape | None, name: str) -> None:
+    """Refuse data whose y is not what the model is conditioned on.
+
+    Args:
+        wanted: by the model: a number of classes, the shape of real values, or None.
+        there: in the data, likewise.
+        name: of the data.
+
+    Raises:
+        ValueError: what y is, and what it would have to be.
+    """
+    if wanted is None or wanted == there:
+        return
+    has = "no labels" if there is None else f"{_y(there)} (condition={there!r})"
+    raise ValueError(
+        f"the model is conditioned on {_y(wanted)}, and {name} has {has}; give data with such a y, or build the parts for "
+        "this one"
+    )
+
+
+def _y(condition: int | Shape) -> str:
+    return f"{condition} classes" if isinstance(condition, int) else f"real values of shape {condition}"
+
+
 def _refuse_columns(likelihood: Likelihood, support: Constraint, name: str) -> NoReturn:
     assert isinstance(likelihood.support, Columns)  # the caller has looked
     outer = likelihood.support.each

@@ -29,7 +29,7 @@ class Split:
 
     Args:
         values: (n, *X), in the stored type (uint8 for grey levels).
-        y: labels, (n,), or None.
+        y: labels, (n,): of classes their numbers 0..C-1, of anything else real numbers; or None.
         mask: True where an entry is observed, (n, *X); None where all are. Missing entries are stored as zero.
     """
 
@@ -69,6 +69,8 @@ class Dataset:
         source: where the data come from.
         sha256: of the stored data.
         licence: as stated by the source; None where none is known.
+        classes: the names of the classes that labels stand for, in their order; None where there are none.
+        strip: first and last of the pixel columns that are y in the place of the labels; None leaves the labels.
 
     Example:
         >>> import lowerbound as lb
@@ -89,6 +91,8 @@ class Dataset:
     source: str = "arrays in memory"
     sha256: str | None = None
     licence: str | None = None
+    classes: tuple[str, ...] | None = None
+    strip: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         shapes = {name: tuple(split.values.shape[1:]) for name, split in self.splits.items()}
@@ -97,6 +101,8 @@ class Dataset:
         self.support  # noqa: B018  a transform that does not fit the data is refused here, not in training
         for transform in self.transforms:
             transform.check_shape(self.event_shape)
+        if self.strip is not None:
+            self._check_strip(*self.strip)
 
     @property
     def event_shape(self) -> Shape:
@@ -149,8 +155,49 @@ class Dataset:
         return _transformed(values, measured, generator)
 
     def context(self, split: str) -> Context:
-        """What is known of the examples of a split beside x, in their order."""
-        return Context(y=self[split].y, mask=self[split].mask)
+        """What is known of the examples of a split beside x, in their order: their labels, or a strip of each."""
+        own = self[split]
+        return Context(y=own.y if self.strip is None else self.strip_of(self.examples(split)), mask=own.mask)
+
+    @property
+    def condition(self) -> int | Shape | None:
+        """What a part must be told to be conditioned on y: the number of classes, the shape of real values, or None."""
+        if self.strip is not None:
+            first, last = self.strip
+            return (*self.event_shape[:-1], last - first + 1)
+        if self.classes is not None:
+            return len(self.classes)
+        y = next(iter(self.splits.values())).y
+        return None if y is None else tuple(y.shape[1:])
+
+    def strip_of(self, x: Tensor) -> Tensor:
+        """The columns of pictures (..., H, W) that are y."""
+        first, last = self.strip or (0, self.event_shape[-1] - 1)
+        return x[..., first : last + 1]
+
+    def label(self, name: str) -> int:
+        """The number of a class.
+
+        Raises:
+            ValueError: there is no class of that name, or there are none.
+        """
+        if self.classes is None:
+            raise ValueError(f"there are no classes, so no label {name!r}: {self}")
+        if name not in self.classes:
+            raise ValueError(unknown("label", name, self.classes))
+        return self.classes.index(name)
+
+    def _check_strip(self, first: int, last: int) -> None:
+        """Refuse a strip that there is not, or that would be another's than x's."""
+        shape = self.event_shape
+        if len(shape) < 2 or not 0 <= first <= last < shape[-1]:
+            columns = f"columns 0 to {shape[-1] - 1}" if len(shape) >= 2 else "no pixel columns"
+            raise ValueError(f"strip is [{first}, {last}], and examples of shape {shape} have {columns}")
+        if drawn := [type(transform).__name__ for transform in self.transforms if transform.is_random]:
+            raise ValueError(
+                f"strip takes y from x, and {drawn[0]} draws x anew at each presentation, so that they would differ; use "
+                "binarize='threshold', or leave the values grey"
+            )
 
     def present(self, split: str, index: Tensor) -> Tensor:
         """The examples at ``index`` (b,) for training, (b, *X), float32, random transforms drawn anew."""
@@ -182,7 +229,7 @@ class Stored:
 
     Args:
         x: (n, *X), uint8, another integer type, or floating point.
-        y: labels, (n,), or None.
+        y: labels, (n,), numbers or text, or None.
         mask: True where an entry is observed, (n, *X), or None.
         levels: the number of grey levels, where the values are the integers 0..levels-1; None otherwise.
         columns: the names of the entries of x, or None.

@@ -61,10 +61,11 @@ class Draw:
         px: the likelihood p(x|z), batch (K, B).
         log_px: log p(x|z), (K, B), nats, summed over the event, constants included.
         log_m: log weight of each draw in an average over K, (K, B) or broadcastable to it.
-        penalties: what a part asks to be added to the loss, each (B,).
+        penalties: what a part asks to be added to the loss, by name, each (B,), nats.
         is_density: False where log_px is a score and no log-density; nothing derived from it is then called a bound.
-        is_enumerated: True where the K values of z are all that there are, so that averages are expectations without noise.
+        is_enumerated: True where the K values of z are all that q allows, so that averages are expectations without noise.
         is_relaxed: True where z lies between the codes on which q(z|x) and p(z) are probabilities; nothing is then a bound.
+        usage: how often each code of a finite latent occurs in the batch, by the latent's name, each (codes,).
 
     Example:
         >>> import lowerbound as lb, torch
@@ -86,6 +87,7 @@ class Draw:
     is_density: bool = True
     is_enumerated: bool = False
     is_relaxed: bool = False
+    usage: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def log_qz(self) -> Tensor:

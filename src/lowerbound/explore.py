@@ -4,7 +4,7 @@
     interpolate   z moves in a straight line between the codes of two examples
     manifold      z moves over a plane, where there are two dimensions
 
-All give means of p(x|z), deterministic.
+All give means of p(x|z), deterministic; of a model that is conditioned on y, of p(x|z, y).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def rates(
     return (torch.cat(known).mean(0) if len(known) == len(parts) else None), variance
 
 
-def traverse(model: Model, z: Tensor, dimensions: list[int], steps: int = 15) -> Tensor:
+def traverse(model: Model, z: Tensor, dimensions: list[int], steps: int = 15, context: Context | None = None) -> Tensor:
     """Means of p(x|z) as single latent dimensions move from -3 to +3 prior standard deviations: (dimensions, steps, *X).
 
     Args:
@@ -56,6 +56,7 @@ def traverse(model: Model, z: Tensor, dimensions: list[int], steps: int = 15) ->
         z: a code, where the other dimensions stay, (*Z).
         dimensions: which move, as positions in the flattened code.
         steps: how many values each takes.
+        context: labels and the like, one row.
 
     Raises:
         ValueError: a dimension that there is not, or fewer than 2 steps.
@@ -75,12 +76,12 @@ def traverse(model: Model, z: Tensor, dimensions: list[int], steps: int = 15) ->
         raise ValueError(f"steps is {steps}: a traversal needs at least 2")
     if wrong := [d for d in dimensions if not 0 <= d < n]:
         raise ValueError(f"there is no latent dimension {wrong[0]}; they are numbered 0 to {n - 1}")
-    mean, scale = (value.flatten() for value in model.prior_scale(z))
+    mean, scale = (value.flatten() for value in model.prior_scale(z, context))
     rows = []
     for d in dimensions:
         moved = z.to(mean).flatten().repeat(steps, 1)
         moved[:, d] = mean[d] + scale[d] * torch.linspace(-SPAN, SPAN, steps, device=mean.device)
-        rows.append(model.decode(model.down_to(moved.reshape(steps, *z.shape), d)))
+        rows.append(model.decode(model.down_to(moved.reshape(steps, *z.shape), d), context))
     return torch.stack(rows)
 
 
@@ -98,7 +99,7 @@ def interpolate(
         start: examples, (B, *X).
         end: as many others, (B, *X).
         steps: points of the line, both ends included.
-        contexts: what is known beside the ones and beside the others.
+        contexts: what is known beside the ones and beside the others; a line is decoded with the y of its start.
 
     Raises:
         ValueError: fewer than 2 steps.
@@ -106,11 +107,13 @@ def interpolate(
     if steps < 2:
         raise ValueError(f"steps is {steps}: a line needs at least 2 points")
     first, last = model.encode(start, contexts[0]), model.encode(end, contexts[1])
+    # one y a row, and beside it the steps of the row
+    y = None if contexts[0] is None or contexts[0].y is None else Context(y=contexts[0].y[:, None])
     weights = torch.linspace(0, 1, steps, device=first.device).reshape(1, steps, *[1] * len(model.code_shape))
-    return model.decode(torch.lerp(first[:, None], last[:, None], weights))
+    return model.decode(torch.lerp(first[:, None], last[:, None], weights), y)
 
 
-def manifold(model: Model, side: int = 20) -> Tensor:
+def manifold(model: Model, side: int = 20, context: Context | None = None) -> Tensor:
     """Means of p(x|z) over a plane of two latent dimensions: (side * side, *X), row by row, the second one upwards.
 
     The plane is cut at equal probability under a normal prior of the same mean and scale, so that each picture stands for
@@ -119,6 +122,7 @@ def manifold(model: Model, side: int = 20) -> Tensor:
     Args:
         model: a model with two latent dimensions.
         side: pictures to a side.
+        context: labels and the like, one row.
 
     Raises:
         ValueError: another number of latent dimensions, or a side below 2.
@@ -129,10 +133,10 @@ def manifold(model: Model, side: int = 20) -> Tensor:
         )
     if side < 2:
         raise ValueError(f"side is {side}: at least 2 pictures to a side are needed")
-    mean, scale = (value.flatten() for value in model.prior_scale(torch.zeros(model.code_shape)))
+    mean, scale = (value.flatten() for value in model.prior_scale(torch.zeros(model.code_shape), context))
     probabilities = (torch.arange(side, device=mean.device) + 0.5) / side
     quantiles = torch.special.ndtri(probabilities)
     across = mean[0] + scale[0] * quantiles
     upwards = (mean[1] + scale[1] * quantiles).flip(0)
     z = torch.stack([across.repeat(side), upwards.repeat_interleave(side)], 1)
-    return model.decode(z.reshape(-1, *model.code_shape))
+    return model.decode(z.reshape(-1, *model.code_shape), context)

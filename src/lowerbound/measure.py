@@ -83,7 +83,8 @@ def evaluate(
             nll is -log p(x) itself.
         batch_size: examples at a time; the result does not depend on it beyond the noise of the draws.
         seed: of the draws.
-        objective: what the model was trained by; only asked where its score is no log-density, to report what was minimised.
+        objective: what the model was trained by; only asked where its score is no log-density, to report what was minimised,
+            and not where that is a statistic of a batch, which no example has by itself.
         curve: give nll at K = 1, 10, 100, ... too, from the same draws, so that its bias can be seen.
         estimator: of nll. "importance" weighs draws from q(z|x); "ais" anneals from there to p(x, z) by Hamiltonian
             transitions: slower by orders of magnitude, and tighter where q is poor.
@@ -123,6 +124,9 @@ def evaluate(
     if curve and not model.likelihood.is_density:
         raise ValueError("a score is no log-density and has no log p(x), so there is no curve: leave it out")
     sizes = _sizes(samples)
+    # a statistic of the batch has another value in another batch, and a critic is not saved with the model
+    is_known = objective is None or not objective.batch_statistics
+    asked = objective if is_known and not model.likelihood.is_density else None
     own = next(model.parameters())
     x = data.examples(split)[:examples]
     n = len(x)
@@ -136,9 +140,9 @@ def evaluate(
             rows = slice(start, start + batch_size)
             batch = x[rows].to(own.device, own.dtype)
             parts.append(_values(evidence(model, batch, context[rows], samples), sizes))
-            if objective is not None and not model.likelihood.is_density:
-                draw = model(batch, context[rows], objective.samples)
-                terms = objective.terms(draw, Step(1.0, n))
+            if asked is not None:
+                draw = model(batch, context[rows], asked.samples)
+                terms = asked.terms(draw, Step(1.0, n))
                 parts[-1]["objective"] = terms.loss + (0.0 if terms.batch_loss is None else terms.batch_loss)
             if on_progress and not anneals:
                 on_progress(min(start + batch_size, n), n)
@@ -150,13 +154,14 @@ def evaluate(
     units, rates = list(map(active_units, means, noise)), values.pop("rate_per_dimension", None)
     levels = [Estimate.over(own) for name, own in values.items() if name.startswith("rate/")]
     states = values.pop("states").max()
-    exact = f"exact: the sum over all {int(states):,} values of z, without draws" if states else ""
+    exact = _sum_words(int(states)) if states else ""
     if walked is not None:
         values["nll"] = -walked.log_marginal.to(values["nll"])
     found: dict[str, Any] = {
         "sha256": _sha256(x, context.mask),
         "observed": None if context.mask is None else Estimate.over(_dimensions(x, context), "entries of each example"),
         "kind": _kind(model),
+        "conditional": model.condition is not None,
         "samples": int(states) or samples,
         "rate": Estimate.over(values["rate"]),
         "rate_per_dimension": None if rates is None else tuple(map(Estimate.over, rates.unbind(1))),
@@ -170,7 +175,7 @@ def evaluate(
         found |= {
             **{name: Estimate.over(values[name]) for name in ("elbo", "nll", "distortion")},
             "bits_per_dim": _bits_per_dim(model, data, values["nll"], _dimensions(x, context)),
-            "estimator": (exact or _words(samples, walked, temperatures))
+            "estimator": (exact or _words(samples, walked, temperatures, found["conditional"]))
             + ("" if context.mask is None else OF_THE_OBSERVED),
             "curve": points if curve else (),
         }
@@ -180,14 +185,18 @@ def evaluate(
             found["heavy_tails"] = Estimate.over(values["heavy_tails"], "of the examples")
     else:
         cross_entropy = values["distortion"]
-        objectives = values.get("objective", cross_entropy + values["rate"])
-        values = {"rate": values["rate"], "cross_entropy": cross_entropy, "objective": objectives}
-        found |= {name: Estimate.over(values[name]) for name in ("cross_entropy", "objective")}
+        objectives = {"objective": values.get("objective", cross_entropy + values["rate"])} if is_known else {}
+        values = {"rate": values["rate"], "cross_entropy": cross_entropy, **objectives}
+        found |= {name: Estimate.over(own) for name, own in values.items() if name != "rate"}
         found["estimator"] = "binary cross-entropy: a score, no log-likelihood"
         points = ()
     found["warnings"] = (
         *_warnings(found, points, walked),
-        *(["there is no curve over K: log p(x) is exact and does not depend on it"] if curve and exact else []),
+        *(
+            ["there is no curve over K: nll is no average over draws and does not depend on it"]
+            if curve and exact
+            else []
+        ),
     )
     return Evaluation(split=split, n=n, values=values, **found)
 
@@ -270,12 +279,19 @@ def _bits_per_dim(model: Model, data: Dataset, nll: Tensor, dimensions: Tensor) 
     return Estimate.ratio(nll.cpu() + dimensions * data.log_levels_per_dim, dimensions).bits_per_dim(1)
 
 
-def _words(samples: int, walked: Annealed | None, temperatures: int) -> str:
+def _sum_words(states: int) -> str:
+    if states == 1:  # q is a point (vector quantisation), and p may give other values a share too
+        return "log p(x, z) at the one z that q(z|x) gives, without draws: nll is at least -log p(x)"
+    return f"exact: the sum over all {states:,} values of z, without draws"
+
+
+def _words(samples: int, walked: Annealed | None, temperatures: int, conditional: bool) -> str:
+    evidence = "-log p(x|y), conditional" if conditional else "-log p(x)"
     if walked is None:
-        return f"importance-weighted, K = {samples:,}: in expectation nll is at least -log p(x)"
+        return f"importance-weighted, K = {samples:,}: in expectation nll is at least {evidence}"
     return (
         f"annealed importance sampling, {len(walked.log_w):,} chains, temperatures: {temperatures:,}; in expectation nll is "
-        "at least -log p(x)"
+        f"at least {evidence}"
     )
 
 

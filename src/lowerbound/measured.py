@@ -69,6 +69,7 @@ class Evaluation:
         samples: K, draws for each example.
         n: number of examples.
         sha256: of the examples as the model saw them; two evaluations with the same one are paired example by example.
+        conditional: whether the model is conditioned on y: each p(x) below is then p(x|y), and p(z) may be p(z|y).
         kind: what the likelihood is: a "probability" (nll of discrete data), a "density", or a "score" and no likelihood.
         estimator: what nll is, in words.
         elbo: the evidence lower bound, nats; larger is better.
@@ -79,7 +80,7 @@ class Evaluation:
         distortion: -E_q[log p(x|z)], nats.
         cross_entropy: binary cross-entropy, where the model was trained by it; no likelihood.
         objective: what was minimised, where the model was trained by cross-entropy: cross_entropy + rate unless the
-            objective is given; no bound.
+            objective is given; no bound. None where it was a statistic of batches.
         mutual_information: I_q(x; z), nats: a lower bound in expectation, and at most log n (its n may be smaller).
         mutual_information_upper: an upper bound in expectation on the same.
         marginal_kl: KL(q(z) ‖ p(z)), nats: an upper bound in expectation.
@@ -102,6 +103,7 @@ class Evaluation:
     sha256: str
     kind: Kind
     estimator: str
+    conditional: bool = False
     elbo: Estimate | None = None
     nll: Estimate | None = None
     bits_per_dim: Estimate | None = None

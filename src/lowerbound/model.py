@@ -16,13 +16,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from lowerbound.checks import check_data
+from lowerbound.checks import check_condition, check_data
+from lowerbound.conditions import as_condition
 from lowerbound.dataset import Dataset
 from lowerbound.draw import Draw
 from lowerbound.modes import evaluating
@@ -89,6 +91,12 @@ class Model(nn.Module, ABC):
         """The shape of a code: that of the latent, or (D,) where several are laid side by side, flat."""
         return self.z_shapes[0] if len(self.z_shapes) == 1 else (sum(map(numel, self.z_shapes)),)
 
+    @cached_property
+    def condition(self) -> int | Shape | None:
+        """What the parts that are told of y are told: a number of classes, the shape of real values, or None."""
+        told = {as_condition(part.condition) for part in self.parts.values()} - {None}
+        return told.pop() if told else None
+
     @property
     def parts(self) -> dict[str, Part]:
         """Every part by its slot, as in "prior" or "posteriors.1"."""
@@ -140,7 +148,7 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """N pairs from p(x, z), ancestrally: x (n, *X) and the latents, each (n, *Z)."""
+        """N pairs from p(x, z), ancestrally: x (n, *X) and the latents, each (n, *Z); a context of one row is for all."""
 
     @abstractmethod
     def encode(self, x: Tensor, context: Context | None = None) -> Tensor:
@@ -148,11 +156,17 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, z: Tensor, context: Context | None = None) -> Tensor:
-        """The mean of p(x|z) at a code: (..., *code) -> (..., *X). Deterministic."""
+        """The mean of p(x|z) at a code: (..., *code) -> (..., *X). Deterministic.
+
+        The leading dimensions of what the context holds are broadcast against those of the code.
+        """
 
     @abstractmethod
-    def prior_scale(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of every entry of a code (*code) under the prior, given what lies above it there."""
+    def prior_scale(self, z: Tensor, context: Context | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every entry of a code (*code) under the prior, given what lies above it there.
+
+        The context is that of the one code.
+        """
 
     def reconstruct(self, x: Tensor, context: Context | None = None) -> Tensor:
         """The mean of p(x|z) at the code of x: (B, *X) -> (B, *X). Deterministic."""
@@ -167,12 +181,12 @@ class Model(nn.Module, ABC):
         Args:
             n: how many.
             seed: makes the draw repeatable and leaves torch's global state alone; None uses the global state.
-            context: labels and the like.
+            context: labels and the like, of n examples or of one for all: p(x|y) is sampled where the model is conditioned.
             mean_of_x: False draws x ~ p(x|z), a sample of p(x); True gives the mean of p(x|z) at z ~ p(z), the smooth
                 picture that most papers show.
 
         Raises:
-            ValueError: n below 1.
+            ValueError: n below 1, or a context that is not what the model is conditioned on.
         """
         if n < 1:
             raise ValueError(f"n is {n}: at least 1 sample must be asked for")
@@ -236,11 +250,13 @@ class Model(nn.Module, ABC):
         Raises:
             ValueError: what does not fit, and what would.
         """
-        check_data(self.likelihood, data.event_shape, data.lies_on, data.name or "the data")
+        name = data.name or "the data"
+        check_data(self.likelihood, data.event_shape, data.lies_on, name)
+        check_condition(self.condition, data.condition, name)
 
     def _given(self, x: Tensor, context: Context | None) -> tuple[Tensor, Context]:
         """X and what is known beside it, where the model is; missing entries are zero, whatever stood there."""
-        context = self._beside(context)
+        context = self._beside(context, len(x))
         return context.observed(self._placed(x)), context
 
     def _placed(self, value: Tensor) -> Tensor:
@@ -248,9 +264,22 @@ class Model(nn.Module, ABC):
         own = next(self.parameters())
         return torch.as_tensor(value).to(device=own.device, dtype=own.dtype)
 
-    def _beside(self, context: Context | None) -> Context:
-        """The context on the device of the model, empty where there is none."""
-        return Context() if context is None else context.to(next(self.parameters()).device)
+    def _beside(self, context: Context | None, n: int | None = None) -> Context:
+        """The context on the device of the model, empty where there is none.
+
+        Raises:
+            ValueError: where the model is conditioned on y, that of another number of examples than n.
+        """
+        context = context or Context()
+        y = context.y
+        if self.condition is not None and y is not None and n is not None:
+            event = () if isinstance(self.condition, int) else self.condition
+            if y.ndim != 1 + len(event) or len(y) not in (1, n):
+                raise ValueError(
+                    f"y has the shape {tuple(y.shape)}, and {(n, *event)} is needed, one for each example, or 1 for all of "
+                    "them"
+                )
+        return context.to(next(self.parameters()).device)
 
 
 def fills(role: type[Part], **parts: Part) -> None:
@@ -265,6 +294,17 @@ def fills(role: type[Part], **parts: Part) -> None:
             raise TypeError(
                 f"{name}={given} is not a {role.__name__}: pass an object from lowerbound.{role.__name__.lower()}s"
             )
+
+
+def agree_on_y(**parts: Part) -> None:
+    """Refuse parts that are told different things of y, by the names of the arguments that they were given for.
+
+    Raises:
+        ValueError: what each is told.
+    """
+    if len({as_condition(part.condition) for part in parts.values()} - {None}) > 1:
+        told = ", ".join(f"{name} {part.condition}" for name, part in parts.items())
+        raise ValueError(f"the parts disagree on what y is: {told}; give each the same condition, or None")
 
 
 def check_samples(samples: int) -> None:

@@ -58,6 +58,20 @@ REPARAMETERISED = Offer(
 )
 """Draws through which gradients reach the posterior's parameters."""
 
+FACTORISED = Offer(
+    "posterior",
+    "has entries of z that depend on each other",
+    "a posterior with independent entries (DiagonalNormal)",
+)
+"""A density that is a product over the entries of z: its distribution is an Independent over scalars."""
+
+MOVABLE = Offer(
+    "prior",
+    "draws z without a gradient in its parameters",
+    "a prior with reparameterised draws (StandardNormal, Normal)",
+)
+"""Draws through which gradients reach the prior's parameters, if it has any."""
+
 PATHWISE = Offer(
     "posterior",
     "draws z from no density",
@@ -84,8 +98,14 @@ VECTORS = Offer("posterior", "gives none", "the posterior Categorical")
 BITS = Offer("posterior", "gives none", "the posterior Bernoulli")
 """z made of zeros and ones."""
 
+UNCONDITIONED = Offer("posterior", "is given y", "a posterior without a condition")
+"""q(z|x) of x alone."""
+
 OWN = Offer("prior", "is made of q", "a prior with parameters of its own (Mixture, StandardNormal)")
 """A p(z) that does not depend on the posterior's parameters."""
+
+CODEBOOK = Offer("posterior", "has no codebook", "the posterior VectorQuantised")
+"""z put together from the vectors of a codebook."""
 
 LOG_DENSITY = Offer(
     "likelihood",

@@ -1,7 +1,9 @@
 """Objectives: functions of a draw. What is minimised is called ``loss``; every bound is larger when better.
 
 An objective is a module, so that one with parameters of its own (a critic) is trained, saved and resumed by the same
-loop; most have none.
+loop; most have none. Two losses are then minimised at once, each in parameters that the other does not move: the model's in
+the model's, and ``Terms.own_loss`` in the objective's. Their sum is differentiated once, so each must be cut off from the
+other's parameters (``detach``, or ``torch.func.functional_call`` with detached ones).
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -56,19 +58,30 @@ class Terms:
         loss: to be averaged over the batch and minimised, (B,).
         log: named quantities of each example, (B,), unweighted.
         batch_loss: a statistic of the whole batch to be added to the mean, (), or None.
+        own_loss: what the objective's own parameters minimise, (), or None where it has none. It is no part of the loss,
+            so it is neither reported as one nor chooses weights by validation.
     """
 
     loss: Tensor
     log: Mapping[str, Tensor] = field(default_factory=dict)
     batch_loss: Tensor | None = None
+    own_loss: Tensor | None = None
 
     @property
     def total(self) -> Tensor:
-        """The scalar that is minimised."""
+        """The scalar that the model minimises."""
         return self.loss.mean() if self.batch_loss is None else self.loss.mean() + self.batch_loss
 
+    @property
+    def both(self) -> Tensor:
+        """The scalar that is differentiated: the model's loss and the objective's own."""
+        return self.total if self.own_loss is None else self.total + self.own_loss
 
-PATH = Need("takes path gradients, for which log q(z|x) is evaluated at its draws a second time", "ordinary ones")
+
+PATH = Need(
+    "takes path gradients, for which log q(z|x) is evaluated at its draws a second time",
+    "an objective with ordinary ones (ELBO, IWAE)",
+)
 
 
 REPARAMETERISATION = Need("differentiates through draws", "ReweightedWakeSleep")
@@ -88,12 +101,16 @@ class Objective(nn.Module, ABC):
         needs: what it asks of the model's parts, with the reason (:mod:`lowerbound.needs`); others are refused.
         is_bound: whether -loss is, in expectation, at most log p(x).
         rate_name: how the rate in its log was found, for the record.
+        batch_statistics: whether it compares the examples of a batch with each other, so that it needs more than one, and
+            its value depends on how many there are.
+        adam: settings of Adam for its own parameters.
     """
 
     role: ClassVar[str] = "objective"
     offers: frozenset[Offer] = frozenset()
     samples: int = 1
     path_gradient: bool = False
+    batch_statistics: ClassVar[bool] = False
     reparameterised: bool = True
     dreams: bool = False
     __call__: Callable[..., Terms]
@@ -108,6 +125,14 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def is_bound(self) -> bool:
         """Whether -loss is, in expectation, at most log p(x)."""
+
+    @property
+    def adam(self) -> Mapping[str, Any]:
+        """Settings of Adam for its own parameters (lr, betas, eps), where they are not those of the run.
+
+        The schedule of the run multiplies the learning rate that is given here.
+        """
+        return {}
 
     def check(self, draw: Draw) -> None:
         """Refuse a draw that does not give what is needed; called when model and objective first meet."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from lowerbound.cards import Missing
 from lowerbound.data import applicable, load
 from lowerbound.dataset import Dataset
 from lowerbound.devices import find_device
+from lowerbound.messages import unknown
 from lowerbound.model import Model
+from lowerbound.roles import Context
 from lowerbound.run import Run
 from lowerbound.settings import SettingsParser, settings_of
 
@@ -59,6 +63,29 @@ def table_of(run: Run) -> tuple[list[str] | None, dict[str, list[str]]]:
     own = run.config()["data"]
     classes = [name.partition("=") for name in own.get("categorical") or ()]
     return own.get("columns"), {name: labels.split("|") for name, _, labels in classes}
+
+
+def known(run: Run, model: Model, label: str | None) -> Context:
+    """What a label, named as on the command line, is to a model: one row of context; an empty one where none is named.
+
+    Raises:
+        ValueError: the model is not conditioned on classes, or there is no class of that name.
+    """
+    if label is None:
+        return Context()
+    if not isinstance(model.condition, int):
+        raise ValueError(f"--label {label}: the model of {run.path} is not conditioned on classes; leave it out")
+    names = run.config()["data"].get("classes") or [str(i) for i in range(model.condition)]
+    if label not in names:
+        raise ValueError(unknown("label", label, names))
+    return Context(y=torch.tensor([names.index(label)]))
+
+
+def add_label(parser: SettingsParser) -> None:
+    """Give a parser --label."""
+    parser.add_argument(
+        "--label", type=str, help="of a model that is conditioned on classes: which, by its name in the data"
+    )
 
 
 def own_data(run: Run) -> Dataset:

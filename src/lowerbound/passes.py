@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +33,8 @@ class Pass(nn.Module):
 
     def forward(
         self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to minimise, and the loss and every logged quantity of each example, (B,).
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """The scalar to differentiate; loss, penalties and all that is logged, (B,) each; how often codes occur, (K,) each.
 
         Args:
             x: examples, (B, *X).
@@ -46,7 +47,7 @@ class Pass(nn.Module):
         dream = dreamt(self.model, len(x), beside) if objective.dreams else None
         terms = objective(draw, Step(progress, examples, dream))
         extra = 0.0 if terms.batch_loss is None else terms.batch_loss
-        return terms.total, {"loss": terms.loss + extra, **terms.log}
+        return terms.both, {"loss": terms.loss + extra, **terms.log, **draw.penalties}, dict(draw.usage)
 
 
 def drawn(model: Model, objective: Objective, x: Tensor, context: Context) -> Draw:
@@ -84,6 +85,17 @@ def first_meeting(model: Model, objective: Objective, data: Dataset) -> str:
             model.training = False
         objective.check(draw)
     return objective.rate_name(draw)
+
+
+def parameter_groups(model: nn.Module, objective: Objective) -> list[dict[str, Any]]:
+    """What Adam is given: the parameters of the model, and those of the objective with the settings that it asks for."""
+    groups = [{"params": trained(model)}, {"params": trained(objective), **objective.adam}]
+    return [group for group in groups if group["params"]]
+
+
+def trained(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are not excluded by ``requires_grad_(False)``."""
+    return [p for p in module.parameters() if p.requires_grad]
 
 
 def not_finite(parameters: list[nn.Parameter]) -> Tensor:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from torch import nn
+from torch import Tensor, nn
 
 from lowerbound.shapes import Shape, numel
 
@@ -99,6 +99,24 @@ def convolutional(layout: Plan, width: int, body: Callable[[int], list[nn.Module
         even = (int(size[0] % 2 == 0), int(size[1] % 2 == 0))
         layers += [*body(before), nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=even)]
     return nn.Sequential(*layers, nn.Flatten())
+
+
+class Block(nn.Module):
+    """x + conv(act(conv(act(x)))), the channels unchanged.
+
+    Args:
+        channels: of the input and the output.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(second.weight)
+        self.layers = nn.Sequential(nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1), nn.SiLU(), second)
+
+    def forward(self, value: Tensor) -> Tensor:
+        result: Tensor = value + self.layers(value)
+        return result
 
 
 def _pixels(shape: Shape) -> tuple[bool, int]:

@@ -135,22 +135,31 @@ def _draw(axes: Any, shown: NDArray[np.uint8], title: str) -> None:
     axes.axis("off")
 
 
-def sheet(x: Tensor, reconstructions: Tensor, samples: Tensor, limits: tuple[float, float], title: str) -> Figure:
+def sheet(
+    x: Tensor,
+    reconstructions: Tensor,
+    samples: Tensor,
+    limits: tuple[float, float],
+    title: str,
+    words: str = "samples: the mean of p(x|z) at z drawn from the prior",
+) -> Figure:
     """Originals above their reconstructions, and samples of the model, on one page.
 
     Args:
         x: held-out examples, (n, *X).
         reconstructions: of the same, (n, *X).
-        samples: from the prior, (m, *X).
+        samples: from the model, (m, *X).
         limits: see :func:`grid`.
         title: what model this is.
+        words: what the samples are.
     """
     columns = 16
-    figure = Figure(figsize=(9, 5.7), layout="constrained")
-    top, bottom = figure.subplots(2, 1)
-    both = grid(pairs(x, reconstructions, columns), limits, columns)
+    both, below = grid(pairs(x, reconstructions, columns), limits, columns), grid(samples, limits, columns)
+    heights = [both.shape[0], below.shape[0]]
+    figure = Figure(figsize=(9, 1.2 + 9 * sum(heights) / both.shape[1]), layout="constrained")
+    top, bottom = figure.subplots(2, 1, height_ratios=heights)
     _draw(top, both, "held-out examples, and below each its reconstruction")
-    _draw(bottom, grid(samples, limits, columns), "samples: the mean of p(x|z) at z drawn from the prior")
+    _draw(bottom, below, words)
     figure.suptitle(title, fontsize=12, x=0.01, ha="left")
     return figure
 
@@ -158,21 +167,28 @@ def sheet(x: Tensor, reconstructions: Tensor, samples: Tensor, limits: tuple[flo
 def curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     """What was learned when: bound, rate and distortion of each epoch, on training and validation data.
 
+    Below them stands what else the objective logs, such as a total correlation.
+
     Args:
         records: as in metrics.jsonl.
     """
     is_density = records[0]["train"]["elbo"] is not None
-    names = ("elbo", "rate", "distortion") if is_density else ("loss", "rate", "cross_entropy")
-    figure = Figure(figsize=(9, 2.7), layout="constrained")
+    usual = ("elbo", "rate", "distortion") if is_density else ("loss", "rate", "cross_entropy")
+    names = [*usual, *(name for name in records[0]["train"] if name not in (*usual, "loss", "elbo", "distortion"))]
+    rows = math.ceil(len(names) / 3)
+    figure = Figure(figsize=(9, 2.7 * rows), layout="constrained")
     epochs = [record["epoch"] for record in records]
-    for axes, name in zip(figure.subplots(1, 3), names, strict=True):
+    panels = figure.subplots(rows, 3, squeeze=False).flatten()
+    for axes in panels[len(names) :]:
+        axes.axis("off")
+    for axes, name in zip(panels, names, strict=False):
         for split, colour in (("train", COLOURS[0]), ("valid", COLOURS[1])):
             values = [(record[split] or {}).get(name) for record in records]
             if any(value is not None for value in values):
                 numbers = [math.nan if value is None else value for value in values]
                 axes.plot(epochs, numbers, color=colour, label=split, marker="." if len(epochs) < 15 else "")
         _clip_start(axes, [(r[s] or {}).get(name) for r in records for s in ("train", "valid")], len(records))
-        _plain(axes, name.replace("_", " "), "epoch", "nats")
+        _plain(axes, name.replace("_", " "), "epoch", "nats" if name in usual else "")
     figure.axes[0].legend(frameon=False, fontsize=8)
     return figure
 
@@ -224,13 +240,14 @@ def evidence(points: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def codes(z: Tensor, y: Tensor | None, axes_names: tuple[str, str]) -> Figure:
+def codes(z: Tensor, y: Tensor | None, axes_names: tuple[str, str], classes: Sequence[str] | None = None) -> Figure:
     """Codes in the plane, coloured by label.
 
     Args:
         z: (n, 2).
         y: labels, (n,), or None.
         axes_names: what the two axes are.
+        classes: names of the labels 0, 1, ...; None shows the labels themselves.
     """
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     axes = figure.subplots()
@@ -248,7 +265,7 @@ def codes(z: Tensor, y: Tensor | None, axes_names: tuple[str, str]) -> Figure:
                 chosen[:, 1],
                 s=6,
                 color=COLOURS[i % len(COLOURS)],
-                label=str(label),
+                label=str(label) if classes is None else classes[label],
                 linewidths=0,
                 alpha=0.8,
             )

@@ -26,10 +26,12 @@ from lowerbound.explore import interpolate, manifold, rates, traverse
 from lowerbound.files import write_text
 from lowerbound.model import Model
 from lowerbound.run import Run
+from lowerbound.samples import samples_shown
 
 EXAMPLES = 32  # originals shown beside their reconstructions; there are twice as many samples
 CODES = 2000  # codes drawn in the plane, and examples that the rates are measured on
 DIMENSIONS = 12  # traversals at the most: the active dimensions of highest rate
+COLUMNS = 8  # samples a row
 STEPS = 15  # frames of a traversal
 
 
@@ -68,11 +70,12 @@ def write_report(run: Run, model: Model, data: Dataset, evaluation: Mapping[str,
     config, records = run.config(), run.metrics()
     as_pictures = plots.is_picture(data.event_shape)
     show = _Pictures(data.range) if as_pictures else _Lines()
-    paths = traverse(model, model.encode(x[:1], context[:1])[0], chosen, STEPS).cpu()
+    paths = traverse(model, model.encode(x[:1], context[:1])[0], chosen, STEPS, context[:1]).cpu()
     count = min(6, len(x) // 2)
     ends = slice(count), slice(count, 2 * count)
     contexts = context[ends[0]], context[ends[1]]
     between = interpolate(model, x[ends[0]], x[ends[1]], contexts=contexts).cpu() if count else None
+    samples, words = samples_shown(model, data, split, 2 * EXAMPLES // COLUMNS, COLUMNS)
 
     template = files(__package__).joinpath("report.html").read_text("utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -83,7 +86,7 @@ def write_report(run: Run, model: Model, data: Dataset, evaluation: Mapping[str,
         source=data.source,
         licence=data.licence,
         split=split,
-        parts={slot: type(part).__name__ for slot, part in model.parts.items()},
+        parts=_parts(model),
         config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100),
         headline=_headline(evaluation),
         evaluation=_rows(evaluation),
@@ -98,7 +101,8 @@ def write_report(run: Run, model: Model, data: Dataset, evaluation: Mapping[str,
         cost=_cost(config, records, model),
         curves=_figure(plots.curves(records)) if records else None,
         reconstructions=show.pairs(x[:EXAMPLES], model.reconstruct(x[:EXAMPLES], context[:EXAMPLES]).cpu()),
-        samples=show.samples(model.sample(2 * EXAMPLES, 0, mean_of_x=True).cpu()),
+        samples=show.samples(samples, COLUMNS),
+        samples_are=words[0].upper() + words[1:],
         as_pictures=as_pictures,
         traversals=[Traversal(d, f"{strength[d]:.2f}", show.strip(path)) for d, path in zip(chosen, paths, strict=True)]
         if as_pictures
@@ -108,8 +112,8 @@ def write_report(run: Run, model: Model, data: Dataset, evaluation: Mapping[str,
         else show.paths([(f"z[{d}]", p) for d, p in zip(chosen, paths, strict=True)]),
         steps=STEPS,
         interpolations=None if between is None else show.paths([(f"pair {i + 1}", p) for i, p in enumerate(between)]),
-        manifold=show.samples(manifold(model, 16).cpu(), 16) if z.shape[1] == 2 and as_pictures else None,
-        codes=_codes(z, y),
+        manifold=show.samples(manifold(model, 16, context[:1]).cpu(), 16) if z.shape[1] == 2 and as_pictures else None,
+        codes=_codes(z, y, data.classes),
         rates=_figure(plots.rate_bars(strength, active, "nats" if by_rate is not None else "variance of the mean")),
         rates_are_known=by_rate is not None,
     )
@@ -160,18 +164,26 @@ class _Lines:
         return _figure(plots.fans(groups))
 
 
-def _codes(z: Tensor, y: Tensor | None) -> str | None:
+def _parts(model: Model) -> list[tuple[str, str]]:
+    """The slot of each part, and the part."""
+    return [
+        (slot if part.condition is None else f"{slot}, given y", type(part).__name__)
+        for slot, part in model.parts.items()
+    ]
+
+
+def _codes(z: Tensor, y: Tensor | None, names: Sequence[str] | None) -> str | None:
     """The codes in the plane: themselves where Z = 2, else their two principal components."""
     if z.shape[1] == 2:
-        return _figure(plots.codes(z, y, ("z[0]", "z[1]")))
+        return _figure(plots.codes(z, y, ("z[0]", "z[1]"), names))
     if z.shape[1] < 2 or len(z) < 3:
         return None
     from sklearn.decomposition import PCA
 
     plane = PCA(2, random_state=0).fit(z.numpy())
     share = plane.explained_variance_ratio_
-    names = tuple(f"principal component {i + 1} ({share[i]:.0%} of the variance)" for i in range(2))
-    return _figure(plots.codes(torch.from_numpy(plane.transform(z.numpy())), y, (names[0], names[1])))
+    axes = tuple(f"principal component {i + 1} ({share[i]:.0%} of the variance)" for i in range(2))
+    return _figure(plots.codes(torch.from_numpy(plane.transform(z.numpy())), y, (axes[0], axes[1]), names))
 
 
 NAMES = {
@@ -194,8 +206,14 @@ NAMES = {
 
 def _rows(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """Name, value, standard error, unit of everything that exists for the model."""
+    conditional = evaluation.get("conditional", False)
     return [
-        (words, f"{own['value']:.2f}", "–" if own["stderr"] is None else f"± {own['stderr']:.2f}", own["unit"])
+        (
+            words.replace("p(x)", "p(x|y)") if conditional else words,
+            f"{own['value']:.2f}",
+            "–" if own["stderr"] is None else f"± {own['stderr']:.2f}",
+            own["unit"],
+        )
         for key, words in NAMES.items()
         if (own := evaluation.get(key)) is not None and own["value"] is not None
     ]
@@ -212,7 +230,12 @@ def _headline(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
         own = evaluation.get(key)
         if own is not None and own["value"] is not None:
             error = "" if own["stderr"] is None else f" ± {own['stderr']:.2f}"
-            large.append((words, f"{own['value']:.2f}{error}"))
+            large.append(
+                (
+                    words.replace("p(x)", "p(x|y)") if evaluation.get("conditional") else words,
+                    f"{own['value']:.2f}{error}",
+                )
+            )
     return large
 
 

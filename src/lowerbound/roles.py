@@ -4,6 +4,8 @@
     posterior(x, context)       -> q(z|x)     batch (B,),       event Z
     likelihood(z, context)      -> p(x|z)     batch (K, B),     event X
 
+Each may be conditioned on y, by choice (``condition``): p(z|y), q(z|x, y), p(x|z, y).
+
 A prior is handed the posterior at each call, for the kinds that are made of it (VampPrior); it never stores it, since a
 module that is registered twice is saved twice.
 
@@ -24,14 +26,18 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.distributions.constraints import Constraint
 
+from lowerbound.codebook import Codebook
+from lowerbound.conditions import Beside, Condition
 from lowerbound.needs import (
     DRAWN,
     EVALUABLE,
     LOG_DENSITY,
+    MOVABLE,
     OWN,
     PATHWISE,
     REALS,
     REPARAMETERISED,
+    UNCONDITIONED,
     WEIGHABLE,
     Need,
     Offer,
@@ -64,6 +70,10 @@ class Context:
     def __getitem__(self, rows: slice | Tensor) -> Context:
         """The same context for some of the examples; a field whose batch dimension is 1 holds for all of them."""
         return self._each(lambda value: value if len(value) == 1 else value[rows])
+
+    def repeated(self, n: int) -> Context:
+        """The same context for n examples: a field of one row is for all of them."""
+        return self._each(lambda value: value.expand(n, *value.shape[1:]))
 
     def observed(self, x: Tensor) -> Tensor:
         """X (B, *X) with zero for every missing entry, so that nothing can depend on what stands there, nan included.
@@ -98,12 +108,14 @@ class Part(nn.Module, ABC):
     """What every role has in common.
 
     Attributes:
+        condition: what the part is told of an example's y: None, a number of classes, or the shape of real values.
         role: prior, posterior or likelihood.
         offers: what others may need of this part (:mod:`lowerbound.needs`); a part that lacks something usual says so.
         needs: what it asks of the parts of other roles, with the reason; a model without it is refused.
     """
 
     role: ClassVar[str]
+    condition: Condition = None
     offers: frozenset[Offer] = frozenset()
     needs: Mapping[Offer, Need] = MappingProxyType({})
 
@@ -122,8 +134,8 @@ class Prior(Part):
     """
 
     role = "prior"
-    offers = frozenset({OWN})
-    needs = MappingProxyType({REALS: Need("is a density of real z", "the prior Categorical or Bernoulli")})
+    offers = frozenset({MOVABLE, OWN})
+    needs = MappingProxyType({REALS: Need("is a density of real z", "the prior that suits its z")})
     __call__: Callable[..., Distribution]
 
     def __init__(self, z_shape: Shape) -> None:
@@ -156,16 +168,21 @@ class Posterior(Part):
     Attributes:
         x_shape: X, the event shape of the data.
         z_shape: Z, the event shape of the latent.
+        beside: puts y beside x; a network is built for ``beside.in_shape``, which is X where there is no condition.
     """
 
     role = "posterior"
-    offers = frozenset({EVALUABLE, REPARAMETERISED, PATHWISE, WEIGHABLE, DRAWN, REALS})
+    offers = frozenset({EVALUABLE, REPARAMETERISED, PATHWISE, WEIGHABLE, DRAWN, REALS, UNCONDITIONED})
     __call__: Callable[..., Distribution]
 
-    def __init__(self, x_shape: Shape, z_shape: Shape) -> None:
+    def __init__(self, x_shape: Shape, z_shape: Shape, condition: Condition = None) -> None:
         super().__init__()
         self.x_shape = as_shape(x_shape, "the data shape")
         self.z_shape = as_shape(z_shape, "the latent shape")
+        self.condition = condition
+        self.beside = Beside(self.x_shape, condition, type(self).__name__)
+        if condition is not None:
+            self.offers = self.offers - {UNCONDITIONED}
 
     @abstractmethod
     def forward(self, x: Tensor, context: Context) -> Distribution:
@@ -174,6 +191,18 @@ class Posterior(Part):
         Where the context has a mask, nothing may depend on the missing entries of x, which the model has set to zero and
         :meth:`~lowerbound.units.Units.standardised` sets to the mean.
         """
+
+    def codebook(self) -> Codebook | None:
+        """The vectors out of which z is put together; None where it is not. A prior over codes asks for it."""
+        return None
+
+    def penalties(self, qz: Distribution) -> Mapping[str, Tensor]:
+        """What is to be added to the loss beside the bound, by name, each (B,); ``qz`` is what forward returned."""
+        return {}
+
+    def usage(self, qz: Distribution) -> Tensor | None:
+        """How often each code occurs in a batch, (codes,), where there are codes to be counted: for the log."""
+        return None
 
     def relaxed(self, distribution: Distribution) -> Distribution:
         """What stands for q(z|x), and for p(z), in training, where gradients are to reach q through the draws.
@@ -203,6 +232,7 @@ class Likelihood(Part):
         x_shape: X, the event shape of the data.
         support: the set on which this is a density or a probability; it must contain the data's.
         is_density: False for a score that is no log-density (cross-entropy): what it gives is never called a likelihood.
+        beside: puts y beside z; a network is built for ``beside.in_shape``, which is Z where there is no condition.
     """
 
     role = "likelihood"
@@ -210,10 +240,12 @@ class Likelihood(Part):
     is_density: ClassVar[bool] = True
     __call__: Callable[..., Distribution]
 
-    def __init__(self, z_shape: Shape, x_shape: Shape) -> None:
+    def __init__(self, z_shape: Shape, x_shape: Shape, condition: Condition = None) -> None:
         super().__init__()
         self.z_shape = as_shape(z_shape, "the latent shape")
         self.x_shape = as_shape(x_shape, "the data shape")
+        self.condition = condition
+        self.beside = Beside(self.z_shape, condition, type(self).__name__)
         if self.is_density:
             self.offers = self.offers | {LOG_DENSITY}
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lowerbound.codebook import perplexity
 from lowerbound.messages import first_line
 from lowerbound.run import Run, load_weights
 from lowerbound.seeding import random_state, set_random_state
@@ -26,11 +27,13 @@ class Sums:
         self.device = device
         self.totals: dict[str, Tensor] = {}
 
-    def add(self, values: Mapping[str, Tensor]) -> None:
-        """Add quantities, each (B,) or ()."""
+    def add(self, values: Mapping[str, Tensor], usage: Mapping[str, Tensor] | None = None) -> None:
+        """Add quantities, each (B,) or (), and how often each code of a latent was used, each (codes,)."""
         for name, value in values.items():
             total = value.detach().sum(dtype=torch.float32 if self.device.type == "mps" else torch.float64)
             self.totals[name] = self.totals[name] + total if name in self.totals else total
+        for name, counts in (usage or {}).items():
+            self.totals[name] = self.totals[name] + counts if name in self.totals else counts.clone()
 
     def __getitem__(self, name: str) -> float:
         return float(self.totals[name])
@@ -38,9 +41,13 @@ class Sums:
     def means(self, n: int) -> dict[str, float | None]:
         """Means over n examples, by the names of metrics.jsonl; None where there is no finite one; no count of steps.
 
-        ``elbo`` and ``distortion`` are always named, and are None where the score is no log-density.
+        ``elbo`` and ``distortion`` are always named, and are None where the score is no log-density. Of the usage of codes
+        there is the perplexity over all n, and the number of codes that occurred.
         """
-        means = {name: float(total) / n for name, total in self.totals.items() if name != "skipped"}
+        means = {name: float(total) / n for name, total in self.totals.items() if name != "skipped" and not total.ndim}
+        for name, total in self.totals.items():
+            if total.ndim:
+                means |= {f"{name}_perplexity": perplexity(total), f"{name}_used": float((total > 0).sum())}
         named = {name: means.pop(name, None) for name in ("loss", "elbo", "rate", "distortion")} | means
         return {k: v if v is not None and math.isfinite(v) else None for k, v in named.items()}
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowerbound.annealing import VALUES, doubts
+from lowerbound.annealing import LEAPFROG, VALUES, Path, Plan, doubts
 from lowerbound.evaluation import REFINING, annealed, evidence, refined
 from lowerbound.memory import values_held
 from lowerbound.model import Model
@@ -105,6 +105,9 @@ def gaps(
     context, x = context or Context(), torch.as_tensor(x)
     if not len(x):
         raise ValueError("there is no example: x is empty")
+    plan = Plan(chains, temperatures, LEAPFROG, "posterior")
+    with seeded(0):
+        Path(model, x[:1], context[:1], plan)  # what annealing refuses needs no other work
     before, after = [], []
 
     def share(first: float, last: float) -> Callable[[int, int], None]:

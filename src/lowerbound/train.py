@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from lowerbound.build import complete, describe_model, listed
+from lowerbound.conditions import learn_conditions
 from lowerbound.dataset import Dataset
 from lowerbound.devices import find_device
 from lowerbound.evaluation import warn_of_collapse
@@ -34,7 +35,7 @@ from lowerbound.messages import unknown
 from lowerbound.model import Model
 from lowerbound.objective import Objective, check_parts
 from lowerbound.parts import describe, foreign_packages
-from lowerbound.passes import Pass, check_gradients, first_meeting, not_finite
+from lowerbound.passes import Pass, check_gradients, first_meeting, not_finite, parameter_groups
 from lowerbound.progress import Display
 from lowerbound.roles import Context
 from lowerbound.run import Run
@@ -98,9 +99,9 @@ def fit(
         batch_size: examples a step; the last batch of an epoch may be smaller and counts in full.
         seed: of the order of examples and of every draw. It does not act on the model's initial weights, which exist
             already; on the command line the same seed sets those too.
-        learning_rate: Adam's step size.
-        schedule: of the learning rate over the run: "constant", or "cosine" falling to zero.
-        clip: largest norm of the gradient; None leaves it.
+        learning_rate: Adam's step size. An objective may ask for another one for its own parameters.
+        schedule: of every learning rate over the run: "constant", or "cosine" falling to zero.
+        clip: largest norm of the gradient; None leaves it. An objective's own parameters are clipped by themselves.
         patience: stop after so many epochs in a row without a better validation loss; None never stops early.
         device: "auto" takes a GPU if there is one; "cpu", "cuda", "cuda:1", "mps".
         precision: "32-true", "bf16-mixed", "16-mixed" (GPU only) or "64-true".
@@ -154,6 +155,11 @@ def fit(
         raise ValueError("resume and overwrite exclude each other")
     if (resume or overwrite) and out is None:
         raise ValueError("resume and overwrite act on a run folder: say which with out=")
+    if objective.batch_statistics and batch_size < 2:
+        name = type(objective).__name__
+        raise ValueError(
+            f"batch_size is 1, and {name} compares the examples of a batch with each other; take at least 2"
+        )
     model.check_data(data)
     fabric = _fabric(device, precision)
     settings["device"] = str(fabric.device)
@@ -169,11 +175,13 @@ def fit(
             stack.enter_context(run.locked())
             if not resume:
                 run.begin(config, overwrite)
-        parameters = [p for p in (*model.parameters(), *objective.parameters()) if p.requires_grad]
+        groups = parameter_groups(model, objective)
+        parameters = [p for group in groups for p in group["params"]]
         # fused Adam updates in one pass over memory, and can be told on the device to skip a step; in 16-bit training the
         # scaler of gradients decides that, and clips gradients of an optimiser that is not fused only
         scaled = precision == "16-mixed"
-        adam = torch.optim.Adam(parameters, lr=learning_rate, fused=not scaled)
+        adam = torch.optim.Adam(groups, lr=learning_rate, fused=not scaled)
+        rates = [group["lr"] for group in adam.param_groups]  # an objective may ask for its own
         one_pass, optimizer = fabric.setup(Pass(model, objective), adam)
         state = TrainingState(model, objective, adam, fabric.strategy.precision, Best(patience), fabric.device)
         if run is not None and not resume:
@@ -184,6 +192,7 @@ def fit(
         if begins and not contains(UNIT, data.support):
             model.learn_units(data.examples("train"), data["train"].mask)
         if begins:
+            learn_conditions(model, data.context("train").y)
             model.prepare(refilled(data.examples("train"), data["train"].mask))
         differs = "" if run is None or begins else state.restore(run)
         if run is not None and begins:
@@ -207,22 +216,24 @@ def fit(
                 x = fabric.to_device(data.present("train", index))
                 beside = context[index].to(x.device)
                 progressed = state.step / max(1, epochs * steps - 1)  # 0 at the first step, 1 at the last
-                for group in adam.param_groups:
-                    group["lr"] = learning_rate * _factor(schedule, progressed)
+                for group, rate in zip(adam.param_groups, rates, strict=True):
+                    group["lr"] = rate * _factor(schedule, progressed)
 
-                total, log = one_pass(x, beside.given, progressed, n)
+                total, log, usage = one_pass(x, beside.given, progressed, n)
                 fabric.backward(total)
                 if state.step == 0:
                     check_gradients(model, objective)
                 if clip is not None:
-                    fabric.clip_gradients(one_pass, adam, max_norm=clip, error_if_nonfinite=False)
+                    fabric.strategy.precision.unscale_gradients(adam)
+                    for group in adam.param_groups:  # each by itself: a critic's slope says nothing about the model's
+                        nn.utils.clip_grad_norm_(group["params"], clip)
                 skipped = not_finite(parameters)
                 if not scaled:
                     adam.found_inf = skipped  # type: ignore[attr-defined]  # read by the fused update
                 optimizer.step()
                 optimizer.zero_grad()
 
-                state.sums.add({**log, "skipped": skipped})
+                state.sums.add({**log, "skipped": skipped}, usage)
                 state.done += 1
                 state.step += 1
                 state.seconds = time.monotonic() - started
@@ -285,7 +296,7 @@ def _validate(
             if stop.is_set():  # the result will not be used: a resumed run validates again
                 return {}
             batch = slice(start, start + VALID_BATCH)
-            sums.add(one_pass(x[batch], context[batch].to(x.device).given, 1.0, examples)[1])
+            sums.add(*one_pass(x[batch], context[batch].to(x.device).given, 1.0, examples)[1:])
     return sums.means(len(x))
 
 

@@ -305,15 +305,23 @@ def test_cross_entropy_is_reported_as_such(command: Command) -> None:
     assert train["cross_entropy"] > 0
 
 
+NARROW = {"vq-vae": ("--posterior.network.width", 8, "--likelihood.network.width", 8)}
+"""What keeps a recipe that is meant for a GPU within seconds."""
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_is_built_and_stepped_once(name: str, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """On noise in the shape of its data, so that it needs no download and no time; the rest is the recipe's."""
     few = {"train": 500, "valid": 50, "test": 50}  # as many as the pseudo-inputs of the recipe vamp
-    for source, shape, levels in (("mnist", (1, 28, 28), 256), ("fashion_mnist", (1, 28, 28), 256)):
+    for source, shape, levels in (
+        ("mnist", (1, 28, 28), 256), ("fashion_mnist", (1, 28, 28), 256), ("cifar10", (3, 32, 32), 256),
+    ):  # fmt: skip
         x = RNG.integers(0, levels, (600, *shape), dtype=np.uint8)
-        stored = Stored(x, np.arange(600) % 10, levels, few)
+        stored = Stored(x, np.arange(600) % 10, levels=levels, parts=few)
         monkeypatch.setattr(NAMED[source], "read", lambda stored=stored: stored)
-    code, _, err = command("train", "--config", name, "--epochs", 1, "--samples", 2, "--out", "run")
+    code, _, err = command(
+        "train", "--config", name, "--epochs", 1, "--samples", 2, "--out", "run", *NARROW.get(name, ())
+    )
     assert code == 0, err
     assert {"title", "paper", "protocol", "published"} <= set(yaml.safe_load(command("recipes", name)[1])["about"])
 

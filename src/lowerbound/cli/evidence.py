@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from lowerbound.annealing import doubts
 from lowerbound.build import build_objective, complete
 from lowerbound.comparison import compare as compare_evaluations
@@ -118,10 +120,12 @@ def sandwich(argv: Sequence[str]) -> None:
     if given is None:
         return
     run, model = open_run(given)
+    how = {key: given[key] for key in ("n", "chains", "temperatures", "seed")}
+    if model.condition is not None and given["n"] > 0:  # y is that of held-out examples, again and again
+        known = own_data(run).context("test")
+        how["context"] = known[torch.arange(given["n"]) % len(next(iter(known.given.values())))]
     with counting("annealing") as on_progress:
-        found = sandwich_of(
-            model, given["n"], given["chains"], given["temperatures"], seed=given["seed"], on_progress=on_progress
-        )
+        found = sandwich_of(model, **how, on_progress=on_progress)
     narrow = ((found.upper - found.lower).abs() < NARROW).float()
     rows = {
         "lower": Estimate.over(found.lower),
@@ -130,7 +134,12 @@ def sandwich(argv: Sequence[str]) -> None:
         "narrow": Estimate.over(narrow, f"of the examples have a gap below {NARROW} nats"),
         "acceptance": Estimate.over(found.acceptance, "of the trajectories were accepted"),
     }
-    _show(given, rows, f"{run.path}, log p(x) of examples simulated from the model", doubts(found.acceptance))
+    _show(
+        given,
+        rows,
+        f"{run.path}, log p(x{'|y' * (model.condition is not None)}) of examples simulated from the model",
+        doubts(found.acceptance),
+    )
 
 
 def gaps(argv: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from lowerbound.explore import rates
 from lowerbound.explore import traverse as traverse_along
 from lowerbound.measure import evaluate
 from lowerbound.model import Model
-from lowerbound.opened import open_run, own_data, run_parser
+from lowerbound.opened import add_label, known, open_run, own_data, run_parser
 from lowerbound.plots import is_picture, save_grid
 from lowerbound.report import write_report
 from lowerbound.run import Run
@@ -71,7 +71,8 @@ def traverse(argv: Sequence[str]) -> None:
         order = (variance if by_rate is None else by_rate).argsort(descending=True).tolist()
         dimensions = [d for d in order if variance[d] > ACTIVE][:MOST] or order[:1]
     one = slice(given["example"], given["example"] + 1)
-    frames = traverse_along(model, model.encode(x[one], context[one])[0], dimensions, given["steps"])
+    z = model.encode(x[one], context[one])[0]
+    frames = traverse_along(model, z, dimensions, given["steps"], context[one])
     _write(run, path, frames.flatten(0, 1), given["steps"], f"rows: dimensions {', '.join(map(str, dimensions))}")
 
 
@@ -107,8 +108,10 @@ def manifold(argv: Sequence[str]) -> None:
     parser = run_parser(
         "manifold",
         "RUN --out FILE.png",
-        "A picture of the mean of p(x|z) over the plane of a model with two latent dimensions, cut at equal probability.",
+        "A picture of the mean of p(x|z) over the plane of a model with two latent dimensions, cut at equal probability. Of "
+        "a model that is conditioned on y: at the class that --label names, or at the y of the first held-out example.",
     )
+    add_label(parser)
     parser.add_argument("--side", type=int, default=20, help="pictures to a side")
     _add_out(parser)
     given = parser.read(argv)
@@ -116,7 +119,10 @@ def manifold(argv: Sequence[str]) -> None:
         return
     run, model = open_run(given)
     path = _png(given, model)
-    _write(run, path, manifold_of(model, given["side"]), given["side"], "z[0] to the right, z[1] upwards")
+    context = known(run, model, given["label"])
+    if model.condition is not None and given["label"] is None:
+        context = own_data(run).context("test")[:1]
+    _write(run, path, manifold_of(model, given["side"], context), given["side"], "z[0] to the right, z[1] upwards")
 
 
 def _add_out(parser: SettingsParser) -> None:

@@ -14,6 +14,7 @@ from lowerbound.build import (
     build_model,
     build_objective,
     chosen_parts,
+    conditioned,
     default_likelihood,
     expanded,
     listed,
@@ -30,6 +31,7 @@ from lowerbound.plots import is_picture, save_figure, sheet
 from lowerbound.recipes import recipe_text
 from lowerbound.report import write_report
 from lowerbound.run import FORMAT, Run
+from lowerbound.samples import samples_shown
 from lowerbound.seeding import seeded
 from lowerbound.settings import SettingsParser, add_setting, read_yaml, read_yaml_file, settings_of
 from lowerbound.supports import Levels
@@ -118,6 +120,7 @@ def train(argv: Sequence[str]) -> None:
     config = _resolve(_parser(words, base, data), base, words)
     control = {key: config.pop(key) for key in CONTROL}
     config.pop("data")
+    config = conditioned(config, data.condition, data.name or "the data")
     settings = {s.name: config[s.name] for s in settings_of(fit) if s.name not in NOT_SETTINGS}
 
     check_settings(settings, data)
@@ -125,7 +128,7 @@ def train(argv: Sequence[str]) -> None:
         raise ValueError(f"samples is {control['samples']}: at least 1 draw for each example is needed")
     with seeded(settings["seed"]):
         model = build_model(config, data.event_shape, words.trust)
-    objective = build_objective(config, words.trust)
+        objective = build_objective(config, words.trust)  # it may have weights of its own, behind the model's
     model.check_data(data)
     run = Run(_next_folder(data) if control["out"] is None else control["out"])
     say: Callable[[str], object] = print if not control["quiet"] else lambda text: None
@@ -293,10 +296,11 @@ def _conclude(
     lines = [f"{evaluation.n:,} held-out examples (test):", str(evaluation), f"\nrun folder    {run.path}"]
     if is_picture(data.event_shape):
         x, context = data.examples("test")[:PAIRS], data.context("test")[:PAIRS]
-        drawn = model.sample(2 * PAIRS, 0, mean_of_x=True).cpu()
+        drawn, words = samples_shown(model, data, "test", rows=2 * PAIRS // 16, columns=16)
         parts = ", ".join(f"{slot} {type(part).__name__}" for slot, part in model.parts.items())
         title = f"{Path(data.name or 'data').stem}: {parts}"
-        save_figure(run.sheet_file, sheet(x, model.reconstruct(x, context).cpu(), drawn, data.range, title))
+        again = model.reconstruct(x, context).cpu()
+        save_figure(run.sheet_file, sheet(x, again, drawn, data.range, title, words))
         lines.append(f"pictures      {run.sheet_file}")
     if report:
         lines.append(f"report        {write_report(run, model, data, evaluation.as_json())}")

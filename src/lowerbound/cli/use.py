@@ -20,13 +20,17 @@ from lowerbound.evaluation import log_marginal
 from lowerbound.files import write_atomic, write_text
 from lowerbound.measure import SAMPLES
 from lowerbound.model import Model
-from lowerbound.opened import load_as, open_run, own_data, run_parser, table_of
+from lowerbound.opened import add_label, known, load_as, open_run, own_data, run_parser, table_of
 from lowerbound.plots import is_picture, pairs, save_grid
 from lowerbound.progress import counting
 from lowerbound.roles import Context
 from lowerbound.run import Run
+from lowerbound.samples import by_condition, framed
 from lowerbound.settings import SettingsParser
 
+SAMPLED = 64
+EACH = 10  # samples for each y, where there are several
+CONDITIONS = 10  # held-out examples whose y is given, where it is no class
 IMPUTING = 1000  # as in the paper on importance-weighted imputation there are more draws than for a bound
 BATCH = 100  # examples at a time
 
@@ -34,9 +38,16 @@ BATCH = 100  # examples at a time
 def sample(argv: Sequence[str]) -> None:
     """Draw examples from the model of a run."""
     parser = run_parser(
-        "sample", "RUN -n N --out FILE", "Draw examples from a trained model: z ~ p(z), then x ~ p(x|z)."
+        "sample",
+        "RUN -n N --out FILE",
+        "Draw examples from a trained model: z ~ p(z), then x ~ p(x|z). Of a model that is conditioned on y: so many for "
+        "each class, a row a class, or for the one that --label names; where y is no class, for the y of each of the first "
+        "held-out examples, a row each, with y before them, where it is a strip of a picture, and the truth behind.",
     )
-    parser.add_argument("-n", type=int, default=64, help="how many")
+    parser.add_argument(
+        "-n", type=int, help=f"how many (default: {SAMPLED}); for each y, where there are several ({EACH})"
+    )
+    add_label(parser)
     parser.add_argument("--mean", action="store_true", help="give the mean of p(x|z) instead of a draw from it")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     _add_out(parser, "an array (n, ...) as .npy, a table as .csv, or pictures side by side as .png")
@@ -45,7 +56,20 @@ def sample(argv: Sequence[str]) -> None:
         return
     run, model = open_run(given)
     write = _writer(run, model, given["out"])
-    write(model.sample(given["n"], given["seed"], mean_of_x=given["mean"]))
+    one = known(run, model, given["label"])
+    several = model.condition is not None and given["label"] is None
+    n = given["n"] if given["n"] is not None else EACH if several else SAMPLED
+    if not several:
+        write(model.sample(n, given["seed"], one, mean_of_x=given["mean"]))
+        return
+    data = own_data(run)
+    context = data.context("test")[:CONDITIONS]
+    if isinstance(model.condition, int):
+        context = Context(y=torch.arange(model.condition))
+    drawn = by_condition(model, context, n, given["seed"], given["mean"])
+    if isinstance(model.condition, tuple) and Path(given["out"]).suffix == ".png":
+        drawn = framed(drawn, data.examples("test")[:CONDITIONS], data)
+    write(drawn.flatten(0, 1), drawn.shape[1])
 
 
 def reconstruct(argv: Sequence[str]) -> None:
@@ -69,7 +93,7 @@ def reconstruct(argv: Sequence[str]) -> None:
     if given["n"] is not None and given["n"] < 1:
         raise ValueError(f"n is {given['n']}: at least 1 example must be asked for")
     x = x[: given["n"] or (64 if is_png else None)]
-    results = _in_batches(model.reconstruct, x, context)
+    results = _in_batches(model.reconstruct, x, context[: len(x)])
     if is_png:
         columns = min(16, len(x))
         write(pairs(x, results, columns), columns)

@@ -68,6 +68,8 @@ def load(
     shift: int = 0,
     missing: Missing = "refuse",
     categorical: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    strip: Sequence[int] | None = None,
 ) -> Dataset:
     """Load a data set by name, from a file of arrays or a table, or from a folder of pictures.
 
@@ -98,6 +100,9 @@ def load(
             density, by a mask on the card.
         categorical: columns of a table that hold classes, which may be text, by their names. The labels, sorted, become
             the levels {0, 1/(L-1), ..., 1}; "size=small|large" gives their order. A column of two becomes 0 and 1.
+        classes: names of the classes of labels, in order; None takes those that there are, sorted, and writes them down.
+        strip: [first, last]: what a model may be conditioned on is these pixel columns of each picture, counted from 0, in
+            the place of its label, so that it learns to complete the picture.
 
     Returns:
         The card with its splits.
@@ -125,7 +130,8 @@ def load(
     path = Path(source).expanduser()
     name = str(source) if str(source) in NAMED else str(path.resolve())
     chosen = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
-    return make_card(stored, name, {**chosen, **of_source, "dequantize": dequantize, "flip": flip, "shift": shift})
+    given = {"dequantize": dequantize, "flip": flip, "shift": shift, "classes": classes, "strip": strip}
+    return make_card(stored, name, {**chosen, **of_source, **given})
 
 
 def applicable(source: str | Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,12 +166,14 @@ def from_arrays(
     missing: Missing = "refuse",
     mask: NDArray[Any] | torch.Tensor | None = None,
     columns: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    strip: Sequence[int] | None = None,
 ) -> Dataset:
     """A data set from arrays in memory; the arguments are those of :func:`load`.
 
     Args:
         x: examples, (n, *X).
-        y: labels, (n,), or None.
+        y: labels, (n,), numbers or text, or None.
         splits: see :func:`load`.
         binarize: see :func:`load`.
         levels: see :func:`load`.
@@ -177,6 +185,8 @@ def from_arrays(
         mask: True (1) where an entry of x is observed and False (0) where it is missing, (n, *X); what stands at missing
             entries plays no part. None: all are observed, but for NaN where missing is "marginalise".
         columns: the names of the columns of x (n, d), as in ``columns=frame.columns``.
+        classes: see :func:`load`.
+        strip: see :func:`load`.
 
     Raises:
         ValueError: as :func:`load`.
@@ -198,7 +208,8 @@ def from_arrays(
     stored = Stored(values, labels, known, columns=names)
     chosen: dict[str, Any] = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
     chosen |= {"missing": missing, "categorical": None}
-    return make_card(stored, None, {**chosen, "dequantize": dequantize, "flip": flip, "shift": shift})
+    given = {"dequantize": dequantize, "flip": flip, "shift": shift, "classes": classes, "strip": strip}
+    return make_card(stored, None, {**chosen, **given})
 
 
 def _read(source: str | Path, options: Mapping[str, Any]) -> Stored:

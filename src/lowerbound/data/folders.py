@@ -34,8 +34,8 @@ def read(path: Path, size: Sequence[int] | None = None) -> Stored:
     """The pictures in a folder and below it; a picture's label is the sub-folder of the root that it lies in.
 
     Args:
-        path: the folder. The names of its sub-folders, sorted, are the labels 0, 1, ...; pictures that lie in the folder
-            itself have none.
+        path: the folder. The names of its sub-folders are the labels; pictures that lie in the folder itself have
+            none.
         size: (H, W), to which every picture is scaled and cropped; None takes pictures of one size as they are.
 
     Raises:
@@ -72,7 +72,7 @@ def read(path: Path, size: Sequence[int] | None = None) -> Stored:
     return Stored(x, y, levels=256, source=str(path))
 
 
-def _labels(root: Path, files: Sequence[Path]) -> NDArray[np.int64] | None:
+def _labels(root: Path, files: Sequence[Path]) -> NDArray[np.str_] | None:
     parts = [file.relative_to(root).parts for file in files]
     beside = [file for file, part in zip(files, parts, strict=True) if len(part) == 1]
     if len(beside) == len(files):
@@ -82,8 +82,7 @@ def _labels(root: Path, files: Sequence[Path]) -> NDArray[np.int64] | None:
             f"{root} holds {len(beside):,} pictures beside its sub-folders ({beside[0].name}, for one) and "
             f"{len(files) - len(beside):,} in them, so that labels are not clear; move them, or give one sub-folder"
         )
-    names = [part[0] for part in parts]
-    return np.searchsorted(sorted(set(names)), names).astype(np.int64)
+    return np.array([part[0] for part in parts])
 
 
 def _is_hidden(file: Path) -> bool:

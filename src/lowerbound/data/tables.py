@@ -82,7 +82,7 @@ def read(
 
     Args:
         path: the file.
-        labels: the name of the column that holds labels, which may be text: its values, sorted, are 0, 1, ...
+        labels: the name of the column that holds labels, which may be text.
         missing: "marginalise" takes missing cells, of which the mask then tells.
         categorical: names of columns that hold classes, or "name=first|second" to give their order.
 
@@ -240,13 +240,13 @@ def _worst(columns: Sequence[str], row: Sequence[str]) -> str:
 
 
 def _codes(labels: Sequence[Any]) -> NDArray[Any]:
-    """Labels as numbers: as they are where all are numbers, and otherwise the place of each among those sorted."""
+    """Labels as numbers where all are numbers, and otherwise as text."""
     words = [str(label) for label in labels]
     if all(_is_number(word) for word in words):
         return (
             np.array([float(w) for w in words]) if set("".join(words)) - DIGITS else np.array([int(w) for w in words])
         )
-    return np.unique(words, return_inverse=True)[1]
+    return np.array(words)
 
 
 def _parquet(path: Path, labels: str | None, takes_missing: bool, classes: Mapping[str, Classes]) -> Cells:

@@ -1,6 +1,8 @@
 """What torch.distributions lacks."""
 
+from lowerbound.distributions.codes import AutoregressiveCodes, CodePoint, IndependentCodes
 from lowerbound.distributions.discretized_logistic_mixture import ChannelsFirst, DiscretizedLogisticMixture
+from lowerbound.distributions.flow import Bijection, Flow
 from lowerbound.distributions.full_normal import FullNormal, as_multivariate
 from lowerbound.distributions.levels import LevelCategorical
 from lowerbound.distributions.mean import mean
@@ -13,9 +15,14 @@ from lowerbound.distributions.states import count_states, states
 from lowerbound.distributions.stddev import stddev
 
 __all__ = [
+    "AutoregressiveCodes",
+    "Bijection",
     "ChannelsFirst",
+    "CodePoint",
     "DiscretizedLogisticMixture",
+    "Flow",
     "FullNormal",
+    "IndependentCodes",
     "LevelCategorical",
     "Mixture",
     "NegativeBinomial",

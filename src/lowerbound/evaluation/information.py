@@ -62,7 +62,8 @@ def information(
         batch_size: examples that the model sees at a time.
 
     Returns:
-        None for fewer than two examples, and where q of one latent depends on another's draw.
+        None for fewer than two examples, where q knows its density at its own draws alone, and where q of one latent depends
+        on another's draw, or the prior on y: there is then no one p(z) to compare an aggregate with.
 
     Example:
         >>> import lowerbound as lb
@@ -82,7 +83,7 @@ def information(
     for start in range(0, n, batch_size):
         rows = slice(start, start + batch_size)
         draw = model(x[rows], context[rows], 1)
-        if any(len(latent.q.batch_shape) != 1 for latent in draw.latents):
+        if any(len(latent.q.batch_shape) != 1 or latent.p.batch_shape for latent in draw.latents):
             return None
         # the one draw; where all values of z are there instead, each is it with probability m_k
         n_here = draw.log_pz.shape[1]
@@ -100,6 +101,10 @@ def information(
     log_p, rate = torch.cat(log_ps), torch.cat(rates)
     size = max(1, VALUES // (batch_size * sum(part[0].numel() for part in z)))
     own, inner, outer = [], [], []
+    try:
+        _log_q(qs[0], [part[:1] for part in z])
+    except NotImplementedError:
+        return None
     for start in range(0, n, size):
         rows = slice(start, start + size)
         pairs = torch.cat([_log_q(q, [part[rows] for part in z]) for q in qs], 1)  # (size, n)
@@ -110,7 +115,8 @@ def information(
         outer.append(torch.logsumexp(others, 1) - math.log(n - 1))
     mutual = torch.cat(own) - torch.cat(inner)  # and not the rate less a sampled KL: this is never above log n
     upper, lower = torch.cat(inner) - log_p, torch.cat(outer) - log_p
-    if lower.mean() < -CLEAR * lower.std() / math.sqrt(n):
+    # an example whose codes no other example has leaves nothing to average over
+    if not bool(lower.isfinite().all()) or lower.mean() < -CLEAR * lower.std() / math.sqrt(n):
         return Information(mutual, rate, upper, None)
     return Information(mutual, rate - lower, upper, lower)
 

@@ -46,7 +46,8 @@ class Evidence:
             and the number of categories of categorical codes.
         noise: variance of those averages over the draws, of the same shapes; zero where it depends on no other latent.
         is_density: False where the model's score is no log-density, and log_marginal therefore no evidence.
-        is_exact: True where a finite latent was enumerated, so that the terms are no draws and the sum is log p(x) itself.
+        is_exact: True where the terms are all values of z that q allows, and no draws; their sum is then log p(x) itself, or
+            a lower bound without noise where p allows others too (vector quantisation).
     """
 
     log_terms: Tensor

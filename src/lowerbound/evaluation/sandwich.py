@@ -45,6 +45,7 @@ def sandwich(
     temperatures: int = 200,
     leapfrog: int = LEAPFROG,
     start: Start = "posterior",
+    context: Context | None = None,
     seed: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Sandwich:
@@ -60,6 +61,7 @@ def sandwich(
         temperatures: T.
         leapfrog: steps of a trajectory.
         start: the other end of the path, as in :func:`annealed`.
+        context: labels and the like, of n examples or one for all: log p(x|y) is bounded where the model is conditioned.
         seed: of the simulation and the chains.
         on_progress: called with (transitions done, transitions in all).
 
@@ -80,14 +82,15 @@ def sandwich(
     plan = Plan(chains, temperatures, leapfrog, start)
     if n < 1:
         raise ValueError(f"n is {n}: at least 1 example must be simulated")
+    context = (context or Context()).repeated(n)
     parts = []
     with seeded(seed), evaluating(model):  # type: ignore[arg-type]  # a Protocol cannot be a module
-        x, latents = model.dream(n)
-        size = plan.examples_at_a_time(model, x, Context())
+        x, latents = model.dream(n, context)
+        size = plan.examples_at_a_time(model, x, context)
         ticks = Ticks(math.ceil(n / size) * 3 * (temperatures - 1), on_progress)
         for first in range(0, n, size):
             rows = slice(first, first + size)
-            path = Path(model, x[rows], Context(), plan)
+            path = Path(model, x[rows], context[rows], plan)
             steps = plan.adapt(path, ticks)
             lower, accepted = plan.forward(path, steps, ticks)
             upper, accepted_back = plan.backward(path, steps, tuple(z[rows] for z in latents), ticks)

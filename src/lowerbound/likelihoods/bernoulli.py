@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
+from lowerbound.conditions import Condition
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood
-from lowerbound.shapes import NetworkFactory, Shape, over_leading
+from lowerbound.shapes import NetworkFactory, Shape
 from lowerbound.supports import BINARY
 
 RARE = 1e-3  # an entry that was never 1 in training may be so in other data: its logit starts at -6.9, and not at -inf
@@ -29,6 +30,8 @@ class Bernoulli(Likelihood):
         z_shape: Z, the event shape of the latent.
         x_shape: X, the event shape of the data.
         network: makes the module Z -> X, the logits relative to the base.
+        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of real values. On the
+            command line, y stands for what the data have.
 
     Raises:
         ValueError: a size below 1, or a network that returns another shape.
@@ -46,11 +49,13 @@ class Bernoulli(Likelihood):
 
     base: Tensor
 
-    def __init__(self, z_shape: Shape, x_shape: Shape, network: NetworkFactory = MLP) -> None:
-        super().__init__(z_shape, x_shape)
+    def __init__(
+        self, z_shape: Shape, x_shape: Shape, network: NetworkFactory = MLP, condition: Condition = None
+    ) -> None:
+        super().__init__(z_shape, x_shape, condition)
         self.support = BINARY
         self.network = network
-        self.net = network(self.z_shape, self.x_shape)
+        self.net = network(self.beside.in_shape, self.x_shape)
         self.register_buffer("base", torch.zeros(self.x_shape))
 
     def prepare(self, x: Tensor) -> None:
@@ -58,6 +63,6 @@ class Bernoulli(Likelihood):
             self.base.copy_(x.mean(0, dtype=torch.float64).clamp(RARE, 1 - RARE).logit())
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        logits = self.base + over_leading(self.net, z, self.z_shape, self.x_shape)
+        logits = self.base + self.beside.through(self.net, z, context.y, self.x_shape)
         base = torch.distributions.Bernoulli(logits=logits, validate_args=False)
         return Independent(base, len(self.x_shape), validate_args=False)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
+from lowerbound.conditions import Condition
 from lowerbound.distributions import LevelCategorical
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood
-from lowerbound.shapes import NetworkFactory, Shape, over_leading
+from lowerbound.shapes import NetworkFactory, Shape
 from lowerbound.supports import Levels
 
 
@@ -21,6 +22,8 @@ class Categorical(Likelihood):
         levels: L, the number of levels: 17 for the bundled digits, 256 for 8-bit pixels. On the command line it follows
             from the data.
         network: makes the module Z -> (L, *X), the logits.
+        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of real values. On the
+            command line, y stands for what the data have.
 
     Raises:
         ValueError: fewer than 2 levels, a size below 1, or a network that returns another shape.
@@ -33,8 +36,10 @@ class Categorical(Likelihood):
         torch.Size([3, 5, 1, 8, 8])
     """
 
-    def __init__(self, z_shape: Shape, x_shape: Shape, levels: int, network: NetworkFactory = MLP) -> None:
-        super().__init__(z_shape, x_shape)
+    def __init__(
+        self, z_shape: Shape, x_shape: Shape, levels: int, network: NetworkFactory = MLP, condition: Condition = None
+    ) -> None:
+        super().__init__(z_shape, x_shape, condition)
         if not isinstance(levels, int):
             raise ValueError(
                 f"levels is {levels!r}: say how many grey levels the data have; Normal is for data without levels"
@@ -42,10 +47,10 @@ class Categorical(Likelihood):
         self.levels = levels
         self.support = Levels(levels)
         self.network = network
-        self.net = network(self.z_shape, (levels, *self.x_shape))
+        self.net = network(self.beside.in_shape, (levels, *self.x_shape))
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        logits = over_leading(self.net, z, self.z_shape, (self.levels, *self.x_shape))
+        logits = self.beside.through(self.net, z, context.y, (self.levels, *self.x_shape))
         # levels come first, as channels of a picture, and are the last dimension of a distribution's parameters
         by_entry = logits.movedim(-len(self.x_shape) - 1, -1)
         return Independent(LevelCategorical(by_entry), len(self.x_shape), validate_args=False)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
+from lowerbound.conditions import Condition
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood
-from lowerbound.shapes import NetworkFactory, Shape, over_leading
+from lowerbound.shapes import NetworkFactory, Shape
 from lowerbound.supports import UNIT
 
 
@@ -22,6 +23,8 @@ class ContinuousBernoulli(Likelihood):
         z_shape: Z, the event shape of the latent.
         x_shape: X, the event shape of the data.
         network: makes the module Z -> X, the logits.
+        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of real values. On the
+            command line, y stands for what the data have.
 
     Raises:
         ValueError: a size below 1, or a network that returns another shape.
@@ -34,13 +37,15 @@ class ContinuousBernoulli(Likelihood):
         torch.Size([3, 5])
     """
 
-    def __init__(self, z_shape: Shape, x_shape: Shape, network: NetworkFactory = MLP) -> None:
-        super().__init__(z_shape, x_shape)
+    def __init__(
+        self, z_shape: Shape, x_shape: Shape, network: NetworkFactory = MLP, condition: Condition = None
+    ) -> None:
+        super().__init__(z_shape, x_shape, condition)
         self.support = UNIT
         self.network = network
-        self.net = network(self.z_shape, self.x_shape)
+        self.net = network(self.beside.in_shape, self.x_shape)
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        logits = over_leading(self.net, z, self.z_shape, self.x_shape)
+        logits = self.beside.through(self.net, z, context.y, self.x_shape)
         base = torch.distributions.ContinuousBernoulli(logits=logits, validate_args=False)
         return Independent(base, len(self.x_shape), validate_args=False)

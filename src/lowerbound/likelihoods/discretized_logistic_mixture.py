@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from lowerbound import distributions
+from lowerbound.conditions import Condition
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood
-from lowerbound.shapes import NetworkFactory, Shape, over_leading
+from lowerbound.shapes import NetworkFactory, Shape
 from lowerbound.supports import Levels
 
 
@@ -39,6 +40,8 @@ class DiscretizedLogisticMixture(Likelihood):
         components: C, how many logistics are mixed.
         network: makes the module Z -> (3 C, *X), log-weights, locations and log-scales; Z -> (10 C, H, W) for events
             (3, H, W), C log-weights and 3 C locations, log-scales and coefficients.
+        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of real values. On the
+            command line, y stands for what the data have.
 
     Raises:
         ValueError: fewer than 2 levels, fewer than 1 component, a size below 1, a network that returns another shape, or a
@@ -55,9 +58,15 @@ class DiscretizedLogisticMixture(Likelihood):
     loc_start: Tensor
 
     def __init__(
-        self, z_shape: Shape, x_shape: Shape, levels: int, components: int = 5, network: NetworkFactory = MLP
+        self,
+        z_shape: Shape,
+        x_shape: Shape,
+        levels: int,
+        components: int = 5,
+        network: NetworkFactory = MLP,
+        condition: Condition = None,
     ) -> None:
-        super().__init__(z_shape, x_shape)
+        super().__init__(z_shape, x_shape, condition)
         if not isinstance(levels, int):
             raise ValueError(
                 f"levels is {levels!r}: say how many grey levels the data have; Normal is for data without levels"
@@ -70,12 +79,12 @@ class DiscretizedLogisticMixture(Likelihood):
         self.is_coupled = len(self.x_shape) == 3 and self.x_shape[0] == 3
         self.network = network
         self.out_shape = (10 * components, *self.x_shape[1:]) if self.is_coupled else (3 * components, *self.x_shape)
-        self.net = network(self.z_shape, self.out_shape)
+        self.net = network(self.beside.in_shape, self.out_shape)
         start = (2 * torch.arange(components) + 1) / components - 1
         self.register_buffer("loc_start", start, persistent=False)
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        out = over_leading(self.net, z, self.z_shape, self.out_shape)
+        out = self.beside.through(self.net, z, context.y, self.out_shape)
         # parameters come first, as channels of a picture, and are the last dimension of a distribution's
         out = out.movedim(-len(self.out_shape), -1)
         c = self.components

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
 from lowerbound import distributions
+from lowerbound.conditions import Condition
 from lowerbound.distributions.negative_binomial import POISSON
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood
-from lowerbound.shapes import NetworkFactory, Shape, over_leading
+from lowerbound.shapes import NetworkFactory, Shape
 from lowerbound.supports import COUNTS
 
 # Adam moves every parameter by about the learning rate in a step, and log alpha has some nats to go, from the dispersion of
@@ -49,6 +50,8 @@ class NegativeBinomial(Likelihood):
             "per_dimension" one for each entry of x; "network" lets the network give that of each entry.
         network: makes the module Z -> X, the log-mean relative to the base, or Z -> (2, *X), log-mean and log-dispersion,
             where dispersion is "network".
+        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of real values. On the
+            command line, y stands for what the data have.
 
     Raises:
         ValueError: a dispersion that is negative, a size below 1, or a network that returns another shape.
@@ -73,8 +76,9 @@ class NegativeBinomial(Likelihood):
         x_shape: Shape,
         dispersion: float | Literal["shared", "per_dimension", "network"] = "per_dimension",
         network: NetworkFactory = MLP,
+        condition: Condition = None,
     ) -> None:
-        super().__init__(z_shape, x_shape)
+        super().__init__(z_shape, x_shape, condition)
         learned = isinstance(dispersion, str) and dispersion in ("shared", "per_dimension", "network")
         if not learned and not (isinstance(dispersion, (int, float)) and 0 <= dispersion < math.inf):
             raise ValueError(
@@ -85,7 +89,7 @@ class NegativeBinomial(Likelihood):
         self.support = COUNTS
         self.network = network
         self.out_shape = (2, *self.x_shape) if dispersion == "network" else self.x_shape
-        self.net = network(self.z_shape, self.out_shape)
+        self.net = network(self.beside.in_shape, self.out_shape)
         self.register_buffer("base", torch.zeros(self.x_shape))
         self.register_buffer("log_start", torch.zeros(self.x_shape))
         if dispersion in ("shared", "per_dimension"):
@@ -110,7 +114,7 @@ class NegativeBinomial(Likelihood):
         return PACE * self.slow_log_dispersion + self.log_start
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        out = over_leading(self.net, z, self.z_shape, self.out_shape)
+        out = self.beside.through(self.net, z, context.y, self.out_shape)
         if self.dispersion == "network":
             relative, log_alpha = out.unbind(-len(self.x_shape) - 1)
             log_alpha = log_alpha + self.log_start

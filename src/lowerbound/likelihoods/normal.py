@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
+from lowerbound.conditions import Condition
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood
-from lowerbound.shapes import NetworkFactory, Shape, over_leading
+from lowerbound.shapes import NetworkFactory, Shape
 from lowerbound.supports import REAL
 from lowerbound.units import Units
 
@@ -38,6 +39,8 @@ class Normal(Likelihood):
             log-scale of each entry.
         network: makes the module Z -> X, the mean, or Z -> (2, *X), mean and log-scale, where scale is "network". The mean
             is not squashed, whatever the range of the data.
+        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of real values. On the
+            command line, y stands for what the data have.
 
     Raises:
         ValueError: a scale that is not positive, a size below 1, or a network that returns another shape.
@@ -56,8 +59,9 @@ class Normal(Likelihood):
         x_shape: Shape,
         scale: float | Literal["shared", "per_dimension", "network"] = "shared",
         network: NetworkFactory = MLP,
+        condition: Condition = None,
     ) -> None:
-        super().__init__(z_shape, x_shape)
+        super().__init__(z_shape, x_shape, condition)
         learned = isinstance(scale, str) and scale in ("shared", "per_dimension", "network")
         if not learned and not (isinstance(scale, (int, float)) and 0 < scale < math.inf):
             raise ValueError(
@@ -68,7 +72,7 @@ class Normal(Likelihood):
         self.units = Units(self.x_shape)
         self.network = network
         self.out_shape = (2, *self.x_shape) if scale == "network" else self.x_shape
-        self.net = network(self.z_shape, self.out_shape)
+        self.net = network(self.beside.in_shape, self.out_shape)
         if scale != "network":
             value = torch.tensor(0.0 if isinstance(scale, str) else math.log(scale) / PACE)
             value = value.expand(self.x_shape if scale == "per_dimension" else ()).clone()
@@ -82,7 +86,7 @@ class Normal(Likelihood):
         return PACE * self.slow_log_scale + (self.units.overall if self.scale == "shared" else self.units.scale).log()
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        out = over_leading(self.net, z, self.z_shape, self.out_shape)
+        out = self.beside.through(self.net, z, context.y, self.out_shape)
         if self.scale == "network":
             loc, relative = out.unbind(-len(self.x_shape) - 1)
             log_scale = relative + self.units.scale.log()

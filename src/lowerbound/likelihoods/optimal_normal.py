@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
+from lowerbound.conditions import Condition
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood
-from lowerbound.shapes import NetworkFactory, Shape, over_leading
+from lowerbound.shapes import NetworkFactory, Shape
 from lowerbound.supports import REAL
 from lowerbound.units import Units
 
@@ -26,6 +27,8 @@ class OptimalNormal(Likelihood):
         x_shape: X, the event shape of the data.
         momentum: weight of a new batch in the running mean of sigma^2; 0.01 averages over about a hundred batches.
         network: makes the module Z -> X, the mean.
+        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of real values. On the
+            command line, y stands for what the data have.
 
     Raises:
         ValueError: a momentum outside (0, 1], a size below 1, or a network that returns another shape.
@@ -38,15 +41,22 @@ class OptimalNormal(Likelihood):
         torch.Size([7, 5])
     """
 
-    def __init__(self, z_shape: Shape, x_shape: Shape, momentum: float = 0.01, network: NetworkFactory = MLP) -> None:
-        super().__init__(z_shape, x_shape)
+    def __init__(
+        self,
+        z_shape: Shape,
+        x_shape: Shape,
+        momentum: float = 0.01,
+        network: NetworkFactory = MLP,
+        condition: Condition = None,
+    ) -> None:
+        super().__init__(z_shape, x_shape, condition)
         if not 0 < momentum <= 1:
             raise ValueError(f"momentum is {momentum}: it must lie above 0 and at most at 1")
         self.momentum = momentum
         self.support = REAL
         self.units = Units(self.x_shape)
         self.network = network
-        self.net = network(self.z_shape, self.x_shape)
+        self.net = network(self.beside.in_shape, self.x_shape)
         self.register_buffer("variance", torch.tensor(1.0))
         self.register_buffer("batches", torch.tensor(0.0))
 
@@ -54,7 +64,7 @@ class OptimalNormal(Likelihood):
     batches: Tensor
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        loc = self.units.restored(over_leading(self.net, z, self.z_shape, self.x_shape))
+        loc = self.units.restored(self.beside.through(self.net, z, context.y, self.x_shape))
         base = Normal(loc, self.variance.sqrt().expand_as(loc), validate_args=False)
         return Independent(base, len(self.x_shape), validate_args=False)
 

@@ -26,30 +26,29 @@ from lowerbound.units import Units
 class Product(Likelihood):
     """Groups of columns, each with a likelihood and a network of its own.
 
-        Its support is that of each column's likelihood: data are refused by the columns that do not fit. Missing entries are
-        marginalised as each group's likelihood does.
+    Its support is that of each column's likelihood: data are refused by the columns that do not fit. Missing entries are
+    marginalised as each group's likelihood does.
 
     Args:
-            z_shape: Z, the event shape of the latent.
-            x_shape: X, the event shape of the data.
-            groups: by name, which columns and what likelihood. On the command line and in files a group is its likelihood's
-                configuration with columns, by name or by number from 0; a group that is named like a column needs none, and
-                without any group they follow from where the columns lie.
+        z_shape: Z, the event shape of the latent.
+        x_shape: X, the event shape of the data.
+        groups: by name, which columns and what likelihood. On the command line and in files a group is its likelihood's
+            configuration with columns, by name or by number from 0; a group that is named like a column needs none, and
+            without any group they follow from where the columns lie.
 
     Raises:
-            ValueError: no group, a column that is in none or in two, a name that is no word, or what a group's likelihood
-                refuses.
+        ValueError: no group, a column that is in none or in two, a name that is no word, or what a group's likelihood
+            refuses.
 
     Example:
-            >>> from functools import partial
-            >>> from lowerbound.likelihoods import Bernoulli, Normal
-            >>> from lowerbound.needs import LOG_DENSITY
-    from lowerbound.roles import Group
-            >>> groups = {"size": Group([0, 2], partial(Normal, scale="per_dimension")), "sex": Group([1], Bernoulli)}
-            >>> likelihood = Product((2,), (3,), groups)
-            >>> px = likelihood(torch.zeros(7, 5, 2), Context())
-            >>> likelihood.log_prob(px, torch.ones(5, 3), None).shape
-            torch.Size([7, 5])
+        >>> from functools import partial
+        >>> from lowerbound.likelihoods import Bernoulli, Normal
+        >>> from lowerbound.roles import Group
+        >>> groups = {"size": Group([0, 2], partial(Normal, scale="per_dimension")), "sex": Group([1], Bernoulli)}
+        >>> likelihood = Product((2,), (3,), groups)
+        >>> px = likelihood(torch.zeros(7, 5, 2), Context())
+        >>> likelihood.log_prob(px, torch.ones(5, 3), None).shape
+        torch.Size([7, 5])
     """
 
     _is_density = True  # until the groups are known
@@ -69,6 +68,7 @@ class Product(Likelihood):
                     inner = torch.arange(len(group.columns)) if module.entries is None else module.entries
                     module.entries = torch.tensor(list(group.columns))[inner]
             self.parts[f"{name}_group"] = part  # by itself a name might be one that a ModuleDict has, such as keys
+        self.condition = next((part.condition for part in self._likelihoods if part.condition is not None), None)
         self._is_density = all(part.is_density for part in self._likelihoods)
         if not self._is_density:
             self.offers = self.offers - {LOG_DENSITY}

@@ -37,7 +37,7 @@ from lowerbound.distributions import FullNormal, as_multivariate, mean, stddev
 from lowerbound.draw import Draw, Latent
 from lowerbound.kl import closed_form_kl
 from lowerbound.messages import unknown
-from lowerbound.model import LatentSize, Model, Shapes, again, check_samples, fills
+from lowerbound.model import LatentSize, Model, Shapes, again, agree_on_y, check_samples, fills
 from lowerbound.modes import evaluating
 from lowerbound.needs import EVALUABLE, REALS, REPARAMETERISED, check_composed
 from lowerbound.roles import Context, Likelihood, Part, Posterior, Prior
@@ -106,8 +106,9 @@ class Hierarchical(Model):
     ) -> None:
         super().__init__()
         fills(Prior, prior=prior)
-        fills(Posterior, **{f"posteriors.{i}": part for i, part in enumerate(posteriors, 1)})
-        fills(Posterior, **{f"conditionals.{i}": part for i, part in enumerate(conditionals, 1)})
+        numbered = {f"posteriors.{i}": part for i, part in enumerate(posteriors, 1)}
+        numbered |= {f"conditionals.{i}": part for i, part in enumerate(conditionals, 1)}
+        fills(Posterior, **numbered)
         fills(Likelihood, likelihood=likelihood)
         if inference not in get_args(Inference):
             raise ValueError(unknown("inference", inference, get_args(Inference)))
@@ -119,6 +120,7 @@ class Hierarchical(Model):
                         f"{offer.lack}; use {offer.remedy}"
                     )
         check_composed(prior, posteriors[-1], likelihood)
+        agree_on_y(prior=prior, likelihood=likelihood, **numbered)
         levels, is_ladder = len(posteriors), inference == "top_down"
         if levels < 2 or len(conditionals) != levels - 1 or len(features) != levels * is_ladder:
             raise ValueError(
@@ -299,7 +301,7 @@ class Hierarchical(Model):
 
     @torch.no_grad()
     def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        context = self._beside(context)
+        context = self._beside(context, n).repeated(n)
         pz = self.prior(_above(context), self._posteriors[-1])
         latents = [pz.sample(torch.Size((n,) if not pz.batch_shape else ()))]
         for part in reversed(self._conditionals):
@@ -355,13 +357,16 @@ class Hierarchical(Model):
         return [own.reshape(*own.shape[:-1], *shape) for own, shape in pairs]
 
     @torch.no_grad()
-    def prior_scale(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def prior_scale(self, z: Tensor, context: Context | None = None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the entries of a code (D,): of each level given the one above it in the code."""
+        context = _above(self._beside(context))
         with evaluating(self):
-            latents = self._levels(self._placed(z))
-            given = [part(above, Context()) for part, above in zip(self._conditionals, latents[1:], strict=True)]
-            given.append(self.prior(Context(), self._posteriors[-1]))
-            return self.code([mean(own) for own in given]), self.code([stddev(own) for own in given])
+            latents = [own[None] for own in self._levels(self._placed(z))]  # as of one example, which y may be told of
+            given = [part(above, context) for part, above in zip(self._conditionals, latents[1:], strict=True)]
+            given.append(self.prior(context, self._posteriors[-1]))
+            pairs = list(zip(given, self.z_shapes, strict=True))
+            means, scales = ([of(own).reshape(shape) for own, shape in pairs] for of in (mean, stddev))
+            return self.code(means), self.code(scales)
 
     def down_to(self, z: Tensor, dimension: int) -> Tensor:
         """The code of the dimension's level and those above it: the levels below follow by their conditionals."""

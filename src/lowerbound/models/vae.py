@@ -17,7 +17,7 @@ from torch.distributions import Distribution
 from lowerbound.distributions import is_code, mean, nearest, stddev
 from lowerbound.draw import Draw, Latent
 from lowerbound.kl import closed_form_kl
-from lowerbound.model import Model, again, check_samples, fills
+from lowerbound.model import Model, again, agree_on_y, check_samples, fills
 from lowerbound.modes import evaluating
 from lowerbound.needs import check_composed
 from lowerbound.roles import Context, Likelihood, Posterior, Prior
@@ -35,7 +35,7 @@ class VAE(Model):
 
     Raises:
         TypeError: a part does not fill the role it was given for.
-        ValueError: the parts disagree on the shape of z or of x, or one needs what another does not offer.
+        ValueError: the parts disagree on the shape of z or of x, or on what y is, or one needs what another does not offer.
 
     Example:
         >>> import lowerbound as lb
@@ -67,6 +67,7 @@ class VAE(Model):
                 f"the parts disagree on the shape of x: posterior {posterior.x_shape}, likelihood "
                 f"{likelihood.x_shape}; give both the data's event shape"
             )
+        agree_on_y(prior=prior, posterior=posterior, likelihood=likelihood)
         check_composed(prior, posterior, likelihood)
         self.prior = prior
         self.posterior = posterior
@@ -106,9 +107,11 @@ class VAE(Model):
             px=px,
             log_px=log_px,
             log_m=qz.log_prob(drawn.z) if drawn.is_enumerated else equal,
+            penalties=self.posterior.penalties(qz),
             is_density=self.likelihood.is_density,
             is_enumerated=drawn.is_enumerated,
             is_relaxed=drawn.is_relaxed,
+            usage={} if (usage := self.posterior.usage(qz)) is None else {"codes": usage},
         )
 
     def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
@@ -126,7 +129,7 @@ class VAE(Model):
 
     @torch.no_grad()
     def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        context = self._beside(context)
+        context = self._beside(context, n).repeated(n)
         pz = self.prior(context, self.posterior)
         z = pz.sample(torch.Size((n,) if not pz.batch_shape else ()))
         return self.likelihood(z, context).sample(), (z,)
@@ -148,11 +151,12 @@ class VAE(Model):
             return mean(self.likelihood(self._placed(z), self._beside(context)))
 
     @torch.no_grad()
-    def prior_scale(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def prior_scale(self, z: Tensor, context: Context | None = None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of p(z), each (*Z), from draws under a fixed seed where it has no formula."""
         with evaluating(self):
-            pz = self.prior(Context(), self.posterior)
-            return mean(pz), stddev(pz)
+            pz = self.prior(self._beside(context), self.posterior)
+            own = mean(pz), stddev(pz)
+            return (own[0][0], own[1][0]) if pz.batch_shape else own
 
     @property
     def refinable(self) -> Posterior:

@@ -9,26 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lowerbound.pictures import convolutional, plan
+from lowerbound.pictures import Block, convolutional, plan
 from lowerbound.shapes import Shape
-
-
-class Block(nn.Module):
-    """x + conv(act(conv(act(x)))), the channels unchanged.
-
-    Args:
-        channels: of the input and the output.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        second = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(second.weight)
-        self.layers = nn.Sequential(nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1), nn.SiLU(), second)
-
-    def forward(self, value: Tensor) -> Tensor:
-        result: Tensor = value + self.layers(value)
-        return result
 
 
 class ResNet(nn.Module):

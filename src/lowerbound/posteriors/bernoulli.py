@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from lowerbound.codes import Draws, check_draws, drawn, offers
+from lowerbound.conditions import Condition
 from lowerbound.distributions import relaxed
 from lowerbound.needs import BITS
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Drawn, Posterior
-from lowerbound.shapes import NetworkFactory, Shape, numel, over_leading
+from lowerbound.shapes import NetworkFactory, Shape, numel
 from lowerbound.units import Units
 
 
@@ -31,6 +32,8 @@ class Bernoulli(Posterior):
             gradient, for ReweightedWakeSleep. In evaluation codes are codes, and up to 256 are enumerated.
         temperature: of the relaxation; near 0 its draws are codes, and their gradient has a large variance.
         network: makes the module X -> Z, the logits.
+        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of real values. On the
+            command line, y stands for what the data have.
 
     Raises:
         ValueError: a size below 1, a temperature that is not positive, more codes than can be enumerated, or a network that
@@ -50,18 +53,19 @@ class Bernoulli(Posterior):
         draws: Draws = "gumbel_softmax",
         temperature: float = 2 / 3,
         network: NetworkFactory = MLP,
+        condition: Condition = None,
     ) -> None:
-        super().__init__(x_shape, z_shape)
+        super().__init__(x_shape, z_shape, condition)
         check_draws(draws, temperature, 2 ** numel(self.z_shape))
         self.offers = offers(draws, BITS)
         self.draws: Draws = draws
         self.temperature = temperature
         self.units = Units(self.x_shape)
         self.network = network
-        self.net = network(self.x_shape, self.z_shape)
+        self.net = network(self.beside.in_shape, self.z_shape)
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
-        logits = over_leading(self.net, self.units.standardised(x, context.mask), self.x_shape, self.z_shape)
+        logits = self.beside.through(self.net, self.units.standardised(x, context.mask), context.y, self.z_shape)
         base = torch.distributions.Bernoulli(logits=logits, validate_args=False)
         return Independent(base, len(self.z_shape), validate_args=False)
 

@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from lowerbound.codes import Draws, check_categories, check_draws, drawn, offers
+from lowerbound.conditions import Condition
 from lowerbound.distributions import OneHot, relaxed
 from lowerbound.needs import VECTORS
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Drawn, Posterior
-from lowerbound.shapes import NetworkFactory, Shape, numel, over_leading
+from lowerbound.shapes import NetworkFactory, Shape, numel
 from lowerbound.units import Units
 
 
@@ -31,6 +32,8 @@ class Categorical(Posterior):
         temperature: of the relaxation; near 0 its draws are codes, and their gradient has a large variance. 2/3 is that of
             Maddison et al.
         network: makes the module X -> Z, the logits.
+        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of real values. On the
+            command line, y stands for what the data have.
 
     Raises:
         ValueError: a latent without categories, a temperature that is not positive, more codes than can be enumerated, or a
@@ -50,8 +53,9 @@ class Categorical(Posterior):
         draws: Draws = "gumbel_softmax",
         temperature: float = 2 / 3,
         network: NetworkFactory = MLP,
+        condition: Condition = None,
     ) -> None:
-        super().__init__(x_shape, z_shape)
+        super().__init__(x_shape, z_shape, condition)
         check_categories(self.z_shape)
         check_draws(draws, temperature, self.z_shape[-1] ** numel(self.z_shape[:-1]))
         self.offers = offers(draws, VECTORS)
@@ -59,10 +63,10 @@ class Categorical(Posterior):
         self.temperature = temperature
         self.units = Units(self.x_shape)
         self.network = network
-        self.net = network(self.x_shape, self.z_shape)
+        self.net = network(self.beside.in_shape, self.z_shape)
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
-        logits = over_leading(self.net, self.units.standardised(x, context.mask), self.x_shape, self.z_shape)
+        logits = self.beside.through(self.net, self.units.standardised(x, context.mask), context.y, self.z_shape)
         return Independent(OneHot(logits=logits, validate_args=False), len(self.z_shape) - 1, validate_args=False)
 
     def relaxed(self, distribution: Distribution) -> Distribution:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
+from lowerbound.conditions import Condition
+from lowerbound.needs import FACTORISED
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Posterior
-from lowerbound.shapes import NetworkFactory, Shape, over_leading
+from lowerbound.shapes import NetworkFactory, Shape
 from lowerbound.units import Units
 
 
@@ -22,6 +24,8 @@ class DiagonalNormal(Posterior):
         x_shape: X, the event shape of the data.
         z_shape: Z, the event shape of the latent.
         network: makes the module X -> (2, *Z), mean and log-variance.
+        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of real values. On the
+            command line, y stands for what the data have.
 
     Raises:
         ValueError: a size below 1, or a network that returns another shape.
@@ -34,14 +38,18 @@ class DiagonalNormal(Posterior):
         (torch.Size([5]), torch.Size([16]))
     """
 
-    def __init__(self, x_shape: Shape, z_shape: Shape, network: NetworkFactory = MLP) -> None:
-        super().__init__(x_shape, z_shape)
+    offers = Posterior.offers | {FACTORISED}
+
+    def __init__(
+        self, x_shape: Shape, z_shape: Shape, network: NetworkFactory = MLP, condition: Condition = None
+    ) -> None:
+        super().__init__(x_shape, z_shape, condition)
         self.units = Units(self.x_shape)
         self.network = network
-        self.net = network(self.x_shape, (2, *self.z_shape))
+        self.net = network(self.beside.in_shape, (2, *self.z_shape))
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
-        out = over_leading(self.net, self.units.standardised(x, context.mask), self.x_shape, (2, *self.z_shape))
+        out = self.beside.through(self.net, self.units.standardised(x, context.mask), context.y, (2, *self.z_shape))
         loc, log_variance = out.unbind(-len(self.z_shape) - 1)
         base = Normal(loc, (0.5 * log_variance).exp(), validate_args=False)
         return Independent(base, len(self.z_shape), validate_args=False)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from lowerbound.conditions import Condition
 from lowerbound.distributions import FullNormal as FullNormalDistribution
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Posterior
-from lowerbound.shapes import NetworkFactory, Shape, numel, over_leading
+from lowerbound.shapes import NetworkFactory, Shape, numel
 from lowerbound.units import Units
 
 
@@ -23,6 +24,8 @@ class FullNormal(Posterior):
         x_shape: X, the event shape of the data.
         z_shape: Z, the event shape of the latent, with n values.
         network: makes the module X -> (2 n + n (n - 1) / 2,): mean, log-variances, and the factor below its diagonal.
+        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of real values. On the
+            command line, y stands for what the data have.
 
     Raises:
         ValueError: a size below 1, or a network that returns another shape.
@@ -34,16 +37,18 @@ class FullNormal(Posterior):
         (torch.Size([5]), torch.Size([3]))
     """
 
-    def __init__(self, x_shape: Shape, z_shape: Shape, network: NetworkFactory = MLP) -> None:
-        super().__init__(x_shape, z_shape)
+    def __init__(
+        self, x_shape: Shape, z_shape: Shape, network: NetworkFactory = MLP, condition: Condition = None
+    ) -> None:
+        super().__init__(x_shape, z_shape, condition)
         self.n = numel(self.z_shape)
         self.out_shape = (2 * self.n + self.n * (self.n - 1) // 2,)
         self.units = Units(self.x_shape)
         self.network = network
-        self.net = network(self.x_shape, self.out_shape)
+        self.net = network(self.beside.in_shape, self.out_shape)
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
-        out = over_leading(self.net, self.units.standardised(x, context.mask), self.x_shape, self.out_shape)
+        out = self.beside.through(self.net, self.units.standardised(x, context.mask), context.y, self.out_shape)
         loc, log_variance, below = out.split([self.n, self.n, self.out_shape[0] - 2 * self.n], -1)
         rows, columns = torch.tril_indices(self.n, self.n, -1, device=out.device)
         scale_tril = torch.diag_embed((0.5 * log_variance).exp())

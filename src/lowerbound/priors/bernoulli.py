@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
-from lowerbound.needs import BITS, Need
+from lowerbound.needs import BITS, MOVABLE, Need
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
 
@@ -29,6 +29,7 @@ class Bernoulli(Prior):
         tensor(0.1250)
     """
 
+    offers = Prior.offers - {MOVABLE}
     needs = MappingProxyType({BITS: Need("gives probabilities of bits", "the prior that suits its z")})
     logits: Tensor
 

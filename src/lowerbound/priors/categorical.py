@@ -10,7 +10,7 @@ from torch.distributions import Distribution, Independent
 
 from lowerbound.codes import check_categories
 from lowerbound.distributions import OneHot
-from lowerbound.needs import VECTORS, Need
+from lowerbound.needs import MOVABLE, VECTORS, Need
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
 
@@ -31,6 +31,7 @@ class Categorical(Prior):
         (torch.Size([3, 4]), tensor([1., 1., 1., 1., 1., 1., 1.]))
     """
 
+    offers = Prior.offers - {MOVABLE}
     needs = MappingProxyType({VECTORS: Need("gives probabilities of unit vectors", "the prior that suits its z")})
     logits: Tensor
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.distributions import Distribution, Independent, Normal
 
 from lowerbound.distributions import Mixture as MixtureDistribution
+from lowerbound.needs import MOVABLE
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
 
@@ -39,6 +40,8 @@ class Mixture(Prior):
         >>> pz.log_prob(torch.zeros(7, 2, 3)).shape, pz.sample((4,)).shape
         (torch.Size([7, 2]), torch.Size([4, 3]))
     """
+
+    offers = Prior.offers - {MOVABLE}
 
     def __init__(self, z_shape: Shape, components: int = 10) -> None:
         super().__init__(z_shape)

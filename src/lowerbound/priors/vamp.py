@@ -17,7 +17,7 @@ from torch.distributions import Distribution
 from lowerbound.distributions import Mixture
 from lowerbound.messages import first_line
 from lowerbound.modes import evaluating
-from lowerbound.needs import EVALUABLE, OWN, Need
+from lowerbound.needs import EVALUABLE, MOVABLE, OWN, UNCONDITIONED, Need
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape, as_shape
 from lowerbound.supports import UNIT, contains, smallest
@@ -56,11 +56,14 @@ class VampPrior(Prior):
         (torch.Size([7, 3]), torch.Size([4, 2]))
     """
 
-    offers = Prior.offers - {OWN}
+    offers = Prior.offers - {MOVABLE, OWN}
     needs = MappingProxyType(
         {
             EVALUABLE: Need("evaluates q(z|u) of its pseudo-inputs at draws for the data", "Mixture or StandardNormal"),
             **Prior.needs,
+            UNCONDITIONED: Need(
+                "asks for q(z|u) at pseudo-inputs, which have no y", "another prior (ConditionalNormal, Mixture)"
+            ),
         }
     )
     is_unit: Tensor

@@ -1,0 +1,99 @@
+"""lowerbound as its users run it: a call of lb.fit that goes on for ever, whose epochs are the rounds.
+
+    python benchmarks/contestants/lowerbound_fit.py problem.npz '{"precision": "bf16-mixed"}'
+
+The options are arguments of fit. Everything that fit does in an epoch is in the time: data, transforms, optimiser, the
+check for finite gradients, sums, the line that is shown.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from channel import Channel
+from plain import set_weights, told
+from problem import NOISE_SEED, Given, load
+
+import lowerbound as lb
+from lowerbound.dataset import Dataset, Split
+
+
+def card(given: Given) -> Dataset:
+    """The pictures of the problem as a user's card of MNIST has them."""
+    whole = lb.data.load("mnist", splits="train_test", binarize="dynamic" if given.problem.is_binary else None)
+    values = torch.from_numpy(given.pictures).reshape(-1, *whole.event_shape)
+    return Dataset(whole.name, {"train": Split(values)}, whole.stored_support, whole.transforms)
+
+
+def build(given: Given, x_shape: tuple[int, ...], network=None) -> lb.VAE:
+    problem, z_shape = given.problem, (given.problem.latent,)
+    if problem.is_convolutional:
+        up = down = partial(lb.networks.Conv, width=problem.hidden[0])
+    else:
+        down, up = (
+            partial(lb.networks.MLP, hidden=hidden, activation=problem.activation)
+            for hidden in (problem.hidden, problem.hidden[::-1])
+        )
+    likelihood = lb.likelihoods.Bernoulli if problem.is_binary else lb.likelihoods.BinaryCrossEntropy
+    model = lb.VAE(
+        lb.priors.StandardNormal(z_shape),
+        lb.posteriors.DiagonalNormal(x_shape, z_shape, network=network(down) if network else down),
+        likelihood(z_shape, x_shape, network=up),
+    )
+    set_weights(given, model.posterior, model.likelihood)
+    # lowerbound keeps what the biases of the pixels start from apart from them: it is no parameter
+    if problem.is_binary:
+        model.likelihood.prepare(torch.from_numpy(given.scale).view(-1, *x_shape))
+        bias = list(model.likelihood.parameters())[-1]
+        bias.data -= model.likelihood.base.reshape(bias.shape)
+    return model
+
+
+def hearing(at_epoch: Callable[[], None]):
+    """For build: networks that hear of every epoch, since fit puts the model into training mode at the beginning of each."""
+
+    def of(factory):
+        def make(in_shape, out_shape):
+            network = factory(in_shape, out_shape)
+
+            class Hearing(type(network)):
+                def train(self, mode: bool = True):
+                    if mode:
+                        at_epoch()
+                    return super().train(mode)
+
+            network.__class__ = Hearing
+            return network
+
+        return make
+
+    return of
+
+
+def main(file: str, **settings: object) -> None:
+    given = load(file)
+    problem, data = given.problem, card(given)
+    heard = hearing(lambda: channel.between_rounds())  # noqa: PLW0108  the channel is opened last
+    model = build(given, data.event_shape, heard)
+    objective = lb.objectives.IWAE(problem.samples) if problem.samples > 1 else lb.objectives.ELBO()
+
+    def check() -> dict[str, object]:
+        x, half = torch.from_numpy(given.x).view(-1, *data.event_shape), "bf16" in str(settings.get("precision"))
+        state = torch.get_rng_state()
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            torch.manual_seed(NOISE_SEED)
+            draw = model(x, samples=problem.samples)
+            loss = objective(draw, lb.objective.Step(1.0, len(given.pictures))).total
+        torch.set_rng_state(state)
+        return told([model], loss, data.present("train", torch.arange(problem.batch)))
+
+    channel = Channel({"check": check})
+    lb.fit(model, objective, data, epochs=10**6, batch_size=problem.batch, device="cpu", **settings)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], **json.loads(sys.argv[2]))

@@ -1,0 +1,119 @@
+"""How soon is the tutorial's objective reached? From the start of training to 157.57 nats a picture on all 60,000.
+
+    python benchmarks/time_to_objective.py                        # some five minutes on two cores
+    python benchmarks/time_to_objective.py --rounds 1 --examples 6400 --target 220
+
+The tutorial's network and its objective (cross-entropy on grey values plus KL), from one set of weights. After every epoch
+the objective is measured on the whole training set, with one draw for each picture and the same noise for all: the
+tutorial's estimator, with the weights held still. 157.5723 is what the tutorial printed for its fifth epoch. Measuring is
+not in the time; setting up the loop is. The first training in a process also compiles what is to be compiled; it is
+shown by itself, as "first".
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from environment import CONTESTANTS
+from interleaved import Worker, arguments, conditions, interleave, paired, positive, table
+from step import mnist, prepare
+from torch import Tensor
+
+sys.path.insert(0, str(CONTESTANTS))
+from handwritten import loss_of
+from plain import networks, set_weights
+from problem import Given, load
+
+PRINTED = 157.5723  # nats a picture, of the tutorial's fifth epoch
+# whole trainings, as arguments of lb.fit beside the tutorial's loop; epochs is where they give up
+TRAININGS: dict[str, dict[str, Any]] = {
+    "tutorial": {"by": "tutorial", "epochs": 6},
+    "notebook-mlp": {"by": "lowerbound", "epochs": 6},
+    "bf16, cosine": {
+        "by": "lowerbound", "epochs": 3, "precision": "bf16-mixed", "learning_rate": 5e-3, "schedule": "cosine",
+    },
+}  # fmt: skip
+
+
+@torch.no_grad()
+def objective(given: Given, weights: str) -> float:
+    """Nats a picture over all of them, one draw each, the same noise for all who ask."""
+    pair = networks(given.problem)
+    with np.load(weights) as stored:
+        own = Given(given.problem, [stored[name] for name in stored.files], given.pictures, given.x, given.eps)
+    set_weights(own, *pair)
+    generator, total = torch.Generator().manual_seed(0), 0.0
+    for rows in torch.from_numpy(given.pictures).split(1000):
+        x: Tensor = rows.float() / 255
+        eps = torch.randn(1, len(x), given.problem.latent, generator=generator)
+        total += float(loss_of(*pair, x, eps)) * len(x)
+    return total / len(given.pictures)
+
+
+def reached(course: list[Mapping[str, Any]], given: Given, target: float) -> tuple[float, int, float]:
+    """Seconds and epochs until the target, infinite where it was not reached, and the least objective met by then."""
+    least = float("inf")
+    for i, epoch in enumerate(course, 1):
+        least = min(least, objective(given, epoch["weights"]))
+        if least <= target:
+            return epoch["seconds"], i, least
+    return float("inf"), len(course), least
+
+
+def row(name: str, of: list[tuple[float, int, float]], tutorial: list[tuple[float, int, float]]) -> list[str]:
+    """The first training by itself, and the rest."""
+    first, later = of[0], of[1:]
+    times, others = [seconds for seconds, _, _ in later], [seconds for seconds, _, _ in tutorial[1:]]
+    known = float("inf") not in (*times, *others)
+    return [
+        name, f"{first[0]:.2f}", f"{statistics.median(times):.2f}", str(statistics.median(n for _, n, _ in later)),
+        f"{statistics.median(least for _, _, least in later):.2f}", str(paired(others, times)) if known else "",
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument(
+        "--trainings", nargs="+", choices=TRAININGS, default=list(TRAININGS), help="which; all by default"
+    )
+    parser.add_argument("--examples", type=positive, default=60_000, help="pictures; fewer only show that it runs")
+    parser.add_argument("--target", type=float, default=PRINTED, help=f"nats a picture, {PRINTED} by default")
+    asked = parser.parse_args()
+    print(conditions(asked.threads, rounds=asked.rounds, target=f"{asked.target} nats on {asked.examples:,} pictures"))
+    with ExitStack() as stack:
+        file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "problem.npz"
+        prepare("a", mnist(asked.examples), file)
+        given = load(str(file))
+
+        def turn(name: str):
+            command = [sys.executable, CONTESTANTS / "runs.py", file, json.dumps(TRAININGS[name])]
+            worker = Worker(name, command, asked.threads)
+            stack.callback(worker.close)
+
+            def train() -> tuple[float, int, float]:
+                worker.ask("round")
+                course = worker.ask("epochs")["epochs"]
+                found = reached(course, given, asked.target)
+                for epoch in course:
+                    Path(epoch["weights"]).unlink()
+                return found
+
+            return train
+
+        found = interleave({name: turn(name) for name in asked.trainings}, asked.rounds + 1, warm_up=0)
+    base = found.get("tutorial", found[asked.trainings[0]])
+    head = ["", "first, s", "again, s", "epochs", "objective", "times sooner than the tutorial"]
+    print(table(head, [row(name, of, base) for name, of in found.items()]))
+
+
+if __name__ == "__main__":
+    main()
