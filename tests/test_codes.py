@@ -152,12 +152,11 @@ def test_in_evaluation_there_is_the_discrete_model_however_it_was_trained(draws:
     data = lb.data.from_arrays(bits(40).numpy(), splits="all")
     x = data.examples("all").double()
     result = lb.evaluate(drawing(model, draws), data, split="all", samples=7, curve=True)
-    assert result.estimator == "exact: the sum over all 9 values of z, without draws"
+    assert result.estimator == "exact: the sum over all 9 values of z, whatever K"
     assert result.samples == 9
     assert torch.allclose(result.values["nll"], -log_evidence(model, x).detach(), rtol=1e-10)
     assert torch.allclose(result.values["elbo"], exact_elbo(model, x).detach(), rtol=1e-10)
     assert result.curve == ()
-    assert any("no curve over K" in words for words in result.warnings)
     assert result.effective_samples is None
     assert result.latent_dimensions == len(result.rate_per_dimension) == 2
 
@@ -232,6 +231,22 @@ def test_what_fits_trains(draws: Draws, objective: Objective) -> None:
 def test_what_does_not_fit_is_refused(draws: Draws, objective: Objective, words: str) -> None:
     with pytest.raises(ValueError, match=f"^{words}"):
         check_parts(objective, finite(draws=draws))
+
+
+@pytest.mark.parametrize("draws", ["concrete", "straight_through"])
+def test_bits_are_independent_entries_where_their_draws_have_probabilities(draws: Draws) -> None:
+    data = lb.data.from_arrays(bits(60).float().numpy(), splits="train_valid_test")
+    model = lb.VAE(
+        lb.priors.Bernoulli((3,)),
+        lb.posteriors.Bernoulli((5,), (3,), draws=draws),
+        lb.likelihoods.Bernoulli((3,), (5,)),
+    )
+    history = lb.fit(model, lb.objectives.BetaTC(), data, epochs=2, progress=False)
+    assert history.series("total_correlation")[-1] is not None
+    for other, words in (("gumbel_softmax", "draws z between codes"), ("enumerated", "enumerates z")):
+        posterior = lb.posteriors.Bernoulli((5,), (3,), draws=other)
+        with pytest.raises(ValueError, match=f"^BetaTC estimates .*, and Bernoulli {words}"):
+            check_parts(lb.objectives.BetaTC(), posterior)
 
 
 def test_a_closed_form_that_the_relaxation_has_not_is_refused_before_training() -> None:

@@ -75,3 +75,47 @@ def test_refusals() -> None:
     for call in (lambda: traverse(model(4), torch.zeros(4), [0], 1), lambda: manifold(model(2), 1)):
         with pytest.raises(ValueError, match="at least 2"):
             call()
+
+
+DISCRETE = {
+    "categories": lambda: lb.VAE(
+        lb.priors.Categorical((3, 4)),
+        lb.posteriors.Categorical((1, 8, 8), (3, 4)),
+        lb.likelihoods.Bernoulli((3, 4), (1, 8, 8)),
+    ),
+    "bits": lambda: lb.VAE(
+        lb.priors.Bernoulli((5,)), lb.posteriors.Bernoulli((1, 8, 8), (5,)), lb.likelihoods.Bernoulli((5,), (1, 8, 8))
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DISCRETE)
+def test_discrete_codes_stay_codes_on_every_way(kind: str, monkeypatch) -> None:
+    """A variable takes each of its values; between two examples one variable after the other changes sides."""
+    model = DISCRETE[kind]()
+    n, values = (3, 4) if kind == "categories" else (5, 2)
+    x = torch.rand(6, 1, 8, 8)
+    decode, seen = model.decode, []
+    monkeypatch.setattr(model, "decode", lambda z, *rest: seen.append(z) or decode(z, *rest))
+    codes = model.encode(x)
+    frames = traverse(model, codes[0], [0, n - 1], steps=9)
+    assert frames.shape == (2, values, 1, 8, 8)
+    for d, moved in zip((0, n - 1), seen, strict=True):
+        each = moved.reshape(values, n, -1)
+        assert len(each[:, d].unique(dim=0)) == values
+        others = [i for i in range(n) if i != d]
+        assert torch.equal(each[:, others], codes[0].reshape(1, n, -1)[:, others].expand(values, -1, -1))
+    path = interpolate(model, x[:3], x[3:], steps=n + 1)
+    assert path.shape == (3, n + 1, 1, 8, 8)
+    assert torch.equal(seen[-1][:, 0], codes[:3])
+    assert torch.equal(seen[-1][:, -1], codes[3:])
+    for z in seen:
+        assert bool(((z == 0) | (z == 1)).all())
+        if kind == "categories":
+            assert bool((z.sum(-1) == 1).all())
+    by_rate, variance = rates(model, x)
+    assert by_rate.shape == variance.shape == (n,)
+    with pytest.raises(ValueError, match=f"no latent dimension {n}; they are numbered 0 to {n - 1}"):
+        traverse(model, codes[0], [n])
+    with pytest.raises(ValueError, match="these codes are discrete; use traverse"):
+        manifold(model)

@@ -27,7 +27,7 @@ from torch.distributions import Distribution
 
 from lowerbound.distributions import count_states, relaxed, states, straight_through
 from lowerbound.messages import unknown
-from lowerbound.needs import DRAWN, EVALUABLE, PATHWISE, REPARAMETERISED, WEIGHABLE, Offer
+from lowerbound.needs import DRAWN, EVALUABLE, PATHWISE, REPARAMETERISED, UNCONDITIONED, WEIGHABLE, Offer
 from lowerbound.roles import Drawn
 from lowerbound.shapes import Shape
 
@@ -69,8 +69,8 @@ def check_draws(draws: str, temperature: float, states: int) -> None:
         )
 
 
-def offers(draws: Draws, kind: Offer) -> frozenset[Offer]:
-    """What a posterior over codes of some kind offers others (:mod:`lowerbound.needs`)."""
+def offers(draws: Draws, *kinds: Offer) -> frozenset[Offer]:
+    """What a posterior over codes of some kinds offers others (:mod:`lowerbound.needs`)."""
     without = {
         "gumbel_softmax": {PATHWISE, WEIGHABLE},
         "concrete": set[Offer](),
@@ -78,7 +78,7 @@ def offers(draws: Draws, kind: Offer) -> frozenset[Offer]:
         "enumerated": {PATHWISE, DRAWN},
         "sampled": {PATHWISE, REPARAMETERISED},
     }
-    return frozenset({EVALUABLE, REPARAMETERISED, PATHWISE, WEIGHABLE, DRAWN, kind}) - without[draws]
+    return frozenset({EVALUABLE, REPARAMETERISED, PATHWISE, WEIGHABLE, DRAWN, UNCONDITIONED, *kinds}) - without[draws]
 
 
 def drawn(q: Distribution, samples: int, draws: Draws, temperature: float, differentiably: bool, few: bool) -> Drawn:

@@ -190,14 +190,7 @@ def evaluate(
         found |= {name: Estimate.over(own) for name, own in values.items() if name != "rate"}
         found["estimator"] = "binary cross-entropy: a score, no log-likelihood"
         points = ()
-    found["warnings"] = (
-        *_warnings(found, points, walked),
-        *(
-            ["there is no curve over K: nll is no average over draws and does not depend on it"]
-            if curve and exact
-            else []
-        ),
-    )
+    found["warnings"] = tuple(_warnings(found, points, walked))
     return Evaluation(split=split, n=n, values=values, **found)
 
 
@@ -281,8 +274,8 @@ def _bits_per_dim(model: Model, data: Dataset, nll: Tensor, dimensions: Tensor) 
 
 def _sum_words(states: int) -> str:
     if states == 1:  # q is a point (vector quantisation), and p may give other values a share too
-        return "log p(x, z) at the one z that q(z|x) gives, without draws: nll is at least -log p(x)"
-    return f"exact: the sum over all {states:,} values of z, without draws"
+        return "log p(x, z) at the one z that q(z|x) gives, whatever K: nll is at least -log p(x)"
+    return f"exact: the sum over all {states:,} values of z, whatever K"
 
 
 def _words(samples: int, walked: Annealed | None, temperatures: int, conditional: bool) -> str:

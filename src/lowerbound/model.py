@@ -161,6 +161,11 @@ class Model(nn.Module, ABC):
         The leading dimensions of what the context holds are broadcast against those of the code.
         """
 
+    @property
+    def categories(self) -> int | None:
+        """How many entries of a code are one discrete variable: C of categorical codes, 1 of bits; None of real codes."""
+        return None
+
     @abstractmethod
     def prior_scale(self, z: Tensor, context: Context | None = None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every entry of a code (*code) under the prior, given what lies above it there.

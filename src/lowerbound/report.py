@@ -110,9 +110,11 @@ def write_report(run: Run, model: Model, data: Dataset, evaluation: Mapping[str,
         traversal_lines=None
         if as_pictures
         else show.paths([(f"z[{d}]", p) for d, p in zip(chosen, paths, strict=True)]),
-        steps=STEPS,
+        steps=paths.shape[1],
         interpolations=None if between is None else show.paths([(f"pair {i + 1}", p) for i, p in enumerate(between)]),
-        manifold=show.samples(manifold(model, 16, context[:1]).cpu(), 16) if z.shape[1] == 2 and as_pictures else None,
+        manifold=show.samples(manifold(model, 16, context[:1]).cpu(), 16)
+        if z.shape[1] == 2 and as_pictures and model.categories is None
+        else None,
         codes=_codes(z, y, data.classes),
         rates=_figure(plots.rate_bars(strength, active, "nats" if by_rate is not None else "variance of the mean")),
         rates_are_known=by_rate is not None,

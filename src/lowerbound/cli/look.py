@@ -73,7 +73,7 @@ def traverse(argv: Sequence[str]) -> None:
     one = slice(given["example"], given["example"] + 1)
     z = model.encode(x[one], context[one])[0]
     frames = traverse_along(model, z, dimensions, given["steps"], context[one])
-    _write(run, path, frames.flatten(0, 1), given["steps"], f"rows: dimensions {', '.join(map(str, dimensions))}")
+    _write(run, path, frames.flatten(0, 1), frames.shape[1], f"rows: dimensions {', '.join(map(str, dimensions))}")
 
 
 def interpolate(argv: Sequence[str]) -> None:

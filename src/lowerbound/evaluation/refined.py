@@ -89,7 +89,13 @@ def refined(
     hooks = (posterior.register_forward_pre_hook(before), network.register_forward_hook(moved))
     try:
         with torch.no_grad():
-            check_density(model(x, context, 1).is_density)
+            first = model(x, context, 1)
+            check_density(first.is_density)
+            if not first.is_enumerated and not all(latent.q.has_rsample for latent in first.latents):
+                raise ValueError(
+                    f"{type(posterior).__name__} draws z without a gradient along which q could be refined; take a latent "
+                    "so small that it is enumerated"
+                )
         assert offset is not None  # the network has been used, by the draw above
         adam = torch.optim.Adam([offset], lr=learning_rate)
         for step in range(steps):

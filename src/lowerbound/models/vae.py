@@ -19,7 +19,7 @@ from lowerbound.draw import Draw, Latent
 from lowerbound.kl import closed_form_kl
 from lowerbound.model import Model, again, agree_on_y, check_samples, fills
 from lowerbound.modes import evaluating
-from lowerbound.needs import check_composed
+from lowerbound.needs import BITS, VECTORS, check_composed
 from lowerbound.roles import Context, Likelihood, Posterior, Prior
 from lowerbound.seeding import random_state
 from lowerbound.shapes import Shape
@@ -157,6 +157,12 @@ class VAE(Model):
             pz = self.prior(self._beside(context), self.posterior)
             own = mean(pz), stddev(pz)
             return (own[0][0], own[1][0]) if pz.batch_shape else own
+
+    @property
+    def categories(self) -> int | None:
+        if VECTORS in self.posterior.offers:
+            return self.z_shape[-1]
+        return 1 if BITS in self.posterior.offers else None
 
     @property
     def refinable(self) -> Posterior:

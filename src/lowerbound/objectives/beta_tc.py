@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from lowerbound.draw import Draw, Latent, RateEstimator
-from lowerbound.needs import EVALUABLE, FACTORISED, Need, Offer
+from lowerbound.needs import DRAWN, EVALUABLE, FACTORISED, WEIGHABLE, Need, Offer
 from lowerbound.objective import Objective, Step, Terms
 
 
@@ -111,6 +111,8 @@ class BetaTC(Objective):
     def needs(self) -> Mapping[Offer, Need]:
         return {
             EVALUABLE: Need("evaluates q(z|x) at the draws of other examples", "FactorVAE"),
+            WEIGHABLE: Need("estimates densities at its draws", "ELBO"),
+            DRAWN: Need("estimates q(z) from one draw for each example", "ELBO"),
             FACTORISED: Need("takes q(z|x) apart into its entries", "FactorVAE"),
             **super().needs,
         }

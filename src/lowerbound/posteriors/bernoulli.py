@@ -13,7 +13,7 @@ from torch.distributions import Distribution, Independent
 from lowerbound.codes import Draws, check_draws, drawn, offers
 from lowerbound.conditions import Condition
 from lowerbound.distributions import relaxed
-from lowerbound.needs import BITS
+from lowerbound.needs import BITS, FACTORISED
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Drawn, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, numel
@@ -57,7 +57,7 @@ class Bernoulli(Posterior):
     ) -> None:
         super().__init__(x_shape, z_shape, condition)
         check_draws(draws, temperature, 2 ** numel(self.z_shape))
-        self.offers = offers(draws, BITS)
+        self.offers = offers(draws, BITS, FACTORISED)
         self.draws: Draws = draws
         self.temperature = temperature
         self.units = Units(self.x_shape)
