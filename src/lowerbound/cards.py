@@ -67,9 +67,12 @@ def make_card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> D
         dequantise = Dequantise.of(BINARY if options["binarize"] else support)
         transforms += (dequantise,)
         known_levels = dequantise.levels if known_levels == "none" else known_levels
+    splits = _split(values, y, mask, stored.parts, options["splits"], options["seed"], where)
+    if options["labelled"] is not None and "train" in splits:
+        splits["train"] = _few_labels(splits["train"], options["labelled"], classes, options["seed"], where)
     return Dataset(
         name=name,
-        splits=_split(values, y, mask, stored.parts, options["splits"], options["seed"], where),
+        splits=splits,
         stored_support=support,
         transforms=transforms,
         seed=options["seed"],
@@ -237,6 +240,25 @@ def _split(
         name: Split(values[i], None if y is None else y[i], None if mask is None else mask[i])
         for name, i in index.items()
     }
+
+
+def _few_labels(split: Split, n: int, classes: tuple[str, ...] | None, seed: int, where: str) -> Split:
+    """The split with n labels, as many of each class, drawn by the seed; the others are unknown, -1."""
+    if classes is None or split.y is None:
+        raise ValueError(f"labelled is {n}, and {where} has no classes; leave it out, or give labels")
+    each, rest = divmod(n, len(classes))
+    fewest = int(torch.bincount(split.y, minlength=len(classes)).min())
+    if n < 1 or rest or each > fewest:
+        raise ValueError(
+            f"labelled is {n}: it must be a multiple of the {len(classes)} classes, of which one has {fewest} examples to "
+            f"train on, so at most {fewest * len(classes)}"
+        )
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(split)))
+    y = torch.full_like(split.y, -1)
+    for c in range(len(classes)):
+        known = order[split.y[order] == c][:each]
+        y[known] = c
+    return replace(split, y=y)
 
 
 def _sha256(*parts: torch.Tensor | None) -> str:

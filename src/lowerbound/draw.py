@@ -127,8 +127,9 @@ class Draw:
             part = None if latent.kl is None else kl_per_dimension(latent.q, latent.p)
             if latent.kl is None or part is None:
                 return None
-            part = part.reshape(*latent.kl.shape, -1)
-            flat.append(part if latent.kl.ndim == 1 else (self.log_m.exp()[..., None] * part).sum(0))
+            leading = max(1, len(latent.q.batch_shape), len(latent.p.batch_shape))
+            part = part.reshape(*part.shape[:leading], -1)
+            flat.append(part if leading == 1 else (self.log_m.exp()[..., None] * part).sum(0))
         return torch.cat(flat, 1)
 
     @property

@@ -140,6 +140,9 @@ def evaluate(
             rows = slice(start, start + batch_size)
             batch = x[rows].to(own.device, own.dtype)
             parts.append(_values(evidence(model, batch, context[rows], samples), sizes))
+            guess, y = model.classify(batch, context[rows]), context.y
+            if guess is not None and y is not None:
+                parts[-1]["accuracy"] = (guess == y[rows]).float()
             if asked is not None:
                 draw = model(batch, context[rows], asked.samples)
                 terms = asked.terms(draw, Step(1.0, n))
@@ -154,6 +157,7 @@ def evaluate(
     units, rates = list(map(active_units, means, noise)), values.pop("rate_per_dimension", None)
     levels = [Estimate.over(own) for name, own in values.items() if name.startswith("rate/")]
     states = values.pop("states").max()
+    accuracy = values.pop("accuracy", None)
     exact = _sum_words(int(states)) if states else ""
     if walked is not None:
         values["nll"] = -walked.log_marginal.to(values["nll"])
@@ -161,7 +165,8 @@ def evaluate(
         "sha256": _sha256(x, context.mask),
         "observed": None if context.mask is None else Estimate.over(_dimensions(x, context), "entries of each example"),
         "kind": _kind(model),
-        "conditional": model.condition is not None,
+        "accuracy": None if accuracy is None else Estimate.over(accuracy, "of the labels"),
+        "conditional": model.is_conditional,
         "samples": int(states) or samples,
         "rate": Estimate.over(values["rate"]),
         "rate_per_dimension": None if rates is None else tuple(map(Estimate.over, rates.unbind(1))),

@@ -72,6 +72,7 @@ class Evaluation:
         conditional: whether the model is conditioned on y: each p(x) below is then p(x|y), and p(z) may be p(z|y).
         kind: what the likelihood is: a "probability" (nll of discrete data), a "density", or a "score" and no likelihood.
         estimator: what nll is, in words.
+        accuracy: share of the labels that the model guesses, where it guesses labels and they are known.
         elbo: the evidence lower bound, nats; larger is better.
         nll: -log p(x), nats; smaller is better.
         bits_per_dim: nll of discrete data in bits per dimension; of a density on dequantised data, of the levels.
@@ -104,6 +105,7 @@ class Evaluation:
     kind: Kind
     estimator: str
     conditional: bool = False
+    accuracy: Estimate | None = None
     elbo: Estimate | None = None
     nll: Estimate | None = None
     bits_per_dim: Estimate | None = None

@@ -98,6 +98,11 @@ class Model(nn.Module, ABC):
         return told.pop() if told else None
 
     @property
+    def is_conditional(self) -> bool:
+        """Whether y must be given, so that what is modelled is p(x|y)."""
+        return self.condition is not None
+
+    @property
     def parts(self) -> dict[str, Part]:
         """Every part by its slot, as in "prior" or "posteriors.1"."""
         parts: dict[str, Part] = {}
@@ -172,6 +177,10 @@ class Model(nn.Module, ABC):
 
         The context is that of the one code.
         """
+
+    def classify(self, x: Tensor, context: Context | None = None) -> Tensor | None:
+        """The most probable label of each example, (B,), without those that are given; None where the model has none."""
+        return None
 
     def reconstruct(self, x: Tensor, context: Context | None = None) -> Tensor:
         """The mean of p(x|z) at the code of x: (B, *X) -> (B, *X). Deterministic."""

@@ -189,6 +189,7 @@ def _codes(z: Tensor, y: Tensor | None, names: Sequence[str] | None) -> str | No
 
 
 NAMES = {
+    "accuracy": "accuracy of the guessed labels",
     "nll": "−log p(x)",
     "elbo": "ELBO, the evidence lower bound",
     "bits_per_dim": "bits per dimension",

@@ -70,6 +70,7 @@ def load(
     categorical: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     strip: Sequence[int] | None = None,
+    labelled: int | None = None,
 ) -> Dataset:
     """Load a data set by name, from a file of arrays or a table, or from a folder of pictures.
 
@@ -103,6 +104,8 @@ def load(
         classes: names of the classes of labels, in order; None takes those that there are, sorted, and writes them down.
         strip: [first, last]: what a model may be conditioned on is these pixel columns of each picture, counted from 0, in
             the place of its label, so that it learns to complete the picture.
+        labelled: how many training examples keep their label, as many of each class, drawn by the seed; the others are
+            unlabelled, for models that learn from few labels (M2). None keeps all.
 
     Returns:
         The card with its splits.
@@ -130,7 +133,14 @@ def load(
     path = Path(source).expanduser()
     name = str(source) if str(source) in NAMED else str(path.resolve())
     chosen = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
-    given = {"dequantize": dequantize, "flip": flip, "shift": shift, "classes": classes, "strip": strip}
+    given = {
+        "dequantize": dequantize,
+        "flip": flip,
+        "shift": shift,
+        "classes": classes,
+        "strip": strip,
+        "labelled": labelled,
+    }
     return make_card(stored, name, {**chosen, **of_source, **given})
 
 
@@ -168,6 +178,7 @@ def from_arrays(
     columns: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     strip: Sequence[int] | None = None,
+    labelled: int | None = None,
 ) -> Dataset:
     """A data set from arrays in memory; the arguments are those of :func:`load`.
 
@@ -187,6 +198,7 @@ def from_arrays(
         columns: the names of the columns of x (n, d), as in ``columns=frame.columns``.
         classes: see :func:`load`.
         strip: see :func:`load`.
+        labelled: see :func:`load`.
 
     Raises:
         ValueError: as :func:`load`.
@@ -208,7 +220,14 @@ def from_arrays(
     stored = Stored(values, labels, known, columns=names)
     chosen: dict[str, Any] = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
     chosen |= {"missing": missing, "categorical": None}
-    given = {"dequantize": dequantize, "flip": flip, "shift": shift, "classes": classes, "strip": strip}
+    given = {
+        "dequantize": dequantize,
+        "flip": flip,
+        "shift": shift,
+        "classes": classes,
+        "strip": strip,
+        "labelled": labelled,
+    }
     return make_card(stored, None, {**chosen, **given})
 
 

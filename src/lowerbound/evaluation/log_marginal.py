@@ -101,14 +101,17 @@ def evidence(
             asked = samples
         rows = draw.log_w.shape[0]
         share = asked / samples  # a chunk's own weights average over its draws; its share makes that an average over K
-        log_terms.append(draw.log_w + draw.log_m + math.log(share))
+        terms = draw.log_w + draw.log_m + math.log(share)
+        # where a label is summed out, a draw has a row for each label, and is one draw by their sum
+        one_each = is_exact or rows == asked
+        log_terms.append(terms if one_each else torch.logsumexp(terms.reshape(asked, -1, len(x)), 1))
         rates.append([own * share for own in draw.rates_by("auto")])
         distortions.append(draw.distortion * share)
         is_chain = any(len(latent.q.batch_shape) > 1 for latent in draw.latents)
         if done == 0 or is_chain:  # else they do not depend on the draws, and are the same in every chunk
             part = draw.rate_per_dimension
             per_dimension.append(part if part is None or not is_chain else part * share)
-            means.append([own if not is_chain else own * share for own in _moments(draw)])
+            means.append([own if not is_chain else own * share for own in _moments(draw, 1 if is_exact else asked)])
         if done == 0:
             size = chunk or max(1, min(VALUES // max(1, values_held(draw.px) // rows), ROWS // len(x)))
         done += asked
@@ -128,14 +131,23 @@ def evidence(
     )
 
 
-def _moments(draw: Draw) -> list[Tensor]:
-    """The posterior mean of each latent and its square, each (B, variables, C), averaged over what it depends on."""
+def _moments(draw: Draw, draws: int) -> list[Tensor]:
+    """The mean over the draws of each latent's posterior mean, and of its square, each (B, variables, C).
+
+    Args:
+        draw: of one or more rows a draw, by which a label is summed out.
+        draws: how many.
+    """
     moments = []
     for latent in draw.latents:
         own = mean(latent.q)
         own = own.reshape(*latent.q.batch_shape, -1, categories(latent.q))
-        for value in (own, own.square()):
-            moments.append(value if value.ndim == 3 else (draw.log_m.exp()[..., None, None] * value).sum(0))
+        if own.ndim == 4:
+            weighted = draw.log_m.exp().broadcast_to(own.shape[:2])[..., None, None] * own
+            own = draws * weighted.reshape(draws, -1, *own.shape[1:]).sum(1)
+            moments += [own.mean(0), own.square().mean(0)]
+        else:
+            moments += [own, own.square()]
     return moments
 
 
