@@ -283,7 +283,7 @@ MUTANTS = [
     Mutant(0, "pseudo-inputs are started again", "priors/vamp.py", "if self.is_prepared:", "if False:",
            ("tests/priors::test_a_model_that_was_trained_is_not_started_again",)),
     Mutant(0, "log q without its own parameters", "models/vae.py", "scored.log_prob(drawn.z)",
-           "frozen(self.posterior, x, context, random_state()).log_prob(drawn.z)",
+           "again(self.posterior, x, context, random_state()).log_prob(drawn.z)",
            (f"{POSTERIORS}::test_gradients_of_the_loss_are_those_of_finite_differences",)),
     Mutant(0, "all codes weigh the same", "models/vae.py", "if drawn.is_enumerated else equal", "if False else equal",
            ("tests/test_codes.py::test_enumerated_value_and_gradient_are_the_sum_over_all_codes",)),

@@ -2,7 +2,7 @@
 
 from lowerbound.evaluation.active_units import ACTIVE, active_units, variance
 from lowerbound.evaluation.annealed import Annealed, annealed
-from lowerbound.evaluation.collapse import REMEDIES, is_collapsed, warn_of_collapse
+from lowerbound.evaluation.collapse import COLLAPSED, REMEDIES, collapsed_levels, is_collapsed, warn_of_collapse
 from lowerbound.evaluation.dci import Dci, dci
 from lowerbound.evaluation.factor_score import factor_score
 from lowerbound.evaluation.imputed import impute
@@ -16,6 +16,7 @@ from lowerbound.evaluation.weights import TRUSTED, bound, effective_samples, lac
 
 __all__ = [
     "ACTIVE",
+    "COLLAPSED",
     "Annealed",
     "Dci",
     "Evidence",
@@ -27,6 +28,7 @@ __all__ = [
     "active_units",
     "annealed",
     "bound",
+    "collapsed_levels",
     "dci",
     "effective_samples",
     "evidence",
