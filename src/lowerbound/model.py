@@ -31,7 +31,7 @@ from lowerbound.modes import evaluating
 from lowerbound.roles import Context, Likelihood, Part, Posterior
 from lowerbound.seeding import replayed, seeded
 from lowerbound.shapes import Shape, as_shape, numel
-from lowerbound.units import learn_units, take_units
+from lowerbound.units import learn_units
 
 LatentSize: TypeAlias = int | list[int | list[int]]
 """What a configuration says of the latents: a size or a shape, or, in a model of several, one for each."""
@@ -98,6 +98,11 @@ class Model(nn.Module, ABC):
         return told.pop() if told else None
 
     @property
+    def is_conditional(self) -> bool:
+        """Whether y must be given, so that what is modelled is p(x|y)."""
+        return self.condition is not None
+
+    @property
     def parts(self) -> dict[str, Part]:
         """Every part by its slot, as in "prior" or "posteriors.1"."""
         parts: dict[str, Part] = {}
@@ -135,14 +140,16 @@ class Model(nn.Module, ABC):
         """Log p(x, z) in nats, (K, B), for given latents, each (K, B, *Z)."""
 
     def log_posterior(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
-        """Log q(z|x) in nats, (B,), for given latents, each (B, *Z); for objectives that learn from what the model dreams.
+        """Log q(z|x) in nats, (..., B), for given latents, each (..., B, *Z): of dreams, or of the states of a chain.
 
         x need not be data: what runs along with those, as the statistics of a batch normalisation, is left as it is.
 
         Raises:
             ValueError: the model does not say.
         """
-        raise ValueError(f"{type(self).__name__} does not say log q of given latents; use a VAE, or another objective")
+        raise ValueError(
+            f"{type(self).__name__} does not say log q of given latents; use a VAE, or another objective or estimator"
+        )
 
     @abstractmethod
     def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -170,6 +177,10 @@ class Model(nn.Module, ABC):
 
         The context is that of the one code.
         """
+
+    def classify(self, x: Tensor, context: Context | None = None) -> Tensor | None:
+        """The most probable label of each example, (B,), without those that are given; None where the model has none."""
+        return None
 
     def reconstruct(self, x: Tensor, context: Context | None = None) -> Tensor:
         """The mean of p(x|z) at the code of x: (B, *X) -> (B, *X). Deterministic."""
@@ -220,6 +231,17 @@ class Model(nn.Module, ABC):
             "use a VAE, or look at nll against elbo (evaluate)"
         )
 
+    def log_prior(self, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
+        """Log p(z) in nats, (K, B), for given latents, each (K, B, *Z): where they depend on each other, annealing asks.
+
+        Raises:
+            ValueError: the model does not give it.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not say log p of given latents, from which annealing could start; use the "
+            "importance-weighted estimator"
+        )
+
     @property
     def shown_x(self) -> Sequence[Part]:
         """The parts that are given x itself, as condition or as what they are a distribution of: by default all."""
@@ -235,11 +257,6 @@ class Model(nn.Module, ABC):
         """Set the units of the data, where not set before, from the observed entries of training examples (n, *X)."""
         for part in self.shown_x:
             learn_units(part, x, mask)
-
-    def take_units(self, centre: Tensor, spread: Tensor) -> None:
-        """The same from mean and standard deviation of each entry of x, (*X) both, where the examples are too many."""
-        for part in self.shown_x:
-            take_units(part, centre, spread)
 
     def check_data(self, data: Dataset) -> None:
         """Refuse data that the model cannot be trained on or measured with.
@@ -314,20 +331,21 @@ def check_samples(samples: int) -> None:
         raise ValueError(f"samples is {samples}: at least 1 draw is needed")
 
 
-def frozen(posterior: Posterior, x: Tensor, context: Context, before: Mapping[str, Tensor]) -> Distribution:
-    """The same q(z|x) as was just computed, with detached parameters.
+def again(part: Part, x: Tensor, context: Context, before: Mapping[str, Tensor], frozen: bool = True) -> Distribution:
+    """The same distribution as a part has just given, with detached parameters.
 
     It is computed again: on copies of the buffers, so that batch statistics move once, and from the random state of the
     first time, so that dropout leaves out the same units.
 
     Args:
-        posterior: the part.
-        x: its argument.
+        part: the part, called with (x, context).
+        x: its argument: the same values, which may be reached by another path of gradients.
         context: labels, mask and the like.
         before: the random state from which it was computed (:func:`~lowerbound.seeding.random_state`).
+        frozen: False leaves the parameters their gradient.
     """
-    parameters = {name: value.detach() for name, value in posterior.named_parameters()}
-    copies = {name: value.clone() for name, value in posterior.named_buffers()}
+    parameters = {name: value.detach() if frozen else value for name, value in part.named_parameters()}
+    copies = {name: value.clone() for name, value in part.named_buffers()}
     with replayed(before):
-        qz: Distribution = torch.func.functional_call(posterior, {**parameters, **copies}, (x, context))
-    return qz
+        given: Distribution = torch.func.functional_call(part, {**parameters, **copies}, (x, context))
+    return given

@@ -19,7 +19,7 @@ from lowerbound.objective import Dream, Objective, Step
 from lowerbound.roles import Context
 from lowerbound.seeding import seeded
 from lowerbound.supports import UNIT, contains
-from lowerbound.units import moments, refilled
+from lowerbound.units import refilled, summary
 
 
 class Pass(nn.Module):
@@ -98,10 +98,7 @@ def prepare(model: Model, data: Dataset) -> None:
     x, are_all = data.excerpt("train")
     mask = data["train"].mask  # of data in a file there is none
     if not contains(UNIT, data.support):
-        if are_all:
-            model.learn_units(x, mask)
-        else:
-            model.take_units(*moments(data.batches("train")))
+        model.learn_units(x if are_all else summary(data.batches("train")), mask)
     learn_conditions(model, data.context("train").y)
     model.prepare(refilled(x, mask))
 

@@ -94,6 +94,10 @@ def write_report(run: Run, model: Model, data: Dataset, evaluation: Mapping[str,
         warnings=evaluation.get("warnings", []),
         evidence=_figure(plots.evidence(points)) if len(points := evaluation.get("curve", [])) > 1 else None,
         active=f"{int(active.sum())} of {len(active)}",
+        levels=[
+            (f"{level['rate']['value']:.2f}", f"{level['active_units']} of {level['latent_dimensions']}")
+            for level in evaluation.get("levels", [])
+        ],
         cost=_cost(config, records, model),
         curves=_figure(plots.curves(records)) if records else None,
         reconstructions=show.pairs(x[:EXAMPLES], model.reconstruct(x[:EXAMPLES], context[:EXAMPLES]).cpu()),
@@ -185,6 +189,7 @@ def _codes(z: Tensor, y: Tensor | None, names: Sequence[str] | None) -> str | No
 
 
 NAMES = {
+    "accuracy": "accuracy of the guessed labels",
     "nll": "−log p(x)",
     "elbo": "ELBO, the evidence lower bound",
     "bits_per_dim": "bits per dimension",

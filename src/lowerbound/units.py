@@ -71,10 +71,6 @@ class Units(nn.Module):
             centre = values.sum(0) / count.clamp(min=1)
             squares = torch.where(observed, values - centre, 0.0).square().sum(0)
             spread = (squares / (count - 1).clamp(min=1)).sqrt()
-        self.take(centre, spread)
-
-    def take(self, centre: Tensor, spread: Tensor) -> None:
-        """Set mean and standard deviation of each entry, (*X) both; where the deviation is 0 the scale is 1."""
         self.loc.copy_(centre)
         self.scale.copy_(torch.where(spread > 0, spread, 1.0))
 
@@ -102,15 +98,19 @@ def entries_of(value: Tensor, entries: Tensor | None, shape: Shape) -> Tensor:
     return value if entries is None else value.reshape(len(value), -1)[:, entries].reshape(len(value), *shape)
 
 
-def moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each entry of examples that come in pieces (b, *X), float64 (*X) both.
+def summary(batches: Iterable[Tensor]) -> Tensor:
+    """Two examples that have mean and standard deviation of all, float64 (2, *X): what units are learnt from, in short.
 
     Pieces are joined by the update of Chan, Golub and LeVeque (1983), which loses no digits where a mean is far from zero.
 
+    Args:
+        batches: all examples, in pieces (b, *X).
+
     Example:
-        >>> centre, spread = moments(torch.arange(8.0).reshape(4, 2).split(3))
-        >>> centre, spread
-        (tensor([3., 4.], dtype=torch.float64), tensor([2.5820, 2.5820], dtype=torch.float64))
+        >>> x = torch.arange(8.0).reshape(4, 2)
+        >>> two = summary(x.split(3))
+        >>> two.mean(0), two.std(0), x.std(0)
+        (tensor([3., 4.], dtype=torch.float64), tensor([2.5820, 2.5820], dtype=torch.float64), tensor([2.5820, 2.5820]))
     """
     n, centre, squares = 0, torch.zeros(()), torch.zeros(())
     for piece in batches:
@@ -120,14 +120,8 @@ def moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         squares = squares + (x - own).square().sum(0) + delta.square() * (n * m / (n + m))
         centre = centre + delta * (m / (n + m))
         n += m
-    return centre, (squares / max(1, n - 1)).sqrt()
-
-
-def take_units(model: nn.Module, centre: Tensor, spread: Tensor) -> None:
-    """Set every unit of a model that has not been set before, from mean and deviation of each entry, (*X) both."""
-    for module in model.modules():
-        if isinstance(module, Units) and not module.are_known:
-            module.take(*(entries_of(v[None], module.entries, module.loc.shape)[0] for v in (centre, spread)))
+    half = (squares / max(1, n - 1) / 2).sqrt()
+    return torch.stack([centre - half, centre + half])
 
 
 def learn_units(model: nn.Module, x: Tensor, mask: Tensor | None = None) -> None:
