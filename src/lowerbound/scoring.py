@@ -89,7 +89,7 @@ def scores(
         raise ValueError(f"examples is {examples}: at least 2 are needed")
     model.check_data(data)
     factors = data.factors(split)[:examples]
-    x, context = data.examples(split)[:examples], data.context(split)[:examples]
+    x, context = data.examples(split, examples), data.context(split)[:examples]
     rows = [slice(start, start + BATCH) for start in range(0, len(x), BATCH)]
     codes = torch.cat([model.encode(x[own], context[own]).cpu().reshape(len(x[own]), -1) for own in rows])
     found = dci(codes, factors, seed)
