@@ -46,6 +46,7 @@ from lowerbound.nats import Estimate
 from lowerbound.objective import Objective, Step
 from lowerbound.roles import Context
 from lowerbound.seeding import seeded
+from lowerbound.shapes import numel
 
 Estimator = Literal["importance", "ais"]
 
@@ -128,17 +129,20 @@ def evaluate(
     is_known = objective is None or not objective.batch_statistics
     asked = objective if is_known and not model.likelihood.is_density else None
     own = next(model.parameters())
-    x = data.examples(split)[:examples]
-    n = len(x)
+    n = len(data[split]) if examples is None else min(examples, len(data[split]))
     context = data.context(split)[:n].to(own.device)
     walked = None
     if anneals:  # first: what it refuses needs no other work
-        walked = annealed(model, x, context, chains, temperatures, seed=seed, on_progress=on_progress)
+        walked = annealed(
+            model, data.examples(split, n), context, chains, temperatures, seed=seed, on_progress=on_progress
+        )
     parts: list[dict[str, Tensor]] = []
+    digest = hashlib.sha256()
     with torch.no_grad(), seeded(seed), evaluating(model):
-        for start in range(0, n, batch_size):
+        for start, x in zip(range(0, n, batch_size), data.batches(split, batch_size, n), strict=True):
             rows = slice(start, start + batch_size)
-            batch = x[rows].to(own.device, own.dtype)
+            digest.update(x.contiguous().numpy().data)
+            batch = x.to(own.device, own.dtype)
             parts.append(_values(evidence(model, batch, context[rows], samples), sizes))
             guess, y = model.classify(batch, context[rows]), context.y
             if guess is not None and y is not None:
@@ -149,7 +153,8 @@ def evaluate(
                 parts[-1]["objective"] = terms.loss + (0.0 if terms.batch_loss is None else terms.batch_loss)
             if on_progress and not anneals:
                 on_progress(min(start + batch_size, n), n)
-        known = information(model, x[:AGGREGATED].to(own.device, own.dtype), context[:AGGREGATED], batch_size)
+        some = data.examples(split, min(n, AGGREGATED))
+        known = information(model, some.to(own.device, own.dtype), context[:AGGREGATED], batch_size)
     values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     check_finite(values.pop("unfit"), samples)
     means = [values.pop(name) for name in list(values) if name.startswith("means/")]
@@ -162,8 +167,10 @@ def evaluate(
     if walked is not None:
         values["nll"] = -walked.log_marginal.to(values["nll"])
     found: dict[str, Any] = {
-        "sha256": _sha256(x, context.mask),
-        "observed": None if context.mask is None else Estimate.over(_dimensions(x, context), "entries of each example"),
+        "sha256": _sha256(digest, context.mask),
+        "observed": None
+        if context.mask is None
+        else Estimate.over(_dimensions(n, data, context), "entries of each example"),
         "kind": _kind(model),
         "accuracy": None if accuracy is None else Estimate.over(accuracy, "of the labels"),
         "conditional": model.is_conditional,
@@ -182,7 +189,7 @@ def evaluate(
         points = _curve(values, sizes)
         found |= {
             **{name: Estimate.over(values[name]) for name in ("elbo", "nll", "distortion")},
-            "bits_per_dim": _bits_per_dim(model, data, values["nll"], _dimensions(x, context)),
+            "bits_per_dim": _bits_per_dim(model, data, values["nll"], _dimensions(n, data, context)),
             "estimator": (exact or _words(samples, walked, temperatures, found["conditional"]))
             + ("" if context.mask is None else OF_THE_OBSERVED),
             "curve": points if curve else (),
@@ -259,17 +266,18 @@ def _kind(model: Model) -> Kind:
     return "probability" if model.likelihood.support.is_discrete else "density"
 
 
-def _dimensions(x: Tensor, context: Context) -> Tensor:
-    """How many entries of each example are observed, (n,)."""
-    mask = torch.ones_like(x) if context.mask is None else context.mask.cpu().to(x).expand_as(x)
-    return mask.reshape(len(x), -1).sum(1)
+def _dimensions(n: int, data: Dataset, context: Context) -> Tensor:
+    """How many entries of each of n examples are observed, (n,)."""
+    if context.mask is None:
+        return torch.full((n,), float(numel(data.event_shape)))
+    return context.mask.cpu().float().expand(n, *data.event_shape).reshape(n, -1).sum(1)
 
 
-def _sha256(x: Tensor, mask: Tensor | None) -> str:
-    digest = hashlib.sha256(x.contiguous().numpy().tobytes())
+def _sha256(digest: Any, mask: Tensor | None) -> str:
+    """Of the examples, which have been added, and their mask."""
     if mask is not None:
         digest.update(mask.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
 def _bits_per_dim(model: Model, data: Dataset, nll: Tensor, dimensions: Tensor) -> Estimate | None:

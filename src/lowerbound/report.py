@@ -60,7 +60,7 @@ def write_report(run: Run, model: Model, data: Dataset, evaluation: Mapping[str,
         OSError: it cannot be written.
     """
     split = "test" if "test" in data.splits else next(iter(data.splits))
-    x, y, context = data.examples(split)[:CODES], data[split].y, data.context(split)[:CODES]
+    x, y, context = data.examples(split, CODES), data[split].y, data.context(split)[:CODES]
     y = None if y is None else y[:CODES]
     z = model.encode(x, context).cpu().reshape(len(x), -1)
     by_rate, variance = rates(model, x, context=context)
