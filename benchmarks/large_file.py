@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import shlex
@@ -35,7 +36,6 @@ import numpy as np
 from interleaved import conditions, table
 
 SHAPE = (3, 64, 64)
-ROW = 3 * 64 * 64
 GIB = 2**30
 MODEL = (
     "--latent 8 --posterior.network.hidden [32] --likelihood Normal --likelihood.network.hidden [32] --batch-size 500"
@@ -64,17 +64,17 @@ class Found:
     code: int
 
 
-def write(path: Path, rows: int) -> None:
-    """Pictures of smooth noise, so many, in pieces: the same for the same number of the first."""
-    header = {"descr": "|u1", "fortran_order": False, "shape": (rows, *SHAPE)}
+def write(path: Path, rows: int, dtype: str) -> None:
+    """So many pictures of blocks of grey with noise, in pieces; a shorter file is the beginning of a longer one."""
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (rows, *SHAPE)}
     with path.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
         for start in range(0, rows, 1000):
             generator = np.random.default_rng(start)
-            coarse = generator.integers(0, 200, (min(1000, rows - start), 3, 8, 8), dtype=np.uint8)
-            x = coarse.repeat(8, 2).repeat(8, 3)
+            coarse = generator.integers(0, 200, (1000, 3, 8, 8), dtype=np.uint8)
+            x = coarse[: rows - start].repeat(8, 2).repeat(8, 3)
             x += generator.integers(0, 56, (1, *SHAPE), dtype=np.uint8)
-            stream.write(x.tobytes())
+            stream.write((x if dtype == "uint8" else x / np.float32(255)).data)
         stream.flush()
         os.fsync(stream.fileno())
 
@@ -138,6 +138,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=2.0, help="GiB of anonymous memory that a process may have")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where the file is made")
     parser.add_argument("--prefix", default="", help="put before each run")
+    parser.add_argument("--dtype", choices=("uint8", "float32"), default="uint8")
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
     free = shutil.disk_usage(asked.folder).free
@@ -146,12 +147,12 @@ def main() -> None:
             f"{asked.folder} has {free / GIB:.1f} GiB free, and {1.2 * asked.gib:.1f} are needed; name another --folder"
         )
     print(conditions(asked.threads))
-    rows = int(asked.gib * GIB / ROW)
+    rows = int(asked.gib * GIB / (math.prod(SHAPE) * np.dtype(asked.dtype).itemsize))
     with tempfile.TemporaryDirectory(dir=asked.folder) as name:
         folder = Path(name)
         large, small = folder / "large.npy", folder / "small.npy"
-        write(large, rows)
-        write(small, rows // 16)
+        write(large, rows, asked.dtype)
+        write(small, rows // 16, asked.dtype)
         found = {}
         for title, path, memory in (
             ("in memory, before", small, "load"),
@@ -174,7 +175,9 @@ def main() -> None:
         ]
         for title, own in found.items()
     ]
-    print(f"{rows:,} pictures of {'x'.join(map(str, SHAPE))} 8-bit pixels, {asked.gib:g} GiB; lowerbound train {MODEL}")
+    print(
+        f"{rows:,} pictures of {'x'.join(map(str, SHAPE))}, {asked.dtype}, {asked.gib:g} GiB; lowerbound train {MODEL}"
+    )
     print(table(COLUMNS, lines))
     print(
         f"should be: ends whole with at most {asked.limit:g} GiB, at least 0.8 of the rate in memory, or 1.25 of its time"
