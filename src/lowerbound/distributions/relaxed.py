@@ -46,7 +46,8 @@ class RelaxedOneHot(RelaxedOneHotCategorical):
 
 
 class RelaxedLogit(LogitRelaxedBernoulli):
-    """torch's, right at any logit: torch draws by p, which float32 rounds to 1 above a logit of 17, and its density overflows.
+    """torch's, right at any logit: torch draws by p, which float32 rounds to 1 above a logit of 17, and its density
+    overflows at a noise of 89.
 
     Example:
         >>> q = RelaxedLogit(torch.tensor(0.5), logits=torch.tensor(60.0))
