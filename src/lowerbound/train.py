@@ -34,6 +34,7 @@ from lowerbound.devices import find_device
 from lowerbound.evaluation import warn_of_collapse
 from lowerbound.messages import unknown
 from lowerbound.model import Model
+from lowerbound.networks import MLP
 from lowerbound.objective import Objective, check_parts
 from lowerbound.parts import describe, foreign_packages
 from lowerbound.passes import Pass, check_gradients, first_meeting, not_finite, parameter_groups, prepare
@@ -158,6 +159,12 @@ def fit(
         name = type(objective).__name__
         raise ValueError(
             f"batch_size is 1, and {name} compares the examples of a batch with each other; take at least 2"
+        )
+    n = len(data["train"])
+    if 1 in (batch_size, n % batch_size) and any(isinstance(own, MLP) and own.batch_norm for own in model.modules()):
+        raise ValueError(
+            f"{n:,} examples in batches of {batch_size} leave one by itself, and batch normalisation compares the examples "
+            "of a batch; choose another batch_size, or batch_norm false"
         )
     model.check_data(data)
     fabric = _fabric(device, precision)
