@@ -6,7 +6,8 @@ E[L_K] is at most log p(x), grows with K and approaches it at rate 1/K where the
 bound in expectation, biased downwards, whatever its standard error. L_1 is the ELBO with a sampled KL.
 
 The K draws are made in chunks that fit in memory, of which only the weights are kept: exactly K draws, and the same
-estimator whatever the chunk.
+estimator whatever the chunk. A chunk is a network pass over few examples with many draws of each: what depends on x alone is
+then worked out once for thousands of draws, and on a CPU what is written of p(x|z) is still in the cache when it is read.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from torch import Tensor, nn
 
 from lowerbound.checks import check_density, check_finite
 from lowerbound.distributions import categories, mean
-from lowerbound.draw import Draw, Latent
-from lowerbound.memory import check_fits, values_held
+from lowerbound.draw import Draw
+from lowerbound.memory import check_fits, keep_freed, values_held
 from lowerbound.modes import evaluating
 from lowerbound.roles import Context
 from lowerbound.seeding import seeded
 
 VALUES = 2**24  # numbers that one chunk's p(x|z) may hold: 64 MiB in float32
+CACHED = 2**22  # the same on a CPU: 16 MiB, where passes over them are several times faster than over memory
 ROWS = 2**15  # draws times examples in a chunk, which bounds the activations of hidden layers: 64 MiB for 512 units
 BATCH = 100  # examples at a time: enough for large matrix products, and K = 5,000 weights of each are 2 MB
 
@@ -73,7 +75,9 @@ def evidence(
         x: the data, (B, *X).
         context: labels, mask and the like.
         samples: K.
-        chunk: draws at a time; by default as many as keep p(x|z), and a hidden layer of 512 units, below 64 MiB.
+        chunk: draws at a time, of all examples; by default so many, of so few examples, that p(x|z) stays below 16 MiB on
+            a CPU and below 64 MiB elsewhere, and a hidden layer of 512 units below 64 MiB. Under one seed other chunks are
+            other draws.
 
     Raises:
         ValueError: K or the chunk below 1.
@@ -84,49 +88,55 @@ def evidence(
     check_fits(
         8 * samples * len(x), f"{samples:,} importance weights for each of {len(x):,} examples", "take fewer samples"
     )
-    log_terms, rates, distortions, means = [], [], [], []
-    rate_per_dimension = None
-    done = 0
-    size = chunk or 1  # the first draw shows what one costs
-    is_exact = False
-    while done < samples:
-        asked = min(size, samples - done)
-        draw = model(x, context, asked)
-        is_exact = draw.is_enumerated
-        if is_exact:
-            asked = samples
-        rows = draw.log_w.shape[0]
-        share = asked / samples  # a chunk's own weights average over its draws; its share makes that an average over K
-        terms = draw.log_w + draw.log_m + math.log(share)
-        # where a label is summed out, a draw has a row for each label, and is one draw by their sum
-        one_each = is_exact or rows == asked
-        log_terms.append(terms if one_each else torch.logsumexp(terms.reshape(asked, -1, len(x)), 1))
-        rates.append(draw.rate * share)
-        distortions.append(draw.distortion * share)
-        if done == 0:
-            rate_per_dimension = draw.rate_per_dimension  # in closed form, so the same in every chunk
-            means = [_mean(draw, latent).reshape(len(x), -1, categories(latent.q)) for latent in draw.latents]
-            size = chunk or max(1, min(VALUES // max(1, values_held(draw.px) // rows), ROWS // len(x)))
-        done += asked
+    keep_freed()
+    draw = model(x, context, min(chunk or 1, samples))  # shows what a draw costs
+    done = samples if draw.is_enumerated else len(draw.log_w)
+    parts = [_told(draw, done / samples)]
+    if done < samples:
+        size, examples = (chunk, len(x)) if chunk else _cut(draw, samples - done)
+        context = context or Context()
+        groups = [slice(start, start + examples) for start in range(0, len(x), examples)]
+        more = [_drawn(model, x[rows], context[rows], samples - done, size, samples) for rows in groups]
+        of_terms, of_rates, of_distortions = zip(*more, strict=True)
+        parts.append((torch.cat(of_terms, 1), torch.cat(of_rates), torch.cat(of_distortions)))
+    log_terms, rates, distortions = zip(*parts, strict=True)
+    means = [mean(latent.q).reshape(len(x), -1, categories(latent.q)) for latent in draw.latents]
     widest = max(own.shape[2] for own in means)
     return Evidence(
         log_terms=torch.cat(log_terms),
         rate=torch.stack(rates).sum(0),
-        rate_per_dimension=rate_per_dimension,
+        rate_per_dimension=draw.rate_per_dimension,  # in closed form, so the same whatever the draws
         distortion=torch.stack(distortions).sum(0),
         means=torch.cat([nn.functional.pad(own, (0, widest - own.shape[2])) for own in means], 1),
         is_density=draw.is_density,
-        is_exact=is_exact,
+        is_exact=draw.is_enumerated,
     )
 
 
-def _mean(draw: Draw, latent: Latent) -> Tensor:
-    """E_q[z], (B, *Z), over the draws of other latents that q depends on."""
-    own = mean(latent.q)
-    if len(latent.q.batch_shape) < 2:
-        return own
-    weights = draw.log_m.exp().broadcast_to(own.shape[:2])
-    return (weights.reshape(*weights.shape, *[1] * (own.ndim - 2)) * own).sum(0)
+def _cut(draw: Draw, samples: int) -> tuple[int, int]:
+    """Draws and examples of a chunk: as many draws as there are to make, and as few examples as fill it."""
+    values = CACHED if draw.log_w.device.type == "cpu" else VALUES
+    rows = max(1, min(ROWS, values * draw.log_w.numel() // max(1, values_held(draw.px))))
+    chunks = math.ceil(samples / rows)
+    return math.ceil(samples / chunks), max(1, rows // samples)
+
+
+def _drawn(
+    model: Callable[..., Draw], x: Tensor, context: Context, samples: int, chunk: int, of: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What ``samples`` draws contribute to the sums over ``of``."""
+    sizes = [min(chunk, samples - start) for start in range(0, samples, chunk)]
+    parts = [_told(model(x, context, size), size / of) for size in sizes]
+    log_terms, rates, distortions = zip(*parts, strict=True)
+    return torch.cat(log_terms), torch.stack(rates).sum(0), torch.stack(distortions).sum(0)
+
+
+def _told(draw: Draw, share: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-terms (k, B), rate and distortion (B,) of draws that are a share of all.
+
+    Their own weights average over themselves, and their share makes that a part of the average over all.
+    """
+    return draw.log_w + draw.log_m + math.log(share), draw.rate * share, draw.distortion * share
 
 
 def log_marginal(
