@@ -156,6 +156,19 @@ def test_a_posterior_with_dropout_is_scored_with_the_dropout_it_was_drawn_with()
     assert model.training
 
 
+def test_where_no_gradient_is_kept_a_path_gradient_costs_nothing() -> None:
+    model, x, _ = ppca(inflation=1.5)
+    calls = []
+    model.posterior.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    draws = []
+    for enabled in (True, False):
+        torch.manual_seed(0)
+        with torch.set_grad_enabled(enabled):
+            draws.append(model(x, samples=3, path_gradient=True))
+    assert calls == [True, True, False]
+    assert torch.equal(draws[0].log_w, draws[1].log_w)
+
+
 def test_the_joint_is_prior_times_likelihood() -> None:
     model, x, _ = ppca()
     draw = model(x, samples=3)
