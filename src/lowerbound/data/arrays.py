@@ -1,29 +1,49 @@
-"""The user's own arrays: .npy and .npz files, never unpickled."""
+"""The user's own arrays: .npy and .npz files, never unpickled.
+
+A large .npy stays in its file (:mod:`lowerbound.mapped`). Loading takes twice its size, since the splits are copies, and as
+float32, which units and starting points are taken from, four times the size of 8-bit pixels. So a file is mapped where it
+is larger than a quarter of the memory; a smaller one is faster to shuffle in memory.
+"""
 
 from __future__ import annotations
 
 import math
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lowerbound.dataset import Stored
-from lowerbound.memory import check_fits
+from lowerbound.mapped import MappedArray
+from lowerbound.memory import check_fits, physical_memory
 from lowerbound.messages import first_line, unknown
 
 MAGIC = b"\x93NUMPY"
+FACTORS = ("factors", "latents_classes")  # the second is what dSprites calls them
+SHARE = 4  # the part of the memory, one in so many, that a file may take to be loaded
+
+Memory = Literal["auto", "map", "load"]
 
 
-def read(path: Path, array: str | None = None, labels: str | None = None) -> Stored:
+def read(
+    path: Path,
+    array: str | None = None,
+    labels: str | None = None,
+    factors: str | None = None,
+    memory: Memory = "auto",
+    missing: str = "refuse",
+) -> Stored:
     """The examples in a .npy file, or in one array of a .npz file.
 
     Args:
         path: the file.
-        array: which array of a .npz holds the examples; "x" or the only one by default.
+        array: which array of a .npz holds the examples; "x" or the only one by default, or "imgs", as in dSprites.
         labels: which array of a .npz holds the labels; "y" by default, where there is one.
+        factors: which holds what the examples were made from; "factors" or "latents_classes" by default, where there is one.
+        memory: "map" leaves the values of a .npy in the file, "load" reads them, "auto" maps what is large.
+        missing: "marginalise" has values read, since where they are missing is kept beside them.
 
     Raises:
         ValueError: the file is empty, truncated, holds objects, declares more than fits into memory, or lacks the array.
@@ -35,12 +55,22 @@ def read(path: Path, array: str | None = None, labels: str | None = None) -> Sto
         with path.open("rb") as stream:
             if stream.read(len(MAGIC)) == MAGIC:
                 stream.seek(0)
-                check_fits(_declared(stream), str(path))
+                shape, is_fortran, dtype = _header(stream)
+                needed, offset = math.prod(shape) * dtype.itemsize, stream.tell()
+                unfit = _unfit_to_map(is_fortran, dtype, missing) if needed else "it is empty"
+                if memory == "map" and unfit:
+                    raise ValueError(f"{path} cannot be mapped: {unfit}; let it be loaded (--data.memory load)")
+                if not unfit and (memory == "map" or (memory == "auto" and is_large(needed))):
+                    return Stored(MappedArray(path, shape, dtype, offset), source=str(path))
+                can = "" if unfit else " (--data.memory map leaves the values in the file)"
+                check_fits(needed, str(path), f"keep fewer examples, or smaller ones{can}")
+            elif memory == "map":
+                raise ValueError(f"{path} cannot be mapped: only a .npy can be, and not what is packed in a .npz")
             stream.seek(0)
             loaded = np.load(stream, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return Stored(loaded, source=str(path))
-            x, y = _choose(path, loaded, array, labels)
+            x, y, v = _choose(path, loaded, array, labels, factors)
     except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         if "allow_pickle" in str(error) or "pickled" in str(error):
             raise ValueError(
@@ -50,33 +80,63 @@ def read(path: Path, array: str | None = None, labels: str | None = None) -> Sto
         if str(path) in str(error):
             raise
         raise ValueError(f"{path} cannot be read as a numpy file: {first_line(error)}") from None
-    return Stored(x, y, source=str(path))
+    return Stored(x, y, source=str(path), factors=v)
 
 
-def _choose(path: Path, loaded: Any, array: str | None, labels: str | None) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def _choose(
+    path: Path, loaded: Any, array: str | None, labels: str | None, factors: str | None
+) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
     names = list(loaded.files)
     if array is None and len(names) == 1:
         array = names[0]
-    wanted = array or "x"
+    wanted = array or ("imgs" if "imgs" in names and "x" not in names else "x")
     if wanted not in names:
         raise ValueError(f"{path}: {unknown('array', wanted, names)}; choose with array= (--data.array)")
     if labels is not None and labels not in names:
         raise ValueError(f"{path}: {unknown('array', labels, names)}; choose with labels= (--data.labels)")
+    if factors is not None and factors not in names:
+        raise ValueError(f"{path}: {unknown('array', factors, names)}; choose with factors= (--data.factors)")
+    factor_name = factors or next((name for name in FACTORS if name in names and name != wanted), None)
     label_name = labels or ("y" if "y" in names and wanted != "y" else None)
-    chosen = [wanted] if label_name is None else [wanted, label_name]
+    chosen = [name for name in (wanted, label_name, factor_name) if name is not None]
     needed = 0
     for name in chosen:  # what an array declares, not what the archive says it packs: that may be a few bytes
         member = f"{name}.npy"
         with loaded.zip.open(member if member in loaded.zip.namelist() else name) as stream:
             needed += _declared(stream)
     check_fits(needed, str(path))
-    return loaded[wanted], None if label_name is None else loaded[label_name]
+    x, y, v = (None if name is None else loaded[name] for name in (wanted, label_name, factor_name))
+    assert x is not None  # it was asked for by name
+    return x, y, v
+
+
+def is_large(needed: int) -> bool:
+    """Whether so many bytes of values are left in their file where nobody says."""
+    there = physical_memory()
+    return there is not None and needed > there / SHARE
+
+
+def _unfit_to_map(is_fortran: bool, dtype: np.dtype[Any], missing: str) -> str:
+    """Why values cannot stay in their file; "" where they can."""
+    if is_fortran:
+        return "it is in Fortran order, each example scattered over the file (np.save(path, np.ascontiguousarray(x)))"
+    if dtype.kind not in "buif":
+        return f"it holds values of type {dtype}"
+    if missing == "marginalise" and dtype.kind == "f":
+        return "where values are missing is kept beside them in memory"
+    return ""
 
 
 def _declared(stream: IO[bytes]) -> int:
     """The bytes that an array takes, by the header that it starts with."""
+    shape, _, dtype = _header(stream)
+    return math.prod(shape) * dtype.itemsize
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether it is in Fortran order, and type."""
     version = np.lib.format.read_magic(stream)
     # version 3 differs from 2 only in the encoding of field names, which arrays of numbers have not
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = header(stream)
-    return math.prod(shape) * dtype.itemsize
+    shape, is_fortran, dtype = header(stream)
+    return shape, is_fortran, dtype

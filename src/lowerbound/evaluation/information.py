@@ -12,10 +12,11 @@ mean rate less the smaller KL. All are bounds in expectation (Poole, Ozair, van 
 1905.06922, section 2). Where codes hardly overlap, the second KL is clearly negative and tells nothing; the KL is then at
 least 0 and I at most the rate, which are bounds too.
 
+Standard errors are over the examples and leave out that all share one estimate of q(z).
+
 Every z_i is evaluated under every q(z|x_j). For a normal that is a sum; an inverse autoregressive flow is inverted entry by
-entry, a network pass for each. So that this stays a matter of half a minute, such a q is given as few of the examples as take
-2^24 passes in all (409 of them for 50 entries and 2 steps): the bounds are as valid, and less tight. Standard errors are over the examples and leave out that all share one
-estimate of q(z).
+entry, a network pass for each. So that this stays a matter of half a minute, such a q is given only so many of the examples
+as take 2^24 passes in all (409 for 50 entries and 2 steps): bounds as valid, and less tight.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ E[L_K] is at most log p(x), grows with K and approaches it at rate 1/K where the
 bound in expectation, biased downwards, whatever its standard error. L_1 is the ELBO with a sampled KL.
 
 The K draws are made in chunks that fit in memory, of which only the weights are kept: exactly K draws, and the same
-estimator whatever the chunk. A chunk is a network pass over few examples with many draws of each: what depends on x alone is
-then worked out once for thousands of draws, and on a CPU what is written of p(x|z) is still in the cache when it is read.
+estimator whatever the chunk. A chunk is one pass over few examples with many draws of each: what depends on x alone is then
+worked out once for thousands of draws, and on a CPU what is written of p(x|z) is still in the cache when it is read.
 """
 
 from __future__ import annotations
@@ -41,9 +41,12 @@ class Evidence:
     Args:
         log_terms: what each draw contributes to the estimate of p(x), log w_k + log m_k, (K, B): the terms sum to it.
         rate: KL(q(z|x) ‖ p(z)), in closed form where there is one, else averaged over the K draws, (B,).
+        rates: what each latent adds to it, each (B,), in the order of the draw.
         rate_per_dimension: the rate of each latent dimension, (B, dimensions); None where they are not independent.
         distortion: -E_q[log p(x|z)], averaged over the K draws, (B,).
-        means: posterior means, (B, number of latent variables, C): C = 1, and the number of categories of categorical codes.
+        means: posterior means of each latent, averaged over what it depends on, each (B, number of its variables, C): C = 1,
+            and the number of categories of categorical codes.
+        noise: variance of those averages over the draws, of the same shapes; zero where it depends on no other latent.
         is_density: False where the model's score is no log-density, and log_marginal therefore no evidence.
         is_exact: True where the terms are all values of z that q allows, and no draws; their sum is then log p(x) itself, or
             a lower bound without noise where p allows others too (vector quantisation).
@@ -51,9 +54,11 @@ class Evidence:
 
     log_terms: Tensor
     rate: Tensor
+    rates: tuple[Tensor, ...]
     rate_per_dimension: Tensor | None
     distortion: Tensor
-    means: Tensor
+    means: tuple[Tensor, ...]
+    noise: tuple[Tensor, ...]
     is_density: bool
     is_exact: bool
 
@@ -89,54 +94,111 @@ def evidence(
         8 * samples * len(x), f"{samples:,} importance weights for each of {len(x):,} examples", "take fewer samples"
     )
     keep_freed()
+    context = context or Context()
     draw = model(x, context, min(chunk or 1, samples))  # shows what a draw costs
-    done = samples if draw.is_enumerated else len(draw.log_w)
-    parts = [_told(draw, done / samples)]
+    done = samples if draw.is_enumerated else min(chunk or 1, samples)
+    whole = _part(draw, done, samples)
     if done < samples:
         size, examples = (chunk, len(x)) if chunk else _cut(draw, samples - done)
-        context = context or Context()
+        sizes = [min(size, samples - start) for start in range(done, samples, size)]
         groups = [slice(start, start + examples) for start in range(0, len(x), examples)]
-        more = [_drawn(model, x[rows], context[rows], samples - done, size, samples) for rows in groups]
-        of_terms, of_rates, of_distortions = zip(*more, strict=True)
-        parts.append((torch.cat(of_terms, 1), torch.cat(of_rates), torch.cat(of_distortions)))
-    log_terms, rates, distortions = zip(*parts, strict=True)
-    means = [mean(latent.q).reshape(len(x), -1, categories(latent.q)) for latent in draw.latents]
-    widest = max(own.shape[2] for own in means)
+        parts = [[_part(model(x[rows], context[rows], own), own, samples) for own in sizes] for rows in groups]
+        whole = _summed([whole, _beside([_summed(own) for own in parts])])
+    sums = list(whole.sums)
+    rates = tuple(sums.pop(0) for _ in draw.latents)
+    distortion = sums.pop(0)
+    # what does not depend on the draws is the same in every chunk
+    moments = sums[: 2 * len(draw.latents)] if _is_chain(draw) else _moments(draw, 1)
+    per_dimension = next(iter(sums[len(moments) :]), None) if _is_chain(draw) else draw.rate_per_dimension
+    averages, squares = moments[::2], moments[1::2]
     return Evidence(
-        log_terms=torch.cat(log_terms),
+        log_terms=whole.log_terms,
         rate=torch.stack(rates).sum(0),
-        rate_per_dimension=draw.rate_per_dimension,  # in closed form, so the same whatever the draws
-        distortion=torch.stack(distortions).sum(0),
-        means=torch.cat([nn.functional.pad(own, (0, widest - own.shape[2])) for own in means], 1),
+        rates=rates,
+        rate_per_dimension=per_dimension,
+        distortion=distortion,
+        means=tuple(averages),
+        noise=tuple((s - m**2).clamp(min=0) / max(1, samples - 1) for m, s in zip(averages, squares, strict=True)),
         is_density=draw.is_density,
         is_exact=draw.is_enumerated,
     )
 
 
 def _cut(draw: Draw, samples: int) -> tuple[int, int]:
-    """Draws and examples of a chunk: as many draws as there are to make, and as few examples as fill it."""
-    values = CACHED if draw.log_w.device.type == "cpu" else VALUES
-    rows = max(1, min(ROWS, values * draw.log_w.numel() // max(1, values_held(draw.px))))
-    chunks = math.ceil(samples / rows)
-    return math.ceil(samples / chunks), max(1, rows // samples)
+    """Draws and examples of a chunk: as many draws as there are to make, and as few examples as fill it.
 
-
-def _drawn(
-    model: Callable[..., Draw], x: Tensor, context: Context, samples: int, chunk: int, of: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What ``samples`` draws contribute to the sums over ``of``."""
-    sizes = [min(chunk, samples - start) for start in range(0, samples, chunk)]
-    parts = [_told(model(x, context, size), size / of) for size in sizes]
-    log_terms, rates, distortions = zip(*parts, strict=True)
-    return torch.cat(log_terms), torch.stack(rates).sum(0), torch.stack(distortions).sum(0)
-
-
-def _told(draw: Draw, share: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-terms (k, B), rate and distortion (B,) of draws that are a share of all.
-
-    Their own weights average over themselves, and their share makes that a part of the average over all.
+    Args:
+        draw: one of each example, to see what it costs.
+        samples: how many are to be made.
     """
-    return draw.log_w + draw.log_m + math.log(share), draw.rate * share, draw.distortion * share
+    rows, examples = draw.log_w.shape  # a row for each label, where a label is summed out
+    values = CACHED if draw.log_w.device.type == "cpu" else VALUES
+    fit = max(1, min(ROWS // rows, values * examples // max(1, values_held(draw.px))))
+    chunks = math.ceil(samples / fit)
+    return math.ceil(samples / chunks), max(1, fit // samples)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What some of K draws of some of the examples say.
+
+    Args:
+        log_terms: (k, B).
+        sums: what is averaged over the draws, each (B, ...), times the share of these draws in K.
+    """
+
+    log_terms: Tensor
+    sums: tuple[Tensor, ...]
+
+
+def _part(draw: Draw, draws: int, of: int) -> _Part:
+    share = draws / of  # the draws' own weights average over themselves; their share makes that a part of the whole
+    terms = draw.log_w + draw.log_m + math.log(share)
+    # where a label is summed out, a draw has a row for each label, and is one draw by their sum
+    if not draw.is_enumerated and len(terms) != draws:
+        terms = torch.logsumexp(terms.reshape(draws, -1, terms.shape[1]), 1)
+    sums = [*draw.rates_by("auto"), draw.distortion]
+    if _is_chain(draw):
+        sums += _moments(draw, 1 if draw.is_enumerated else draws)
+        sums += [own for own in [draw.rate_per_dimension] if own is not None]
+    return _Part(terms, tuple(own * share for own in sums))
+
+
+def _summed(parts: list[_Part]) -> _Part:
+    """Other draws of the same examples."""
+    sums = zip(*(part.sums for part in parts), strict=True)
+    return _Part(torch.cat([part.log_terms for part in parts]), tuple(torch.stack(own).sum(0) for own in sums))
+
+
+def _beside(parts: list[_Part]) -> _Part:
+    """Other examples."""
+    sums = zip(*(part.sums for part in parts), strict=True)
+    return _Part(torch.cat([part.log_terms for part in parts], 1), tuple(torch.cat(own) for own in sums))
+
+
+def _is_chain(draw: Draw) -> bool:
+    """Whether the posterior of a latent depends on draws of another."""
+    return any(len(latent.q.batch_shape) > 1 for latent in draw.latents)
+
+
+def _moments(draw: Draw, draws: int) -> list[Tensor]:
+    """The mean over the draws of each latent's posterior mean, and of its square, each (B, variables, C).
+
+    Args:
+        draw: of one or more rows a draw, by which a label is summed out.
+        draws: how many.
+    """
+    moments = []
+    for latent in draw.latents:
+        own = mean(latent.q)
+        own = own.reshape(*latent.q.batch_shape, -1, categories(latent.q))
+        if own.ndim == 4:
+            weighted = draw.log_m.exp().broadcast_to(own.shape[:2])[..., None, None] * own
+            own = draws * weighted.reshape(draws, -1, *own.shape[1:]).sum(1)
+            moments += [own.mean(0), own.square().mean(0)]
+        else:
+            moments += [own, own.square()]
+    return moments
 
 
 def log_marginal(
