@@ -160,7 +160,7 @@ def evaluate(
     means = [values.pop(name) for name in list(values) if name.startswith("means/")]
     noise = [values.pop(name) for name in list(values) if name.startswith("noise/")]
     units, rates = list(map(active_units, means, noise)), values.pop("rate_per_dimension", None)
-    levels = [Estimate.over(own) for name, own in values.items() if name.startswith("rate/")]
+    levels = {name: Estimate.over(own) for name, own in values.items() if name.startswith("rate/")}
     states = values.pop("states").max()
     accuracy = values.pop("accuracy", None)
     exact = _sum_words(int(states)) if states else ""
@@ -179,7 +179,10 @@ def evaluate(
         "rate_per_dimension": None if rates is None else tuple(map(Estimate.over, rates.unbind(1))),
         "active_units": sum(units),
         "latent_dimensions": sum(own.shape[1] for own in means),
-        "levels": tuple(Level(rate, units[i], means[i].shape[1]) for i, rate in enumerate(levels)),
+        "levels": tuple(
+            Level(name.removeprefix("rate/"), rate, units[i], means[i].shape[1])
+            for i, (name, rate) in enumerate(levels.items())
+        ),
         **({name: Estimate.over(v) for name, v in vars(known).items() if v is not None} if known else {}),
     }
     if model.likelihood.is_density:
@@ -220,7 +223,7 @@ def _values(part: Evidence, sizes: list[int]) -> dict[str, Tensor]:
         "distortion": part.distortion,
         **{f"means/{level}": own for level, own in enumerate(part.means, 1)},
         **{f"noise/{level}": own for level, own in enumerate(part.noise, 1)},
-        **{f"rate/{level}": own for level, own in enumerate(part.rates, 1) if len(part.rates) > 1},
+        **{f"rate/{name}": own for name, own in part.rates.items() if len(part.rates) > 1},
         **({} if part.rate_per_dimension is None else {"rate_per_dimension": part.rate_per_dimension}),
         "unfit": (~torch.isfinite(part.log_terms)).sum(0),
         "states": torch.full_like(part.rate, len(part.log_terms) if part.is_exact else 0),
@@ -330,9 +333,9 @@ def _warnings(found: Mapping[str, Any], curve: tuple[Point, ...], walked: Anneal
             f"posterior collapse: {found['active_units']} of {found['latent_dimensions']} latent dimensions are active and "
             f"the rate is {rate.short} nats, so z tells little of x; {REMEDIES}"
         )
-    elif empty := collapsed_levels({f"rate/{i}": level.rate.value for i, level in enumerate(found["levels"], 1)}):
+    elif empty := collapsed_levels({f"rate/{level.name}": level.rate.value for level in found["levels"]}):
         told.append(
-            f"posterior collapse of {len(empty)} of {len(found['levels'])} levels: the rate of {', '.join(empty)} "
-            f"is below {COLLAPSED} nats, so it tells nothing that the other levels do not; {REMEDIES}"
+            f"posterior collapse of {len(empty)} of {len(found['levels'])} latents: the rate of {', '.join(empty)} "
+            f"is below {COLLAPSED} nats, so it tells nothing that the others do not; {REMEDIES}"
         )
     return told

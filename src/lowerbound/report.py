@@ -95,7 +95,11 @@ def write_report(run: Run, model: Model, data: Dataset, evaluation: Mapping[str,
         evidence=_figure(plots.evidence(points)) if len(points := evaluation.get("curve", [])) > 1 else None,
         active=f"{int(active.sum())} of {len(active)}",
         levels=[
-            (f"{level['rate']['value']:.2f}", f"{level['active_units']} of {level['latent_dimensions']}")
+            (
+                f"z_{level['name']}" if level["name"].isdigit() else level["name"],
+                f"{level['rate']['value']:.2f}",
+                f"{level['active_units']} of {level['latent_dimensions']}",
+            )
             for level in evaluation.get("levels", [])
         ],
         cost=_cost(config, records, model),

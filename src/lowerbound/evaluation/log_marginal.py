@@ -13,7 +13,7 @@ worked out once for thousands of draws, and on a CPU what is written of p(x|z) i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -41,7 +41,7 @@ class Evidence:
     Args:
         log_terms: what each draw contributes to the estimate of p(x), log w_k + log m_k, (K, B): the terms sum to it.
         rate: KL(q(z|x) ‖ p(z)), in closed form where there is one, else averaged over the K draws, (B,).
-        rates: what each latent adds to it, each (B,), in the order of the draw.
+        rates: what each latent adds to it, each (B,), by its name in the log and in the order of the draw.
         rate_per_dimension: the rate of each latent dimension, (B, dimensions); None where they are not independent.
         distortion: -E_q[log p(x|z)], averaged over the K draws, (B,).
         means: posterior means of each latent, averaged over what it depends on, each (B, number of its variables, C): C = 1,
@@ -54,7 +54,7 @@ class Evidence:
 
     log_terms: Tensor
     rate: Tensor
-    rates: tuple[Tensor, ...]
+    rates: Mapping[str, Tensor]
     rate_per_dimension: Tensor | None
     distortion: Tensor
     means: tuple[Tensor, ...]
@@ -105,7 +105,7 @@ def evidence(
         parts = [[_part(model(x[rows], context[rows], own), own, samples) for own in sizes] for rows in groups]
         whole = _summed([whole, _beside([_summed(own) for own in parts])])
     sums = list(whole.sums)
-    rates = tuple(sums.pop(0) for _ in draw.latents)
+    rates = {name: sums.pop(0) for name in draw.names}
     distortion = sums.pop(0)
     # what does not depend on the draws is the same in every chunk
     moments = sums[: 2 * len(draw.latents)] if _is_chain(draw) else _moments(draw, 1)
@@ -113,7 +113,7 @@ def evidence(
     averages, squares = moments[::2], moments[1::2]
     return Evidence(
         log_terms=whole.log_terms,
-        rate=torch.stack(rates).sum(0),
+        rate=torch.stack(list(rates.values())).sum(0),
         rates=rates,
         rate_per_dimension=per_dimension,
         distortion=distortion,
