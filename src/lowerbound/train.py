@@ -9,13 +9,14 @@ with the same weights, bit for bit, as one never interrupted (same machine, torc
 
 from __future__ import annotations
 
+import inspect
 import math
 import shlex
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from lowerbound.build import complete, describe_model, listed
+from lowerbound.data import load
 from lowerbound.dataset import Dataset
 from lowerbound.devices import find_device
 from lowerbound.evaluation import warn_of_collapse
@@ -439,13 +441,29 @@ def _config(model: Model, objective: Objective, data: Dataset, settings: Mapping
 
 def _check_same(run: Run, config: Mapping[str, Any]) -> None:
     """Refuse to resume a run with other data or another configuration."""
-    before = _flat(run.config())
-    before.pop("format")
-    now = _flat(config)
+    kept = run.config()
+    kept.pop("format")
+    before, now = _flat(_untold(kept, config)), _flat(config)
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:
         told = "; ".join(f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed[:3])
         raise ValueError(f"{run.path} cannot be resumed with other data or settings ({told}); use a new folder")
+
+
+def _untold(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's configuration with what it does not say, because a later version added it: the default, which it then was.
+
+    Names of classes and columns follow from the data, whose checksum is compared.
+    """
+    parts = listed(complete(before, trust=sorted(foreign_packages(now))))
+    of_data = {key: now["data"][key] for key in ("classes", "columns") if key in now["data"]}
+    given = {**_defaults(load), **of_data, **before["data"]}
+    told = {key: given[key] for key in {**before["data"], **now["data"]} if key in given}
+    return {**{key: own for key, own in _defaults(fit).items() if key in now}, **before, **parts, "data": told}
+
+
+def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    return {name: own.default for name, own in inspect.signature(function).parameters.items()}
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

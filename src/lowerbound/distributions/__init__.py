@@ -4,13 +4,22 @@ from lowerbound.distributions.codes import AutoregressiveCodes, CodePoint, Indep
 from lowerbound.distributions.discretized_logistic_mixture import ChannelsFirst, DiscretizedLogisticMixture
 from lowerbound.distributions.flow import Bijection, Flow
 from lowerbound.distributions.full_normal import FullNormal, as_multivariate
+from lowerbound.distributions.independent_bernoulli import IndependentBernoulli
 from lowerbound.distributions.levels import LevelCategorical
 from lowerbound.distributions.mean import mean
 from lowerbound.distributions.mixture import Mixture
 from lowerbound.distributions.negative_binomial import NegativeBinomial
 from lowerbound.distributions.one_hot import OneHot
 from lowerbound.distributions.product import Product
-from lowerbound.distributions.relaxed import categories, is_code, nearest, relaxed, straight_through
+from lowerbound.distributions.relaxed import (
+    categories,
+    is_code,
+    nearest,
+    relaxed,
+    relaxed_logits,
+    squashed,
+    straight_through,
+)
 from lowerbound.distributions.states import count_states, states
 from lowerbound.distributions.stddev import stddev
 
@@ -22,6 +31,7 @@ __all__ = [
     "DiscretizedLogisticMixture",
     "Flow",
     "FullNormal",
+    "IndependentBernoulli",
     "IndependentCodes",
     "LevelCategorical",
     "Mixture",
@@ -35,6 +45,8 @@ __all__ = [
     "mean",
     "nearest",
     "relaxed",
+    "relaxed_logits",
+    "squashed",
     "states",
     "stddev",
     "straight_through",

@@ -92,13 +92,16 @@ class VAE(Model):
     ) -> Draw:
         check_samples(samples)
         x, context = self._given(x, context)
+        # the gradient alone is another: where none is kept, nothing has to be evaluated twice
+        path_gradient = path_gradient and torch.is_grad_enabled()
         before = random_state() if path_gradient else {}
         relaxed = self.posterior.relaxed if self.training and reparameterised else _as_it_is
         qz = relaxed(self.posterior(x, context))
         pz = relaxed(self.prior(context, self.posterior))
         drawn = self.posterior.drawn(qz, samples, reparameterised, self.training)
         scored = relaxed(again(self.posterior, x, context, before)) if path_gradient else qz
-        latent = Latent(qz, pz, drawn.z, scored.log_prob(drawn.z), pz.log_prob(drawn.z), closed_form_kl(qz, pz))
+        at = drawn.z if drawn.at is None else drawn.at
+        latent = Latent(qz, pz, at, scored.log_prob(at), pz.log_prob(at), closed_form_kl(qz, pz))
         px = self.likelihood(drawn.z, context)
         log_px = self.likelihood.log_prob(px, x, context.mask)
         equal = torch.full_like(log_px.detach(), -math.log(samples))
