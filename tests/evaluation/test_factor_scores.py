@@ -56,6 +56,12 @@ def test_the_gap_of_a_small_joint_is_that_of_the_formula() -> None:
     assert score.table == pytest.approx(np.array([[1.0, 1 - h]]))
 
 
+def test_information_is_a_share_of_what_the_factor_has_and_not_of_what_its_values_could_have() -> None:
+    """A rare value: H(v) is far below log 2, and a dimension that is v still says all of it."""
+    v = (np.arange(40) % 8 == 0).astype(int)
+    assert mig(np.stack([v, 0 * v], 1), v).estimate.value == pytest.approx(1)
+
+
 def test_the_gap_of_a_table_that_is_not_square() -> None:
     """Two factors and five dimensions, of which three copy the first factor: its gap is 0, that of the second 1."""
     v = grid(4, 6, repeats=10)
@@ -162,6 +168,8 @@ def test_counts_and_bins() -> None:
     even = binned(np.linspace(0, 1, 1000)[:, None], 20).ravel()
     assert np.bincount(even).tolist() == [50] * 20
     assert entropy(even) == pytest.approx(math.log(20))
+    skewed = np.bincount(binned(np.linspace(0, 1, 1000)[:, None] ** 2, 20).ravel()) / 1000
+    assert skewed[0] == pytest.approx(math.sqrt(1 / 20), abs=2e-3)  # of equal width, and not of equal number
     assert GROUPS > 1
 
 
