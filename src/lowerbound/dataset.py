@@ -201,7 +201,7 @@ class Dataset:
 
     def present(self, split: str, index: Tensor) -> Tensor:
         """The examples at ``index`` (b,) for training, (b, *X), float32, random transforms drawn anew."""
-        return _transformed(self[split].values[index], self.transforms, None)
+        return _transformed(self[split].values.index_select(0, index), self.transforms, None)
 
     def __repr__(self) -> str:
         return f"<Dataset {self}>"
