@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 ROLES = ("prior", "posterior", "likelihood", "objective")
 FOLDERS: dict[str, ModuleType] = {
     "prior": lb.priors, "posterior": lb.posteriors, "likelihood": lb.likelihoods, "objective": lb.objectives,
-    "network": lb.networks,
+    "network": lb.networks, "model": lb.models,
 }  # fmt: skip
 SMALL = {
     "components": 3,

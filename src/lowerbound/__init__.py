@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from lowerbound.models import VAE as VAE
     from lowerbound.nats import Estimate as Estimate
     from lowerbound.run import load as load
+    from lowerbound.scoring import Scores as Scores
+    from lowerbound.scoring import scores as scores
     from lowerbound.tightness import Gaps as Gaps
     from lowerbound.tightness import gaps as gaps
     from lowerbound.train import History as History
@@ -44,7 +46,7 @@ _PACKAGES = (
 _NAMES = {
     "VAE": "models", "fit": "train", "History": "train", "evaluate": "measure", "Evaluation": "measured",
     "compare": "comparison", "Comparison": "comparison", "gaps": "tightness", "Gaps": "tightness",
-    "load": "run", "Estimate": "nats",
+    "load": "run", "scores": "scoring", "Scores": "scoring", "Estimate": "nats",
 }  # fmt: skip
 
 __all__ = ["__version__", *_PACKAGES, *_NAMES]  # noqa: PLE0604

@@ -48,7 +48,7 @@ def build_model(config: Mapping[str, Any], x_shape: Shape, trust: Sequence[str] 
     own = {key: value for key, value in config["model"].items() if key != "part"}
     parts: dict[str, Any] = {}
     for place in slots_of(model, "model"):
-        told = config[place.name]
+        told = config.get(place.name, {})
         if place.role == "network":
             parts[place.name] = factory(told, place.several, trust)
             continue
@@ -77,7 +77,7 @@ def describe_model(model: Model) -> dict[str, Any]:
     """
     whole = describe(model, "model")
     parts = {place.name: whole.pop(place.name) for place in slots_of(type(model), "model")}
-    return {"model": whole, "latent": model.latent, **parts}
+    return {"model": whole, "latent": model.latent, **{name: own for name, own in parts.items() if own}}
 
 
 def default_parts(support: Constraint | None) -> dict[str, str]:
@@ -121,10 +121,22 @@ def places(chosen: Mapping[str, str], trust: Sequence[str] = ()) -> dict[str, Sl
     }
 
 
+def wiring(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides how many parts a model has, of a configuration: its own settings, and the size of its latents."""
+    own = {key: value for key, value in config.get("model", {}).items() if key != "part"}
+    return own | {key: config[key] for key in ("latent",) if key in config}
+
+
+def _count(place: Slot, model: type[Model], wired: Mapping[str, Any]) -> int:
+    """How many parts a slot for several holds."""
+    latent: LatentSize = wired.get("latent", model.default_latent)
+    return len(model.shapes(place.name, (1,), latent, {key: own for key, own in wired.items() if key != "latent"}))
+
+
 def slots(
     chosen: Mapping[str, str],
     support: Constraint | None = None,
-    latent: LatentSize | None = None,
+    wired: Mapping[str, Any] | None = None,
     trust: Sequence[str] = (),
 ) -> Iterator[tuple[str, str, str, list[Setting]]]:
     """Every place of a model that a part fills: its key ("posterior.network"), role, the part's name, and its settings.
@@ -132,15 +144,15 @@ def slots(
     Args:
         chosen: names of parts by key; where one is not chosen, the constructor's default stands, or that of the role.
         support: of the data, from which the default likelihood follows.
-        latent: size of the latents, from which it follows how many parts there are of a kind; the model's default if None.
+        wired: the model's own settings and the size of its latents, from which follows how many parts there are of a kind
+            (:func:`wiring`); defaults where they are not known.
         trust: see :func:`find_part`.
     """
     defaults, model = default_parts(support), model_class(chosen, trust)
-    latent = model.default_latent if latent is None else latent
     pending: list[tuple[str, Slot, bool]] = []  # with whether it is one of the groups of a part, which have columns
     for name, place in places(chosen, trust).items():
         if place.several:
-            count = len(model.shapes(name, (1,), latent, {}))
+            count = _count(place, model, wired or {})
             pending += [(f"{name}.{i}", replace(place, several=False), False) for i in range(1, count + 1)]
         else:
             pending.append((name, place, False))
@@ -170,7 +182,7 @@ def add_model_settings(
     parser: SettingsParser,
     chosen: Mapping[str, str],
     support: Constraint | None = None,
-    latent: LatentSize | None = None,
+    wired: Mapping[str, Any] | None = None,
     trust: Sequence[str] = (),
 ) -> None:
     """Give a parser all settings of the chosen parts: types and defaults from their constructors, help from docstrings.
@@ -179,7 +191,7 @@ def add_model_settings(
         parser: the parser.
         chosen: names of parts by key.
         support: of the data, from which the default likelihood and the number of its levels follow.
-        latent: size of the latents; the model's default if None.
+        wired: see :func:`slots`.
         trust: see :func:`~lowerbound.parts.find_part`.
     """
     group = parser.add_argument_group("latent")
@@ -189,7 +201,7 @@ def add_model_settings(
         default=model_class(chosen, trust).default_latent,
         help="latent size, or shape as in [4,8]; in a model of several, one for each, as in [32,[4,8],2]",
     )
-    for key, role, name, settings in slots(chosen, support, latent, trust):
+    for key, role, name, settings in slots(chosen, support, wired, trust):
         exports = ", ".join(SLOTS[role][1].__all__)
         group = parser.add_argument_group(f"{key}: {name}")
         group.add_argument(f"--{key}.part", type=str, default=name, help=f"the part: {exports}")
@@ -322,15 +334,12 @@ def complete(config: Mapping[str, Any], support: Constraint | None = None, trust
     chosen = chosen_parts(own)
     own = {key: own[key] for key in ("latent", *places(chosen, trust)) if key in own}
     parser = SettingsParser()
-    add_model_settings(parser, chosen_parts(own), support, own.get("latent"), trust)
+    add_model_settings(parser, chosen_parts(own), support, wiring(own), trust)
     return dict(parser.parse_object(own).as_dict())
 
 
 def expanded(
-    config: Mapping[str, Any],
-    model: str | None = None,
-    latent: LatentSize | None = None,
-    trust: Sequence[str] = (),
+    config: Mapping[str, Any], wired: Mapping[str, Any] | None = None, trust: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The configuration with every part as a mapping with its name, ``prior: {part: StandardNormal}``, at any depth.
 
@@ -338,22 +347,20 @@ def expanded(
 
     Args:
         config: as written.
-        model: the model's name, and
-        latent: the size of its latents, where they are not those of the configuration.
+        wired: what differs from the configuration's own settings of the model and size of the latents.
         trust: see :func:`find_part`.
 
     Raises:
         ValueError: a role holds neither a name nor a mapping, or there are too many or too few parts of a kind.
     """
     full = _expanded(config)
-    chosen = {"model": model or full.get("model", {}).get("part", default_parts(None)["model"])}
-    made = model_class(chosen, trust)
-    latent = latent or full.get("latent", made.default_latent)
+    chosen = chosen_parts(full)
+    made, wired = model_class(chosen, trust), wiring(full) | dict(wired or {})
     for name, place in places(chosen, trust).items():
         if name not in full:
             continue
         if place.several:
-            full[name] = _numbered(name, full[name], len(made.shapes(name, (1,), latent, {})))
+            full[name] = _numbered(name, full[name], _count(place, made, wired))
         full[name] = _named(name, full[name]) if not place.several else {
             i: _named(f"{name}.{i}", own) for i, own in full[name].items()
         }  # fmt: skip

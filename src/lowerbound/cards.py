@@ -50,6 +50,7 @@ def make_card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> D
     values, support, transforms = _values(stored, where, options["levels"])
     mask = None if stored.mask is None else torch.from_numpy(stored.mask)
     y, classes = (None, None) if stored.y is None else _labels(stored.y, len(values), where, options["classes"])
+    factors = None if stored.factors is None else _factors(stored.factors, len(values), where)
     strip = options["strip"]
     if strip is not None and len(strip) != 2:
         raise ValueError(f"strip is {list(strip)}: it must be the first and the last pixel column, as in [12, 15]")
@@ -67,7 +68,7 @@ def make_card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> D
         dequantise = Dequantise.of(BINARY if options["binarize"] else support)
         transforms += (dequantise,)
         known_levels = dequantise.levels if known_levels == "none" else known_levels
-    splits = _split(values, y, mask, stored.parts, options["splits"], options["seed"], where)
+    splits = _split(values, (y, mask, factors), stored.parts, options["splits"], options["seed"], where)
     if options["labelled"] is not None and "train" in splits:
         splits["train"] = _few_labels(splits["train"], options["labelled"], classes, options["seed"], where)
     return Dataset(
@@ -88,7 +89,7 @@ def make_card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> D
         column_supports=_column_supports(values, mask, support, stored),
         categories=stored.categories,
         source=stored.source,
-        sha256=_sha256(values, y, mask),
+        sha256=_sha256(values, y, mask, factors),
         licence=stored.licence,
         classes=classes,
         strip=None if strip is None else (strip[0], strip[1]),
@@ -207,10 +208,20 @@ def _labels(
     return torch.from_numpy(places[codes.reshape(-1)]), classes
 
 
+def _factors(factors: NDArray[Any], n: int, where: str) -> torch.Tensor:
+    """Factors as numbers, (n, F)."""
+    if factors.ndim not in (1, 2) or len(factors) != n:
+        raise ValueError(f"{where} has {n} examples but factors of shape {factors.shape}; (n,) or (n, F) is needed")
+    if factors.dtype.kind not in "buif" or not np.isfinite(factors).all():
+        raise ValueError(
+            f"{where} has factors of type {factors.dtype}, or such as are not finite; finite numbers are needed"
+        )
+    return torch.from_numpy(factors.reshape(n, -1).astype(np.float64 if factors.dtype.kind == "f" else np.int64))
+
+
 def _split(
     values: torch.Tensor,
-    y: torch.Tensor | None,
-    mask: torch.Tensor | None,
+    beside: tuple[torch.Tensor | None, ...],
     parts: Mapping[str, int] | None,
     splits: str,
     seed: int,
@@ -237,8 +248,7 @@ def _split(
     # sorted, so that within a split the examples keep the order of the file
     index = {name: piece.sort().values for name, piece in zip(names, pieces, strict=True)}
     return {
-        name: Split(values[i], None if y is None else y[i], None if mask is None else mask[i])
-        for name, i in index.items()
+        name: Split(values[i], *(None if part is None else part[i] for part in beside)) for name, i in index.items()
     }
 
 

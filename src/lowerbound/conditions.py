@@ -121,6 +121,7 @@ class Given(nn.Module):
                 wrong = low if low < 0 else high
                 raise ValueError(
                     f"{self.name} is conditioned on {self.words}, numbered 0 to {self.classes - 1}, and y holds {wrong}"
+                    + " (unlabelled: the model M2 takes that)" * (wrong == -1)
                 )
         return y
 

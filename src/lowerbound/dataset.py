@@ -31,11 +31,13 @@ class Split:
         values: (n, *X), in the stored type (uint8 for grey levels).
         y: labels, (n,): of classes their numbers 0..C-1, of anything else real numbers; or None.
         mask: True where an entry is observed, (n, *X); None where all are. Missing entries are stored as zero.
+        factors: what each example was made from, (n, F), or None.
     """
 
     values: Tensor
     y: Tensor | None = None
     mask: Tensor | None = None
+    factors: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.mask is not None and self.mask.shape != self.values.shape:
@@ -44,6 +46,8 @@ class Split:
             )
         if self.y is not None and len(self.y) != len(self.values):
             raise ValueError(f"there are {len(self.values)} examples but {len(self.y)} labels")
+        if self.factors is not None and self.factors.shape[:1] != (len(self.values),):
+            raise ValueError(f"there are {len(self.values)} examples but factors of shape {tuple(self.factors.shape)}")
 
     def __len__(self) -> int:
         return len(self.values)
@@ -199,6 +203,22 @@ class Dataset:
                 "binarize='threshold', or leave the values grey"
             )
 
+    def factors(self, split: str) -> Tensor:
+        """What the examples of a split were made from, (n, F): its factors, or its label, where that is one of classes.
+
+        Raises:
+            ValueError: there is neither.
+        """
+        known = self[split]
+        if known.factors is not None:
+            return known.factors
+        if known.y is None or self.classes is None or bool((known.y < 0).any()):
+            raise ValueError(
+                f"{split} of {self} has no factors: give them (from_arrays(..., factors=), or --data.factors with an array "
+                "of a .npz), or labels that are classes, one for every example"
+            )
+        return known.y[:, None]
+
     def present(self, split: str, index: Tensor) -> Tensor:
         """The examples at ``index`` (b,) for training, (b, *X), float32, random transforms drawn anew."""
         return _transformed(self[split].values.index_select(0, index), self.transforms, None)
@@ -237,6 +257,7 @@ class Stored:
         parts: sizes of the published splits in the order of the file, by name; None where the source has none.
         source: where the data come from.
         licence: as stated by the source.
+        factors: what each example was made from, (n,) or (n, F), or None.
     """
 
     x: NDArray[Any]
@@ -248,3 +269,4 @@ class Stored:
     parts: Mapping[str, int] | None = None
     source: str = "arrays in memory"
     licence: str | None = None
+    factors: NDArray[Any] | None = None

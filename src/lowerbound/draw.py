@@ -40,7 +40,8 @@ class Latent:
             density to the posterior's parameters that must happen once.
         log_q: log q(z|x) at z, (K, B), nats.
         log_p: log p(z) at z, (K, B), nats.
-        kl: KL(q ‖ p) in closed form, (B,), or None where the pair has none.
+        kl: KL(q ‖ p) in closed form, (B,), or (K, B) where it is one given each draw of other latents; None where the pair
+            has none, or where p depends on what is drawn from z.
     """
 
     q: Distribution
@@ -120,15 +121,16 @@ class Draw:
 
     @property
     def rate_per_dimension(self) -> Tensor | None:
-        """The rate of each latent dimension, (B, dimensions); None where q or p has no independent entries.
-
-        None too where q of one latent depends on the draw of another: it is then a rate for each draw.
-        """
-        if any(len(latent.q.batch_shape) > 1 for latent in self.latents):
-            return None
-        parts = [kl_per_dimension(latent.q, latent.p) for latent in self.latents]
-        flat = [part.flatten(1) if part.ndim > 1 else part[:, None] for part in parts if part is not None]
-        return torch.cat(flat, 1) if len(flat) == len(parts) else None
+        """The rate of each latent dimension, (B, dimensions); None where q or p has no independent entries."""
+        flat = []
+        for latent in self.latents:
+            part = None if latent.kl is None else kl_per_dimension(latent.q, latent.p)
+            if latent.kl is None or part is None:
+                return None
+            leading = max(1, len(latent.q.batch_shape), len(latent.p.batch_shape))
+            part = part.reshape(*part.shape[:leading], -1)
+            flat.append(part if leading == 1 else (self.log_m.exp()[..., None] * part).sum(0))
+        return torch.cat(flat, 1)
 
     @property
     def rate(self) -> Tensor:
@@ -147,28 +149,42 @@ class Draw:
                 f"KL({type(latent.q).__name__} ‖ {type(latent.p).__name__}) has no closed form; use the sampled KL "
                 "(kl='sampled' or 'auto'), or register a formula with torch.distributions.register_kl"
             )
-        return _sum(
-            self.average(latent.log_q - latent.log_p) if latent.kl is None or estimator == "sampled" else latent.kl
-            for latent in self.latents
-        )
+        return _sum(self.rates_by(estimator))
+
+    def rates_by(self, estimator: RateEstimator) -> tuple[Tensor, ...]:
+        """What each latent adds to the rate, (B,): E_q[log q - log p], in closed form where there is one, or as asked for.
+
+        That of a latent whose prior depends on what is drawn from it (inference from the bottom up) is no KL by itself, and
+        may be negative; their sum is one.
+        """
+        rates = []
+        for latent in self.latents:
+            if latent.kl is None or estimator == "sampled":
+                rates.append(self.average(latent.log_q - latent.log_p))
+            else:
+                rates.append(latent.kl if latent.kl.ndim == 1 else self.average(latent.kl))
+        return tuple(rates)
 
     def average(self, values: Tensor) -> Tensor:
         """sum_k m_k v_k: (K, B) -> (B,)."""
         return (self.log_m.exp() * values).sum(0)
 
-    def scores(self, rate: Tensor) -> dict[str, Tensor]:
+    def scores(self, rate: Tensor, estimator: RateEstimator = "auto") -> dict[str, Tensor]:
         """What is reported of a draw, each (B,), by the names that are true of it.
 
         ``elbo``, ``rate`` and ``distortion`` in nats; where log_px is no log-density, ``rate`` and ``cross_entropy``; and
-        where z lies between codes, no elbo. The elbo is unweighted, whatever the objective weighs.
+        where z lies between codes, no elbo. Of several latents also ``rate/1``, ``rate/2``, ... in their order. The elbo is
+        unweighted, whatever the objective weighs.
         """
         distortion = self.distortion.detach()
         rate = rate.detach()
+        several = self.rates_by(estimator) if len(self.latents) > 1 else ()
+        each = {f"rate/{level}": own.detach() for level, own in enumerate(several, 1)}
         if not self.is_density:
-            return {"rate": rate, "cross_entropy": distortion}
+            return {"rate": rate, "cross_entropy": distortion, **each}
         if self.is_relaxed:
-            return {"rate": rate, "distortion": distortion}
-        return {"elbo": -distortion - rate, "rate": rate, "distortion": distortion}
+            return {"rate": rate, "distortion": distortion, **each}
+        return {"elbo": -distortion - rate, "rate": rate, "distortion": distortion, **each}
 
 
 def _sum(terms: Iterable[Tensor]) -> Tensor:

@@ -22,6 +22,7 @@ from lowerbound.annealing import doubts
 from lowerbound.checks import check_finite
 from lowerbound.dataset import Dataset
 from lowerbound.evaluation import (
+    COLLAPSED,
     REMEDIES,
     TRUSTED,
     Annealed,
@@ -29,6 +30,7 @@ from lowerbound.evaluation import (
     active_units,
     annealed,
     bound,
+    collapsed_levels,
     effective_samples,
     evidence,
     information,
@@ -36,7 +38,7 @@ from lowerbound.evaluation import (
     lacking,
     pareto_k,
 )
-from lowerbound.measured import Evaluation, Kind, Point
+from lowerbound.measured import Evaluation, Kind, Level, Point
 from lowerbound.messages import unknown
 from lowerbound.model import Model
 from lowerbound.modes import evaluating
@@ -150,7 +152,10 @@ def evaluate(
         known = information(model, x[:AGGREGATED].to(own.device, own.dtype), context[:AGGREGATED], batch_size)
     values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     check_finite(values.pop("unfit"), samples)
-    means, rates = values.pop("means"), values.pop("rate_per_dimension", None)
+    means = [values.pop(name) for name in list(values) if name.startswith("means/")]
+    noise = [values.pop(name) for name in list(values) if name.startswith("noise/")]
+    units, rates = list(map(active_units, means, noise)), values.pop("rate_per_dimension", None)
+    levels = [Estimate.over(own) for name, own in values.items() if name.startswith("rate/")]
     states = values.pop("states").max()
     accuracy = values.pop("accuracy", None)
     exact = _sum_words(int(states)) if states else ""
@@ -165,8 +170,9 @@ def evaluate(
         "samples": int(states) or samples,
         "rate": Estimate.over(values["rate"]),
         "rate_per_dimension": None if rates is None else tuple(map(Estimate.over, rates.unbind(1))),
-        "active_units": active_units(means),
-        "latent_dimensions": means.shape[1],
+        "active_units": sum(units),
+        "latent_dimensions": sum(own.shape[1] for own in means),
+        "levels": tuple(Level(rate, units[i], means[i].shape[1]) for i, rate in enumerate(levels)),
         **({name: Estimate.over(v) for name, v in vars(known).items() if v is not None} if known else {}),
     }
     if model.likelihood.is_density:
@@ -205,7 +211,9 @@ def _values(part: Evidence, sizes: list[int]) -> dict[str, Tensor]:
         "nll": -part.log_marginal,
         "rate": part.rate,
         "distortion": part.distortion,
-        "means": part.means,
+        **{f"means/{level}": own for level, own in enumerate(part.means, 1)},
+        **{f"noise/{level}": own for level, own in enumerate(part.noise, 1)},
+        **{f"rate/{level}": own for level, own in enumerate(part.rates, 1) if len(part.rates) > 1},
         **({} if part.rate_per_dimension is None else {"rate_per_dimension": part.rate_per_dimension}),
         "unfit": (~torch.isfinite(part.log_terms)).sum(0),
         "states": torch.full_like(part.rate, len(part.log_terms) if part.is_exact else 0),
@@ -313,5 +321,10 @@ def _warnings(found: Mapping[str, Any], curve: tuple[Point, ...], walked: Anneal
         told.append(
             f"posterior collapse: {found['active_units']} of {found['latent_dimensions']} latent dimensions are active and "
             f"the rate is {rate.short} nats, so z tells little of x; {REMEDIES}"
+        )
+    elif empty := collapsed_levels({f"rate/{i}": level.rate.value for i, level in enumerate(found["levels"], 1)}):
+        told.append(
+            f"posterior collapse of {len(empty)} of {len(found['levels'])} levels: the rate of {', '.join(empty)} "
+            f"is below {COLLAPSED} nats, so it tells nothing that the other levels do not; {REMEDIES}"
         )
     return told

@@ -42,6 +42,24 @@ class Point:
         return f"{self.nll}; it fell by {self.fall.short}, {rest}"
 
 
+@dataclass(frozen=True)
+class Level:
+    """One of several latents.
+
+    Args:
+        rate: what it adds to the rate, E_q[log q - log p], nats.
+        active_units: dimensions whose posterior mean varies over x by more than 0.01.
+        latent_dimensions: how many there are.
+    """
+
+    rate: Estimate
+    active_units: int
+    latent_dimensions: int
+
+    def __str__(self) -> str:
+        return f"{self.rate}; {self.active_units} of {self.latent_dimensions} units active"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """What a model is worth on one split. A quantity that does not exist for the model is None.
@@ -72,6 +90,7 @@ class Evaluation:
         heavy_tails: share of the examples whose weights have a Pareto k above 0.7; None for fewer than 25 draws.
         active_units: latent dimensions whose posterior mean varies over x by more than 0.01.
         latent_dimensions: how many there are.
+        levels: each latent by itself, z_1 (next to x) first, where there are several.
         curve: nll at K = 1, 10, 100, ..., where it was asked for.
         observed: where entries are missing, how many are observed: nll, elbo, distortion and bits per dimension are then
             those of the observed entries, p(x_observed).
@@ -103,6 +122,7 @@ class Evaluation:
     heavy_tails: Estimate | None = None
     active_units: int
     latent_dimensions: int
+    levels: tuple[Level, ...] = ()
     curve: tuple[Point, ...] = ()
     warnings: tuple[str, ...] = ()
     observed: Estimate | None = None
@@ -124,6 +144,7 @@ class Evaluation:
                 rows.append((name, f"{low.short if low else 0} to {high}"))
             elif isinstance(value, Estimate) and name not in ("mutual_information_upper", "marginal_kl_lower"):
                 rows.append((name, str(value)))
+        rows += [(f"rate/{i}", str(level)) for i, level in enumerate(self.levels, 1)]
         rows += [("active_units", f"{self.active_units} of {self.latent_dimensions}"), ("estimator", self.estimator)]
         rows += [(f"nll, K = {point.samples:,}", str(point)) for point in self.curve]
         rows += [("warning", warning) for warning in self.warnings]
@@ -134,7 +155,7 @@ class Evaluation:
 def _plain(value: Any) -> Any:
     if isinstance(value, Estimate):
         return value.as_json()
-    if isinstance(value, Point):
+    if isinstance(value, (Point, Level)):
         return {key: _plain(own) for key, own in vars(value).items()}
     if isinstance(value, float):
         return value if math.isfinite(value) else None  # JSON has no infinity

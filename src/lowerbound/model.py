@@ -140,14 +140,16 @@ class Model(nn.Module, ABC):
         """Log p(x, z) in nats, (K, B), for given latents, each (K, B, *Z)."""
 
     def log_posterior(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
-        """Log q(z|x) in nats, (B,), for given latents, each (B, *Z); for objectives that learn from what the model dreams.
+        """Log q(z|x) in nats, (..., B), for given latents, each (..., B, *Z): of dreams, or of the states of a chain.
 
         x need not be data: what runs along with those, as the statistics of a batch normalisation, is left as it is.
 
         Raises:
             ValueError: the model does not say.
         """
-        raise ValueError(f"{type(self).__name__} does not say log q of given latents; use a VAE, or another objective")
+        raise ValueError(
+            f"{type(self).__name__} does not say log q of given latents; use a VAE, or another objective or estimator"
+        )
 
     @abstractmethod
     def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -227,6 +229,17 @@ class Model(nn.Module, ABC):
         raise ValueError(
             f"refining q needs one q(z|x) for all latents, and that of {type(self).__name__} is made of several parts; "
             "use a VAE, or look at nll against elbo (evaluate)"
+        )
+
+    def log_prior(self, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
+        """Log p(z) in nats, (K, B), for given latents, each (K, B, *Z): where they depend on each other, annealing asks.
+
+        Raises:
+            ValueError: the model does not give it.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not say log p of given latents, from which annealing could start; use the "
+            "importance-weighted estimator"
         )
 
     @property
@@ -318,20 +331,21 @@ def check_samples(samples: int) -> None:
         raise ValueError(f"samples is {samples}: at least 1 draw is needed")
 
 
-def frozen(posterior: Posterior, x: Tensor, context: Context, before: Mapping[str, Tensor]) -> Distribution:
-    """The same q(z|x) as was just computed, with detached parameters.
+def again(part: Part, x: Tensor, context: Context, before: Mapping[str, Tensor], frozen: bool = True) -> Distribution:
+    """The same distribution as a part has just given, with detached parameters.
 
     It is computed again: on copies of the buffers, so that batch statistics move once, and from the random state of the
     first time, so that dropout leaves out the same units.
 
     Args:
-        posterior: the part.
-        x: its argument.
+        part: the part, called with (x, context).
+        x: its argument: the same values, which may be reached by another path of gradients.
         context: labels, mask and the like.
         before: the random state from which it was computed (:func:`~lowerbound.seeding.random_state`).
+        frozen: False leaves the parameters their gradient.
     """
-    parameters = {name: value.detach() for name, value in posterior.named_parameters()}
-    copies = {name: value.clone() for name, value in posterior.named_buffers()}
+    parameters = {name: value.detach() if frozen else value for name, value in part.named_parameters()}
+    copies = {name: value.clone() for name, value in part.named_buffers()}
     with replayed(before):
-        qz: Distribution = torch.func.functional_call(posterior, {**parameters, **copies}, (x, context))
-    return qz
+        given: Distribution = torch.func.functional_call(part, {**parameters, **copies}, (x, context))
+    return given

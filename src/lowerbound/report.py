@@ -94,6 +94,10 @@ def write_report(run: Run, model: Model, data: Dataset, evaluation: Mapping[str,
         warnings=evaluation.get("warnings", []),
         evidence=_figure(plots.evidence(points)) if len(points := evaluation.get("curve", [])) > 1 else None,
         active=f"{int(active.sum())} of {len(active)}",
+        levels=[
+            (f"{level['rate']['value']:.2f}", f"{level['active_units']} of {level['latent_dimensions']}")
+            for level in evaluation.get("levels", [])
+        ],
         cost=_cost(config, records, model),
         curves=_figure(plots.curves(records)) if records else None,
         reconstructions=show.pairs(x[:EXAMPLES], model.reconstruct(x[:EXAMPLES], context[:EXAMPLES]).cpu()),

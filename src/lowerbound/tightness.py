@@ -119,6 +119,7 @@ def gaps(
 
         return tell
 
+    posterior = model.refinable
     with torch.no_grad(), seeded(seed), evaluating(model):
         held = values_held(model(x[:1], context[:1]).px)
         size = max(1, min(BATCH, VALUES // (REFINING * max(1, held))))
@@ -127,7 +128,7 @@ def gaps(
             batch, own = x[rows], context[rows]
             told = share(0.5 * start / len(x), 0.5 * min(1.0, (start + size) / len(x)))
             before.append(_elbo(model, batch, own))
-            with refined(model, model.refinable, batch, own, steps, on_progress=told):
+            with refined(model, posterior, batch, own, steps, on_progress=told):
                 after.append(_elbo(model, batch, own))
         walked = annealed(model, x, context, chains, temperatures, on_progress=share(0.5, 1.0))
     elbo, best = torch.cat(before).cpu().double(), torch.cat(after).cpu().double()

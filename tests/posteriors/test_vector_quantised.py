@@ -48,6 +48,13 @@ class TestVectorQuantised(PosteriorContract):
 
         check_gradients(loss, model.prior, model.likelihood)
 
+    @pytest.mark.parametrize("leading", [(), (7,), (2, 7)])
+    def test_is_evaluated_at_any_leading_dimensions(self, leading: Shape) -> None:
+        """Also where it has not drawn, which is where nobody needs it: q is 0 there."""
+        qz = self.make((4,), (3,))(torch.rand(5, 4), NO_CONTEXT)
+        assert torch.equal(qz.log_prob(torch.randn(*leading, 5, 3)), torch.full((*leading, 5), -math.inf))
+        assert torch.equal(qz.log_prob(qz.sample(leading)), torch.zeros(*leading, 5))
+
     def test_treats_examples_separately(self) -> None:
         """A random z has no probability under any: what is quantised, and the codes, are compared instead."""
         part, x = moved(self.make((4,), (3,))).double().eval(), torch.rand(5, 4).double()
@@ -226,6 +233,15 @@ def test_the_commitment_pulls_the_encoder_and_not_the_codes() -> None:
     assert torch.allclose(draw.penalties["commitment"], 2 * distance)
     (gradient,) = torch.autograd.grad(draw.penalties["commitment"].sum(), qz.encoded)
     assert torch.allclose(gradient, 4 * (qz.encoded - qz.quantised))
+
+
+def test_the_commitment_does_not_grow_with_the_batch() -> None:
+    """Every example twice: the same penalty of each, hence the same weight beside the mean of the rest."""
+    model = tiny(codes=3).eval()
+    x = torch.randn(6, *X).double()
+    once, twice = (model(each).penalties["commitment"] for each in (x, torch.cat([x, x])))
+    assert torch.allclose(twice[:6], once)
+    assert torch.allclose(twice.mean(), once.mean())
 
 
 def test_a_batch_that_is_not_finite_leaves_the_codes_alone() -> None:

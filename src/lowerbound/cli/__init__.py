@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": ("evidence", "several runs side by side, with paired differences and their standard errors"),
     "sandwich": ("evidence", "bounds from both sides on log p(x) of data simulated from a run's model"),
     "gaps": ("evidence", "what the bound loses: in the family of q, and in the network that chooses q"),
+    "scores": ("evidence", "how far known factors have dimensions of their own: MIG, SAP, DCI, FactorVAE score"),
     "sample": ("use", "draw examples from a trained model"),
     "reconstruct": ("use", "encode and decode examples"),
     "encode": ("use", "the latent codes of examples (deterministic)"),

@@ -23,6 +23,8 @@ from lowerbound.nats import Estimate
 from lowerbound.opened import load_as, open_run, own_data, run_parser, trusted
 from lowerbound.progress import counting
 from lowerbound.run import Run
+from lowerbound.scoring import BINS, EXAMPLES
+from lowerbound.scoring import scores as scores_of
 from lowerbound.settings import SettingsParser
 from lowerbound.tightness import gaps as gaps_of
 
@@ -170,6 +172,31 @@ def gaps(argv: Sequence[str]) -> None:
         how = {key: given[key] for key in ("steps", "chains", "temperatures", "seed")}
         found = gaps_of(model, x, context, **how, on_progress=on_progress)
     _show(given, found.estimates, f"{run.path}, {given['split']} split", found.warnings)
+
+
+def scores(argv: Sequence[str]) -> None:
+    """Score the codes of a run's model against known factors."""
+    parser = run_parser(
+        "scores",
+        "RUN [DATA] [options]",
+        "How far what the examples were made from (shape, size, position) is found in dimensions of their own: the mutual "
+        "information gap, separated attribute predictability, disentanglement, completeness and informativeness, and the "
+        "FactorVAE score, each from 0 to 1, with standard errors. The data need factors (the array factors or "
+        "latents_classes of a .npz) or, as a single factor, labels.",
+    )
+    parser.add_argument("source", type=str, metavar="DATA", nargs="?", help="a name, a file, or a folder")
+    parser.add_argument("--split", type=str, default="test", help="test, valid or train")
+    parser.add_argument("--examples", type=int, default=EXAMPLES, help="only the first so many of the split")
+    parser.add_argument("--bins", type=int, default=BINS, help="of each dimension, for the mutual information gap")
+    parser.add_argument("--seed", type=int, default=0, help="of halves, forests and votes")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    given = parser.read(argv)
+    if given is None:
+        return
+    run, model = open_run(given)
+    data = own_data(run) if given["source"] is None else load_as(run, given["source"])
+    found = scores_of(model, data, given["split"], given["examples"], given["bins"], given["seed"])
+    print(json.dumps(found.as_json(), indent=2) if given["json"] else f"{run.path}, {given['split']} split\n{found}")
 
 
 def _add_measuring(parser: SettingsParser) -> None:

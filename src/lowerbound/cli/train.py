@@ -19,12 +19,13 @@ from lowerbound.build import (
     expanded,
     listed,
     places,
+    wiring,
     with_groups,
 )
 from lowerbound.data import NAMED, OWN, load
 from lowerbound.dataset import Dataset
 from lowerbound.measure import SAMPLES, evaluate
-from lowerbound.model import LatentSize, Model
+from lowerbound.model import Model
 from lowerbound.objective import Objective
 from lowerbound.plots import is_picture, save_figure, sheet
 from lowerbound.recipes import recipe_text
@@ -88,10 +89,11 @@ class Words:
         return "help" in self.options or "h" in self.options
 
     @property
-    def latent(self) -> LatentSize | None:
-        """The size of the latents, from which it follows how many parts a model has; None where none was given."""
-        size: LatentSize | None = yaml.safe_load(self.options["latent"]) if "latent" in self.options else None
-        return size if isinstance(size, (int, list)) else None
+    def wiring(self) -> dict[str, Any]:
+        """The size of the latents and the model's own settings, from which follows how many parts it has."""
+        told = {key.removeprefix("model."): value for key, value in self.options.items() if key.startswith("model.")}
+        told |= {"latent": self.options["latent"]} if "latent" in self.options else {}
+        return {key: yaml.safe_load(value) for key, value in told.items()}
 
     @property
     def trust(self) -> list[str]:
@@ -163,7 +165,7 @@ def _base_config(words: Words) -> dict[str, Any]:
             f"{mixed[0]} belongs on the command line (--{mixed[0].replace('_', '-')}), not in a configuration"
         )
     config = _other_model(config, words)
-    config = expanded(config, latent=words.latent, trust=words.trust)
+    config = expanded(config, words.wiring, words.trust)
     if isinstance(config.get("data"), str):
         config["data"] = {"name": config["data"]}
     if not isinstance(config.get("data", {}), Mapping):
@@ -211,7 +213,6 @@ def _parser(words: Words, base: Mapping[str, Any], data: Dataset | None) -> Sett
     """Every option that this call may use, with the chosen parts' own settings."""
     support = data.support if data else Levels(17)  # help shows what holds for the bundled digits
     chosen = chosen_parts(base) | dict(words.options)  # of which only those are looked at that name a part
-    latent = base.get("latent") if words.latent is None else words.latent
     parser = SettingsParser()
     parser.usage = "lowerbound train [DATA] [options]"
     parser.description = (
@@ -238,7 +239,7 @@ def _parser(words: Words, base: Mapping[str, Any], data: Dataset | None) -> Sett
     loading = parser.add_argument_group("data")
     for setting in settings_of(load)[1:]:
         add_setting(loading, f"data.{setting.name}", setting)
-    add_model_settings(parser, chosen, support, latent, words.trust)
+    add_model_settings(parser, chosen, support, wiring(base) | words.wiring, words.trust)
     return parser
 
 
@@ -271,13 +272,9 @@ def _summary(config: Mapping[str, Any], data: Dataset, model: Model, run: Run, w
     """What is about to be trained, in lines that a person can check."""
     count = sum(p.numel() for p in model.parameters())
     kept = places(chosen_parts(config), words.trust)
-    shown = listed(
-        {
-            key: config[key]
-            for key in ("latent", *kept)
-            if key != "model" or len(config[key]) > 1 or config[key]["part"] != "VAE"
-        }
-    )
+    shown = listed({key: config[key] for key in ("latent", *kept) if key in config})
+    if shown["model"] == {"part": "VAE"}:
+        del shown["model"]  # what is understood where none is named
     parts = yaml.safe_dump(shown, sort_keys=False, default_flow_style=None, width=110).rstrip()
     body = "\n".join("  " + line for line in parts.splitlines())
     return f"data: {data}\nmodel: {count:,} parameters\n{body}\nrun: {run.path}"

@@ -46,6 +46,7 @@ ONLY_FOR = {
     "array": ("a .npz file",),
     "missing": ("a .npy file", "a .npz file", "a .csv file", "a .parquet file"),
     "categorical": ("a .csv file", "a .parquet file"),
+    "factors": ("a .npz file",),
     "labels": ("a .npz file", "a .csv file", "a .parquet file"),
     "size": (FOLDER,),
 }
@@ -70,6 +71,7 @@ def load(
     categorical: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     strip: Sequence[int] | None = None,
+    factors: str | None = None,
     labelled: int | None = None,
 ) -> Dataset:
     """Load a data set by name, from a file of arrays or a table, or from a folder of pictures.
@@ -87,7 +89,7 @@ def load(
         levels: number of grey levels of integer data, whose values are 0..levels-1; "none" takes integers as they are. None
             means 2 for values 0 and 1, 256 for uint8, "none" for other integers, and is written down as what it meant.
         seed: of the split and of the random transforms.
-        array: which array of a .npz holds the examples; "x" or the only one by default.
+        array: which array of a .npz holds the examples; "x" or the only one by default, or "imgs", as in dSprites.
         labels: which array of a .npz holds the labels ("y" by default, where there is one), or which column of a table,
             by its name; the column is then no part of x.
         size: (H, W): scale each picture of a folder until it covers H x W, and cut off the overhang equally on both
@@ -104,6 +106,8 @@ def load(
         classes: names of the classes of labels, in order; None takes those that there are, sorted, and writes them down.
         strip: [first, last]: what a model may be conditioned on is these pixel columns of each picture, counted from 0, in
             the place of its label, so that it learns to complete the picture.
+        factors: which array of a .npz holds what the examples were made from, (n, F), to score representations by;
+            "factors" or, as in dSprites, "latents_classes" by default, where there is one.
         labelled: how many training examples keep their label, as many of each class, drawn by the seed; the others are
             unlabelled, for models that learn from few labels (M2). None keeps all.
 
@@ -126,6 +130,7 @@ def load(
     of_source: dict[str, Any] = {
         "array": array,
         "labels": labels,
+        "factors": factors,
         "size": size if size is None else list(as_shape(size, "size")),
     }
     of_source |= {"missing": missing, "categorical": list(categorical) if categorical else None}
@@ -178,6 +183,7 @@ def from_arrays(
     columns: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     strip: Sequence[int] | None = None,
+    factors: NDArray[Any] | torch.Tensor | None = None,
     labelled: int | None = None,
 ) -> Dataset:
     """A data set from arrays in memory; the arguments are those of :func:`load`.
@@ -198,6 +204,7 @@ def from_arrays(
         columns: the names of the columns of x (n, d), as in ``columns=frame.columns``.
         classes: see :func:`load`.
         strip: see :func:`load`.
+        factors: what each example was made from, (n, F), numbers, to score representations by (``lb.scores``), or None.
         labelled: see :func:`load`.
 
     Raises:
@@ -211,13 +218,13 @@ def from_arrays(
         >>> print(from_arrays(np.array([[1.5, np.nan]] * 10), missing="marginalise"))
         data from memory: 8/1/1 train/valid/test, 2, on the real line, 50.0% of the entries missing
     """
-    arrays_ = [v.detach().cpu().numpy() if isinstance(v, torch.Tensor) else v for v in (x, y, mask)]
-    values, labels, known = (None if v is None else np.asarray(v) for v in arrays_)
+    arrays_ = [v.detach().cpu().numpy() if isinstance(v, torch.Tensor) else v for v in (x, y, mask, factors)]
+    values, labels, known, made_from = (None if v is None else np.asarray(v) for v in arrays_)
     assert values is not None  # x is no option
     names = None if columns is None else tuple(map(str, columns))
     if names is not None and (values.ndim != 2 or values.shape[1] != len(names)):
         raise ValueError(f"there are {len(names)} names of columns for x of shape {values.shape}")
-    stored = Stored(values, labels, known, columns=names)
+    stored = Stored(values, labels, known, columns=names, factors=made_from)
     chosen: dict[str, Any] = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
     chosen |= {"missing": missing, "categorical": None}
     given = {

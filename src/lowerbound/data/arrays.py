@@ -17,13 +17,17 @@ from lowerbound.messages import first_line, unknown
 MAGIC = b"\x93NUMPY"
 
 
-def read(path: Path, array: str | None = None, labels: str | None = None) -> Stored:
+FACTORS = ("factors", "latents_classes")  # the second is what dSprites calls them
+
+
+def read(path: Path, array: str | None = None, labels: str | None = None, factors: str | None = None) -> Stored:
     """The examples in a .npy file, or in one array of a .npz file.
 
     Args:
         path: the file.
-        array: which array of a .npz holds the examples; "x" or the only one by default.
+        array: which array of a .npz holds the examples; "x" or the only one by default, or "imgs", as in dSprites.
         labels: which array of a .npz holds the labels; "y" by default, where there is one.
+        factors: which holds what the examples were made from; "factors" or "latents_classes" by default, where there is one.
 
     Raises:
         ValueError: the file is empty, truncated, holds objects, declares more than fits into memory, or lacks the array.
@@ -40,7 +44,7 @@ def read(path: Path, array: str | None = None, labels: str | None = None) -> Sto
             loaded = np.load(stream, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return Stored(loaded, source=str(path))
-            x, y = _choose(path, loaded, array, labels)
+            x, y, v = _choose(path, loaded, array, labels, factors)
     except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         if "allow_pickle" in str(error) or "pickled" in str(error):
             raise ValueError(
@@ -50,27 +54,34 @@ def read(path: Path, array: str | None = None, labels: str | None = None) -> Sto
         if str(path) in str(error):
             raise
         raise ValueError(f"{path} cannot be read as a numpy file: {first_line(error)}") from None
-    return Stored(x, y, source=str(path))
+    return Stored(x, y, source=str(path), factors=v)
 
 
-def _choose(path: Path, loaded: Any, array: str | None, labels: str | None) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def _choose(
+    path: Path, loaded: Any, array: str | None, labels: str | None, factors: str | None
+) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
     names = list(loaded.files)
     if array is None and len(names) == 1:
         array = names[0]
-    wanted = array or "x"
+    wanted = array or ("imgs" if "imgs" in names and "x" not in names else "x")
     if wanted not in names:
         raise ValueError(f"{path}: {unknown('array', wanted, names)}; choose with array= (--data.array)")
     if labels is not None and labels not in names:
         raise ValueError(f"{path}: {unknown('array', labels, names)}; choose with labels= (--data.labels)")
+    if factors is not None and factors not in names:
+        raise ValueError(f"{path}: {unknown('array', factors, names)}; choose with factors= (--data.factors)")
+    factor_name = factors or next((name for name in FACTORS if name in names and name != wanted), None)
     label_name = labels or ("y" if "y" in names and wanted != "y" else None)
-    chosen = [wanted] if label_name is None else [wanted, label_name]
+    chosen = [name for name in (wanted, label_name, factor_name) if name is not None]
     needed = 0
     for name in chosen:  # what an array declares, not what the archive says it packs: that may be a few bytes
         member = f"{name}.npy"
         with loaded.zip.open(member if member in loaded.zip.namelist() else name) as stream:
             needed += _declared(stream)
     check_fits(needed, str(path))
-    return loaded[wanted], None if label_name is None else loaded[label_name]
+    x, y, v = (None if name is None else loaded[name] for name in (wanted, label_name, factor_name))
+    assert x is not None  # it was asked for by name
+    return x, y, v
 
 
 def _declared(stream: IO[bytes]) -> int:

@@ -11,8 +11,12 @@ from torch import Tensor
 ACTIVE = 0.01  # the threshold of the paper; dimensions lie far to one side of it or the other
 
 
-def active_units(means: Tensor) -> int:
+def active_units(means: Tensor, noise: Tensor | None = None) -> int:
     """The number of active dimensions, from the posterior means of n examples, (n, dimensions, C), or (n, dimensions).
+
+    Args:
+        means: of n examples.
+        noise: how much each varies by chance where it is an average over draws, (n, *Z), which is taken off the variance.
 
     Example:
         >>> import torch
@@ -21,7 +25,8 @@ def active_units(means: Tensor) -> int:
     """
     if len(means) < 2:
         return 0  # one example shows no variation
-    return int((variance(means) > ACTIVE).sum())
+    by_chance = 0.0 if noise is None else noise.cpu().double().reshape(*means.shape[:2], -1).mean(0).sum(-1)
+    return int((variance(means) - by_chance > ACTIVE).sum())
 
 
 def variance(means: Tensor) -> Tensor:

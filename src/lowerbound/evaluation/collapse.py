@@ -33,10 +33,31 @@ def warn_of_collapse(record: Mapping[str, Any], epochs: int) -> None:
         record: of the epoch that has ended, as in metrics.jsonl.
         epochs: how many there will be.
     """
-    epoch, rate = record["epoch"], (record["valid"] or record["train"])["rate"]
-    if epoch == math.ceil(epochs / 2) and record["step"] >= SETTLED and is_collapsed(rate):
+    epoch, means = record["epoch"], record["valid"] or record["train"]
+    if epoch != math.ceil(epochs / 2) or record["step"] < SETTLED:
+        return
+    rate, empty = means["rate"], collapsed_levels(means)
+    if is_collapsed(rate):
         warnings.warn(
             f"posterior collapse: in epoch {epoch} of {epochs} the rate is {rate:.2g} nats, so z tells nothing of x; "
             f"{REMEDIES}",
             stacklevel=3,
         )
+    elif empty:
+        warnings.warn(
+            f"posterior collapse of {len(empty)} levels: in epoch {epoch} of {epochs} the rate of {', '.join(empty)} is "
+            f"below {COLLAPSED} nats, so that what is there tells nothing that the other levels do not; {REMEDIES}",
+            stacklevel=3,
+        )
+
+
+def collapsed_levels(means: Mapping[str, Any]) -> list[str]:
+    """The levels of a hierarchy that carry nothing, by the mean rates ``rate/1``, ``rate/2``, ... of each in nats.
+
+    Example:
+        >>> collapsed_levels({"rate": 20.0, "rate/1": 19.99, "rate/2": 0.01})
+        ['z_2']
+    """
+    rates = {name: rate for name, rate in means.items() if name.startswith("rate/")}
+    # bottom up, a lower level's may be negative, and is then not nothing
+    return [name.replace("rate/", "z_") for name, rate in rates.items() if rate is not None and is_collapsed(abs(rate))]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from lowerbound.checks import check_density, check_finite
 from lowerbound.distributions import categories, mean
-from lowerbound.draw import Draw, Latent
+from lowerbound.draw import Draw
 from lowerbound.memory import check_fits, values_held
 from lowerbound.modes import evaluating
 from lowerbound.roles import Context
@@ -39,9 +39,12 @@ class Evidence:
     Args:
         log_terms: what each draw contributes to the estimate of p(x), log w_k + log m_k, (K, B): the terms sum to it.
         rate: KL(q(z|x) ‖ p(z)), in closed form where there is one, else averaged over the K draws, (B,).
+        rates: what each latent adds to it, each (B,), in the order of the draw.
         rate_per_dimension: the rate of each latent dimension, (B, dimensions); None where they are not independent.
         distortion: -E_q[log p(x|z)], averaged over the K draws, (B,).
-        means: posterior means, (B, number of latent variables, C): C = 1, and the number of categories of categorical codes.
+        means: posterior means of each latent, averaged over what it depends on, each (B, number of its variables, C): C = 1,
+            and the number of categories of categorical codes.
+        noise: variance of those averages over the draws, of the same shapes; zero where it depends on no other latent.
         is_density: False where the model's score is no log-density, and log_marginal therefore no evidence.
         is_exact: True where the terms are all values of z that q allows, and no draws; their sum is then log p(x) itself, or
             a lower bound without noise where p allows others too (vector quantisation).
@@ -49,9 +52,11 @@ class Evidence:
 
     log_terms: Tensor
     rate: Tensor
+    rates: tuple[Tensor, ...]
     rate_per_dimension: Tensor | None
     distortion: Tensor
-    means: Tensor
+    means: tuple[Tensor, ...]
+    noise: tuple[Tensor, ...]
     is_density: bool
     is_exact: bool
 
@@ -84,8 +89,7 @@ def evidence(
     check_fits(
         8 * samples * len(x), f"{samples:,} importance weights for each of {len(x):,} examples", "take fewer samples"
     )
-    log_terms, rates, distortions, means = [], [], [], []
-    rate_per_dimension = None
+    log_terms, rates, distortions, means, per_dimension = [], [], [], [], []
     done = 0
     size = chunk or 1  # the first draw shows what one costs
     is_exact = False
@@ -101,32 +105,50 @@ def evidence(
         # where a label is summed out, a draw has a row for each label, and is one draw by their sum
         one_each = is_exact or rows == asked
         log_terms.append(terms if one_each else torch.logsumexp(terms.reshape(asked, -1, len(x)), 1))
-        rates.append(draw.rate * share)
+        rates.append([own * share for own in draw.rates_by("auto")])
         distortions.append(draw.distortion * share)
+        is_chain = any(len(latent.q.batch_shape) > 1 for latent in draw.latents)
+        if done == 0 or is_chain:  # else they do not depend on the draws, and are the same in every chunk
+            part = draw.rate_per_dimension
+            per_dimension.append(part if part is None or not is_chain else part * share)
+            means.append([own if not is_chain else own * share for own in _moments(draw, 1 if is_exact else asked)])
         if done == 0:
-            rate_per_dimension = draw.rate_per_dimension  # in closed form, so the same in every chunk
-            means = [_mean(draw, latent).reshape(len(x), -1, categories(latent.q)) for latent in draw.latents]
             size = chunk or max(1, min(VALUES // max(1, values_held(draw.px) // rows), ROWS // len(x)))
         done += asked
-    widest = max(own.shape[2] for own in means)
+    moments = [torch.stack(own).sum(0) for own in zip(*means, strict=True)]
+    averages, squares = moments[::2], moments[1::2]
+    known = [part for part in per_dimension if part is not None]
     return Evidence(
         log_terms=torch.cat(log_terms),
-        rate=torch.stack(rates).sum(0),
-        rate_per_dimension=rate_per_dimension,
+        rate=torch.stack([own for part in rates for own in part]).sum(0),
+        rates=tuple(torch.stack(own).sum(0) for own in zip(*rates, strict=True)),
+        rate_per_dimension=torch.stack(known).sum(0) if len(known) == len(per_dimension) else None,
         distortion=torch.stack(distortions).sum(0),
-        means=torch.cat([nn.functional.pad(own, (0, widest - own.shape[2])) for own in means], 1),
+        means=tuple(averages),
+        noise=tuple((s - m**2).clamp(min=0) / max(1, samples - 1) for m, s in zip(averages, squares, strict=True)),
         is_density=draw.is_density,
         is_exact=is_exact,
     )
 
 
-def _mean(draw: Draw, latent: Latent) -> Tensor:
-    """E_q[z], (B, *Z), over the draws of other latents that q depends on."""
-    own = mean(latent.q)
-    if len(latent.q.batch_shape) < 2:
-        return own
-    weights = draw.log_m.exp().broadcast_to(own.shape[:2])
-    return (weights.reshape(*weights.shape, *[1] * (own.ndim - 2)) * own).sum(0)
+def _moments(draw: Draw, draws: int) -> list[Tensor]:
+    """The mean over the draws of each latent's posterior mean, and of its square, each (B, variables, C).
+
+    Args:
+        draw: of one or more rows a draw, by which a label is summed out.
+        draws: how many.
+    """
+    moments = []
+    for latent in draw.latents:
+        own = mean(latent.q)
+        own = own.reshape(*latent.q.batch_shape, -1, categories(latent.q))
+        if own.ndim == 4:
+            weighted = draw.log_m.exp().broadcast_to(own.shape[:2])[..., None, None] * own
+            own = draws * weighted.reshape(draws, -1, *own.shape[1:]).sum(1)
+            moments += [own.mean(0), own.square().mean(0)]
+        else:
+            moments += [own, own.square()]
+    return moments
 
 
 def log_marginal(

@@ -17,7 +17,7 @@ from torch.distributions import Distribution
 from lowerbound.distributions import is_code, mean, nearest, stddev
 from lowerbound.draw import Draw, Latent
 from lowerbound.kl import closed_form_kl
-from lowerbound.model import Model, agree_on_y, check_samples, fills, frozen
+from lowerbound.model import Model, again, agree_on_y, check_samples, fills
 from lowerbound.modes import evaluating
 from lowerbound.needs import BITS, VECTORS, check_composed
 from lowerbound.roles import Context, Likelihood, Posterior, Prior
@@ -97,7 +97,7 @@ class VAE(Model):
         qz = relaxed(self.posterior(x, context))
         pz = relaxed(self.prior(context, self.posterior))
         drawn = self.posterior.drawn(qz, samples, reparameterised, self.training)
-        scored = relaxed(frozen(self.posterior, x, context, before)) if path_gradient else qz
+        scored = relaxed(again(self.posterior, x, context, before)) if path_gradient else qz
         latent = Latent(qz, pz, drawn.z, scored.log_prob(drawn.z), pz.log_prob(drawn.z), closed_form_kl(qz, pz))
         px = self.likelihood(drawn.z, context)
         log_px = self.likelihood.log_prob(px, x, context.mask)

@@ -136,7 +136,7 @@ class ELBO(Objective):
         for penalty in draw.penalties.values():
             loss = loss + penalty
         extra = self.weight(step.progress) * self._free(draw) if self.free_bits else None
-        return Terms(loss, draw.scores(rate), extra)
+        return Terms(loss, draw.scores(rate, self.estimator), extra)
 
     def _free(self, draw: Draw) -> Tensor:
         """What turns the sum of the dimensions' mean rates into the sum of those, each at least ``free_bits``."""

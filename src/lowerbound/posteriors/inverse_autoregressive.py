@@ -17,11 +17,12 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.distributions import Distribution
 
+from lowerbound.conditions import Condition
 from lowerbound.distributions import Flow
 from lowerbound.flows import Generating, autoregressive
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Posterior
-from lowerbound.shapes import NetworkFactory, Shape, numel, over_leading
+from lowerbound.shapes import NetworkFactory, Shape, numel
 from lowerbound.units import Units
 
 
@@ -38,6 +39,8 @@ class InverseAutoregressive(Posterior):
         hidden: units of each hidden layer of a step's network.
         context_size: size of h(x), by which the steps learn of x.
         network: makes the module X -> (2 n + context_size,): mean, log-variances and h.
+        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of real values. On the
+            command line, y stands for what the data have.
 
     Raises:
         ImportError: zuko is not installed.
@@ -59,8 +62,9 @@ class InverseAutoregressive(Posterior):
         hidden: Sequence[int] = (128,),
         context_size: int = 64,
         network: NetworkFactory = MLP,
+        condition: Condition = None,
     ) -> None:
-        super().__init__(x_shape, z_shape)
+        super().__init__(x_shape, z_shape, condition)
         self.layers = layers
         self.hidden = tuple(hidden)
         self.context_size = context_size
@@ -68,10 +72,10 @@ class InverseAutoregressive(Posterior):
         self.steps = autoregressive(self.n, context_size, layers, self.hidden)
         self.units = Units(self.x_shape)
         self.network = network
-        self.net = network(self.x_shape, (2 * self.n + context_size,))
+        self.net = network(self.beside.in_shape, (2 * self.n + context_size,))
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
         out_shape = (2 * self.n + self.context_size,)
-        out = over_leading(self.net, self.units.standardised(x, context.mask), self.x_shape, out_shape)
+        out = self.beside.through(self.net, self.units.standardised(x, context.mask), context.y, out_shape)
         loc, log_variance, h = out.split([self.n, self.n, self.context_size], -1)
         return Flow(Generating(self.steps(h)), loc, (0.5 * log_variance).exp(), self.z_shape)

@@ -12,13 +12,14 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributions import Distribution
 
+from lowerbound.conditions import Condition
 from lowerbound.distributions import Flow
 from lowerbound.flows import Planar as PlanarMaps
 from lowerbound.flows import check_sizes
 from lowerbound.needs import EVALUABLE
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Posterior
-from lowerbound.shapes import NetworkFactory, Shape, numel, over_leading
+from lowerbound.shapes import NetworkFactory, Shape, numel
 from lowerbound.units import Units
 
 
@@ -35,6 +36,8 @@ class Planar(Posterior):
         z_shape: Z, the event shape of the latent, with n values.
         layers: T, the number of maps.
         network: makes the module X -> (2 n + T (2 n + 1),): mean, log-variances, and u, w and b of every map.
+        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of real values. On the
+            command line, y stands for what the data have.
 
     Raises:
         ValueError: no layer, a size below 1, or a network that returns another shape.
@@ -49,18 +52,25 @@ class Planar(Posterior):
 
     offers = Posterior.offers - {EVALUABLE}
 
-    def __init__(self, x_shape: Shape, z_shape: Shape, layers: int = 8, network: NetworkFactory = MLP) -> None:
-        super().__init__(x_shape, z_shape)
+    def __init__(
+        self,
+        x_shape: Shape,
+        z_shape: Shape,
+        layers: int = 8,
+        network: NetworkFactory = MLP,
+        condition: Condition = None,
+    ) -> None:
+        super().__init__(x_shape, z_shape, condition)
         check_sizes(layers, ())
         self.layers = layers
         self.n = numel(self.z_shape)
         self.out_shape = (2 * self.n + layers * (2 * self.n + 1),)
         self.units = Units(self.x_shape)
         self.network = network
-        self.net = network(self.x_shape, self.out_shape)
+        self.net = network(self.beside.in_shape, self.out_shape)
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
-        out = over_leading(self.net, self.units.standardised(x, context.mask), self.x_shape, self.out_shape)
+        out = self.beside.through(self.net, self.units.standardised(x, context.mask), context.y, self.out_shape)
         loc, log_variance, maps = out.split([self.n, self.n, self.out_shape[0] - 2 * self.n], -1)
         each = maps.unflatten(-1, (self.layers, -1)).movedim(-2, 0)
         u, w, b = each.split([self.n, self.n, 1], -1)
