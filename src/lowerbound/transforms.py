@@ -53,7 +53,9 @@ class UnitScale(Transform):
     levels: int
 
     def __call__(self, values: Tensor, generator: Generator | None = None) -> Tensor:
-        return values / (self.levels - 1) if values.dtype == torch.uint8 else values.to(torch.float32) / (self.levels - 1)
+        return (
+            values / (self.levels - 1) if values.dtype == torch.uint8 else values.to(torch.float32) / (self.levels - 1)
+        )
 
     def support(self, before: Constraint) -> Constraint:
         return Levels(self.levels)
