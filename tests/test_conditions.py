@@ -262,7 +262,9 @@ def test_a_y_that_is_not_what_was_asked_for_is_refused(binary_digits: Dataset, y
             verb(Context(y=y))
 
 
-def test_what_does_not_fit_is_refused_in_one_line(binary_digits: Dataset) -> None:
+def test_what_does_not_fit_is_refused_in_one_line(binary_digits: Dataset, small_model: lb.VAE) -> None:
+    with pytest.raises(ValueError, match="y in the context is of 3 examples, and 5 are asked for"):
+        small_model.sample(5, context=Context(y=torch.arange(3)))
     with pytest.raises(ValueError, match="the parts disagree on what y is: prior None, posterior 10, likelihood 3"):
         lb.VAE(
             lb.priors.StandardNormal((2,)),

@@ -13,7 +13,7 @@ LAYERS = {
     "shapes": 0, "codebook": 0, "nats": 0, "supports": 0, "messages": 0, "needs": 0, "seeding": 0, "files": 0, "memory": 0,
     "modes": 0, "devices": 0, "zuko": 0,
     "settings": 1, "factors": 1, "conditions": 1, "transforms": 1, "distributions": 1, "pictures": 1, "units": 1,
-    "progress": 1, "recipes": 1, "flows": 1,
+    "progress": 1, "recipes": 1, "flows": 1, "mapped": 1,
     "roles": 2, "networks": 2, "kl": 2, "plots": 2,
     "dataset": 3, "codes": 3, "draw": 3, "checks": 3,
     "priors": 4, "posteriors": 4, "likelihoods": 4, "fetch": 4, "cards": 4, "model": 4, "objective": 4, "annealing": 4,

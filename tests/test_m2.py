@@ -133,8 +133,11 @@ def semi(data: Dataset) -> lb.models.M2:
 def test_it_learns_from_few_labels_and_is_saved_and_reloaded(tmp_path: Path) -> None:
     data = lb.data.load("digits", binarize="threshold", labelled=100)
     model = semi(data)
-    lb.fit(model, lb.objectives.ELBO(), data, epochs=15, learning_rate=5e-3, progress=False, out=tmp_path / "run")
+    history = lb.fit(model, lb.objectives.ELBO(), data, epochs=15, learning_rate=5e-3, progress=False, out=tmp_path / "run")
     result = lb.evaluate(model, data, samples=5)
+    assert {"rate/y", "rate/z"} <= set(history.epochs[0]["valid"])
+    assert [level.name for level in result.levels] == ["y", "z"]
+    assert "rate/y" in str(result)
     assert result.accuracy is not None
     assert result.accuracy.value > 0.6  # chance is 0.1
     assert not result.conditional

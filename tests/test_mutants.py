@@ -121,7 +121,7 @@ MUTANTS = [
            "steps = max(1, n // batch_size)",
            (f"{INVARIANCE}::test_every_example_is_seen_once_an_epoch",
             f"{INVARIANCE}::test_the_epochs_means_are_those_of_all_examples_whatever_the_batch")),
-    Mutant(7, "validation counts its first batch only", "train.py", "range(0, len(x), VALID_BATCH)", "range(1)",
+    Mutant(7, "validation counts its first batch only", "train.py", "for x in batches:", "for x in [next(iter(batches))]:",
            (f"{INVARIANCE}::test_the_epochs_means_are_those_of_all_examples_whatever_the_batch",)),
     Mutant(7, "a step that is not finite is taken", "train.py", "bare.found_inf = skipped", "bare.found_inf = 0 * skipped",
            (f"{TRAIN}::test_a_step_whose_gradient_is_not_finite_is_skipped_and_counted",)),

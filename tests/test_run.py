@@ -39,7 +39,7 @@ def test_the_configuration_is_complete(run: Run) -> None:
     assert config["format"] == FORMAT
     assert config["data"]["name"] == "digits"
     assert len(config["data"]["sha256"]) == 64
-    assert config["posterior"]["network"] == {"part": "MLP", "hidden": [512], "activation": "ReLU"}
+    assert config["posterior"]["network"] == {"part": "MLP", "hidden": [512], "activation": "ReLU", "batch_norm": False}
     assert config["objective"]["part"] == "ELBO"
     assert config["objective"]["beta"] == 1.0
     assert config["learning_rate"] == 1e-3

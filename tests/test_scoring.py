@@ -95,4 +95,7 @@ def test_codes_that_are_the_factors_score_one() -> None:
     assert found.disentanglement is not None
     assert found.disentanglement.value == pytest.approx(1)
     assert found.informativeness.value == pytest.approx(1)
+    assert found.factor_vae is not None
     assert found.factor_vae.value == pytest.approx(1)
+    alone = lb.scores(model, lb.data.from_arrays(x, factors=FACTORS[:, :1]), "train")
+    assert (alone.disentanglement, alone.factor_vae, alone.factors) == (None, None, 1)  # they could not be below 1

@@ -7,7 +7,8 @@ that is, is written on the card, so that another file of the same kind is read o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 from torch.distributions.constraints import Constraint
 
 from lowerbound.dataset import Dataset, Split, Stored
+from lowerbound.mapped import MappedArray, MappedRows
 from lowerbound.messages import unknown
-from lowerbound.supports import BINARY, COUNTS, INTEGER, Levels, smallest
+from lowerbound.supports import BINARY, COUNTS, INTEGER, REAL, Levels, smallest, union
 from lowerbound.transforms import Bernoulli, Dequantise, Flip, Shift, Threshold, Transform, UnitScale
 
 Splits = Literal["train_valid_test", "train_test", "all"]
@@ -101,6 +103,8 @@ def _observed(stored: Stored, where: str, missing: str) -> Stored:
 
     Zero lies on every support, so that it takes part in no choice of one. A NaN is missing where the user says so.
     """
+    if isinstance(stored.x, MappedArray):  # whose reader has seen to it that nothing is missing
+        return stored
     x, mask = np.asarray(stored.x), stored.mask
     if mask is not None:
         if mask.shape != x.shape:
@@ -122,11 +126,13 @@ def _observed(stored: Stored, where: str, missing: str) -> Stored:
 
 
 def _column_supports(
-    values: torch.Tensor, mask: torch.Tensor | None, support: Constraint, stored: Stored
+    values: torch.Tensor | MappedRows, mask: torch.Tensor | None, support: Constraint, stored: Stored
 ) -> tuple[Constraint, ...] | None:
     """Where each column of a table lies, by its observed values; None of other data."""
-    if values.ndim != 2:
+    if len(values.shape) != 2:
         return None
+    if isinstance(values, MappedRows):
+        return _supports_of_a_file(values, support)
     found: list[Constraint] = []
     for j, column in enumerate(values.unbind(1)):
         known = column if mask is None else column[mask[:, j]]
@@ -135,6 +141,20 @@ def _column_supports(
             found.append(Levels(len(stored.categories[name])))
         else:
             found.append(support if isinstance(support, Levels) or not len(known) else smallest(known))
+    return tuple(found)
+
+
+def _supports_of_a_file(values: MappedRows, support: Constraint) -> tuple[Constraint, ...]:
+    """The same for columns in a file, none of which holds classes."""
+    if isinstance(support, Levels):
+        return (support,) * values.shape[1]
+    found: list[Constraint] = [BINARY] * values.shape[1]
+    for part in values.chunks():
+        for j, own in enumerate(found):
+            if own is not REAL and own != support:  # which no column can exceed
+                found[j] = union([own, smallest(part[:, j])])
+        if all(own is REAL or own == support for own in found):
+            break
     return tuple(found)
 
 
@@ -147,44 +167,80 @@ def _resolved_categories(options: Mapping[str, Any], stored: Stored) -> dict[str
 
 def _values(
     stored: Stored, where: str, levels: int | Literal["none"] | None
-) -> tuple[torch.Tensor, Constraint, tuple[Transform, ...]]:
-    """The stored values as a tensor, where they lie, and the transform onto the unit scale where they are levels."""
-    x = stored.x
-    if x.ndim == 0 or len(x) == 0 or x.size == 0:
+) -> tuple[torch.Tensor | MappedRows, Constraint, tuple[Transform, ...]]:
+    """The stored values as tensors, where they lie, and the transform onto the unit scale where they are levels."""
+    x, dtype = stored.x, stored.x.dtype
+    if x.ndim == 0 or len(x) == 0 or 0 in x.shape:
         raise ValueError(f"{where} holds no examples: its shape is {x.shape}, and examples come first, (n, *X)")
-    if x.dtype.kind not in "buif":
-        raise TypeError(f"{where} holds values of type {x.dtype}; real numbers, integers or booleans are needed")
-    if x.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # what overflows is refused below, in words
-            x = x.astype(np.float32)
-        bad = ~np.isfinite(x)
-        if bad.any():
-            first = tuple(int(i) for i in np.argwhere(bad)[0])
-            raise ValueError(
-                f"{where} holds {int(bad.sum()):,} of {bad.size:,} values that are NaN or infinite in float32, the first "
-                f"at index {first}; remove or replace them"
-                + (f", or, where NaN means missing, {MARGINALISE}" if np.isnan(x).any() else "")
-            )
-        values = torch.from_numpy(np.ascontiguousarray(x))
-        if levels is None or levels == "none":
-            return values, smallest(values if stored.mask is None else values[torch.from_numpy(stored.mask)]), ()
-        if not bool(Levels(levels).check(values).all()):
-            raise ValueError(f"{where} holds values that are not among the {levels} levels 0, 1/{levels - 1}, ..., 1")
-        return values, Levels(levels), ()
-    low, high = int(x.min()), int(x.max())
+    if dtype.kind not in "buif":
+        raise TypeError(f"{where} holds values of type {dtype}; real numbers, integers or booleans are needed")
+    if dtype.kind == "f":
+        if isinstance(x, np.ndarray):
+            with np.errstate(over="ignore"):  # what overflows is refused below, in words
+                x = np.ascontiguousarray(x.astype(np.float32))
+        return _as(x, np.float32), _support(x, stored, where, levels), ()
+    ends = [(int(part.min()), int(part.max())) for _, part in _parts(x)]
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
     is_binary = stored.levels is None and low >= 0 and high <= 1
     if levels is not None and levels != "none" and levels < 2:
         raise ValueError(f"levels is {levels}: at least 2 are needed")
     if levels is None:
-        levels = 2 if is_binary else stored.levels or (256 if x.dtype == np.uint8 else "none")
+        levels = 2 if is_binary else stored.levels or (256 if dtype == np.uint8 else "none")
     if levels == "none":
         counts = COUNTS if low >= 0 else INTEGER
-        return torch.from_numpy(x.astype(np.float32)), BINARY if is_binary else counts, ()
+        return _as(x, np.float32), BINARY if is_binary else counts, ()
     scale = UnitScale(levels)
     support = scale.support(INTEGER)
     if low < 0 or high >= levels:
         raise ValueError(f"{where} holds integers from {low} to {high}, which are not {levels} levels 0..{levels - 1}")
-    return torch.from_numpy(x.astype(np.uint8 if levels <= 256 else np.int32)), support, (scale,)
+    return _as(x, np.uint8 if levels <= 256 else np.int32), support, (scale,)
+
+
+def _support(
+    x: NDArray[Any] | MappedArray, stored: Stored, where: str, levels: int | Literal["none"] | None
+) -> Constraint:
+    """Where floating-point values lie; ValueError where one is not finite, or none of the levels."""
+    unfit, is_nan = 0, False
+    first: tuple[int, ...] = ()
+    support: Constraint = BINARY
+    known = None if stored.mask is None else torch.from_numpy(stored.mask)
+    for start, part in _parts(x):
+        with np.errstate(over="ignore"):
+            values = part.astype(np.float32, copy=not part.flags.writeable)
+        bad = ~np.isfinite(values)
+        if bad.any():
+            unfit += int(bad.sum())
+            is_nan = is_nan or bool(np.isnan(values).any())
+            if not first:
+                row, *rest = (int(i) for i in np.argwhere(bad)[0])
+                first = (start + row, *rest)
+        elif isinstance(levels, int):
+            if not bool(Levels(levels).check(torch.from_numpy(values)).all()):
+                raise ValueError(
+                    f"{where} holds values that are not among the {levels} levels 0, 1/{levels - 1}, ..., 1"
+                )
+        elif support is not REAL:
+            own = torch.from_numpy(values)
+            support = union([support, smallest(own if known is None else own[known])])
+    if unfit:
+        raise ValueError(
+            f"{where} holds {unfit:,} of {math.prod(x.shape):,} values that are NaN or infinite in float32, the first "
+            f"at index {first}; remove or replace them"
+            + (f", or, where NaN means missing, {MARGINALISE}" if is_nan else "")
+        )
+    return Levels(levels) if isinstance(levels, int) else support
+
+
+def _parts(x: NDArray[Any] | MappedArray) -> Iterator[tuple[int, NDArray[Any]]]:
+    """All values: at once, or in chunks from their file, with the number of the first example of each."""
+    return iter([(0, x)]) if isinstance(x, np.ndarray) else x.chunks()
+
+
+def _as(x: NDArray[Any] | MappedArray, dtype: type[np.generic]) -> torch.Tensor | MappedRows:
+    """The values as tensors of a type."""
+    if isinstance(x, MappedArray):
+        return MappedRows(x, np.dtype(dtype))
+    return torch.from_numpy(x.astype(dtype, copy=x.dtype.kind != "f"))  # floats have been converted
 
 
 def _labels(
@@ -220,7 +276,7 @@ def _factors(factors: NDArray[Any], n: int, where: str) -> torch.Tensor:
 
 
 def _split(
-    values: torch.Tensor,
+    values: torch.Tensor | MappedRows,
     beside: tuple[torch.Tensor | None, ...],
     parts: Mapping[str, int] | None,
     splits: str,
@@ -248,7 +304,11 @@ def _split(
     # sorted, so that within a split the examples keep the order of the file
     index = {name: piece.sort().values for name, piece in zip(names, pieces, strict=True)}
     return {
-        name: Split(values[i], *(None if part is None else part[i] for part in beside)) for name, i in index.items()
+        name: Split(
+            values.rows(i) if isinstance(values, MappedRows) else values[i],
+            *(None if part is None else part[i] for part in beside),
+        )
+        for name, i in index.items()
     }
 
 
@@ -271,10 +331,11 @@ def _few_labels(split: Split, n: int, classes: tuple[str, ...] | None, seed: int
     return replace(split, y=y)
 
 
-def _sha256(*parts: torch.Tensor | None) -> str:
+def _sha256(*parts: torch.Tensor | MappedRows | None) -> str:
     digest = hashlib.sha256()
     for part in parts:
         if part is not None:
             digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            digest.update(part.contiguous().numpy().data)
+            for piece in part.chunks() if isinstance(part, MappedRows) else [part]:
+                digest.update(piece.contiguous().numpy().data)
     return digest.hexdigest()

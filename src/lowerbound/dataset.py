@@ -1,26 +1,34 @@
 """The data-set card: arrays in named splits, and everything that has to be known to repeat a result on them.
 
 Training sees :meth:`Dataset.present`, which draws random transforms anew; everything that measures sees
-:meth:`Dataset.examples`, which fixes them by the recorded seed and leaves out those for training only.
+:meth:`Dataset.examples`, which fixes them by the recorded seed and leaves out those for training only, or the same in
+pieces, :meth:`Dataset.batches`. The values of a split are a tensor, or stay in their file (:mod:`~lowerbound.mapped`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions.constraints import Constraint
 
+from lowerbound.mapped import MappedArray, MappedRows, windowed
+from lowerbound.memory import check_fits
 from lowerbound.messages import unknown
 from lowerbound.roles import Context
-from lowerbound.shapes import Shape
+from lowerbound.shapes import Shape, numel
 from lowerbound.supports import UNIT, Columns, contains, describe
 from lowerbound.transforms import Dequantise, Transform
+
+PIECE = 2**25  # bytes of float32 that one piece of a split takes where nobody says how many examples: 32 MiB
+EXCERPT, LEAST = 2**28, 1000  # bytes of float32 in an excerpt of a split in a file, and how many examples at least
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,13 +36,13 @@ class Split:
     """One part of a data set, as stored.
 
     Args:
-        values: (n, *X), in the stored type (uint8 for grey levels).
+        values: (n, *X), in the stored type (uint8 for grey levels); a tensor, or rows of a mapped file.
         y: labels, (n,): of classes their numbers 0..C-1, of anything else real numbers; or None.
         mask: True where an entry is observed, (n, *X); None where all are. Missing entries are stored as zero.
         factors: what each example was made from, (n, F), or None.
     """
 
-    values: Tensor
+    values: Tensor | MappedRows
     y: Tensor | None = None
     mask: Tensor | None = None
     factors: Tensor | None = None
@@ -137,13 +145,17 @@ class Dataset:
         levels = [transform.levels for transform in self.transforms if isinstance(transform, Dequantise)]
         return math.log(levels[0]) if levels else None
 
-    @property
+    @cached_property  # of a file, all values have to be read for it
     def range(self) -> tuple[float, float]:
         """Smallest and largest value that x can take, for pictures; of unbounded data, those in the first split."""
         if contains(UNIT, self.support):
             return 0.0, 1.0
         first = next(iter(self.splits.values()))
-        values = first.values if first.mask is None else first.values[first.mask]
+        values = first.values
+        if isinstance(values, MappedRows):
+            ends = [(float(part.min()), float(part.max())) for part in values.chunks()]
+            return min(low for low, _ in ends), max(high for _, high in ends)
+        values = values if first.mask is None else values[first.mask]
         return float(values.min()), float(values.max())
 
     def __getitem__(self, split: str) -> Split:
@@ -151,12 +163,93 @@ class Dataset:
             raise ValueError(f"{unknown('split', split, self.splits)} of {self}")
         return self.splits[split]
 
-    def examples(self, split: str) -> Tensor:
-        """All of a split as x (n, *X), float32, not augmented, random transforms fixed by the seed: always the same."""
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the values stay in their file, which may be larger than memory: take them in pieces."""
+        return any(isinstance(split.values, MappedRows) for split in self.splits.values())
+
+    def examples(self, split: str, first: int | None = None) -> Tensor:
+        """A split as x (n, *X), float32, not augmented, random transforms fixed by the seed: always the same.
+
+        Args:
+            split: which.
+            first: only the first so many.
+
+        Raises:
+            ValueError: there is no such split, or, of values in a file, they do not fit into memory as float32.
+        """
+        n = len(self[split]) if first is None else min(first, len(self[split]))
+        if self.is_mapped:
+            needed = 4 * n * numel(self.event_shape)
+            check_fits(needed, f"the split {split} of {self.name}", "take it in pieces: Dataset.batches")
+        pieces = list(self.batches(split, max(1, n), first))
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def batches(self, split: str, size: int | None = None, first: int | None = None) -> Iterator[Tensor]:
+        """The same in pieces, (b, *X) each: the values do not depend on how large those are.
+
+        Args:
+            split: which.
+            size: examples in a piece; the last may be smaller. By default as many as fit into 32 MiB.
+            first: only the first so many of the split.
+
+        Example:
+            >>> import lowerbound as lb
+            >>> digits = lb.data.load("digits", binarize="dynamic")
+            >>> pieces = list(digits.batches("test", 50))
+            >>> [len(x) for x in pieces], torch.equal(torch.cat(pieces), digits.examples("test"))
+            ([50, 50, 50, 30], True)
+        """
         values = self[split].values
-        generator = torch.Generator().manual_seed(self.seed + 1 + sorted(self.splits).index(split))
+        n = len(values) if first is None else min(first, len(values))
+        size = size or max(1, PIECE // (4 * numel(self.event_shape)))
+        each = self._measured(split)
+        for start in range(0, n, size) if n else [0]:
+            stop = min(start + size, n)
+            x = values[start:stop]
+            for transform, generator in each:
+                x = transform(x, generator)
+            yield x.to(torch.float32)
+            if isinstance(values, MappedRows):
+                values.release(start, stop)
+
+    def excerpt(self, split: str) -> tuple[Tensor, bool]:
+        """Examples for statistics, float32, and whether they are all of the split.
+
+        They are all where the values are in memory, and where they fit into 256 MiB. Of others in a file they are as many
+        as fit, at least 1,000: by the seed, from a thousand places of the file, random transforms drawn by the seed.
+        """
+        values = self[split].values
+        size = max(LEAST, EXCERPT // (4 * numel(self.event_shape)))
+        if not isinstance(values, MappedRows) or len(values) <= size:
+            return self.examples(split), True
+        order = windowed(len(values), (self.seed, 0), values.block, values.window)
+        generator = torch.Generator().manual_seed(self.seed)
         measured = [transform for transform in self.transforms if not transform.training_only]
-        return _transformed(values, measured, generator)
+        return _transformed(values[order[:size].sort().values], measured, generator), False
+
+    def order(self, split: str, seed: int, epoch: int) -> Tensor:
+        """The order in which an epoch shows the examples of a split, int64 (n,): it follows from seed and epoch alone.
+
+        Of values in a file it is one of windows, as :func:`~lowerbound.mapped.windowed` explains.
+        """
+        values = self[split].values
+        if isinstance(values, MappedRows):
+            return windowed(len(values), (seed, epoch), values.block, values.window)
+        return torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(len(values)))
+
+    def read_ahead(self, split: str, order: Tensor, done: int, count: int) -> None:
+        """Have what comes after these examples read from their file, where they are in one; nothing waits for it.
+
+        Args:
+            split: which.
+            order: of the epoch.
+            done: how many examples of it are past.
+            count: how many come now.
+        """
+        values = self[split].values
+        if isinstance(values, MappedRows):
+            values.read_ahead(order, done, count)
 
     def context(self, split: str) -> Context:
         """What is known of the examples of a split beside x, in their order: their labels, or a strip of each."""
@@ -221,7 +314,31 @@ class Dataset:
 
     def present(self, split: str, index: Tensor) -> Tensor:
         """The examples at ``index`` (b,) for training, (b, *X), float32, random transforms drawn anew."""
-        return _transformed(self[split].values.index_select(0, index), self.transforms, None)
+        values = self[split].values
+        # one that stands in memory is gathered in a fifth of the time that an index takes
+        rows = values.index_select(0, index) if isinstance(values, Tensor) else values[index]
+        return _transformed(rows, self.transforms, None)
+
+    def _measured(self, split: str) -> list[tuple[Transform, torch.Generator | None]]:
+        """The transforms of :meth:`examples`, each with a generator of its own where it is random.
+
+        They stand where one generator would, handed through all examples by one transform after the other.
+        """
+        generator = torch.Generator().manual_seed(self.seed + 1 + sorted(self.splits).index(split))
+        found: list[tuple[Transform, torch.Generator | None]] = []
+        random = [transform for transform in self.transforms if transform.is_random and not transform.training_only]
+        for transform in self.transforms:
+            if transform.training_only:
+                continue
+            if not transform.is_random:
+                found.append((transform, None))
+                continue
+            found.append((transform, torch.Generator().set_state(generator.get_state())))
+            if transform is not random[-1]:  # how far it moves the generator depends on the number of values alone
+                left, size = len(self[split]), max(1, PIECE // (4 * numel(self.event_shape)))
+                for start in range(0, left, size):
+                    transform(torch.zeros(min(size, left - start), *self.event_shape), generator)
+        return found
 
     def __repr__(self) -> str:
         return f"<Dataset {self}>"
@@ -248,7 +365,7 @@ class Stored:
     """What a source gives: arrays as they are in the file, before they are split and transformed.
 
     Args:
-        x: (n, *X), uint8, another integer type, or floating point.
+        x: (n, *X), uint8, another integer type, or floating point; an array, or one that stays in its file.
         y: labels, (n,), numbers or text, or None.
         mask: True where an entry is observed, (n, *X), or None.
         levels: the number of grey levels, where the values are the integers 0..levels-1; None otherwise.
@@ -260,7 +377,7 @@ class Stored:
         factors: what each example was made from, (n,) or (n, F), or None.
     """
 
-    x: NDArray[Any]
+    x: NDArray[Any] | MappedArray
     y: NDArray[Any] | None = None
     mask: NDArray[Any] | None = None
     levels: int | None = None

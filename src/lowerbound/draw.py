@@ -42,6 +42,7 @@ class Latent:
         log_p: log p(z) at z, (K, B), nats.
         kl: KL(q ‖ p) in closed form, (B,), or (K, B) where it is one given each draw of other latents; None where the pair
             has none, or where p depends on what is drawn from z.
+        name: what it is called in the log, where several latents are no chain of levels; empty for the number of its level.
     """
 
     q: Distribution
@@ -50,6 +51,7 @@ class Latent:
     log_q: Tensor
     log_p: Tensor
     kl: Tensor | None
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,11 @@ class Draw:
     is_enumerated: bool = False
     is_relaxed: bool = False
     usage: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each latent is called in the log: by its name, or by its number, 1, 2, ..."""
+        return tuple(latent.name or str(level) for level, latent in enumerate(self.latents, 1))
 
     @property
     def log_qz(self) -> Tensor:
@@ -173,13 +180,13 @@ class Draw:
         """What is reported of a draw, each (B,), by the names that are true of it.
 
         ``elbo``, ``rate`` and ``distortion`` in nats; where log_px is no log-density, ``rate`` and ``cross_entropy``; and
-        where z lies between codes, no elbo. Of several latents also ``rate/1``, ``rate/2``, ... in their order. The elbo is
-        unweighted, whatever the objective weighs.
+        where z lies between codes, no elbo. Of several latents also the rate of each, ``rate/1``, ``rate/2``, ... in their
+        order, or by their names, as in ``rate/y``. The elbo is unweighted, whatever the objective weighs.
         """
         distortion = self.distortion.detach()
         rate = rate.detach()
         several = self.rates_by(estimator) if len(self.latents) > 1 else ()
-        each = {f"rate/{level}": own.detach() for level, own in enumerate(several, 1)}
+        each = {f"rate/{name}": own.detach() for name, own in zip(self.names, several, strict=False)}
         if not self.is_density:
             return {"rate": rate, "cross_entropy": distortion, **each}
         if self.is_relaxed:

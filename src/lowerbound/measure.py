@@ -46,6 +46,7 @@ from lowerbound.nats import Estimate
 from lowerbound.objective import Objective, Step
 from lowerbound.roles import Context
 from lowerbound.seeding import seeded
+from lowerbound.shapes import numel
 
 Estimator = Literal["importance", "ais"]
 
@@ -128,17 +129,20 @@ def evaluate(
     is_known = objective is None or not objective.batch_statistics
     asked = objective if is_known and not model.likelihood.is_density else None
     own = next(model.parameters())
-    x = data.examples(split)[:examples]
-    n = len(x)
+    n = len(data[split]) if examples is None else min(examples, len(data[split]))
     context = data.context(split)[:n].to(own.device)
     walked = None
     if anneals:  # first: what it refuses needs no other work
-        walked = annealed(model, x, context, chains, temperatures, seed=seed, on_progress=on_progress)
+        walked = annealed(
+            model, data.examples(split, n), context, chains, temperatures, seed=seed, on_progress=on_progress
+        )
     parts: list[dict[str, Tensor]] = []
+    digest = hashlib.sha256()
     with torch.no_grad(), seeded(seed), evaluating(model):
-        for start in range(0, n, batch_size):
+        for start, x in zip(range(0, n, batch_size), data.batches(split, batch_size, n), strict=True):
             rows = slice(start, start + batch_size)
-            batch = x[rows].to(own.device, own.dtype)
+            digest.update(x.contiguous().numpy().data)
+            batch = x.to(own.device, own.dtype)
             parts.append(_values(evidence(model, batch, context[rows], samples), sizes))
             guess, y = model.classify(batch, context[rows]), context.y
             if guess is not None and y is not None:
@@ -149,21 +153,24 @@ def evaluate(
                 parts[-1]["objective"] = terms.loss + (0.0 if terms.batch_loss is None else terms.batch_loss)
             if on_progress and not anneals:
                 on_progress(min(start + batch_size, n), n)
-        known = information(model, x[:AGGREGATED].to(own.device, own.dtype), context[:AGGREGATED], batch_size)
+        some = data.examples(split, min(n, AGGREGATED))
+        known = information(model, some.to(own.device, own.dtype), context[:AGGREGATED], batch_size)
     values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     check_finite(values.pop("unfit"), samples)
     means = [values.pop(name) for name in list(values) if name.startswith("means/")]
     noise = [values.pop(name) for name in list(values) if name.startswith("noise/")]
     units, rates = list(map(active_units, means, noise)), values.pop("rate_per_dimension", None)
-    levels = [Estimate.over(own) for name, own in values.items() if name.startswith("rate/")]
+    levels = {name: Estimate.over(own) for name, own in values.items() if name.startswith("rate/")}
     states = values.pop("states").max()
     accuracy = values.pop("accuracy", None)
     exact = _sum_words(int(states)) if states else ""
     if walked is not None:
         values["nll"] = -walked.log_marginal.to(values["nll"])
     found: dict[str, Any] = {
-        "sha256": _sha256(x, context.mask),
-        "observed": None if context.mask is None else Estimate.over(_dimensions(x, context), "entries of each example"),
+        "sha256": _sha256(digest, context.mask),
+        "observed": None
+        if context.mask is None
+        else Estimate.over(_dimensions(n, data, context), "entries of each example"),
         "kind": _kind(model),
         "accuracy": None if accuracy is None else Estimate.over(accuracy, "of the labels"),
         "conditional": model.is_conditional,
@@ -172,14 +179,17 @@ def evaluate(
         "rate_per_dimension": None if rates is None else tuple(map(Estimate.over, rates.unbind(1))),
         "active_units": sum(units),
         "latent_dimensions": sum(own.shape[1] for own in means),
-        "levels": tuple(Level(rate, units[i], means[i].shape[1]) for i, rate in enumerate(levels)),
+        "levels": tuple(
+            Level(name.removeprefix("rate/"), rate, units[i], means[i].shape[1])
+            for i, (name, rate) in enumerate(levels.items())
+        ),
         **({name: Estimate.over(v) for name, v in vars(known).items() if v is not None} if known else {}),
     }
     if model.likelihood.is_density:
         points = _curve(values, sizes)
         found |= {
             **{name: Estimate.over(values[name]) for name in ("elbo", "nll", "distortion")},
-            "bits_per_dim": _bits_per_dim(model, data, values["nll"], _dimensions(x, context)),
+            "bits_per_dim": _bits_per_dim(model, data, values["nll"], _dimensions(n, data, context)),
             "estimator": (exact or _words(samples, walked, temperatures, found["conditional"]))
             + ("" if context.mask is None else OF_THE_OBSERVED),
             "curve": points if curve else (),
@@ -213,7 +223,7 @@ def _values(part: Evidence, sizes: list[int]) -> dict[str, Tensor]:
         "distortion": part.distortion,
         **{f"means/{level}": own for level, own in enumerate(part.means, 1)},
         **{f"noise/{level}": own for level, own in enumerate(part.noise, 1)},
-        **{f"rate/{level}": own for level, own in enumerate(part.rates, 1) if len(part.rates) > 1},
+        **{f"rate/{name}": own for name, own in part.rates.items() if len(part.rates) > 1},
         **({} if part.rate_per_dimension is None else {"rate_per_dimension": part.rate_per_dimension}),
         "unfit": (~torch.isfinite(part.log_terms)).sum(0),
         "states": torch.full_like(part.rate, len(part.log_terms) if part.is_exact else 0),
@@ -256,17 +266,18 @@ def _kind(model: Model) -> Kind:
     return "probability" if model.likelihood.support.is_discrete else "density"
 
 
-def _dimensions(x: Tensor, context: Context) -> Tensor:
-    """How many entries of each example are observed, (n,)."""
-    mask = torch.ones_like(x) if context.mask is None else context.mask.cpu().to(x).expand_as(x)
-    return mask.reshape(len(x), -1).sum(1)
+def _dimensions(n: int, data: Dataset, context: Context) -> Tensor:
+    """How many entries of each of n examples are observed, (n,)."""
+    if context.mask is None:
+        return torch.full((n,), float(numel(data.event_shape)))
+    return context.mask.cpu().float().expand(n, *data.event_shape).reshape(n, -1).sum(1)
 
 
-def _sha256(x: Tensor, mask: Tensor | None) -> str:
-    digest = hashlib.sha256(x.contiguous().numpy().tobytes())
+def _sha256(digest: Any, mask: Tensor | None) -> str:
+    """Of the examples, which have been added, and their mask."""
     if mask is not None:
         digest.update(mask.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
 def _bits_per_dim(model: Model, data: Dataset, nll: Tensor, dimensions: Tensor) -> Estimate | None:
@@ -322,9 +333,9 @@ def _warnings(found: Mapping[str, Any], curve: tuple[Point, ...], walked: Anneal
             f"posterior collapse: {found['active_units']} of {found['latent_dimensions']} latent dimensions are active and "
             f"the rate is {rate.short} nats, so z tells little of x; {REMEDIES}"
         )
-    elif empty := collapsed_levels({f"rate/{i}": level.rate.value for i, level in enumerate(found["levels"], 1)}):
+    elif empty := collapsed_levels({f"rate/{level.name}": level.rate.value for level in found["levels"]}):
         told.append(
-            f"posterior collapse of {len(empty)} of {len(found['levels'])} levels: the rate of {', '.join(empty)} "
-            f"is below {COLLAPSED} nats, so it tells nothing that the other levels do not; {REMEDIES}"
+            f"posterior collapse of {len(empty)} of {len(found['levels'])} latents: the rate of {', '.join(empty)} "
+            f"is below {COLLAPSED} nats, so it tells nothing that the others do not; {REMEDIES}"
         )
     return told

@@ -47,11 +47,13 @@ class Level:
     """One of several latents.
 
     Args:
+        name: the number of its level, from 1 next to x, or what it is called where they are no levels.
         rate: what it adds to the rate, E_q[log q - log p], nats.
         active_units: dimensions whose posterior mean varies over x by more than 0.01.
         latent_dimensions: how many there are.
     """
 
+    name: str
     rate: Estimate
     active_units: int
     latent_dimensions: int
@@ -90,7 +92,7 @@ class Evaluation:
         heavy_tails: share of the examples whose weights have a Pareto k above 0.7; None for fewer than 25 draws.
         active_units: latent dimensions whose posterior mean varies over x by more than 0.01.
         latent_dimensions: how many there are.
-        levels: each latent by itself, z_1 (next to x) first, where there are several.
+        levels: each latent by itself, in the order of the draw (z_1, next to x, first), where there are several.
         curve: nll at K = 1, 10, 100, ..., where it was asked for.
         observed: where entries are missing, how many are observed: nll, elbo, distortion and bits per dimension are then
             those of the observed entries, p(x_observed).
@@ -144,7 +146,7 @@ class Evaluation:
                 rows.append((name, f"{low.short if low else 0} to {high}"))
             elif isinstance(value, Estimate) and name not in ("mutual_information_upper", "marginal_kl_lower"):
                 rows.append((name, str(value)))
-        rows += [(f"rate/{i}", str(level)) for i, level in enumerate(self.levels, 1)]
+        rows += [(f"rate/{level.name}", str(level)) for level in self.levels]
         rows += [("active_units", f"{self.active_units} of {self.latent_dimensions}"), ("estimator", self.estimator)]
         rows += [(f"nll, K = {point.samples:,}", str(point)) for point in self.curve]
         rows += [("warning", warning) for warning in self.warnings]

@@ -7,6 +7,7 @@ that is done in pieces is cut so that each piece fits.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from torch import Tensor
 from torch.distributions import Distribution, Independent
@@ -15,16 +16,44 @@ GIB = 2**30
 
 
 def physical_memory() -> int | None:
-    """The machine's memory in bytes; None on systems that do not tell.
+    """The machine's memory in bytes, or what a control group leaves of it; None on systems that do not tell.
 
     Example:
         >>> (physical_memory() or GIB) >= GIB / 8
         True
     """
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf, and others may not know these names
         return None
+    return min([there, *group_limits(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
+
+
+def group_limits(membership: Path, root: Path) -> list[int]:
+    """What control groups (containers, batch systems) allow this process, in bytes, from its own group up; Linux only.
+
+    Args:
+        membership: the file that says of which groups the process is a member.
+        root: where groups are mounted, of version 2, or of version 1 with the controller memory below.
+    """
+    limits = []
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        top, name = (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
+        own = Path(path.lstrip("/"))
+        # in a container the path may be that outside it, and the group's own files lie at the root
+        for group in dict.fromkeys([own, *own.parents, Path()]):
+            try:
+                limits.append(int((top / group / name).read_text()))
+            except (OSError, ValueError):  # no such group, or "max"
+                continue
+    return limits
 
 
 def check_fits(needed: int, what: str, remedy: str = "keep fewer examples, or smaller ones") -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lowerbound.conditions import learn_conditions
 from lowerbound.dataset import Dataset
 from lowerbound.draw import Draw
 from lowerbound.messages import first_line
@@ -16,6 +17,8 @@ from lowerbound.modes import evaluating
 from lowerbound.objective import Dream, Objective, Step
 from lowerbound.roles import Context
 from lowerbound.seeding import seeded
+from lowerbound.supports import UNIT, contains
+from lowerbound.units import refilled, summary
 
 
 class Pass(nn.Module):
@@ -84,6 +87,19 @@ def first_meeting(model: Model, objective: Objective, data: Dataset) -> str:
             model.training = False
         objective.check(draw)
     return objective.rate_name(draw)
+
+
+def prepare(model: Model, data: Dataset) -> None:
+    """Give the model what it takes from the training examples before the first step: units and starting points.
+
+    Of data in a file too large for it, units come from all examples and starting points from some (:meth:`Dataset.excerpt`).
+    """
+    x, are_all = data.excerpt("train")
+    mask = data["train"].mask  # of data in a file there is none
+    if not contains(UNIT, data.support):
+        model.learn_units(x if are_all else summary(data.batches("train")), mask)
+    learn_conditions(model, data.context("train").y)
+    model.prepare(refilled(x, mask))
 
 
 def parameter_groups(model: nn.Module, objective: Objective) -> list[dict[str, Any]]:

@@ -60,7 +60,7 @@ def write_report(run: Run, model: Model, data: Dataset, evaluation: Mapping[str,
         OSError: it cannot be written.
     """
     split = "test" if "test" in data.splits else next(iter(data.splits))
-    x, y, context = data.examples(split)[:CODES], data[split].y, data.context(split)[:CODES]
+    x, y, context = data.examples(split, CODES), data[split].y, data.context(split)[:CODES]
     y = None if y is None else y[:CODES]
     z = model.encode(x, context).cpu().reshape(len(x), -1)
     by_rate, variance = rates(model, x, context=context)
@@ -95,7 +95,11 @@ def write_report(run: Run, model: Model, data: Dataset, evaluation: Mapping[str,
         evidence=_figure(plots.evidence(points)) if len(points := evaluation.get("curve", [])) > 1 else None,
         active=f"{int(active.sum())} of {len(active)}",
         levels=[
-            (f"{level['rate']['value']:.2f}", f"{level['active_units']} of {level['latent_dimensions']}")
+            (
+                f"z_{level['name']}" if level["name"].isdigit() else level["name"],
+                f"{level['rate']['value']:.2f}",
+                f"{level['active_units']} of {level['latent_dimensions']}",
+            )
             for level in evaluation.get("levels", [])
         ],
         cost=_cost(config, records, model),

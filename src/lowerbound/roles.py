@@ -72,7 +72,16 @@ class Context:
         return self._each(lambda value: value if len(value) == 1 else value[rows])
 
     def repeated(self, n: int) -> Context:
-        """The same context for n examples: a field of one row is for all of them."""
+        """The same context for n examples: a field of one row is for all of them.
+
+        Raises:
+            ValueError: a field is of another number of examples.
+        """
+        if wrong := [name for name, value in self.given.items() if len(value) not in (1, n)]:
+            raise ValueError(
+                f"{wrong[0]} in the context is of {len(self.given[wrong[0]])} examples, and {n} are asked for; give a row "
+                "for each, or one for all of them"
+            )
         return self._each(lambda value: value.expand(n, *value.shape[1:]))
 
     def observed(self, x: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ def samples_shown(model: Model, data: Dataset, split: str, rows: int, columns: i
         names = ", ".join(list(data.classes or map(str, y.tolist()))[: len(y)])
         drawn = by_condition(model, Context(y=y), columns)
         return drawn.flatten(0, 1).cpu(), f"samples: the mean of p(x|z, y) at z drawn from the prior; rows: {names}"
-    x, context = data.examples(split)[:rows], data.context(split)[:rows]
+    x, context = data.examples(split, rows), data.context(split)[:rows]
     others = 1 if data.strip is None else 2
     drawn = framed(by_condition(model, context, columns - others), x, data)
     words = "y, " if data.strip is not None else ""

@@ -32,7 +32,7 @@ class Scores:
         disentanglement: whether a dimension tells of one factor only; None for a single factor.
         completeness: whether a factor is in one dimension only; None for a single dimension.
         informativeness: accuracy with which all dimensions together give the factors.
-        factor_vae: FactorVAE score; its n counts votes.
+        factor_vae: FactorVAE score; its n counts votes. None for a single factor, which every vote names.
         factors: how many vary.
         dimensions: of a code.
     """
@@ -42,7 +42,7 @@ class Scores:
     disentanglement: Estimate | None
     completeness: Estimate | None
     informativeness: Estimate
-    factor_vae: Estimate
+    factor_vae: Estimate | None
     factors: int
     dimensions: int
 
@@ -89,17 +89,18 @@ def scores(
         raise ValueError(f"examples is {examples}: at least 2 are needed")
     model.check_data(data)
     factors = data.factors(split)[:examples]
-    x, context = data.examples(split)[:examples], data.context(split)[:examples]
+    x, context = data.examples(split, examples), data.context(split)[:examples]
     rows = [slice(start, start + BATCH) for start in range(0, len(x), BATCH)]
     codes = torch.cat([model.encode(x[own], context[own]).cpu().reshape(len(x[own]), -1) for own in rows])
     found = dci(codes, factors, seed)
+    varying = checked(codes, factors)[1].shape[1]
     return Scores(
         mig=mig(codes, factors, bins).estimate,
         sap=sap(codes, factors, seed=seed).estimate,
         disentanglement=found.disentanglement,
         completeness=found.completeness,
         informativeness=found.informativeness,
-        factor_vae=factor_score(codes, factors, seed=seed).estimate,
-        factors=checked(codes, factors)[1].shape[1],
+        factor_vae=factor_score(codes, factors, seed=seed).estimate if varying > 1 else None,
+        factors=varying,
         dimensions=codes.shape[1],
     )

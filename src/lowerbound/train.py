@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,23 +28,21 @@ from torch import Tensor, nn
 
 from lowerbound.build import complete, describe_model, listed
 from lowerbound.compiled import Compiled, check_compiler
-from lowerbound.conditions import learn_conditions
 from lowerbound.dataset import Dataset
 from lowerbound.devices import find_device
 from lowerbound.evaluation import warn_of_collapse
 from lowerbound.messages import unknown
 from lowerbound.model import Model
+from lowerbound.networks import MLP
 from lowerbound.objective import Objective, check_parts
 from lowerbound.optimizers import OptimizerName, make_optimizer
 from lowerbound.parts import describe, foreign_packages
-from lowerbound.passes import Pass, check_gradients, first_meeting, not_finite, parameter_groups
+from lowerbound.passes import Pass, check_gradients, first_meeting, not_finite, parameter_groups, prepare
 from lowerbound.progress import Display
 from lowerbound.roles import Context
 from lowerbound.run import Run
 from lowerbound.seeding import seeded
 from lowerbound.state import Best, Sums, TrainingState
-from lowerbound.supports import UNIT, contains
-from lowerbound.units import refilled
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
 Schedule = Literal["constant", "cosine", "linear"]
@@ -174,6 +172,12 @@ def fit(
         raise ValueError(
             f"batch_size is 1, and {name} compares the examples of a batch with each other; take at least 2"
         )
+    n = len(data["train"])
+    if 1 in (batch_size, n % batch_size) and any(isinstance(own, MLP) and own.batch_norm for own in model.modules()):
+        raise ValueError(
+            f"{n:,} examples in batches of {batch_size} leave one by itself, and batch normalisation compares the examples "
+            "of a batch; choose another batch_size, or batch_norm false"
+        )
     model.check_data(data)
     fabric = _fabric(device, precision)
     settings["device"] = str(fabric.device)
@@ -206,18 +210,16 @@ def fit(
         stack.enter_context(seeded(seed))
         # a run that was killed before its first checkpoint begins anew
         begins = run is None or not resume or not run.has_checkpoint
-        if begins and not contains(UNIT, data.support):
-            model.learn_units(data.examples("train"), data["train"].mask)
         if begins:
-            learn_conditions(model, data.context("train").y)
-            model.prepare(refilled(data.examples("train"), data["train"].mask))
+            prepare(model, data)
         differs = "" if run is None or begins else state.restore(run)
         if run is not None and begins:
             state.save(run)  # the initial weights: a kill before the first checkpoint must not lose them
 
         n, context = len(data["train"]), data.context("train")
         steps = math.ceil(n / batch_size)
-        valid_x = fabric.to_device(data.examples("valid")) if "valid" in data.splits else None
+        # in memory all are kept as they are seen; from a file they come again after every epoch
+        held = fabric.to_device(data.examples("valid")) if "valid" in data.splits and not data.is_mapped else None
         stop = stack.enter_context(_stop_requested())
         show = stack.enter_context(Display(epochs, steps, progress, state.epoch - 1))
         if differs:
@@ -225,11 +227,12 @@ def fit(
         saved_at = time.monotonic()
         while state.epoch <= epochs and not state.best.exhausted:
             # from the seed and the epoch alone, so that a resumed run needs no history of shuffles
-            order = torch.from_numpy(np.random.default_rng((seed, state.epoch)).permutation(n))
+            order = data.order("train", seed, state.epoch)
             started = time.monotonic() - state.seconds
             one_pass.train()
             while state.done < steps:
                 index = order[state.done * batch_size : (state.done + 1) * batch_size]
+                data.read_ahead("train", order, state.done * batch_size, len(index))
                 x = fabric.to_device(data.present("train", index))
                 beside = context[index].to(x.device)
                 progressed = state.step / max(1, epochs * steps - 1)  # 0 at the first step, 1 at the last
@@ -274,7 +277,10 @@ def fit(
                     f"all {steps} steps of epoch {state.epoch} gave gradients that are not finite, so nothing was learned; "
                     "try a smaller learning rate, or clip"
                 )
-            valid = None if valid_x is None else _validate(one_pass, valid_x, data.context("valid"), n, stop)
+            valid = None
+            if "valid" in data.splits:
+                batches = data.batches("valid", VALID_BATCH) if held is None else held.split(VALID_BATCH)
+                valid = _validate(one_pass, map(fabric.to_device, batches), data.context("valid"), n, stop)
             if stop.is_set():
                 if run is not None:
                     state.save(run)
@@ -310,18 +316,19 @@ def fit(
 
 @torch.no_grad()
 def _validate(
-    one_pass: nn.Module, x: Tensor, context: Context, examples: int, stop: threading.Event
+    one_pass: nn.Module, batches: Iterable[Tensor], context: Context, examples: int, stop: threading.Event
 ) -> dict[str, float | None]:
     """Means over the validation split, with every schedule at its end and the same noise after every epoch."""
-    sums = Sums(x.device)
+    sums, seen = Sums(next(one_pass.parameters()).device), 0
     one_pass.eval()
     with seeded(0):
-        for start in range(0, len(x), VALID_BATCH):
+        for x in batches:
             if stop.is_set():  # the result will not be used: a resumed run validates again
                 return {}
-            batch = slice(start, start + VALID_BATCH)
-            sums.add(*one_pass(x[batch], context[batch].to(x.device).given, 1.0, examples)[1:])
-    return sums.means(len(x))
+            beside = context[seen : seen + len(x)].to(x.device)
+            sums.add(*one_pass(x, beside.given, 1.0, examples)[1:])
+            seen += len(x)
+    return sums.means(seen)
 
 
 @contextmanager

@@ -209,8 +209,13 @@ def test_an_array_larger_than_memory_is_refused_before_it_is_allocated(
     monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("the array was read"))
     path = tmp_path / "à lire.npy"
     path.write_bytes(declaring((10 * 2**20, 1024), version))
-    with pytest.raises(ValueError, match=r"à lire.npy needs 80.0 GiB, this machine has 23.4 GiB") as error:
-        lb.data.load(path)
+    with pytest.raises(
+        ValueError, match=r"à lire.npy needs 80.0 GiB, this machine has 23.4 GiB.*--data.memory"
+    ) as error:
+        lb.data.load(path, memory="load")
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=r"à lire.npy cannot be read.*it has been cut off") as error:
+        lb.data.load(path)  # which leaves the values in their file
     assert "\n" not in str(error.value)
 
 

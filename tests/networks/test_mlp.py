@@ -1,8 +1,11 @@
+from functools import partial
+
 import pytest
 import torch
+from torch import nn
 
 import lowerbound as lb
-from tests.contracts import NetworkContract
+from tests.contracts import NetworkContract, all_parameters_get_gradients
 
 
 class TestMLP(NetworkContract):
@@ -21,3 +24,37 @@ class TestMLP(NetworkContract):
     def test_refuses_an_unknown_activation(self) -> None:
         with pytest.raises(ValueError, match="there is ReLU"):
             lb.networks.MLP((3,), (2,), activation="relu6")
+
+
+def test_batch_normalisation_standardises_hidden_units_and_then_remembers() -> None:
+    network = lb.networks.MLP((3,), (2,), hidden=(8, 5), batch_norm=True)
+    seen: list[torch.Tensor] = []
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm1d):
+            layer.register_forward_hook(lambda module, given, out: seen.append(out))
+    x = 100 + 3 * torch.randn(64, 3)
+    network(x).sum().backward()
+    all_parameters_get_gradients(network)
+    assert [tuple(own.shape) for own in seen] == [(64, 8), (64, 5)]
+    for own in seen:
+        assert torch.allclose(own.mean(0), torch.zeros(own.shape[1]), atol=1e-4)
+        assert torch.allclose(own.var(0, correction=0), torch.ones(own.shape[1]), atol=0.05)
+    network.eval()
+    assert torch.allclose(network(x)[2:3], network(x[2:3]), atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_a_last_batch_of_one_is_refused_before_training(batch_size: int) -> None:
+    normalised = partial(lb.networks.MLP, batch_norm=True)
+    model = lb.VAE(
+        lb.priors.StandardNormal((2,)),
+        lb.posteriors.DiagonalNormal((4,), (2,), network=normalised),
+        lb.likelihoods.Bernoulli((2,), (4,)),
+    )
+    data = lb.data.from_arrays(torch.rand(41, 4).round().numpy())
+    with pytest.raises(ValueError, match=f"33 examples in batches of {batch_size} leave one by itself"):
+        lb.fit(model, lb.objectives.ELBO(), data, epochs=1, batch_size=batch_size, progress=False)
+    assert lb.fit(model, lb.objectives.ELBO(), data, epochs=1, batch_size=11, progress=False).epochs[0]["step"] == 3
+    with pytest.raises(ValueError, match="this batch holds one"):
+        model.train()(torch.ones(1, 4))
+    assert model.eval()(torch.ones(1, 4)).log_w.shape == (1, 1)

@@ -167,7 +167,7 @@ def gaps(argv: Sequence[str]) -> None:
     data = own_data(run) if given["source"] is None else load_as(run, given["source"])
     model.check_data(data)
     rows = slice(given["n"])
-    x, context = data.examples(given["split"])[rows], data.context(given["split"])[rows]
+    x, context = data.examples(given["split"], given["n"]), data.context(given["split"])[rows]
     with counting("refining q, annealing") as on_progress:
         how = {key: given[key] for key in ("steps", "chains", "temperatures", "seed")}
         found = gaps_of(model, x, context, **how, on_progress=on_progress)

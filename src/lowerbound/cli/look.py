@@ -62,7 +62,7 @@ def traverse(argv: Sequence[str]) -> None:
     run, model = open_run(given)
     path = _png(given, model)
     data = own_data(run)
-    x, context = data.examples("test")[:MEASURED], data.context("test")[:MEASURED]
+    x, context = data.examples("test", MEASURED), data.context("test")[:MEASURED]
     if not 0 <= given["example"] < len(x):
         raise ValueError(f"there is no example {given['example']}; they are numbered 0 to {len(x) - 1}")
     dimensions = given["dimensions"]
@@ -93,10 +93,10 @@ def interpolate(argv: Sequence[str]) -> None:
     run, model = open_run(given)
     path = _png(given, model)
     data = own_data(run)
-    x, context = data.examples("test"), data.context("test")
-    n = given["n"]
-    if not 1 <= n <= len(x) // 2:
-        raise ValueError(f"n is {n}: there are {len(x)} held-out examples, so it can be from 1 to {len(x) // 2}")
+    n, there = given["n"], len(data["test"])
+    if not 1 <= n <= there // 2:
+        raise ValueError(f"n is {n}: there are {there} held-out examples, so it can be from 1 to {there // 2}")
+    x, context = data.examples("test", 2 * n), data.context("test")
     ends = slice(n), slice(n, 2 * n)
     contexts = context[ends[0]], context[ends[1]]
     frames = interpolate_between(model, x[ends[0]], x[ends[1]], given["steps"], contexts)

@@ -306,7 +306,7 @@ def _conclude(
     run.write_evaluation(evaluation.as_json())
     lines = [f"{evaluation.n:,} held-out examples (test):", str(evaluation), f"\nrun folder    {run.path}"]
     if is_picture(data.event_shape):
-        x, context = data.examples("test")[:PAIRS], data.context("test")[:PAIRS]
+        x, context = data.examples("test", PAIRS), data.context("test")[:PAIRS]
         drawn, words = samples_shown(model, data, "test", rows=2 * PAIRS // 16, columns=16)
         parts = ", ".join(f"{slot} {type(part).__name__}" for slot, part in model.parts.items())
         title = f"{Path(data.name or 'data').stem}: {parts}"

@@ -26,6 +26,7 @@ from lowerbound.progress import counting
 from lowerbound.roles import Context
 from lowerbound.run import Run
 from lowerbound.samples import by_condition, framed
+from lowerbound.seeding import seeded
 from lowerbound.settings import SettingsParser
 
 SAMPLED = 64
@@ -33,6 +34,9 @@ EACH = 10  # samples for each y, where there are several
 CONDITIONS = 10  # held-out examples whose y is given, where it is no class
 IMPUTING = 1000  # as in the paper on importance-weighted imputation there are more draws than for a bound
 BATCH = 100  # examples at a time
+PIECE = (
+    10 * BATCH
+)  # examples of a file that are read at a time to be scored: a multiple, so that the draws are the same
 
 
 def sample(argv: Sequence[str]) -> None:
@@ -68,7 +72,7 @@ def sample(argv: Sequence[str]) -> None:
         context = Context(y=torch.arange(model.condition))
     drawn = by_condition(model, context, n, given["seed"], given["mean"])
     if isinstance(model.condition, tuple) and Path(given["out"]).suffix == ".png":
-        drawn = framed(drawn, data.examples("test")[:CONDITIONS], data)
+        drawn = framed(drawn, data.examples("test", CONDITIONS), data)
     write(drawn.flatten(0, 1), drawn.shape[1])
 
 
@@ -88,15 +92,15 @@ def reconstruct(argv: Sequence[str]) -> None:
         return
     run, model = open_run(given)
     write = _writer(run, model, given["out"])
-    x, context = _examples(run, model, given)
+    data, split = _data(run, model, given)
     is_png = Path(given["out"]).suffix == ".png"
     if given["n"] is not None and given["n"] < 1:
         raise ValueError(f"n is {given['n']}: at least 1 example must be asked for")
-    x = x[: given["n"] or (64 if is_png else None)]
-    results = _in_batches(model.reconstruct, x, context[: len(x)])
+    n = given["n"] or (64 if is_png else None)
+    results = _in_batches(model.reconstruct, data, split, n)
     if is_png:
-        columns = min(16, len(x))
-        write(pairs(x, results, columns), columns)
+        columns = min(16, len(results))
+        write(pairs(data.examples(split, n), results, columns), columns)
     else:
         write(results)
 
@@ -115,7 +119,7 @@ def encode(argv: Sequence[str]) -> None:
         return
     run, model = open_run(given)
     write = _writer(run, model, given["out"], (".npy",))
-    write(_in_batches(model.encode, *_examples(run, model, given)))
+    write(_in_batches(model.encode, *_data(run, model, given)))
 
 
 def impute(argv: Sequence[str]) -> None:
@@ -165,10 +169,13 @@ def score(argv: Sequence[str]) -> None:
         return
     run, model = open_run(given)
     write = _writer(run, model, given["out"], (".npy",))
-    x, context = _examples(run, model, given)
-    with counting("scoring") as on_progress:
-        how = {key: given[key] for key in ("samples", "seed")}
-        scores = log_marginal(model, x, context, **how, on_progress=on_progress)
+    data, split = _data(run, model, given)
+    n, context, scores = len(data[split]), data.context(split), torch.zeros(0)
+    with counting("scoring") as on_progress, seeded(given["seed"]):
+        for start, x in zip(range(0, n, PIECE), data.batches(split, PIECE), strict=True):
+            found = log_marginal(model, x, context[start : start + PIECE], given["samples"])
+            scores = torch.cat([scores, found.cpu()])
+            on_progress(len(scores), n)
     write(scores)
 
 
@@ -188,11 +195,6 @@ def _add_out(parser: SettingsParser, what: str) -> None:
     parser.add_argument("--out", type=str, help=f"file to write: {what}")
 
 
-def _examples(run: Run, model: Model, given: Mapping[str, Any]) -> tuple[Tensor, Context]:
-    data, split = _data(run, model, given)
-    return data.examples(split), data.context(split)
-
-
 def _data(run: Run, model: Model, given: Mapping[str, Any], missing: Missing | None = None) -> tuple[Dataset, str]:
     """The data that are named, or the run's own, and the split of them; missing entries as the run has it, or as given."""
     source, split = given["source"], given["split"]
@@ -207,9 +209,15 @@ def _data(run: Run, model: Model, given: Mapping[str, Any], missing: Missing | N
     return data, split
 
 
-def _in_batches(function: Callable[[Tensor, Context], Tensor], x: Tensor, context: Context) -> Tensor:
-    batches = [slice(start, start + BATCH) for start in range(0, len(x), BATCH)]
-    return torch.cat([function(x[rows], context[rows]).cpu() for rows in batches])
+def _in_batches(
+    function: Callable[[Tensor, Context], Tensor], data: Dataset, split: str, first: int | None = None
+) -> Tensor:
+    """A function of each example of a split, or of the first so many, (n, ...)."""
+    context, found, done = data.context(split), [], 0
+    for x in data.batches(split, BATCH, first):
+        found.append(function(x, context[done : done + len(x)]).cpu())
+        done += len(x)
+    return torch.cat(found)
 
 
 def _writer(

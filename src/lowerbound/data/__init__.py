@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from lowerbound.cards import Binarize, Missing, Splits, make_card
 from lowerbound.data import arrays, cifar10, digits, fashion_mnist, folders, mnist, mnist_static, tables
+from lowerbound.data.arrays import Memory
 from lowerbound.dataset import Dataset, Split, Stored
+from lowerbound.mapped import MappedArray
 from lowerbound.messages import unknown
 from lowerbound.shapes import as_shape
 
@@ -49,6 +51,7 @@ ONLY_FOR = {
     "factors": ("a .npz file",),
     "labels": ("a .npz file", "a .csv file", "a .parquet file"),
     "size": (FOLDER,),
+    "memory": ("a .npy file", FOLDER),
 }
 """Options of :func:`load` that only some kinds of sources have."""
 
@@ -73,6 +76,7 @@ def load(
     strip: Sequence[int] | None = None,
     factors: str | None = None,
     labelled: int | None = None,
+    memory: Memory = "auto",
 ) -> Dataset:
     """Load a data set by name, from a file of arrays or a table, or from a folder of pictures.
 
@@ -110,6 +114,9 @@ def load(
             "factors" or, as in dSprites, "latents_classes" by default, where there is one.
         labelled: how many training examples keep their label, as many of each class, drawn by the seed; the others are
             unlabelled, for models that learn from few labels (M2). None keeps all.
+        memory: "map" leaves the values of a .npy, or of pictures decoded before, in their file, which may be larger than
+            memory; training then shuffles by windows of 256 MiB. "load" reads them. "auto" maps a file that is larger than
+            a quarter of the memory. That values were mapped is written down, so that a run is resumed in the same order.
 
     Returns:
         The card with its splits.
@@ -134,7 +141,16 @@ def load(
         "size": size if size is None else list(as_shape(size, "size")),
     }
     of_source |= {"missing": missing, "categorical": list(categorical) if categorical else None}
-    stored = _read(source, of_source)
+    if memory not in get_args(Memory):
+        raise ValueError(unknown("value of memory", memory, get_args(Memory)))
+    stored = _read(source, {**of_source, "memory": memory})
+    if strip is not None and isinstance(stored.x, MappedArray):
+        if memory == "map":
+            raise ValueError(
+                "strip is taken of all pictures, which have to be in memory for it: leave out memory='map'"
+            )
+        stored = _read(source, {**of_source, "memory": "load"})
+    of_source |= {"memory": "map"} if isinstance(stored.x, MappedArray) else {}
     path = Path(source).expanduser()
     name = str(source) if str(source) in NAMED else str(path.resolve())
     chosen = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
@@ -245,7 +261,7 @@ def _read(source: str | Path, options: Mapping[str, Any]) -> Stored:
     if kind not in (NAME, *READERS):
         raise ValueError(f"{path} cannot be read as data: give a {OWN}, or one of {', '.join(NAMED)}")
     for option in options.keys() - applicable(source, options).keys():
-        if options[option] not in (None, "refuse"):
+        if options[option] not in (None, "refuse", "auto"):
             raise ValueError(
                 f"{option} (--data.{option}) is for {' or '.join(ONLY_FOR[option])}, and {source} is {kind}"
             )
@@ -255,7 +271,5 @@ def _read(source: str | Path, options: Mapping[str, Any]) -> Stored:
     if kind != FOLDER and not path.is_file():
         raise ValueError(f"there is no file {path}" + (" (it is a folder)" if path.is_dir() else ""))
     reader = READERS[kind]
-    taken = inspect.signature(
-        reader
-    ).parameters  # NaN in arrays needs no reading of its own: the card says what it means
+    taken = inspect.signature(reader).parameters
     return reader(path, **{key: value for key, value in applicable(source, options).items() if key in taken})

@@ -1,26 +1,40 @@
-"""The user's own arrays: .npy and .npz files, never unpickled."""
+"""The user's own arrays: .npy and .npz files, never unpickled.
+
+A large .npy stays in its file (:mod:`lowerbound.mapped`). Loading takes twice its size, since the splits are copies, and as
+float32, which units and starting points are taken from, four times the size of 8-bit pixels. So a file is mapped where it
+is larger than a quarter of the memory; a smaller one is faster to shuffle in memory.
+"""
 
 from __future__ import annotations
 
 import math
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lowerbound.dataset import Stored
-from lowerbound.memory import check_fits
+from lowerbound.mapped import MappedArray
+from lowerbound.memory import check_fits, physical_memory
 from lowerbound.messages import first_line, unknown
 
 MAGIC = b"\x93NUMPY"
-
-
 FACTORS = ("factors", "latents_classes")  # the second is what dSprites calls them
+SHARE = 4  # the part of the memory, one in so many, that a file may take to be loaded
+
+Memory = Literal["auto", "map", "load"]
 
 
-def read(path: Path, array: str | None = None, labels: str | None = None, factors: str | None = None) -> Stored:
+def read(
+    path: Path,
+    array: str | None = None,
+    labels: str | None = None,
+    factors: str | None = None,
+    memory: Memory = "auto",
+    missing: str = "refuse",
+) -> Stored:
     """The examples in a .npy file, or in one array of a .npz file.
 
     Args:
@@ -28,6 +42,8 @@ def read(path: Path, array: str | None = None, labels: str | None = None, factor
         array: which array of a .npz holds the examples; "x" or the only one by default, or "imgs", as in dSprites.
         labels: which array of a .npz holds the labels; "y" by default, where there is one.
         factors: which holds what the examples were made from; "factors" or "latents_classes" by default, where there is one.
+        memory: "map" leaves the values of a .npy in the file, "load" reads them, "auto" maps what is large.
+        missing: "marginalise" has values read, since where they are missing is kept beside them.
 
     Raises:
         ValueError: the file is empty, truncated, holds objects, declares more than fits into memory, or lacks the array.
@@ -39,7 +55,17 @@ def read(path: Path, array: str | None = None, labels: str | None = None, factor
         with path.open("rb") as stream:
             if stream.read(len(MAGIC)) == MAGIC:
                 stream.seek(0)
-                check_fits(_declared(stream), str(path))
+                shape, is_fortran, dtype = _header(stream)
+                needed, offset = math.prod(shape) * dtype.itemsize, stream.tell()
+                unfit = _unfit_to_map(is_fortran, dtype, missing) if needed else "it is empty"
+                if memory == "map" and unfit:
+                    raise ValueError(f"{path} cannot be mapped: {unfit}; let it be loaded (--data.memory load)")
+                if not unfit and (memory == "map" or (memory == "auto" and is_large(needed))):
+                    return Stored(MappedArray(path, shape, dtype, offset), source=str(path))
+                can = "" if unfit else " (--data.memory map leaves the values in the file)"
+                check_fits(needed, str(path), f"keep fewer examples, or smaller ones{can}")
+            elif memory == "map":
+                raise ValueError(f"{path} cannot be mapped: only a .npy can be, and not what is packed in a .npz")
             stream.seek(0)
             loaded = np.load(stream, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
@@ -84,10 +110,33 @@ def _choose(
     return x, y, v
 
 
+def is_large(needed: int) -> bool:
+    """Whether so many bytes of values are left in their file where nobody says."""
+    there = physical_memory()
+    return there is not None and needed > there / SHARE
+
+
+def _unfit_to_map(is_fortran: bool, dtype: np.dtype[Any], missing: str) -> str:
+    """Why values cannot stay in their file; "" where they can."""
+    if is_fortran:
+        return "it is in Fortran order, each example scattered over the file (np.save(path, np.ascontiguousarray(x)))"
+    if dtype.kind not in "buif":
+        return f"it holds values of type {dtype}"
+    if missing == "marginalise" and dtype.kind == "f":
+        return "where values are missing is kept beside them in memory"
+    return ""
+
+
 def _declared(stream: IO[bytes]) -> int:
     """The bytes that an array takes, by the header that it starts with."""
+    shape, _, dtype = _header(stream)
+    return math.prod(shape) * dtype.itemsize
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether it is in Fortran order, and type."""
     version = np.lib.format.read_magic(stream)
     # version 3 differs from 2 only in the encoding of field names, which arrays of numbers have not
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = header(stream)
-    return math.prod(shape) * dtype.itemsize
+    shape, is_fortran, dtype = header(stream)
+    return shape, is_fortran, dtype

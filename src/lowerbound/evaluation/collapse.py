@@ -45,19 +45,22 @@ def warn_of_collapse(record: Mapping[str, Any], epochs: int) -> None:
         )
     elif empty:
         warnings.warn(
-            f"posterior collapse of {len(empty)} levels: in epoch {epoch} of {epochs} the rate of {', '.join(empty)} is "
-            f"below {COLLAPSED} nats, so that what is there tells nothing that the other levels do not; {REMEDIES}",
+            f"posterior collapse of {len(empty)} latents: in epoch {epoch} of {epochs} the rate of {', '.join(empty)} is "
+            f"below {COLLAPSED} nats, so that what is there tells nothing that the others do not; {REMEDIES}",
             stacklevel=3,
         )
 
 
 def collapsed_levels(means: Mapping[str, Any]) -> list[str]:
-    """The levels of a hierarchy that carry nothing, by the mean rates ``rate/1``, ``rate/2``, ... of each in nats.
+    """The latents of several that carry nothing, by the mean rates ``rate/1``, ``rate/2``, ... of each in nats.
 
     Example:
         >>> collapsed_levels({"rate": 20.0, "rate/1": 19.99, "rate/2": 0.01})
         ['z_2']
+        >>> collapsed_levels({"rate": 2.2, "rate/y": 2.2, "rate/z": 0.01})
+        ['z']
     """
     rates = {name: rate for name, rate in means.items() if name.startswith("rate/")}
     # bottom up, a lower level's may be negative, and is then not nothing
-    return [name.replace("rate/", "z_") for name, rate in rates.items() if rate is not None and is_collapsed(abs(rate))]
+    empty = [name.removeprefix("rate/") for name, rate in rates.items() if rate is not None and is_collapsed(abs(rate))]
+    return [f"z_{name}" if name.isdigit() else name for name in empty]

@@ -12,7 +12,7 @@ estimator whatever the chunk.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -39,7 +39,7 @@ class Evidence:
     Args:
         log_terms: what each draw contributes to the estimate of p(x), log w_k + log m_k, (K, B): the terms sum to it.
         rate: KL(q(z|x) ‖ p(z)), in closed form where there is one, else averaged over the K draws, (B,).
-        rates: what each latent adds to it, each (B,), in the order of the draw.
+        rates: what each latent adds to it, each (B,), by its name in the log and in the order of the draw.
         rate_per_dimension: the rate of each latent dimension, (B, dimensions); None where they are not independent.
         distortion: -E_q[log p(x|z)], averaged over the K draws, (B,).
         means: posterior means of each latent, averaged over what it depends on, each (B, number of its variables, C): C = 1,
@@ -52,7 +52,7 @@ class Evidence:
 
     log_terms: Tensor
     rate: Tensor
-    rates: tuple[Tensor, ...]
+    rates: Mapping[str, Tensor]
     rate_per_dimension: Tensor | None
     distortion: Tensor
     means: tuple[Tensor, ...]
@@ -121,7 +121,7 @@ def evidence(
     return Evidence(
         log_terms=torch.cat(log_terms),
         rate=torch.stack([own for part in rates for own in part]).sum(0),
-        rates=tuple(torch.stack(own).sum(0) for own in zip(*rates, strict=True)),
+        rates={name: torch.stack(own).sum(0) for name, *own in zip(draw.names, *rates, strict=True)},
         rate_per_dimension=torch.stack(known).sum(0) if len(known) == len(per_dimension) else None,
         distortion=torch.stack(distortions).sum(0),
         means=tuple(averages),

@@ -44,6 +44,9 @@ class M2(Model):
         alpha: weight of -log q(y|x) where y is known. The paper's is 0.1 N / n for n labels among N examples: 50 for 100
             labels of 50,000.
 
+    Under ``ELBO`` examples without a label teach q(y|x) too. Under ``IWAE`` the sum over the label cancels q(y|x) in every
+    weight, as in log p(x) itself, so that there it learns from the labels that are known alone.
+
     Raises:
         TypeError: a part does not fill the role it was given for.
         ValueError: a negative alpha, parts of different shapes, or that are not given the label, or a posterior whose draws
@@ -156,9 +159,15 @@ class M2(Model):
         missed = -qy.log_prob(one_hot(known.clamp_min(0), self.classes).to(x.dtype))
         return Draw(
             latents=(
-                Latent(qy, self._uniform(x), vectors, paid, torch.full_like(paid, log_py), rate_of_y),
+                Latent(qy, self._uniform(x), vectors, paid, torch.full_like(paid, log_py), rate_of_y, "y"),
                 Latent(
-                    qz, pz, z, qz.log_prob(z), pz.log_prob(z), None if each is None else (log_m.exp() * each).sum(0)
+                    qz,
+                    pz,
+                    z,
+                    qz.log_prob(z),
+                    pz.log_prob(z),
+                    None if each is None else (log_m.exp() * each).sum(0),
+                    "z",
                 ),
             ),
             px=px,

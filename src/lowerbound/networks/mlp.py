@@ -1,4 +1,8 @@
-"""A multilayer perceptron between any two event shapes: flatten, (linear, activation) for each width, linear, unflatten."""
+"""A multilayer perceptron between any two event shapes: flatten, (linear, activation) for each width, linear, unflatten.
+
+With batch normalisation, (linear, normalisation, activation) for each width: in training each hidden unit is standardised
+over all that stands before the event, which is examples, and draws of each where there are several.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +26,12 @@ class MLP(nn.Module):
         hidden: widths of the hidden layers; none makes the network linear. One layer of 512 is what the classic
             784-512-2-512-784 autoencoder uses.
         activation: the class in torch.nn to put behind every hidden layer.
+        batch_norm: whether to standardise hidden units over the batch (Ioffe and Szegedy 2015, arXiv 1502.03167): in deep
+            hierarchies more levels stay in use with it (Sonderby et al. 2016, arXiv 1602.02282). In evaluation running
+            averages stand in for the batch.
 
     Raises:
-        ValueError: a width below 1, or an unknown activation.
+        ValueError: a width below 1, or an unknown activation; in training with batch normalisation, a batch of one example.
 
     Example:
         >>> import torch
@@ -35,19 +42,31 @@ class MLP(nn.Module):
     """
 
     def __init__(
-        self, in_shape: Shape, out_shape: Shape, hidden: Sequence[int] = (512,), activation: Activation = "ReLU"
+        self,
+        in_shape: Shape,
+        out_shape: Shape,
+        hidden: Sequence[int] = (512,),
+        activation: Activation = "ReLU",
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         hidden = as_shape(hidden, "hidden")
         if activation not in get_args(Activation):
             raise ValueError(f"activation is {activation!r}; there is {', '.join(get_args(Activation))}")
-        self.out_shape = out_shape
+        self.out_shape, self.batch_norm = out_shape, batch_norm and len(hidden) > 0
         widths = (numel(in_shape), *hidden, numel(out_shape))
         layers: list[nn.Module] = []
         for i, (before, after) in enumerate(pairwise(widths)):
-            layers += [nn.Linear(before, after)] + [getattr(nn, activation)()] * (i < len(hidden))
+            layers.append(nn.Linear(before, after))
+            if i < len(hidden):
+                layers += [nn.BatchNorm1d(after)] * batch_norm + [getattr(nn, activation)()]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, value: Tensor) -> Tensor:
+        if self.batch_norm and self.training and len(value) < 2:
+            raise ValueError(
+                "batch normalisation compares the examples of a batch, and this batch holds one; take another batch_size, "
+                "or batch_norm false"
+            )
         result: Tensor = self.layers(value.reshape(len(value), -1))
         return result.reshape(-1, *self.out_shape)

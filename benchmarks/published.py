@@ -1,0 +1,121 @@
+"""Recipes on MNIST beside their published numbers: log p(x) by 5,000 draws, its standard error, the spread over seeds.
+
+    python benchmarks/published.py --out runs/published
+    python benchmarks/published.py --out runs/published --methods iwae-1layer-k1 vamp --seeds 0
+    python benchmarks/published.py --out runs/published --table
+
+Each method is a recipe and the options that make it the published model; each seed is a run folder below --out. A run that
+was interrupted goes on, one that has been evaluated is not done again, so that the table can be made over several days;
+--table prints what there is. The standard error of a run is over the test pictures; two methods saw the same pictures, so
+an order between them is claimed by the differences of their means over seeds: where those are beyond two standard errors.
+
+The minutes are those of training, as metrics.jsonl has them, on the threads that torch uses (OMP_NUM_THREADS).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import statistics
+import sys
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import torch
+
+from lowerbound.cli import main
+
+DRAWS = 5000
+
+
+@dataclass(frozen=True)
+class Method:
+    """A recipe with options, and what was published of it: nats, and where."""
+
+    options: tuple[str, ...]
+    published: float
+    source: str
+
+
+BURDA = "Burda et al. 2015, table 1"
+TOMCZAK = "Norouzi et al. 2020, of Tomczak and Welling 2018"
+BERG = "van den Berg et al. 2018"
+METHODS = {
+    "iwae-1layer-k1": Method(("--config", "iwae-1layer"), 86.76, BURDA),
+    "iwae-1layer-k5": Method(("--config", "iwae-1layer", "--objective.samples", "5"), 85.54, BURDA),
+    "iwae-2layer-k1": Method(("--config", "iwae-2layer"), 85.33, BURDA),
+    "vamp": Method(("--config", "vamp"), 82.43, TOMCZAK),
+    "vamp-standard-normal": Method(("--config", "vamp", "--prior.part", "StandardNormal"), 84.45, TOMCZAK),
+    "iaf": Method(("--config", "iaf"), 80.79, BERG),
+    "iaf-diagonal-normal": Method(("--config", "iaf", "--posterior.part", "DiagonalNormal"), 82.14, BERG),
+}
+"""Two of them are the same protocol without its point: what a method brings is their difference."""
+
+
+def measured(folder: Path) -> dict[str, float] | None:
+    """Nll, its standard error, and the minutes of training of a run; None where it has not been evaluated so far."""
+    path = folder / f"evaluation-{DRAWS}.json"
+    if not path.is_file():
+        return None
+    nll = json.loads(path.read_text())["nll"]
+    seconds = sum(json.loads(line)["seconds"] for line in (folder / "metrics.jsonl").read_text().splitlines())
+    return {"nll": nll["value"], "stderr": nll["stderr"], "minutes": seconds / 60}
+
+
+def run(name: str, seed: int, folder: Path) -> None:
+    """Train, or go on, and evaluate."""
+    if measured(folder):
+        return
+    how = [*METHODS[name].options, "--seed", str(seed), "--out", str(folder), "--no-report", "--samples", "100"]
+    if not (folder / "evaluation.json").is_file():
+        begun = (folder / "config.yaml").is_file()
+        command = ["train", *(["--resume", "--out", str(folder)] if begun else how)]
+        if code := main(command):
+            sys.exit(code)
+    if code := main(["evaluate", str(folder), "--samples", str(DRAWS)]):
+        sys.exit(code)
+    # training writes evaluation.json too: what tells them apart is the name
+    shutil.copyfile(folder / "evaluation.json", folder / f"evaluation-{DRAWS}.json")
+
+
+def table(out: Path) -> None:
+    """One row a method, over the seeds that have been evaluated."""
+    print(
+        f"\n{torch.get_num_threads()} threads, torch {torch.__version__}; nll in nats, {DRAWS:,} draws, lower is better\n"
+    )
+    print(
+        f"{'method':<22} {'published':>9} {'seeds':>5} {'nll, mean':>9} {'spread':>6} {'s.e.':>5} {'minutes':>7}  source"
+    )
+    means: dict[str, list[float]] = {}
+    for name, method in METHODS.items():
+        found = [own for folder in sorted(out.glob(f"{name}/*")) if (own := measured(folder))]
+        if not found:
+            continue
+        values = means[name] = [own["nll"] for own in found]
+        spread = f"{statistics.stdev(values):6.2f}" if len(values) > 1 else "     –"
+        print(
+            f"{name:<22} {method.published:>9.2f} {len(found):>5} {statistics.mean(values):>9.2f} {spread} "
+            f"{max(own['stderr'] for own in found):>5.2f} {max(own['minutes'] for own in found):>7.1f}  {method.source}"
+        )
+    for one, other in combinations([name for name in means if len(means[name]) > 1], 2):
+        error = math.sqrt(sum(statistics.variance(means[name]) / len(means[name]) for name in (one, other)))
+        gap = statistics.mean(means[one]) - statistics.mean(means[other])
+        order = "no order" if abs(gap) <= 2 * error else f"{one if gap < 0 else other} is better"
+        print(f"{one} less {other}: {gap:+.2f} ± {error:.2f}, {order}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/published"), help="a folder for the run folders")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--table", action="store_true", help="print what there is, and do nothing else")
+    given = parser.parse_args()
+    if not given.table:
+        for seed in given.seeds:  # all methods once before any twice
+            for name in given.methods:
+                run(name, seed, given.out / name / str(seed))
+    table(given.out)
