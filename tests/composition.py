@@ -9,6 +9,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import combinations, product
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 
 import lowerbound as lb
 from lowerbound.dataset import Dataset
-from lowerbound.needs import Composed, conflict
+from lowerbound.needs import Composed, Need, Offer, conflict
 from lowerbound.objective import Objective
 from lowerbound.roles import Group, Groups, Part
 from lowerbound.shapes import Shape, numel
@@ -55,27 +56,49 @@ def everything() -> list[Combination]:
 
 def covering() -> list[Combination]:
     """Combinations in which every two parts of different roles meet at least once, greedily few."""
-    left = {frozenset(pair) for combination in everything() for pair in _pairs(combination)}
-    chosen: list[Combination] = []
+    whole = everything()
+    bits: dict[object, int] = {}  # of each pair of parts, so that a set of pairs is a number
+    pairs = {c: sum(1 << bits.setdefault(pair, len(bits)) for pair in combinations(enumerate(c), 2)) for c in whole}
+    left, chosen = (1 << len(bits)) - 1, []
     # first those that live: two parts that fit each other must not have met beside a third that is refused alone
-    for pool in ([c for c in everything() if not refused(c)], everything()):
+    for pool in ([c for c in whole if not refused(c)], whole):
         while left:
-            best = max(pool, key=lambda c: sum(frozenset(pair) in left for pair in _pairs(c)))
-            met = {frozenset(pair) for pair in _pairs(best)} & left
-            if not met:
+            best = max(pool, key=lambda c: (pairs[c] & left).bit_count())
+            if not pairs[best] & left:
                 break
             chosen.append(best)
-            left -= met
+            left &= ~pairs[best]
     return chosen
-
-
-def _pairs(combination: Combination) -> Iterable[tuple[tuple[int, str], tuple[int, str]]]:
-    return combinations(enumerate(combination), 2)
 
 
 def refused(combination: Combination) -> str | None:
     """Why two of the parts exclude each other, by what they declare; None where they do not."""
     return conflict(*(_declared(role, name) for role, name in zip(ROLES, combination, strict=True)))
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Parts of one role that need, for the same reason, what some of another role do not offer."""
+
+    role: str
+    needy: tuple[str, ...]
+    need: Need
+    offer: Offer
+    without: tuple[str, ...]
+
+
+def refusals() -> list[Refusal]:
+    """What parts declare against each other; likewise parts together."""
+    found: dict[tuple[str, Need, Offer], list[str]] = {}
+    for role in ROLES:
+        for name in names(role):
+            for offer, need in _declared(role, name).needs.items():
+                found.setdefault((role, need, offer), []).append(name)
+    return [
+        Refusal(role, tuple(needy), need, offer, without)
+        for (role, need, offer), needy in found.items()
+        if (without := tuple(n for n in names(offer.role) if offer not in _declared(offer.role, n).offers))
+    ]
 
 
 @cache
@@ -129,19 +152,31 @@ def page() -> str:
     """The content of docs/parts.md."""
     counts = [f"{len(names(role))} {plural(role)}" for role in ROLES]
     whole = everything()
-    reasons = [reason for combination in whole if (reason := refused(combination))]
+    refused_ones = sum(refused(combination) is not None for combination in whole)
     lines = [
         "# Parts",
         "",
         "Written by `python -m tests.composition` from the parts themselves; a test compares it.",
         "",
         f"{' x '.join(counts)} are {len(whole)} models, each with any of",
-        f"{len(names('network'))} networks or one of your own. {len(reasons)} of them are refused, in one line,",
-        "because two parts exclude each other (`needs.py`); below is why. Every two meet in",
+        f"{len(names('network'))} networks or one of your own. {refused_ones} of them are refused, in one line,",
+        "because two parts exclude each other as they are by default (`needs.py`); below is why. Every two meet in",
         f"{len(covering())} combinations, each of which is trained, evaluated, sampled, saved, reloaded, interrupted",
         "and resumed in `make test`; all of them are in `make slow`.",
         "",
-        *(f"* {reason}." for reason in dict.fromkeys(reasons)),
+        "## What excludes what",
+        "",
+        "| part | what it does | without what it needs | what fits |",
+        "|---|---|---|---|",
+        *(
+            row(
+                f"{r.role} {listing(r.needy)}",
+                r.need.reason,
+                f"{r.offer.role} {listing(r.without)}: {r.offer.lack}",
+                f"{r.need.instead}, or {r.offer.remedy}",
+            )
+            for r in refusals()
+        ),
     ]
     for role, folder in FOLDERS.items():
         lines += ["", f"## {plural(role).capitalize()}", "", "| part | formula | source | file |", "|---|---|---|---|"]
@@ -150,6 +185,14 @@ def page() -> str:
             file = Path(inspect.getsourcefile(part) or "").relative_to(ROOT)
             lines.append(f"| `{name}` | {formula(part)} | {source(part)} | [{file.name}](../{file}) |")
     return "\n".join(lines) + "\n"
+
+
+def row(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def listing(parts: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in parts)
 
 
 def plural(role: str) -> str:

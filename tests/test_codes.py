@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Independent
 
 import lowerbound as lb
 from lowerbound.codes import Draws
-from lowerbound.distributions import relaxed, states
+from lowerbound.distributions import OneHot, relaxed, relaxed_logits, states
 from lowerbound.objective import Objective, Step, check_parts
 from lowerbound.objectives import ELBO, IWAE, DReG, Renyi, ReweightedWakeSleep
 from lowerbound.passes import first_meeting
@@ -139,6 +140,40 @@ def test_relaxed_it_is_a_bound_on_the_evidence_of_the_relaxed_model() -> None:
     assert abs(evidence - discrete) > 1e-3  # another model
     with torch.no_grad():
         assert torch.allclose(model.eval()(x).iwae, discrete)  # in evaluation it is the discrete one
+
+
+@pytest.mark.parametrize("kind", ["Bernoulli", "Categorical"])
+@pytest.mark.parametrize("temperature", [0.1, 2 / 3])
+def test_relaxed_densities_are_those_of_the_draw_where_float32_rounds_it_to_a_code(
+    kind: str, temperature: float
+) -> None:
+    """Of a q that is all but certain: the rate is that in float64, and no less than the code's; and E_q[p / q] = 1."""
+    torch.manual_seed(0)
+    z_shape = (1,) if kind == "Bernoulli" else (1, 3)
+    prior = getattr(lb.priors, kind)(z_shape)
+    posterior = getattr(lb.posteriors, kind)((5,), z_shape, draws="concrete", temperature=temperature)
+    model = lb.VAE(prior, posterior, lb.likelihoods.Bernoulli(z_shape, (5,)))
+    *_, last = (own for own in posterior.net.modules() if isinstance(own, torch.nn.Linear))
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.zeros_(last.bias)
+    for certain in (3.0, 12.0, 40.0):
+        with torch.no_grad():
+            last.bias[0] = certain
+            latent = model(bits(1).float(), samples=40_000).latents[0]
+            log_ratio = (latent.log_p - latent.log_q)[:, 0]
+            logits = torch.zeros(z_shape).double()
+            logits[..., 0] = certain
+            family = OneHot if kind == "Categorical" else torch.distributions.Bernoulli
+            p, q = (
+                relaxed_logits(Independent(family(logits=own), 1), temperature)
+                for own in (torch.zeros_like(logits), logits)
+            )
+            z = latent.z[:, 0].double()
+            assert torch.allclose(log_ratio.double(), p.log_prob(z) - q.log_prob(z), rtol=1e-3, atol=1e-3)
+        assert -log_ratio.mean() > certain - 3
+        if certain < 5:
+            ratio = log_ratio.exp()
+            assert abs(ratio.mean() - 1) < 4 * ratio.std() / 200
 
 
 def log_evidence_of_bits(model: lb.VAE, x: Tensor) -> Tensor:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import re
+from itertools import permutations
 from pathlib import Path
 
 import pytest
 import torch
 
 import lowerbound as lb
-from tests.composition import ROOT, Combination, compose, covering, data_for, everything, page, refused
+from tests.composition import (
+    ROOT,
+    Combination,
+    compose,
+    covering,
+    data_for,
+    everything,
+    page,
+    refusals,
+    refused,
+)
 
 
 def lives(combination: Combination, folder: Path) -> None:
@@ -58,3 +69,11 @@ def test_every_combination(combination: Combination, tmp_path: Path) -> None:
 
 def test_the_page_of_parts_is_that_of_the_parts() -> None:
     assert (ROOT / "docs" / "parts.md").read_text("utf-8") == page(), "write it: python -m tests.composition"
+
+
+def test_the_table_of_refusals_holds_those_pairs_and_no_others() -> None:
+    listed = {frozenset({(r.role, a), (r.offer.role, b)}) for r in refusals() for a in r.needy for b in r.without}
+    roles = ("prior", "posterior", "likelihood", "objective")
+    for combination in everything():
+        pairs = permutations(zip(roles, combination, strict=True), 2)
+        assert any(frozenset(pair) in listed for pair in pairs) == (refused(combination) is not None)

@@ -11,7 +11,7 @@ ROOT = Path(lowerbound.__file__).parent
 
 LAYERS = {
     "shapes": 0, "codebook": 0, "nats": 0, "supports": 0, "messages": 0, "needs": 0, "seeding": 0, "files": 0, "memory": 0,
-    "modes": 0, "devices": 0, "zuko": 0,
+    "modes": 0, "devices": 0, "zuko": 0, "stopping": 0,
     "settings": 1, "factors": 1, "conditions": 1, "transforms": 1, "distributions": 1, "pictures": 1, "units": 1,
     "progress": 1, "recipes": 1, "flows": 1, "mapped": 1,
     "roles": 2, "networks": 2, "kl": 2, "plots": 2,

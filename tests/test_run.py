@@ -60,6 +60,34 @@ def test_a_folder_from_before_there_was_a_choice_of_models_is_loaded_and_resumed
     lb.fit(make_model(binary_digits), lb.objectives.ELBO(), binary_digits, epochs=1, **how, resume=True)
 
 
+def test_a_folder_that_lacks_what_later_versions_write_down_is_resumed(tmp_path: Path) -> None:
+    """Settings of data, parts and training that are absent were at their defaults; at another value they are refused."""
+    file = tmp_path / "table.csv"
+    file.write_text("a,b,c\n" + "".join(f"{i % 7 / 3},{i % 5 / 2},{i % 3}\n" for i in range(60)))
+
+    def train(resume: bool, **options: object) -> None:
+        table = lb.data.load(file, labels="c", **options)
+        model = lb.VAE(
+            lb.priors.StandardNormal((2,)), lb.posteriors.DiagonalNormal((2,), (2,)), lb.likelihoods.Normal((2,), (2,))
+        )
+        lb.fit(model, lb.objectives.ELBO(), table, epochs=1, progress=False, out=tmp_path / "old", resume=resume)
+
+    train(resume=False)
+    run = Run(tmp_path / "old")
+    config = yaml.safe_load(run.config_file.read_text())
+    for key in ("missing", "categorical", "classes", "strip", "labelled", "columns"):
+        del config["data"][key]
+    del config["posterior"]["condition"], config["objective"]["free_bits"], config["clip"]
+    run.config_file.write_text(yaml.safe_dump(config))
+    train(resume=True)
+    with pytest.raises(ValueError, match=r"cannot be resumed .*data.missing: 'refuse' then, 'marginalise' now"):
+        train(resume=True, missing="marginalise")
+    config["seed"] = 1
+    run.config_file.write_text(yaml.safe_dump(config))
+    with pytest.raises(ValueError, match=r"cannot be resumed .*seed: 1 then, 0 now"):
+        train(resume=True)
+
+
 def test_weights_in_their_file_are_those_of_the_model(binary_digits: Dataset, tmp_path: Path) -> None:
     model = make_model(binary_digits)
     lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=2, out=tmp_path / "run", progress=False)

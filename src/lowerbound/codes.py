@@ -3,7 +3,8 @@
     gumbel_softmax     z between the codes, from the relaxation of q; the rate is the closed-form KL of the codes. Value and
                        gradient tend to those of the discrete model as the temperature falls, and are no bound before, so
                        that training logs no elbo (Jang, Gu and Poole 2017, arXiv 1611.01144)
-    concrete           the same z, with log q and log p as densities of the relaxations of both: a bound on the evidence of
+    concrete           the same z, with log q and log p as densities of the relaxations of both, taken of what goes into the
+                       softmax or the sigmoid, where float32 keeps draws apart: a bound on the evidence of
                        another model, the relaxed one, with an unbiased gradient (Maddison, Mnih and Teh 2017, arXiv
                        1611.00712). Its rate exceeds that of the codes at any temperature: z is a function of the noise that
                        tells more than which code is nearest
@@ -25,7 +26,7 @@ from typing import Literal, get_args
 import torch
 from torch.distributions import Distribution
 
-from lowerbound.distributions import count_states, relaxed, states, straight_through
+from lowerbound.distributions import count_states, relaxed, squashed, states, straight_through
 from lowerbound.messages import unknown
 from lowerbound.needs import DRAWN, EVALUABLE, PATHWISE, REPARAMETERISED, UNCONDITIONED, WEIGHABLE, Offer
 from lowerbound.roles import Drawn
@@ -101,4 +102,7 @@ def drawn(q: Distribution, samples: int, draws: Draws, temperature: float, diffe
         return Drawn(relaxed(q, temperature).rsample(shape), is_relaxed=True)
     if differentiably and draws == "straight_through":
         return Drawn(straight_through(q, temperature, shape))
+    if differentiably and draws == "concrete":
+        logits = q.rsample(shape)
+        return Drawn(squashed(q, logits), at=logits)
     return Drawn(q.rsample(shape) if q.has_rsample else q.sample(shape))

@@ -35,9 +35,10 @@ class Latent:
     Args:
         q: the approximate posterior, batch (B,); below the top of a hierarchy (K, B).
         p: the prior, batch (), (B,) or (K, B).
-        z: the draws, (K, B, *Z), as the densities see them. In a hierarchy with path gradients it is an alias of what the
-            next latent is drawn from (``z.view_as(z)``): an objective may weigh the gradient at z, and on its way from a
-            density to the posterior's parameters that must happen once.
+        z: the draws, (K, B, *Z), as the densities see them: of Concrete codes, what goes into the softmax or the
+            sigmoid. In a hierarchy with path gradients it is an alias of what the next latent is drawn from
+            (``z.view_as(z)``): an objective may weigh the gradient at z, and on its way from a density to the posterior's
+            parameters that must happen once.
         log_q: log q(z|x) at z, (K, B), nats.
         log_p: log p(z) at z, (K, B), nats.
         kl: KL(q ‖ p) in closed form, (B,), or (K, B) where it is one given each draw of other latents; None where the pair

@@ -19,7 +19,7 @@ from torch.distributions import Transform, constraints
 from torch.nn.functional import softplus
 
 GATE = 2.0  # of an autoregressive step at the start: sigmoid(2) = 88 % of what comes in is kept
-SLOPE = 1e-3  # the smallest derivative of a coupling or a gate in any entry: their inverses stay finite
+SLOPE = 1e-3  # the smallest derivative of a coupling or a gate in any entry: inverses and log |det| stay finite
 TINY = 1e-12  # of |w|^2, so that a planar map without a direction is none, and not 0/0
 
 
@@ -160,14 +160,17 @@ class Planar:
     """z -> z + u tanh(w'z + b), T of them one after another, each one-to-one because w'u > -1 is made to hold.
 
     Args:
-        u: (T, ..., n), free; what is used is u moved along w until w'u = softplus(w'u + log(e - 1)) - 1.
+        u: (T, ..., n), free; what is used is u moved along w until w'u = (1 - s) (softplus(w'u + log(e - 1)) - 1), with s
+            the smallest derivative.
         w: (T, ..., n).
         b: (T, ...).
     """
 
     def __init__(self, u: Tensor, w: Tensor, b: Tensor) -> None:
         along = (w * u).sum(-1)
-        self.along = softplus(along + math.log(math.e - 1)) - 1
+        self.along = (1 - SLOPE) * (
+            softplus(along + math.log(math.e - 1)) - 1
+        )  # above SLOPE - 1, where float32 would reach -1
         self.u = u + ((self.along - along) / w.square().sum(-1).clamp(min=TINY))[..., None] * w
         self.w, self.b = w, b
 

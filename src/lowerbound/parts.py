@@ -222,7 +222,8 @@ def _name(made_by: Any, role: str) -> str:
 def foreign_packages(config: Mapping[str, Any]) -> set[str]:
     """The packages outside lowerbound whose code a configuration names, which loading will ask to trust."""
     found = {config["part"].split(".")[0]} if "." in str(config.get("part", "")) else set()
-    return found.union(*(foreign_packages(value) for value in config.values() if isinstance(value, Mapping)))
+    below = [own for value in config.values() for own in (value if isinstance(value, list) else [value])]
+    return found.union(*(foreign_packages(own) for own in below if isinstance(own, Mapping)))
 
 
 def construct(role: str, config: Mapping[str, Any], trust: Sequence[str] = (), **shapes: Shape) -> nn.Module:

@@ -164,11 +164,13 @@ class Drawn:
         z: (K, B, *Z).
         is_enumerated: whether these are all that there are, so that K is their number.
         is_relaxed: whether they lie between the codes on which q(z|x) and p(z) are probabilities.
+        at: where q(z|x) and p(z) are evaluated, (K, B, *Z), where that is not z but what z is a one-to-one function of.
     """
 
     z: Tensor
     is_enumerated: bool = False
     is_relaxed: bool = False
+    at: Tensor | None = None
 
 
 class Posterior(Part):

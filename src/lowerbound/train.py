@@ -9,13 +9,13 @@ with the same weights, bit for bit, as one never interrupted (same machine, torc
 
 from __future__ import annotations
 
+import inspect
 import math
 import shlex
-import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from lowerbound.build import complete, describe_model, listed
 from lowerbound.compiled import Compiled, check_compiler
+from lowerbound.data import load
 from lowerbound.dataset import Dataset
 from lowerbound.devices import find_device
 from lowerbound.evaluation import warn_of_collapse
@@ -43,6 +44,7 @@ from lowerbound.roles import Context
 from lowerbound.run import Run
 from lowerbound.seeding import seeded
 from lowerbound.state import Best, Sums, TrainingState
+from lowerbound.stopping import stop_requested
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
 Schedule = Literal["constant", "cosine", "linear"]
@@ -220,7 +222,7 @@ def fit(
         steps = math.ceil(n / batch_size)
         # in memory all are kept as they are seen; from a file they come again after every epoch
         held = fabric.to_device(data.examples("valid")) if "valid" in data.splits and not data.is_mapped else None
-        stop = stack.enter_context(_stop_requested())
+        stop = stack.enter_context(stop_requested())
         show = stack.enter_context(Display(epochs, steps, progress, state.epoch - 1))
         if differs:
             show.say(f"resumed under other conditions, so the last bits may differ: {differs}")
@@ -365,27 +367,6 @@ def _factor(schedule: Schedule, progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress)) if schedule == "cosine" else 1.0
 
 
-@contextmanager
-def _stop_requested() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that a step is finished before the loop stops; a second one stops at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event  # only the main thread may handle signals
-        return
-
-    def request(number: int, frame: Any) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _how_to_resume(state: TrainingState, steps: int, run: Run | None) -> str:
     where = f"stopped in epoch {state.epoch} after {state.done} of {steps} steps"
     if run is None:
@@ -475,13 +456,29 @@ def _config(model: Model, objective: Objective, data: Dataset, settings: Mapping
 
 def _check_same(run: Run, config: Mapping[str, Any]) -> None:
     """Refuse to resume a run with other data or another configuration."""
-    before = _flat({"optimizer": "adam", "compile": False} | run.config())  # a run from before there was a choice
-    before.pop("format")
-    now = _flat(config)
+    kept = run.config()
+    kept.pop("format")
+    before, now = _flat(_untold(kept, config)), _flat(config)
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:
         told = "; ".join(f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed[:3])
         raise ValueError(f"{run.path} cannot be resumed with other data or settings ({told}); use a new folder")
+
+
+def _untold(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's configuration with what it does not say, because a later version added it: the default, which it then was.
+
+    Names of classes and columns follow from the data, whose checksum is compared.
+    """
+    parts = listed(complete(before, trust=sorted(foreign_packages(now))))
+    of_data = {key: now["data"][key] for key in ("classes", "columns") if key in now["data"]}
+    given = {**_defaults(load), **of_data, **before["data"]}
+    told = {key: given[key] for key in {**before["data"], **now["data"]} if key in given}
+    return {**{key: own for key, own in _defaults(fit).items() if key in now}, **before, **parts, "data": told}
+
+
+def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    return {name: own.default for name, own in inspect.signature(function).parameters.items()}
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

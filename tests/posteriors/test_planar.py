@@ -60,6 +60,14 @@ def test_every_map_is_one_to_one_whatever_the_network_says() -> None:
     assert bool(maps.generate(torch.randn(4, 9, 3).double())[1].isfinite().all())
 
 
+def test_in_float32_the_volume_is_never_nothing() -> None:
+    """w'u as far the wrong way as it goes, at the plane itself, where softplus(w'u) - 1 rounds to -1."""
+    u, w = torch.full((1, 1, 3), -5.0).requires_grad_(), torch.full((1, 1, 3), 2.0)
+    log_det = PlanarMaps(u, w, torch.zeros(1, 1)).generate(torch.zeros(1, 3))[1]
+    assert log_det.item() == pytest.approx(math.log(1e-3), rel=1e-3)
+    assert torch.autograd.grad(log_det, u)[0].isfinite().all()
+
+
 def test_a_map_without_a_push_does_nothing() -> None:
     w, eps = 1e-4 * torch.randn(4, 5, 3), torch.randn(7, 5, 3)
     z, log_det = PlanarMaps(torch.zeros(4, 5, 3), w, torch.randn(4, 5)).generate(eps)

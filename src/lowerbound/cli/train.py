@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -315,4 +316,4 @@ def _conclude(
         lines.append(f"pictures      {run.sheet_file}")
     if report:
         lines.append(f"report        {write_report(run, model, data, evaluation.as_json())}")
-    say("\n".join([*lines, f"again         lowerbound evaluate {run.path} --samples 5000"]))
+    say("\n".join([*lines, f"again         lowerbound evaluate {shlex.quote(str(run.path))} --samples 5000"]))

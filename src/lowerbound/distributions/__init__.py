@@ -10,7 +10,15 @@ from lowerbound.distributions.mixture import Mixture
 from lowerbound.distributions.negative_binomial import NegativeBinomial
 from lowerbound.distributions.one_hot import OneHot
 from lowerbound.distributions.product import Product
-from lowerbound.distributions.relaxed import categories, is_code, nearest, relaxed, straight_through
+from lowerbound.distributions.relaxed import (
+    categories,
+    is_code,
+    nearest,
+    relaxed,
+    relaxed_logits,
+    squashed,
+    straight_through,
+)
 from lowerbound.distributions.states import count_states, states
 from lowerbound.distributions.stddev import stddev
 
@@ -35,6 +43,8 @@ __all__ = [
     "mean",
     "nearest",
     "relaxed",
+    "relaxed_logits",
+    "squashed",
     "states",
     "stddev",
     "straight_through",

@@ -7,6 +7,10 @@ Of Gumbel noise g, argmax_c (log p_c + g_c) is an exact draw of a category. Its 
 is differentiable in p, lies inside the simplex, has a density there, and tends to the unit vector of that category as t
 falls to 0. The same of logistic noise l is sigmoid((logit + l) / t) for a bit (Maddison, Mnih and Teh 2017, arXiv
 1611.00712; Jang, Gu and Poole 2017, arXiv 1611.01144).
+
+Densities of both are best taken of what goes into the softmax or the sigmoid (Maddison et al., appendix C.3): in float32 a z
+that rounds to 0 or 1 has forgotten which draw it was, and any density there is that of another one. A map on which q and p
+agree changes both by the same Jacobian, so that log p - log q is that of z.
 """
 
 from __future__ import annotations
@@ -21,6 +25,10 @@ from torch.distributions import (
     RelaxedBernoulli,
     RelaxedOneHotCategorical,
 )
+from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
+from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
+from torch.distributions.utils import clamp_probs
+from torch.nn.functional import softplus
 
 
 class RelaxedOneHot(RelaxedOneHotCategorical):
@@ -35,6 +43,58 @@ class RelaxedOneHot(RelaxedOneHotCategorical):
     def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
         z: Tensor = super().rsample(torch.Size(sample_shape))
         return z.clamp_min(torch.finfo(z.dtype).tiny)
+
+
+class RelaxedLogit(LogitRelaxedBernoulli):
+    """torch's, right at any logit: torch draws by p, which float32 rounds to 1 above a logit of 17, and its density
+    overflows at a noise of 89.
+
+    Example:
+        >>> q = RelaxedLogit(torch.tensor(0.5), logits=torch.tensor(60.0))
+        >>> l = q.rsample((1000,))
+        >>> bool((l > 80).all()), bool((q.log_prob(l) < 0).all())
+        (True, True)
+    """
+
+    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
+        shape = self._extended_shape(torch.Size(sample_shape))
+        u = clamp_probs(torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device))
+        return (self.logits + u.log() - (-u).log1p()) / self.temperature
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        noise = self.logits - value * self.temperature
+        log_p: Tensor = self.temperature.log() - softplus(noise) - softplus(-noise)
+        return log_p
+
+
+def relaxed_logits(discrete: Distribution, temperature: float) -> Distribution:
+    """The law of what :func:`squashed` turns into draws of :func:`relaxed`: logits of bits, log z of unit vectors.
+
+    Raises:
+        ValueError: a distribution of another kind.
+
+    Example:
+        >>> from lowerbound.distributions import OneHot
+        >>> free = relaxed_logits(Independent(OneHot(logits=torch.zeros(5, 3, 4)), 1), temperature=0.5)
+        >>> z = squashed(free, free.rsample((7,)))
+        >>> z.shape, torch.allclose(z.sum(-1), torch.tensor(1.0))
+        (torch.Size([7, 5, 3, 4]), True)
+    """
+    if isinstance(discrete, Independent):
+        free = relaxed_logits(discrete.base_dist, temperature)
+        return Independent(free, discrete.reinterpreted_batch_ndims, validate_args=False)
+    if isinstance(discrete, OneHotCategorical):
+        at = discrete.logits.new_full((), temperature)
+        return ExpRelaxedCategorical(at, logits=discrete.logits, validate_args=False)
+    if isinstance(discrete, Bernoulli):
+        at = discrete.logits.new_full((), temperature)
+        return RelaxedLogit(at, logits=discrete.logits, validate_args=False)
+    raise ValueError(f"{type(discrete).__name__} has no relaxation; there is one of unit vectors and one of bits")
+
+
+def squashed(free: Distribution, logits: Tensor) -> Tensor:
+    """The points between codes for draws of :func:`relaxed_logits`, (..., *event) -> (..., *event)."""
+    return logits.sigmoid() if isinstance(_base(free), RelaxedLogit) else logits.exp()
 
 
 def relaxed(discrete: Distribution, temperature: float) -> Distribution:

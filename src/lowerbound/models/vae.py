@@ -98,7 +98,8 @@ class VAE(Model):
         pz = relaxed(self.prior(context, self.posterior))
         drawn = self.posterior.drawn(qz, samples, reparameterised, self.training)
         scored = relaxed(again(self.posterior, x, context, before)) if path_gradient else qz
-        latent = Latent(qz, pz, drawn.z, scored.log_prob(drawn.z), pz.log_prob(drawn.z), closed_form_kl(qz, pz))
+        at = drawn.z if drawn.at is None else drawn.at
+        latent = Latent(qz, pz, at, scored.log_prob(at), pz.log_prob(at), closed_form_kl(qz, pz))
         px = self.likelihood(drawn.z, context)
         log_px = self.likelihood.log_prob(px, x, context.mask)
         equal = torch.full_like(log_px.detach(), -math.log(samples))

@@ -12,7 +12,7 @@ from torch.distributions import Distribution, Independent
 
 from lowerbound.codes import Draws, check_draws, drawn, offers
 from lowerbound.conditions import Condition
-from lowerbound.distributions import relaxed
+from lowerbound.distributions import relaxed_logits
 from lowerbound.needs import BITS, FACTORISED
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Drawn, Posterior
@@ -70,7 +70,7 @@ class Bernoulli(Posterior):
         return Independent(base, len(self.z_shape), validate_args=False)
 
     def relaxed(self, distribution: Distribution) -> Distribution:
-        return relaxed(distribution, self.temperature) if self.draws == "concrete" else distribution
+        return relaxed_logits(distribution, self.temperature) if self.draws == "concrete" else distribution
 
     def drawn(self, qz: Distribution, samples: int, reparameterised: bool, training: bool) -> Drawn:
         return drawn(qz, samples, self.draws, self.temperature, reparameterised and training, not training)

@@ -11,7 +11,7 @@ from torch.distributions import Distribution, Independent
 
 from lowerbound.codes import Draws, check_categories, check_draws, drawn, offers
 from lowerbound.conditions import Condition
-from lowerbound.distributions import OneHot, relaxed
+from lowerbound.distributions import OneHot, relaxed_logits
 from lowerbound.needs import VECTORS
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Drawn, Posterior
@@ -70,7 +70,7 @@ class Categorical(Posterior):
         return Independent(OneHot(logits=logits, validate_args=False), len(self.z_shape) - 1, validate_args=False)
 
     def relaxed(self, distribution: Distribution) -> Distribution:
-        return relaxed(distribution, self.temperature) if self.draws == "concrete" else distribution
+        return relaxed_logits(distribution, self.temperature) if self.draws == "concrete" else distribution
 
     def drawn(self, qz: Distribution, samples: int, reparameterised: bool, training: bool) -> Drawn:
         return drawn(qz, samples, self.draws, self.temperature, reparameterised and training, not training)

@@ -30,7 +30,7 @@ from torch.distributions import Distribution
 from lowerbound.codebook import Codebook
 from lowerbound.distributions import CodePoint
 from lowerbound.modes import evaluating
-from lowerbound.needs import CODEBOOK, DRAWN, REPARAMETERISED, WEIGHABLE
+from lowerbound.needs import CODEBOOK, DRAWN, REPARAMETERISED, UNCONDITIONED, WEIGHABLE
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Drawn, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, over_leading
@@ -76,7 +76,9 @@ class VectorQuantised(Posterior):
         (torch.Size([5, 16, 2, 2]), tensor([0., 0., 0., 0., 0.]), tensor(20))
     """
 
-    offers = frozenset({REPARAMETERISED, WEIGHABLE, DRAWN, CODEBOOK})  # a point: no density, and nothing elsewhere
+    offers = frozenset(
+        {REPARAMETERISED, WEIGHABLE, DRAWN, CODEBOOK, UNCONDITIONED}
+    )  # a point: no density, and nothing elsewhere
     vectors: Tensor
     shares: Tensor
     is_prepared: Tensor
