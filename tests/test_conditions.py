@@ -179,6 +179,16 @@ def test_a_strip_of_each_picture_is_y_and_the_picture_is_completed() -> None:
     assert samples_shown(model, data, "test", 4, 8)[0].shape == (32, 1, 8, 8)
 
 
+def test_a_y_that_is_not_finite_is_refused() -> None:
+    model = lb.VAE(
+        lb.priors.StandardNormal((2,)),
+        lb.posteriors.DiagonalNormal((4,), (2,), condition=(3,)),
+        lb.likelihoods.Bernoulli((2,), (4,), condition=(3,)),
+    )
+    with pytest.raises(ValueError, match=r"real values of shape \(3,\), and y holds some that are not finite"):
+        model.sample(2, context=Context(y=torch.tensor([0.0, float("nan"), 1.0]).expand(2, 3)))
+
+
 def test_real_values_are_seen_in_units_of_their_spread() -> None:
     rng = np.random.default_rng(0)
     y = 300 + 20 * rng.normal(size=200)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 import torch
@@ -155,6 +156,19 @@ def test_a_posterior_with_dropout_is_scored_with_the_dropout_it_was_drawn_with()
     assert model.training
 
 
+def test_where_no_gradient_is_kept_a_path_gradient_costs_nothing() -> None:
+    model, x, _ = ppca(inflation=1.5)
+    calls = []
+    model.posterior.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    draws = []
+    for enabled in (True, False):
+        torch.manual_seed(0)
+        with torch.set_grad_enabled(enabled):
+            draws.append(model(x, samples=3, path_gradient=True))
+    assert calls == [True, True, False]
+    assert torch.equal(draws[0].log_w, draws[1].log_w)
+
+
 def test_the_joint_is_prior_times_likelihood() -> None:
     model, x, _ = ppca()
     draw = model(x, samples=3)
@@ -181,6 +195,28 @@ def test_the_evidence_uses_exactly_k_samples_whatever_the_chunk(chunk: int) -> N
         noisy = log_marginal(lambda *a: counted.append(a[2]) or model(*a), x[:5], samples=10, chunk=chunk)
     assert sum(counted) == 10
     assert noisy.shape == (5,)
+
+
+@pytest.mark.parametrize("cached", [1, 64, 300, 10**6])
+def test_examples_and_draws_are_cut_into_chunks_and_put_together_again(
+    cached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["lowerbound.evaluation.log_marginal"], "CACHED", cached)
+    model, x, exact = ppca()
+    asked = torch.zeros(7)
+
+    def counted(x_here: Tensor, context: Context, samples: int) -> Draw:
+        asked[int(context.index[0]) : int(context.index[-1]) + 1] += samples
+        return model(x_here, context, samples)
+
+    with torch.no_grad():
+        found = evidence(counted, x[:7], Context(index=torch.arange(7)), samples=23)
+    assert asked.tolist() == [23] * 7
+    assert torch.allclose(found.log_terms, (exact[:7] - math.log(23)).expand(23, 7), rtol=1e-8)  # q is the posterior
+    assert torch.allclose(found.log_marginal, exact[:7], rtol=1e-8)
+    assert torch.allclose(found.rate, model(x[:7]).rate, rtol=1e-12)  # in closed form
+    whole = evidence(model, x[:7], samples=20_000, chunk=20_000)
+    assert torch.allclose(found.distortion, whole.distortion, atol=6 * found.log_terms.new_tensor(D / 23).sqrt().item())
 
 
 def test_the_chunk_changes_nothing_but_rounding_given_the_same_noise() -> None:

@@ -133,7 +133,9 @@ def semi(data: Dataset) -> lb.models.M2:
 def test_it_learns_from_few_labels_and_is_saved_and_reloaded(tmp_path: Path) -> None:
     data = lb.data.load("digits", binarize="threshold", labelled=100)
     model = semi(data)
-    history = lb.fit(model, lb.objectives.ELBO(), data, epochs=15, learning_rate=5e-3, progress=False, out=tmp_path / "run")
+    history = lb.fit(
+        model, lb.objectives.ELBO(), data, epochs=15, learning_rate=5e-3, progress=False, out=tmp_path / "run"
+    )
     result = lb.evaluate(model, data, samples=5)
     assert {"rate/y", "rate/z"} <= set(history.epochs[0]["valid"])
     assert [level.name for level in result.levels] == ["y", "z"]
@@ -172,3 +174,7 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
         lb.models.M2(prior, posterior, likelihood, alpha=-1)
     with pytest.raises(ValueError, match="M2 sums over the label"):
         lb.models.M2(prior, posterior, likelihood)(torch.zeros(2, 4), path_gradient=True)
+    model = lb.models.M2(prior, posterior, likelihood).train()
+    for wrong in (3, -2):
+        with pytest.raises(ValueError, match=f"labels 0 to 2, and -1 for unknown; y holds {wrong}"):
+            model(torch.zeros(2, 4), Context(y=torch.tensor([0, wrong])))

@@ -234,7 +234,7 @@ def test_what_is_refused_is_found_wherever_it_stands(
 def test_what_cannot_be_mapped_is_refused_in_one_line_and_loaded_where_nobody_asks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lowerbound.data.arrays.physical_memory", lambda: 1000)
+    monkeypatch.setattr("lowerbound.mapped.physical_memory", lambda: 1000)
     fortran = saved(tmp_path, np.asfortranarray(RNG.normal(size=(N, 2))))
     with pytest.raises(ValueError, match=r"cannot be mapped: it is in Fortran order.*--data.memory load"):
         lb.data.load(fortran, memory="map")
@@ -254,7 +254,7 @@ def test_what_cannot_be_mapped_is_refused_in_one_line_and_loaded_where_nobody_as
 def test_what_is_large_for_the_memory_is_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path, PICTURES)
     for there, is_mapped in ((4 * PICTURES.nbytes, False), (4 * PICTURES.nbytes - 4, True)):
-        monkeypatch.setattr("lowerbound.data.arrays.physical_memory", lambda there=there: there)
+        monkeypatch.setattr("lowerbound.mapped.physical_memory", lambda there=there: there)
         assert lb.data.load(path).is_mapped == is_mapped
 
 

@@ -35,6 +35,13 @@ def checksum_of(path: Path, algorithm: str, unpack: bool = False) -> str:
         return hashlib.file_digest(content, algorithm).hexdigest()
 
 
+def cache_folder() -> Path:
+    """Where files are kept that can be had again: LOWERBOUND_CACHE, or the system's cache folder."""
+    import pooch
+
+    return Path(os.environ.get("LOWERBOUND_CACHE") or pooch.os_cache("lowerbound"))
+
+
 def canonical_file(folder: str, name: str, checksum: str, mirrors: Sequence[str]) -> Path:
     """The path of a canonical file, checksum verified.
 
@@ -55,7 +62,7 @@ def canonical_file(folder: str, name: str, checksum: str, mirrors: Sequence[str]
     import pooch
 
     algorithm, _, wanted = checksum.partition(":")
-    cache = Path(os.environ.get("LOWERBOUND_CACHE") or pooch.os_cache("lowerbound"))
+    cache = cache_folder()
     given = os.environ.get("LOWERBOUND_DATA")
     for place in ([Path(given)] if given else []) + [cache]:
         for path in (place / folder / name, place / folder / f"{name}.gz"):

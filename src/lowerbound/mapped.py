@@ -15,16 +15,37 @@ import mmap
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lowerbound.memory import physical_memory
+
 CHUNK = 2**25  # bytes at a time where all are read in turn: 32 MiB
 BLOCK = 2**18  # bytes of contiguous examples: 256 KiB are read from a disk almost as fast as in turn
+SHARE = 4  # the part of the memory, one in so many, that values may take to be loaded where nobody says
 WINDOW = 2**28  # bytes of a window: 256 MiB, a thousand blocks, of which two are in memory at once
+
+
+Memory = Literal["auto", "map", "load"]
+
+
+def is_large(needed: int) -> bool:
+    """Whether so many bytes of values are left in their file where nobody says."""
+    there = physical_memory()
+    return there is not None and needed > there / SHARE
+
+
+def npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether it is in Fortran order, and type of a .npy, by the header that it starts with."""
+    version = np.lib.format.read_magic(stream)
+    # version 3 differs from 2 only in the encoding of field names, which arrays of numbers have not
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, is_fortran, dtype = header(stream)
+    return shape, is_fortran, dtype
 
 
 class MappedArray:
@@ -53,6 +74,13 @@ class MappedArray:
             self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         self.values: NDArray[Any] = np.frombuffer(self._map, dtype, math.prod(shape), offset).reshape(shape)
         self.path, self.offset = path, offset
+
+    @classmethod
+    def of_npy(cls, path: Path) -> MappedArray:
+        """The array of a .npy file in C order."""
+        with path.open("rb") as stream:
+            shape, _, dtype = npy_header(stream)
+            return cls(path, shape, dtype, stream.tell())
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 GIB = 2**30
+KEPT = 31 * 2**20  # bytes: glibc lets no array of 32 MiB or more raise its thresholds
 
 
 def physical_memory() -> int | None:
@@ -75,6 +77,19 @@ def check_fits(needed: int, what: str, remedy: str = "keep fewer examples, or sm
         raise ValueError(
             f"{what} needs {needed / GIB:,.1f} GiB, this machine has {there / GIB:,.1f} GiB of memory; {remedy}"
         )
+
+
+def keep_freed() -> None:
+    """Let the process keep the memory of arrays of megabytes that it frees, for the next ones.
+
+    glibc fetches large arrays from the system and returns them when they are freed; the system clears every page that is
+    fetched again, which for arrays that are written once and read once takes longer than the work. It returns none that are
+    no larger than one that was freed before, so one is; its pages are never touched. Elsewhere this does nothing.
+
+    Example:
+        >>> keep_freed()
+    """
+    torch.empty(KEPT, dtype=torch.uint8)
 
 
 def values_held(distribution: Distribution) -> int:

@@ -9,16 +9,18 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lowerbound.files import write_atomic
 from lowerbound.shapes import Shape
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SCREEN = 64  # screen pixels that a picture's longer side is enlarged to, at least, so that 8x8 digits can be seen
 COLOURS = ("#2563eb", "#ea580c", "#059669", "#7c3aed", "#db2777", "#0891b2", "#ca8a04", "#dc2626", "#4b5563", "#65a30d")
@@ -102,6 +104,13 @@ def rendered(figure: Figure, kind: str = "png") -> bytes:
     return buffer.getvalue()
 
 
+def _blank(width: float, height: float) -> Figure:
+    """An empty figure, in inches."""
+    from matplotlib.figure import Figure  # a third of a second, which only drawing should pay
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
 def save_figure(path: Path, figure: Figure) -> None:
     """Write a figure as a PNG."""
     content = rendered(figure)
@@ -124,7 +133,7 @@ def pictures(x: Tensor, limits: tuple[float, float], columns: int | None = None,
         'noise'
     """
     shown = grid(x, limits, columns)
-    figure = Figure(figsize=(7, 0.4 + 7 * shown.shape[0] / shown.shape[1]), layout="constrained")
+    figure = _blank(7, 0.4 + 7 * shown.shape[0] / shown.shape[1])
     _draw(figure.subplots(), shown, title)
     return figure
 
@@ -156,7 +165,7 @@ def sheet(
     columns = 16
     both, below = grid(pairs(x, reconstructions, columns), limits, columns), grid(samples, limits, columns)
     heights = [both.shape[0], below.shape[0]]
-    figure = Figure(figsize=(9, 1.2 + 9 * sum(heights) / both.shape[1]), layout="constrained")
+    figure = _blank(9, 1.2 + 9 * sum(heights) / both.shape[1])
     top, bottom = figure.subplots(2, 1, height_ratios=heights)
     _draw(top, both, "held-out examples, and below each its reconstruction")
     _draw(bottom, below, words)
@@ -176,7 +185,7 @@ def curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     usual = ("elbo", "rate", "distortion") if is_density else ("loss", "rate", "cross_entropy")
     names = [*usual, *(name for name in records[0]["train"] if name not in (*usual, "loss", "elbo", "distortion"))]
     rows = math.ceil(len(names) / 3)
-    figure = Figure(figsize=(9, 2.7 * rows), layout="constrained")
+    figure = _blank(9, 2.7 * rows)
     epochs = [record["epoch"] for record in records]
     panels = figure.subplots(rows, 3, squeeze=False).flatten()
     for axes in panels[len(names) :]:
@@ -212,7 +221,7 @@ def rate_bars(rates: Tensor, active: Tensor, unit: str = "nats") -> Figure:
         unit: of the bars.
     """
     order = rates.argsort(descending=True).cpu()
-    figure = Figure(figsize=(9, 2.4), layout="constrained")
+    figure = _blank(9, 2.4)
     axes = figure.subplots()
     colours = [COLOURS[0] if active[i] else "#cbd5e1" for i in order]
     axes.bar(range(len(order)), rates.cpu()[order].numpy(), color=colours)
@@ -228,7 +237,7 @@ def evidence(points: Sequence[Mapping[str, Any]]) -> Figure:
     Args:
         points: of the curve, as in evaluation.json: ``samples`` and ``nll``.
     """
-    figure = Figure(figsize=(4.4, 2.4), layout="constrained")
+    figure = _blank(4.4, 2.4)
     axes = figure.subplots()
     samples = [point["samples"] for point in points]
     values, errors = ([point["nll"][key] for point in points] for key in ("value", "stderr"))
@@ -249,7 +258,7 @@ def codes(z: Tensor, y: Tensor | None, axes_names: tuple[str, str], classes: Seq
         axes_names: what the two axes are.
         classes: names of the labels 0, 1, ...; None shows the labels themselves.
     """
-    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    figure = _blank(6.4, 5.6)
     axes = figure.subplots()
     points = z.cpu().numpy()
     labels = [] if y is None else y.unique().tolist()
@@ -282,7 +291,7 @@ def lines(groups: Sequence[tuple[str, Tensor]], rows: int = 6) -> Figure:
         rows: how many examples.
     """
     count = min(rows, len(groups[0][1]))
-    figure = Figure(figsize=(9, 1.3 * math.ceil(count / 2) + 0.5), layout="constrained")
+    figure = _blank(9, 1.3 * math.ceil(count / 2) + 0.5)
     panels = figure.subplots(math.ceil(count / 2), 2, squeeze=False).flatten()
     for i, axes in enumerate(panels):
         axes.axis("off" if i >= count else "on")
@@ -300,7 +309,7 @@ def fans(groups: Sequence[tuple[str, Tensor]]) -> Figure:
     Args:
         groups: name and values (steps, *X) of each path.
     """
-    figure = Figure(figsize=(9, 1.5 * math.ceil(len(groups) / 3) + 0.3), layout="constrained")
+    figure = _blank(9, 1.5 * math.ceil(len(groups) / 3) + 0.3)
     panels = figure.subplots(math.ceil(len(groups) / 3), 3, squeeze=False).flatten()
     for i, axes in enumerate(panels):
         if i >= len(groups):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 class Display:
@@ -23,12 +23,16 @@ class Display:
 
     def __init__(self, epochs: int, steps: int, shown: bool, done: int = 0) -> None:
         self.epochs, self.steps, self.shown, self.done = epochs, steps, shown, done
+        from rich.console import Console  # help has nothing to show, and does not wait for it
+
         self.console = Console(stderr=True, highlight=False)
         self.live: Progress | None = None
         self.last = 0.0
 
     def __enter__(self) -> Display:
         if self.shown and self.console.is_terminal:
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
             # two lines of text beside a short bar fit into the 80 columns of a plain terminal
             columns = (BarColumn(8), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn())
             self.live = Progress(*columns, TextColumn("{task.description}"), console=self.console, transient=True)
@@ -75,6 +79,9 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     Returns:
         A function to call with (work done, work in all).
     """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
     console = Console(stderr=True, highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.percentage:3.0f} %"))
     with Progress(

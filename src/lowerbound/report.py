@@ -11,12 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
-from jinja2 import Environment, StrictUndefined
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from lowerbound import plots
@@ -27,6 +25,9 @@ from lowerbound.files import write_text
 from lowerbound.model import Model
 from lowerbound.run import Run
 from lowerbound.samples import samples_shown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EXAMPLES = 32  # originals shown beside their reconstructions; there are twice as many samples
 CODES = 2000  # codes drawn in the plane, and examples that the rates are measured on
@@ -78,6 +79,8 @@ def write_report(run: Run, model: Model, data: Dataset, evaluation: Mapping[str,
     samples, words = samples_shown(model, data, split, 2 * EXAMPLES // COLUMNS, COLUMNS)
 
     template = files(__package__).joinpath("report.html").read_text("utf-8")
+    from jinja2 import Environment, StrictUndefined
+
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(template).render(
         title=Path(data.name or "data from memory").stem,

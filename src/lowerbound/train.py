@@ -484,5 +484,6 @@ def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        own = list(value) if isinstance(value, tuple) else value  # as a file holds it
+        flat |= _flat(own, f"{prefix}{key}.") if isinstance(own, Mapping) else {prefix + key: own}
     return flat

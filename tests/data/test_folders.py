@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -14,6 +17,7 @@ from PIL import Image
 
 import lowerbound as lb
 from lowerbound import memory
+from lowerbound.data import folders
 from lowerbound.supports import Levels
 from tests.pictures import colour_pictures
 
@@ -239,9 +243,112 @@ def test_more_pictures_than_memory_are_refused_before_they_are_decoded(
         (folder / f"{i}.png").write_bytes(png(header(9_000, 9_000), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")))
     monkeypatch.setattr(memory, "physical_memory", lambda: 200_000_000)
     with pytest.raises(ValueError, match="été needs 0.2 GiB, this machine has 0.2 GiB"):
-        lb.data.load(folder)
+        lb.data.load(folder, memory="load")
     with pytest.raises(ValueError, match="needs 279.4 GiB"):
         lb.data.load(folder, size=(100_000, 1_000_000))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own, in which everything is worth being kept."""
+    monkeypatch.setenv("LOWERBOUND_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(folders, "WORTH", 0)
+    monkeypatch.setattr(folders, "AT_ONCE", 3)
+    return tmp_path / "cache"
+
+
+def kept(cache: Path) -> list[Path]:
+    return sorted(path for path in cache.rglob("*") if path.is_file())
+
+
+def test_decoded_pictures_are_kept_and_not_decoded_again(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.stack([save(folder / f"{i}.png", colours()).transpose(2, 0, 1) for i in range(10)])
+    assert np.array_equal(loaded(folder).numpy(), pixels)
+    assert len(kept(cache)) == 1
+    monkeypatch.setattr(folders, "_opened", lambda file: pytest.fail(f"{file} was opened again"))
+    assert np.array_equal(loaded(folder).numpy(), pixels)
+    data = lb.data.load(folder, memory="map")
+    assert data.is_mapped
+    assert data.sha256 == lb.data.load(folder).sha256
+    assert torch.equal(data.examples("train"), lb.data.load(folder).examples("train"))
+
+
+@pytest.mark.parametrize("change", ["content", "new", "gone", "renamed", "size"])
+def test_a_folder_that_has_changed_is_decoded_anew(folder: Path, cache: Path, change: str) -> None:
+    for i in range(5):
+        save(folder / f"{i}.png", colours())
+    before = loaded(folder)
+    options = {}
+    if change == "content":
+        save(folder / "2.png", colours())
+        os.utime(folder / "2.png", ns=(1, 1))
+    elif change == "new":
+        save(folder / "5.png", colours())
+    elif change == "gone":
+        (folder / "2.png").unlink()
+    elif change == "renamed":
+        (folder / "2.png").rename(folder / "7.png")
+    else:
+        options = {"size": (4, 4)}
+    after = loaded(folder, **options)
+    assert after.shape != before.shape or not torch.equal(after, before)
+    assert len(kept(cache)) == (2 if change == "size" else 1)  # the one of before is of no use any more
+
+
+def test_what_is_kept_and_damaged_is_made_anew(folder: Path, cache: Path) -> None:
+    for i in range(5):
+        save(folder / f"{i}.png", colours())
+    before = loaded(folder)
+    for damage in (b"", b"nonsense", kept(cache)[0].read_bytes()[:-10]):
+        kept(cache)[0].write_bytes(damage)
+        assert torch.equal(loaded(folder), before)
+
+
+def test_a_full_disk_costs_a_note_and_not_the_training(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.stack([save(folder / f"{i}.png", colours()).transpose(2, 0, 1) for i in range(5)])
+
+    class Full(io.BytesIO):
+        def write(self, content: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write_atomic(path: Path, write: Callable[[io.BytesIO], object]) -> None:
+        write(Full())
+
+    monkeypatch.setattr(folders, "write_atomic", write_atomic)
+    with pytest.warns(
+        UserWarning, match="could not be kept in .*: No space left on device; they will be decoded again"
+    ):
+        assert np.array_equal(loaded(folder).numpy(), pixels)
+    assert not kept(cache)
+    with pytest.raises(OSError, match="No space left"):
+        lb.data.load(folder, memory="map")
+    monkeypatch.setattr(folders, "_room", lambda kept: 100)
+    with pytest.warns(UserWarning, match="GiB are free"):
+        assert np.array_equal(loaded(folder).numpy(), pixels)
+    monkeypatch.setattr(memory, "physical_memory", lambda: 100)
+    with pytest.raises(ValueError, match="needs .* this machine has .* or make room in the cache folder"):
+        loaded(folder)
+
+
+def test_a_broken_picture_leaves_nothing_behind(folder: Path, cache: Path) -> None:
+    for i in range(5):
+        save(folder / f"{i}.png", colours(40, 40))
+    truncated(folder / "3.png", "png")
+    with pytest.raises(ValueError, match=r"3.png cannot be decoded") as error:
+        loaded(folder)
+    assert "\n" not in str(error.value)
+    assert not kept(cache)
+
+
+def test_few_pictures_are_not_kept(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "WORTH", 2**25)
+    save(folder / "1.png", colours())
+    loaded(folder)
+    assert not kept(cache)
 
 
 @pytest.mark.parametrize("option", ["array", "labels"])

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from lowerbound.evaluation import dci, factor_score, mig, sap
+from lowerbound.evaluation.dci import _completeness, _disentanglement
 from lowerbound.factors import GROUPS, binned, checked, entropy, mutual_information
 
 Array = NDArray[np.float64]
@@ -138,6 +139,22 @@ def test_one_factor_or_one_dimension_leaves_a_score_out() -> None:
     assert alone.completeness is None
     assert alone.disentanglement is not None
     assert mig(FACTORS[:, :1], FACTORS[:, 0]).estimate.value == pytest.approx(1)  # nothing else says anything
+
+
+def test_of_few_examples_there_is_no_error() -> None:
+    assert math.isnan(mig(PERFECT[:99], FACTORS[:99]).estimate.stderr)
+    assert mig(PERFECT[:100] + NOISE[:100, :3], FACTORS[:100]).estimate.stderr > 0
+
+
+def test_a_dimension_counts_by_how_much_it_matters() -> None:
+    """By hand, from a table of importances of two factors in three dimensions."""
+    importance = np.array([[1.0, 0.0, 0.0], [0.5, 0.25, 0.25]])
+    share = 2 / 3  # of v_1 in what z_1 tells; z_2 and z_3 tell of v_2 alone
+    own = 1 + (share * math.log(share) + (1 - share) * math.log(1 - share)) / math.log(2)
+    assert _disentanglement(importance) == pytest.approx((1.5 * own + 0.25 + 0.25) / 2)
+    # completeness: v_1 is in z_1 alone, and v_2 in three dimensions
+    of_second = 1 + (0.5 * math.log(0.5) + 2 * 0.25 * math.log(0.25)) / math.log(3)
+    assert _completeness(importance) == pytest.approx((1 + of_second) / 2)
 
 
 def test_counts_and_bins() -> None:

@@ -13,6 +13,7 @@ from torch.distributions import Distribution, MultivariateNormal
 import lowerbound as lb
 from lowerbound.codes import Draws
 from lowerbound.evaluation import information
+from lowerbound.flows import Generating
 from lowerbound.roles import Context, Posterior
 from tests.contracts import within
 from tests.models import drawing, finite
@@ -158,3 +159,28 @@ def test_of_a_discrete_code(draws: Draws) -> None:
 def test_one_example_has_no_aggregate() -> None:
     model, x, _, _ = channel(s=1.0)
     assert information(model, x[:1]) is None
+
+
+def test_of_a_slow_inverse_fewer_examples_are_paired(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["lowerbound.evaluation.information"], "PASSES", 2 * 2 * 30**2)
+    shapes = {"x_shape": (4,), "z_shape": (2,)}
+    inverted = 0
+
+    def counted(self: Generating, z: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal inverted
+        inverted += z.shape[:-1].numel()
+        return original(self, z)
+
+    original = Generating.invert
+    monkeypatch.setattr(Generating, "invert", counted)
+    for posterior, expected in (
+        (lb.posteriors.InverseAutoregressive(**shapes, layers=2, hidden=(4,)), 30),
+        (lb.posteriors.InverseAutoregressive(**shapes, layers=8, hidden=(4,)), 15),
+        (lb.posteriors.DiagonalNormal(**shapes), 50),
+    ):
+        model = lb.VAE(lb.priors.StandardNormal((2,)), posterior, lb.likelihoods.Normal((2,), (4,)))
+        with torch.no_grad():
+            found = information(model, torch.rand(50, 4), batch_size=20)
+        assert all(len(value) == expected for value in vars(found).values() if value is not None)
+        assert found.mutual_information.mean() <= math.log(expected) + 1e-6
+    assert inverted <= 40 * 30 + 20 * 15 + 2 * 20  # whole batches, and a probe of each

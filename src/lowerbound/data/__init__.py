@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from lowerbound.cards import Binarize, Missing, Splits, make_card
 from lowerbound.data import arrays, cifar10, digits, fashion_mnist, folders, mnist, mnist_static, tables
-from lowerbound.data.arrays import Memory
 from lowerbound.dataset import Dataset, Split, Stored
-from lowerbound.mapped import MappedArray
+from lowerbound.mapped import MappedArray, Memory
 from lowerbound.messages import unknown
 from lowerbound.shapes import as_shape
 

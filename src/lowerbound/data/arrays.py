@@ -10,21 +10,18 @@ from __future__ import annotations
 import math
 import zipfile
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lowerbound.dataset import Stored
-from lowerbound.mapped import MappedArray
-from lowerbound.memory import check_fits, physical_memory
+from lowerbound.mapped import MappedArray, Memory, is_large, npy_header
+from lowerbound.memory import check_fits
 from lowerbound.messages import first_line, unknown
 
 MAGIC = b"\x93NUMPY"
 FACTORS = ("factors", "latents_classes")  # the second is what dSprites calls them
-SHARE = 4  # the part of the memory, one in so many, that a file may take to be loaded
-
-Memory = Literal["auto", "map", "load"]
 
 
 def read(
@@ -55,7 +52,7 @@ def read(
         with path.open("rb") as stream:
             if stream.read(len(MAGIC)) == MAGIC:
                 stream.seek(0)
-                shape, is_fortran, dtype = _header(stream)
+                shape, is_fortran, dtype = npy_header(stream)
                 needed, offset = math.prod(shape) * dtype.itemsize, stream.tell()
                 unfit = _unfit_to_map(is_fortran, dtype, missing) if needed else "it is empty"
                 if memory == "map" and unfit:
@@ -110,12 +107,6 @@ def _choose(
     return x, y, v
 
 
-def is_large(needed: int) -> bool:
-    """Whether so many bytes of values are left in their file where nobody says."""
-    there = physical_memory()
-    return there is not None and needed > there / SHARE
-
-
 def _unfit_to_map(is_fortran: bool, dtype: np.dtype[Any], missing: str) -> str:
     """Why values cannot stay in their file; "" where they can."""
     if is_fortran:
@@ -129,14 +120,5 @@ def _unfit_to_map(is_fortran: bool, dtype: np.dtype[Any], missing: str) -> str:
 
 def _declared(stream: IO[bytes]) -> int:
     """The bytes that an array takes, by the header that it starts with."""
-    shape, _, dtype = _header(stream)
+    shape, _, dtype = npy_header(stream)
     return math.prod(shape) * dtype.itemsize
-
-
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether it is in Fortran order, and type."""
-    version = np.lib.format.read_magic(stream)
-    # version 3 differs from 2 only in the encoding of field names, which arrays of numbers have not
-    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, is_fortran, dtype = header(stream)
-    return shape, is_fortran, dtype

@@ -6,37 +6,57 @@ first. They stay grey, (1, H, W), only where all files are grey, and are (3, H, 
 
 The policy for sizes: nothing is resized unasked. With a size (H, W), each picture is scaled (bicubic) until it covers
 H x W, and the overhang is cut off equally on both sides: nothing is stretched or padded.
+
+Pictures are decoded by as many threads as there are processors: pillow lets go of Python's lock where it decodes. What is
+decoded, from 32 MiB on, is kept in the cache (LOWERBOUND_CACHE, or the system's cache folder) and read from there the next
+time, as any .npy file is. It is found by the paths, sizes and times of change of the files, and by the size asked for; of a
+folder that has changed the old one is removed. Where it cannot be kept, training goes on without.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
+import os
+import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lowerbound.dataset import Stored
-from lowerbound.memory import check_fits
+from lowerbound.fetch import cache_folder
+from lowerbound.files import write_atomic
+from lowerbound.mapped import MappedArray, Memory, is_large
+from lowerbound.memory import GIB, check_fits
 from lowerbound.messages import first_line
+from lowerbound.progress import counting
 from lowerbound.shapes import as_shape
+
+if TYPE_CHECKING:  # pillow is imported where pictures are opened, and not for help
+    from PIL import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP")  # no other of pillow's decoders is tried, whatever a file pretends to be
+WORTH = 2**25  # bytes of decoded pictures from which on they are kept: 32 MiB are decoded in about a second
+AT_ONCE = 256  # pictures that are decoded, or wait to be taken, at a time
+VERSION = 1  # of what decoding means: another one finds nothing that an earlier one has kept
 GREY = ("1", "L", "LA")  # and those of 16 bits, whose names begin with I
 
 
-def read(path: Path, size: Sequence[int] | None = None) -> Stored:
+def read(path: Path, size: Sequence[int] | None = None, memory: Memory = "auto") -> Stored:
     """The pictures in a folder and below it; a picture's label is the sub-folder of the root that it lies in.
 
     Args:
-        path: the folder. The names of its sub-folders are the labels; pictures that lie in the folder itself have
-            none.
+        path: the folder. The names of its sub-folders, sorted, are the labels 0, 1, ...; pictures that lie in the folder
+            itself have none.
         size: (H, W), to which every picture is scaled and cropped; None takes pictures of one size as they are.
+        memory: "map" leaves the decoded pictures in the cache, "load" reads them, "auto" maps what is large.
 
     Raises:
         ValueError: no pictures, one that cannot be decoded or is a decompression bomb, pictures of several sizes without
@@ -53,23 +73,132 @@ def read(path: Path, size: Sequence[int] | None = None) -> Stored:
         among = f" among its {len(everything):,} files" if everything else ", and no other files"
         raise ValueError(f"{path} holds no pictures ({', '.join(SUFFIXES)}){among}")
     y = _labels(path, files)
-    heads = [_head(file) for file in files]
-    is_grey = all(grey for grey, _ in heads)
-    channels = 1 if is_grey else 3
-    pixels = sum(count for _, count in heads) if wanted is None else len(files) * wanted[0] * wanted[1]
-    check_fits(channels * pixels, str(path))
-    first = _decoded(files[0], is_grey, wanted)
-    x = np.empty((len(files), *first.shape), np.uint8)
-    for i, file in enumerate(files):
-        picture = _decoded(file, is_grey, wanted)
-        if picture.shape != first.shape:
-            a, b = ("x".join(map(str, shape[1:])) for shape in (first.shape, picture.shape))
-            raise ValueError(
-                f"{path} holds pictures of several sizes ({files[0].name} is {a}, {file.name} is {b}); give the one to "
-                'scale and crop them to: size=(H, W) (--data.size "[H,W]")'
-            )
-        x[i] = picture
+    kept = _place(path, files, wanted)
+    x = _kept(kept, len(files), memory)
+    if x is None:
+        x = _decoded_all(path, files, wanted, kept, memory)
     return Stored(x, y, levels=256, source=str(path))
+
+
+def _place(root: Path, files: Sequence[Path], size: tuple[int, ...] | None) -> Path:
+    """Where the decoded pictures are kept: a folder for each root and size, in it a file for each state of its files."""
+    state = hashlib.sha256(f"{VERSION} {np.little_endian}".encode())
+    for file in files:
+        about = file.stat()
+        state.update(
+            f"{file.relative_to(root)}\0{about.st_size} {about.st_mtime_ns}\n".encode(errors="surrogateescape")
+        )
+    own = hashlib.sha256(f"{root.resolve()} {size}".encode(errors="surrogateescape"))
+    return cache_folder() / "decoded" / own.hexdigest()[:32] / f"{state.hexdigest()[:32]}.npy"
+
+
+def _kept(kept: Path, n: int, memory: Memory) -> NDArray[Any] | MappedArray | None:
+    """What has been decoded before, or None."""
+    try:
+        x = MappedArray.of_npy(kept)
+    except (OSError, ValueError):  # not there, or cut off by something else: it is decoded again
+        return None
+    if x.dtype != np.uint8 or x.ndim != 4 or len(x) != n:
+        return None
+    return _as_asked(x, memory, str(kept))
+
+
+def _as_asked(x: MappedArray, memory: Memory, where: str) -> NDArray[Any] | MappedArray:
+    needed = math.prod(x.shape)
+    if memory == "map" or (memory == "auto" and is_large(needed)):
+        return x
+    check_fits(needed, where)
+    return np.array(x.values)
+
+
+def _decoded_all(
+    root: Path, files: Sequence[Path], wanted: tuple[int, ...] | None, kept: Path, memory: Memory
+) -> NDArray[Any] | MappedArray:
+    """All pictures, (n, C, H, W), kept in the cache where they are worth it."""
+    failure: str | None = None
+    with _as_pillow_warns(), ThreadPoolExecutor(_workers()) as pool, counting("decoding pictures") as on_progress:
+        heads = [head for batch in _batches(files) for head in pool.map(_head, batch)]
+        is_grey = all(grey for grey, _ in heads)
+        pixels = sum(count for _, count in heads) if wanted is None else len(files) * math.prod(wanted)
+        needed, room = (1 if is_grey else 3) * pixels, _room(kept)
+        is_kept = memory == "map" or (memory == "auto" and is_large(needed)) or needed >= WORTH
+        if needed > room and is_kept:
+            failure = f"{needed / GIB:.1f} GiB are needed, and {room / GIB:.1f} GiB are free"
+        if memory == "load" or failure is not None:
+            check_fits(
+                needed, str(root), "keep fewer pictures, give a smaller --data.size, or make room in the cache folder"
+            )
+        first = _decoded(files[0], is_grey, wanted)
+        shape = (len(files), *first.shape)
+
+        def write(take: Callable[[int, NDArray[np.uint8]], object]) -> None:
+            done = 0
+            for batch in _batches(files):
+                for file, picture in zip(batch, pool.map(lambda f: _decoded(f, is_grey, wanted), batch), strict=True):
+                    if picture.shape != first.shape:
+                        raise _several_sizes(root, (files[0], first), (file, picture))
+                    take(done, picture)
+                    done += 1
+                on_progress(done, len(files))
+
+        if is_kept and failure is None:
+            try:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(kept, lambda stream: _write_npy(stream, shape, write))
+                for other in kept.parent.glob("*.npy"):
+                    if other != kept:
+                        other.unlink(missing_ok=True)  # of the files as they were before
+                return _as_asked(MappedArray.of_npy(kept), memory, str(root))
+            except OSError as error:  # a full disk, or a folder that may not be written to
+                if memory == "map":
+                    raise
+                failure = str(error.strerror)
+            check_fits(needed, str(root))
+        x = np.empty(shape, np.uint8)
+        write(x.__setitem__)
+    if failure is not None:
+        warnings.warn(
+            f"the decoded pictures ({needed / GIB:.2f} GiB) could not be kept in {kept.parent}: {failure}; they "
+            "will be decoded again the next time",
+            stacklevel=2,
+        )
+    return x
+
+
+def _room(kept: Path) -> int:
+    """Bytes that are free where the decoded pictures would be kept."""
+    there = next(folder for folder in kept.absolute().parents if folder.exists())
+    return shutil.disk_usage(there).free
+
+
+def _write_npy(
+    stream: IO[bytes], shape: tuple[int, ...], write: Callable[[Callable[[int, NDArray[np.uint8]], object]], None]
+) -> None:
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+    write(lambda _, picture: stream.write(np.ascontiguousarray(picture).data))
+
+
+def _workers() -> int:
+    """As many threads as there are processors that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # Linux alone tells
+        return os.cpu_count() or 1
+
+
+def _batches(files: Sequence[Path]) -> Iterator[Sequence[Path]]:
+    return (files[start : start + AT_ONCE] for start in range(0, len(files), AT_ONCE))
+
+
+def _several_sizes(
+    root: Path, one: tuple[Path, NDArray[np.uint8]], other: tuple[Path, NDArray[np.uint8]]
+) -> ValueError:
+    a, b = ("x".join(map(str, picture.shape[1:])) for _, picture in (one, other))
+    return ValueError(
+        f"{root} holds pictures of several sizes ({one[0].name} is {a}, {other[0].name} is {b}); give the one to "
+        'scale and crop them to: size=(H, W) (--data.size "[H,W]")'
+    )
 
 
 def _labels(root: Path, files: Sequence[Path]) -> NDArray[np.str_] | None:
@@ -98,6 +227,8 @@ def _head(file: Path) -> tuple[bool, int]:
 
 def _decoded(file: Path, is_grey: bool, size: tuple[int, ...] | None) -> NDArray[np.uint8]:
     """One picture, (1, H, W) or (3, H, W)."""
+    from PIL import Image, ImageOps
+
     with _opened(file) as image:
         picture = _plain(ImageOps.exif_transpose(image)).convert("L" if is_grey else "RGB")
         if size is not None:
@@ -108,6 +239,8 @@ def _decoded(file: Path, is_grey: bool, size: tuple[int, ...] | None) -> NDArray
 
 def _plain(image: Image.Image) -> Image.Image:
     """A picture of 8 bits without transparency."""
+    from PIL import Image
+
     if image.mode.startswith("I"):  # 16-bit grey, which convert would clip and not scale
         return Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
@@ -117,14 +250,26 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
+def _as_pillow_warns() -> Iterator[None]:
+    """Make an error of what pillow only warns of, pictures above its limit; of odd metadata nothing is said.
+
+    Such settings hold for all threads, so they stand around their work.
+    """
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+@contextmanager
 def _opened(file: Path) -> Iterator[Any]:
+    from PIL import Image, UnidentifiedImageError
+
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata, which are of no use here
-            # pillow only warns of pictures above its limit, and refuses those above twice the limit
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=FORMATS) as image:
-                yield image
+        with Image.open(file, formats=FORMATS) as image:
+            yield image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(f"{file} is too large a picture: {first_line(error).split(',')[0]}") from None
     except UnidentifiedImageError:

@@ -4,6 +4,7 @@ from lowerbound.distributions.codes import AutoregressiveCodes, CodePoint, Indep
 from lowerbound.distributions.discretized_logistic_mixture import ChannelsFirst, DiscretizedLogisticMixture
 from lowerbound.distributions.flow import Bijection, Flow
 from lowerbound.distributions.full_normal import FullNormal, as_multivariate
+from lowerbound.distributions.independent_bernoulli import IndependentBernoulli
 from lowerbound.distributions.levels import LevelCategorical
 from lowerbound.distributions.mean import mean
 from lowerbound.distributions.mixture import Mixture
@@ -30,6 +31,7 @@ __all__ = [
     "DiscretizedLogisticMixture",
     "Flow",
     "FullNormal",
+    "IndependentBernoulli",
     "IndependentCodes",
     "LevelCategorical",
     "Mixture",

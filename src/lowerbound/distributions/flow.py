@@ -43,6 +43,7 @@ class Flow(Distribution):
         loc: (..., n), of the noise; its leading dimensions are the batch.
         scale: the same shape.
         event_shape: Z, with n values.
+        passes: how many passes through networks the inverse takes: as many as the forward map has, or many times more.
 
     Example:
         >>> class Doubling:
@@ -61,8 +62,9 @@ class Flow(Distribution):
     arg_constraints: ClassVar[dict[str, Constraint]] = {}
     has_rsample = True
 
-    def __init__(self, bijection: Bijection, loc: Tensor, scale: Tensor, event_shape: Shape) -> None:
+    def __init__(self, bijection: Bijection, loc: Tensor, scale: Tensor, event_shape: Shape, passes: int = 1) -> None:
         self.bijection = bijection
+        self.passes = passes
         self.base = Independent(Normal(loc, scale, validate_args=False), 1, validate_args=False)
         self.latest: tuple[Tensor, Tensor] | None = None  # a draw and its log-density
         super().__init__(loc.shape[:-1], torch.Size(event_shape), validate_args=False)

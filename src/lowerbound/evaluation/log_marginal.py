@@ -6,7 +6,8 @@ E[L_K] is at most log p(x), grows with K and approaches it at rate 1/K where the
 bound in expectation, biased downwards, whatever its standard error. L_1 is the ELBO with a sampled KL.
 
 The K draws are made in chunks that fit in memory, of which only the weights are kept: exactly K draws, and the same
-estimator whatever the chunk.
+estimator whatever the chunk. A chunk is one pass over few examples with many draws of each: what depends on x alone is then
+worked out once for thousands of draws, and on a CPU what is written of p(x|z) is still in the cache when it is read.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from torch import Tensor, nn
 from lowerbound.checks import check_density, check_finite
 from lowerbound.distributions import categories, mean
 from lowerbound.draw import Draw
-from lowerbound.memory import check_fits, values_held
+from lowerbound.memory import check_fits, keep_freed, values_held
 from lowerbound.modes import evaluating
 from lowerbound.roles import Context
 from lowerbound.seeding import seeded
 
 VALUES = 2**24  # numbers that one chunk's p(x|z) may hold: 64 MiB in float32
+CACHED = 2**22  # the same on a CPU: 16 MiB, where passes over them are several times faster than over memory
 ROWS = 2**15  # draws times examples in a chunk, which bounds the activations of hidden layers: 64 MiB for 512 units
 BATCH = 100  # examples at a time: enough for large matrix products, and K = 5,000 weights of each are 2 MB
 
@@ -78,7 +80,9 @@ def evidence(
         x: the data, (B, *X).
         context: labels, mask and the like.
         samples: K.
-        chunk: draws at a time; by default as many as keep p(x|z), and a hidden layer of 512 units, below 64 MiB.
+        chunk: draws at a time, of all examples; by default so many, of so few examples, that p(x|z) stays below 16 MiB on
+            a CPU and below 64 MiB elsewhere, and a hidden layer of 512 units below 64 MiB. Under one seed other chunks are
+            other draws.
 
     Raises:
         ValueError: K or the chunk below 1.
@@ -89,46 +93,92 @@ def evidence(
     check_fits(
         8 * samples * len(x), f"{samples:,} importance weights for each of {len(x):,} examples", "take fewer samples"
     )
-    log_terms, rates, distortions, means, per_dimension = [], [], [], [], []
-    done = 0
-    size = chunk or 1  # the first draw shows what one costs
-    is_exact = False
-    while done < samples:
-        asked = min(size, samples - done)
-        draw = model(x, context, asked)
-        is_exact = draw.is_enumerated
-        if is_exact:
-            asked = samples
-        rows = draw.log_w.shape[0]
-        share = asked / samples  # a chunk's own weights average over its draws; its share makes that an average over K
-        terms = draw.log_w + draw.log_m + math.log(share)
-        # where a label is summed out, a draw has a row for each label, and is one draw by their sum
-        one_each = is_exact or rows == asked
-        log_terms.append(terms if one_each else torch.logsumexp(terms.reshape(asked, -1, len(x)), 1))
-        rates.append([own * share for own in draw.rates_by("auto")])
-        distortions.append(draw.distortion * share)
-        is_chain = any(len(latent.q.batch_shape) > 1 for latent in draw.latents)
-        if done == 0 or is_chain:  # else they do not depend on the draws, and are the same in every chunk
-            part = draw.rate_per_dimension
-            per_dimension.append(part if part is None or not is_chain else part * share)
-            means.append([own if not is_chain else own * share for own in _moments(draw, 1 if is_exact else asked)])
-        if done == 0:
-            size = chunk or max(1, min(VALUES // max(1, values_held(draw.px) // rows), ROWS // len(x)))
-        done += asked
-    moments = [torch.stack(own).sum(0) for own in zip(*means, strict=True)]
+    keep_freed()
+    context = context or Context()
+    draw = model(x, context, min(chunk or 1, samples))  # shows what a draw costs
+    done = samples if draw.is_enumerated else min(chunk or 1, samples)
+    whole = _part(draw, done, samples)
+    if done < samples:
+        size, examples = (chunk, len(x)) if chunk else _cut(draw, samples - done)
+        sizes = [min(size, samples - start) for start in range(done, samples, size)]
+        groups = [slice(start, start + examples) for start in range(0, len(x), examples)]
+        parts = [[_part(model(x[rows], context[rows], own), own, samples) for own in sizes] for rows in groups]
+        whole = _summed([whole, _beside([_summed(own) for own in parts])])
+    sums = list(whole.sums)
+    rates = {name: sums.pop(0) for name in draw.names}
+    distortion = sums.pop(0)
+    # what does not depend on the draws is the same in every chunk
+    moments = sums[: 2 * len(draw.latents)] if _is_chain(draw) else _moments(draw, 1)
+    per_dimension = next(iter(sums[len(moments) :]), None) if _is_chain(draw) else draw.rate_per_dimension
     averages, squares = moments[::2], moments[1::2]
-    known = [part for part in per_dimension if part is not None]
     return Evidence(
-        log_terms=torch.cat(log_terms),
-        rate=torch.stack([own for part in rates for own in part]).sum(0),
-        rates={name: torch.stack(own).sum(0) for name, *own in zip(draw.names, *rates, strict=True)},
-        rate_per_dimension=torch.stack(known).sum(0) if len(known) == len(per_dimension) else None,
-        distortion=torch.stack(distortions).sum(0),
+        log_terms=whole.log_terms,
+        rate=torch.stack(list(rates.values())).sum(0),
+        rates=rates,
+        rate_per_dimension=per_dimension,
+        distortion=distortion,
         means=tuple(averages),
         noise=tuple((s - m**2).clamp(min=0) / max(1, samples - 1) for m, s in zip(averages, squares, strict=True)),
         is_density=draw.is_density,
-        is_exact=is_exact,
+        is_exact=draw.is_enumerated,
     )
+
+
+def _cut(draw: Draw, samples: int) -> tuple[int, int]:
+    """Draws and examples of a chunk: as many draws as there are to make, and as few examples as fill it.
+
+    Args:
+        draw: one of each example, to see what it costs.
+        samples: how many are to be made.
+    """
+    rows, examples = draw.log_w.shape  # a row for each label, where a label is summed out
+    values = CACHED if draw.log_w.device.type == "cpu" else VALUES
+    fit = max(1, min(ROWS // rows, values * examples // max(1, values_held(draw.px))))
+    chunks = math.ceil(samples / fit)
+    return math.ceil(samples / chunks), max(1, fit // samples)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What some of K draws of some of the examples say.
+
+    Args:
+        log_terms: (k, B).
+        sums: what is averaged over the draws, each (B, ...), times the share of these draws in K.
+    """
+
+    log_terms: Tensor
+    sums: tuple[Tensor, ...]
+
+
+def _part(draw: Draw, draws: int, of: int) -> _Part:
+    share = draws / of  # the draws' own weights average over themselves; their share makes that a part of the whole
+    terms = draw.log_w + draw.log_m + math.log(share)
+    # where a label is summed out, a draw has a row for each label, and is one draw by their sum
+    if not draw.is_enumerated and len(terms) != draws:
+        terms = torch.logsumexp(terms.reshape(draws, -1, terms.shape[1]), 1)
+    sums = [*draw.rates_by("auto"), draw.distortion]
+    if _is_chain(draw):
+        sums += _moments(draw, 1 if draw.is_enumerated else draws)
+        sums += [own for own in [draw.rate_per_dimension] if own is not None]
+    return _Part(terms, tuple(own * share for own in sums))
+
+
+def _summed(parts: list[_Part]) -> _Part:
+    """Other draws of the same examples."""
+    sums = zip(*(part.sums for part in parts), strict=True)
+    return _Part(torch.cat([part.log_terms for part in parts]), tuple(torch.stack(own).sum(0) for own in sums))
+
+
+def _beside(parts: list[_Part]) -> _Part:
+    """Other examples."""
+    sums = zip(*(part.sums for part in parts), strict=True)
+    return _Part(torch.cat([part.log_terms for part in parts], 1), tuple(torch.cat(own) for own in sums))
+
+
+def _is_chain(draw: Draw) -> bool:
+    """Whether the posterior of a latent depends on draws of another."""
+    return any(len(latent.q.batch_shape) > 1 for latent in draw.latents)
 
 
 def _moments(draw: Draw, draws: int) -> list[Tensor]:

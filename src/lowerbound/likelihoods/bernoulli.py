@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution
 
 from lowerbound.conditions import Condition
+from lowerbound.distributions import IndependentBernoulli
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood
 from lowerbound.shapes import NetworkFactory, Shape
@@ -65,4 +66,4 @@ class Bernoulli(Likelihood):
     def forward(self, z: Tensor, context: Context) -> Distribution:
         logits = self.base + self.beside.through(self.net, z, context.y, self.x_shape)
         base = torch.distributions.Bernoulli(logits=logits, validate_args=False)
-        return Independent(base, len(self.x_shape), validate_args=False)
+        return IndependentBernoulli(base, len(self.x_shape), validate_args=False)

@@ -12,9 +12,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution
 
 from lowerbound.conditions import Condition
+from lowerbound.distributions import IndependentBernoulli
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood
 from lowerbound.shapes import NetworkFactory, Shape
@@ -56,4 +57,4 @@ class BinaryCrossEntropy(Likelihood):
         logits = self.beside.through(self.net, z, context.y, self.x_shape)
         # torch's Bernoulli scores by cross-entropy, and with validation off it takes grey values
         base = torch.distributions.Bernoulli(logits=logits, validate_args=False)
-        return Independent(base, len(self.x_shape), validate_args=False)
+        return IndependentBernoulli(base, len(self.x_shape), validate_args=False)

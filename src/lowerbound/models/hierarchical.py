@@ -211,6 +211,7 @@ class Hierarchical(Model):
         check_samples(samples)
         x, context = self._given(x, context)
         walk = self._down if self.ways else self._up
+        path_gradient = path_gradient and torch.is_grad_enabled()  # its value is that of the ordinary one
         latents = walk(x, context, samples, path_gradient, _along if reparameterised else _without)
         px = self.likelihood(latents[0].z, context)
         log_px = self.likelihood.log_prob(px, x, context.mask)

@@ -92,6 +92,8 @@ class VAE(Model):
     ) -> Draw:
         check_samples(samples)
         x, context = self._given(x, context)
+        # the gradient alone is another: where none is kept, nothing has to be evaluated twice
+        path_gradient = path_gradient and torch.is_grad_enabled()
         before = random_state() if path_gradient else {}
         relaxed = self.posterior.relaxed if self.training and reparameterised else _as_it_is
         qz = relaxed(self.posterior(x, context))

@@ -78,4 +78,5 @@ class InverseAutoregressive(Posterior):
         out_shape = (2 * self.n + self.context_size,)
         out = self.beside.through(self.net, self.units.standardised(x, context.mask), context.y, out_shape)
         loc, log_variance, h = out.split([self.n, self.n, self.context_size], -1)
-        return Flow(Generating(self.steps(h)), loc, (0.5 * log_variance).exp(), self.z_shape)
+        steps, scale = Generating(self.steps(h)), (0.5 * log_variance).exp()
+        return Flow(steps, loc, scale, self.z_shape, passes=self.n * self.layers)

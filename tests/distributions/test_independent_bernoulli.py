@@ -1,0 +1,68 @@
+"""The numbers of torch's Bernoulli, whatever the shapes and however certain it is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.distributions import Bernoulli, Independent
+
+from lowerbound.distributions import IndependentBernoulli
+from lowerbound.distributions.independent_bernoulli import FACTORS
+
+
+def pair(logits: torch.Tensor, n: int) -> tuple[IndependentBernoulli, Independent]:
+    base = Bernoulli(logits=logits, validate_args=False)
+    return IndependentBernoulli(base, n, validate_args=False), Independent(base, n, validate_args=False)
+
+
+@pytest.mark.parametrize("event", [(1,), (FACTORS - 1,), (FACTORS,), (2 * FACTORS + 3,), (1, 28, 28)])
+@pytest.mark.parametrize("scale", [0.1, 3.0, 40.0])
+def test_the_same_numbers_as_torchs(event: tuple[int, ...], scale: float) -> None:
+    logits = scale * torch.randn(4, 3, *event)
+    for x in ((torch.rand(3, *event) < 0.3).float(), torch.rand(3, *event)):  # a score takes grey values too
+        fast, _ = pair(logits, len(event))
+        _, exact = pair(logits.double(), len(event))
+        expected = exact.log_prob(x.double())
+        rounding = torch.finfo(torch.float32).eps * (logits.abs().flatten(2).sum(-1) + logits[0, 0].numel())
+        assert ((fast.log_prob(x).double() - expected).abs() <= rounding).all()
+        double, _ = pair(logits.double(), len(event))
+        assert torch.allclose(double.log_prob(x.double()), expected, rtol=1e-12, atol=1e-10)
+
+
+def test_certainty_costs_nothing_and_an_error_costs_its_logit() -> None:
+    x = torch.tensor([1.0, 0.0]).repeat(500)
+    right, _ = pair(torch.tensor([200.0, -200.0]).repeat(500), 1)
+    wrong, _ = pair(torch.tensor([-200.0, 200.0]).repeat(500), 1)
+    assert right.log_prob(x) == 0
+    assert wrong.log_prob(x) == -200_000
+    even, _ = pair(torch.zeros(1000), 1)  # the smallest factors that there are
+    assert torch.allclose(even.log_prob(x), -1000 * torch.tensor(2.0).log())
+
+
+def test_gradients_are_torchs() -> None:
+    logits, x = torch.randn(2, 3, 5, requires_grad=True), torch.rand(3, 5).round()
+    fast, slow = pair(logits, 1)
+    assert torch.equal(fast.log_prob(x), slow.log_prob(x))
+    ours, theirs = (torch.autograd.grad(px.log_prob(x).sum(), logits)[0] for px in (fast, slow))
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_broadcasts_as_torch_does(n: int) -> None:
+    fast, slow = pair(torch.randn(3, 5), n)
+    for x in (torch.ones(5), torch.ones(3, 5), torch.ones(7, 3, 5)):
+        assert torch.allclose(fast.log_prob(x), slow.log_prob(x), atol=1e-5)
+
+
+def test_what_is_not_finite_stays_so() -> None:
+    fast, slow = pair(torch.tensor([[torch.nan, 0.0], [torch.inf, 0.0], [0.0, -torch.inf]]), 1)
+    assert not fast.log_prob(torch.tensor([1.0, 0.0])).isfinite().any()
+    assert not slow.log_prob(torch.tensor([1.0, 0.0])).isfinite().any()
+
+
+def test_it_stays_itself_when_expanded_and_validates_as_torch_does() -> None:
+    px = IndependentBernoulli(Bernoulli(logits=torch.zeros(3)), 1)
+    assert isinstance(px.expand((4,)), IndependentBernoulli)
+    assert px.expand((4,)).log_prob(torch.ones(3)).shape == (4,)
+    with pytest.raises(ValueError, match="support"):
+        px.log_prob(torch.tensor([0.5, 0.0, 1.0]))
