@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from itertools import permutations
 from pathlib import Path
@@ -23,10 +24,16 @@ from tests.composition import (
 )
 
 
+@pytest.fixture(autouse=True)
+def _no_power_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for the disk is most of the time of these lives, and nothing here asks what a power cut would leave."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
 def lives(combination: Combination, folder: Path) -> None:
     """A combination from its first step to its second epoch, by way of the disk."""
     data = data_for(combination[2])
-    how = {"epochs": 2, "batch_size": 24, "checkpoint_seconds": 0, "progress": False, "out": folder / "run"}
+    how = {"epochs": 2, "batch_size": 24, "progress": False, "out": folder / "run"}
     if reason := refused(combination):
         with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
             lb.fit(*compose(combination, data), data, **how)
@@ -40,7 +47,7 @@ def lives(combination: Combination, folder: Path) -> None:
     assert model.sample(4, seed=0, context=data.context("test")[:4]).shape == (4, *data.event_shape)
     again = lb.load(folder / "run")
     assert lb.evaluate(again, data, samples=3) == result
-    killed = {**how, "out": folder / "killed"}
+    killed = {**how, "checkpoint_seconds": 0, "out": folder / "killed"}
     fresh, objective = compose(combination, data)
     passes = iter(range(4))
 

@@ -279,3 +279,31 @@ def test_memory_follows_the_batch_and_not_the_split() -> None:
     model.likelihood.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[1]))
     lb.evaluate(model, data, split="all", samples=3, batch_size=50)
     assert max(seen) == 50
+
+
+def test_networks_in_bfloat16_give_nearly_the_same_numbers_and_say_so(binary_digits: Dataset) -> None:
+    model = make_model(binary_digits)
+    lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=10, learning_rate=5e-3, progress=False)
+    seen: set[torch.dtype] = set()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(lambda _module, _given, out: seen.add(out.dtype))
+    full = lb.evaluate(model, binary_digits, samples=50)
+    assert seen == {torch.float32}
+    seen.clear()
+    rounded = lb.evaluate(model, binary_digits, samples=50, precision="bf16-mixed")
+    assert seen == {torch.bfloat16}
+    assert rounded.estimator == full.estimator + "; networks in bfloat16"
+    assert rounded.values["nll"].dtype == torch.float32
+    # each logit is wrong by up to 2^-9 of itself, and wrong either way: what is left is far below a standard error
+    difference = rounded.values["nll"] - full.values["nll"]
+    assert 0 < difference.abs().mean() < 0.1
+    assert difference.mean().abs() < 0.02 < full.nll.stderr / 10
+
+
+def test_a_precision_that_is_none_and_one_that_annealing_has_not(binary_digits: Dataset) -> None:
+    model = make_model(binary_digits)
+    with pytest.raises(ValueError, match="precision 'bf16'.*bf16-mixed"):
+        lb.evaluate(model, binary_digits, precision="bf16")
+    with pytest.raises(ValueError, match="precision 32-true, or importance"):
+        lb.evaluate(model, binary_digits, precision="bf16-mixed", estimator="ais")

@@ -125,6 +125,7 @@ def test_a_collapsed_run_is_told_in_its_report(command: Command) -> None:
         (("evaluate", "large", "--samples", 0), "samples is 0"),
         (("evaluate", "large", "--estimator", "asi"), "did you mean 'ais'"),
         (("evaluate", "large", "--estimator", "ais", "--curve"), "leave it out"),
+        (("evaluate", "large", "--precision", "bf16"), "bf16-mixed"),
         (("evaluate", "large", "--estimator", "ais", "--temperatures", 0), "temperatures is 0"),
         (("evaluate", "large", "--examples", 0), "examples is 0"),
         (("evaluate", "large", "--temperatures", 50), "belongs to --estimator ais"),

@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 
 import lowerbound as lb
 from lowerbound.evaluation import annealed, evidence, information, refined
+from lowerbound.flows import Gated
 from lowerbound.roles import Context
 from tests.contracts import PosteriorContract, real_line
 from tests.models import Curved
@@ -48,6 +49,20 @@ def test_the_density_is_that_of_the_change_of_variables() -> None:
     jacobian = torch.autograd.functional.jacobian(lambda own: one.generate(own[None])[0][0], start[0])
     assert torch.equal(jacobian.triu(1), torch.zeros(3, 3).double())
     assert bool((jacobian.tril(-1).abs().sum() > 0).all())
+
+
+def test_a_step_is_that_of_the_paper() -> None:
+    """y = g x + (1 - g) m with g = sigmoid(s + 2), whose slope is held at 0.001 where the gate closes, in float32 too."""
+    x, m, s = torch.randn(3, 50).double()
+    g = torch.sigmoid(s + 2)
+    y, log_det = Gated(m, s).call_and_ladj(x)
+    assert torch.allclose(y, g * x + (1 - g) * m, atol=5e-3)
+    assert torch.allclose(log_det, g.log(), atol=2e-2)
+    closed = Gated(torch.tensor([3.0]), torch.tensor([-500.0]))
+    y, log_det = closed.call_and_ladj(torch.tensor([7.0]))
+    assert y.item() == pytest.approx(3.004)
+    assert log_det.exp().item() == pytest.approx(1e-3)
+    assert closed.inv(y).item() == pytest.approx(7, abs=1e-2)
 
 
 def test_a_draw_costs_one_pass_and_its_density_nothing() -> None:

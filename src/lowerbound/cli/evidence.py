@@ -57,6 +57,9 @@ def evaluate(argv: Sequence[str]) -> None:
         type=int,
         help=f"of ais: densities on the way from q(z|x) to p(x, z) (default: {TEMPERATURES})",
     )
+    parser.add_argument(
+        "--precision", type=str, default="32-true", help="of the networks: 32-true, or bf16-mixed (faster, and rounded)"
+    )
     given = parser.read(argv)
     if given is None:
         return
@@ -65,7 +68,16 @@ def evaluate(argv: Sequence[str]) -> None:
         raise ValueError(f"--{next(iter(of_chains))} belongs to --estimator ais: add it, or leave the option out")
     run, model = open_run(given)
     data = own_data(run) if given["source"] is None else load_as(run, given["source"])
-    evaluation = _measured(run, model, data, given, curve=given["curve"], estimator=given["estimator"], **of_chains)
+    evaluation = _measured(
+        run,
+        model,
+        data,
+        given,
+        curve=given["curve"],
+        estimator=given["estimator"],
+        precision=given["precision"],
+        **of_chains,
+    )
     content = evaluation.as_json()
     try:
         if given["source"] is None and given["examples"] is None:
