@@ -174,3 +174,7 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
         lb.models.M2(prior, posterior, likelihood, alpha=-1)
     with pytest.raises(ValueError, match="M2 sums over the label"):
         lb.models.M2(prior, posterior, likelihood)(torch.zeros(2, 4), path_gradient=True)
+    model = lb.models.M2(prior, posterior, likelihood).train()
+    for wrong in (3, -2):
+        with pytest.raises(ValueError, match=f"labels 0 to 2, and -1 for unknown; y holds {wrong}"):
+            model(torch.zeros(2, 4), Context(y=torch.tensor([0, wrong])))

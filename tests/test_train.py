@@ -160,11 +160,14 @@ def test_a_parameter_without_a_gradient_is_named(binary_digits: Dataset) -> None
     quiet(model, binary_digits, epochs=1)
 
 
-def test_the_cosine_schedule_ends_at_zero(binary_digits: Dataset) -> None:
-    history = quiet(make_model(binary_digits), binary_digits, epochs=10, schedule="cosine")
+@pytest.mark.parametrize(("schedule", "in_the_middle"), [("cosine", 0.5), ("linear", 0.5), ("linear", 0.8)])
+def test_a_falling_schedule_ends_at_zero(binary_digits: Dataset, schedule: str, in_the_middle: float) -> None:
+    history = quiet(make_model(binary_digits), binary_digits, epochs=10, schedule=schedule, learning_rate=2e-3)
     rates = [record["learning_rate"] for record in history.epochs]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] == 0
+    at = round(10 * (1 - in_the_middle)) - 1  # both schedules pass the middle there, and the linear one all its course
+    assert rates[at] == pytest.approx(2e-3 * in_the_middle, rel=0.02)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
@@ -564,7 +567,7 @@ def test_a_diverged_training_is_an_error_and_not_a_model(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((nn.Linear(2, 2), ELBO(), None), "model must be a VAE, not Linear"),
+        ((nn.Linear(2, 2), ELBO(), None), "model must be a Model, not Linear"),
         ((None, ELBO, None), "objective must be a Objective, not the class ELBO: make an object of it"),
         ((None, ELBO(), torch.zeros(3)), "data must be a Dataset, not Tensor"),
     ],

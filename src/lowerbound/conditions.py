@@ -50,6 +50,11 @@ def as_condition(condition: Condition) -> int | Shape | None:
     return condition
 
 
+def can_look(y: Tensor) -> bool:
+    """Whether y has values and looking at them costs nothing: on an accelerator it would wait for the device."""
+    return y.device.type == "cpu" and not torch.compiler.is_compiling() and y.numel() > 0
+
+
 class Given(nn.Module):
     """y as a network takes it: (..., *Y) -> (..., *shape).
 
@@ -102,7 +107,7 @@ class Given(nn.Module):
         """Y itself where it is what is asked for.
 
         Raises:
-            ValueError: there is none, it has another shape or kind, or a class out of range.
+            ValueError: there is none, it has another shape or kind, a class out of range, or a value that is not finite.
         """
         if y is None:
             raise ValueError(
@@ -111,11 +116,12 @@ class Given(nn.Module):
         if self.classes is None:
             if y.shape[max(0, y.ndim - len(self.y_shape)) :] != self.y_shape:
                 raise ValueError(f"{self.name} is conditioned on {self.words}, and y has the shape {tuple(y.shape)}")
+            if can_look(y) and not bool(torch.isfinite(y).all()):
+                raise ValueError(f"{self.name} is conditioned on {self.words}, and y holds some that are not finite")
             return y
         if y.is_floating_point() or y.dtype == torch.bool:
             raise ValueError(f"{self.name} is conditioned on {self.words}, whole numbers, and y holds {y.dtype}")
-        # where looking costs nothing; on an accelerator it would wait for the device at every step
-        if y.device.type == "cpu" and not torch.compiler.is_compiling() and y.numel():
+        if can_look(y):
             low, high = int(y.min()), int(y.max())
             if low < 0 or high >= self.classes:
                 wrong = low if low < 0 else high

@@ -12,7 +12,8 @@ nats for 20 bins, 5 values and 10,000 examples. Codes that are no classes alread
 the published numbers.
 
 A standard error is that of the score over disjoint groups of examples, divided by the root of their number. It says how
-far the score may lie from that of more examples of the same model, and nothing of another training of it.
+far the score may lie from that of more examples of the same model, and nothing of another training of it. Of fewer than
+100 examples none is given: the spread of two or three groups says next to nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from lowerbound.nats import Estimate
 
 GROUPS = 10  # disjoint groups of examples behind a standard error, which is then itself known to a quarter
 FEWEST = 20  # examples of a group below which no score of it means anything
+ENOUGH = 5  # groups below which no error is given: of five it is known to a third, of two hardly at all
 UNIT = "of 1"
 
 
@@ -135,6 +137,6 @@ def with_error(score: Callable[[NDArray[np.int64]], float], n: int, seed: int = 
     order = np.random.default_rng(seed).permutation(n)
     groups = min(GROUPS, n // FEWEST)
     stderr = math.nan
-    if groups > 1:
+    if groups >= ENOUGH:
         stderr = float(np.std([score(group) for group in np.array_split(order, groups)], ddof=1)) / math.sqrt(groups)
     return Estimate(float(score(np.arange(n))), stderr, n, UNIT)

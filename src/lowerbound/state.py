@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from lowerbound.codebook import perplexity
 from lowerbound.messages import first_line
+from lowerbound.optimizers import moments
 from lowerbound.run import Run, load_weights
 from lowerbound.seeding import random_state, set_random_state
 
@@ -139,17 +140,14 @@ class TrainingState:
 
     def _moments(self, flat: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
         """The optimiser's state by parameter; the shapes are checked, since the fused update does not."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        kept = moments(self.optimizer)
         by_parameter: dict[int, dict[str, Tensor]] = {}
         for name, value in flat.items():
             i, _, rest = name.partition(".")
-            shape = parameters[int(i)].shape if rest in ("exp_avg", "exp_avg_sq") else torch.Size(())
-            if int(i) >= len(parameters) or value.shape != shape or not value.is_floating_point():
+            if value.shape != kept[int(i)].get(rest) or not value.is_floating_point():
                 raise ValueError(f"optimizer.{name} has the wrong shape or type")
             by_parameter.setdefault(int(i), {})[rest] = value
-        if by_parameter and {i: set(own) for i, own in by_parameter.items()} != {
-            i: {"step", "exp_avg", "exp_avg_sq"} for i in range(len(parameters))
-        }:
+        if by_parameter and {i: set(own) for i, own in by_parameter.items()} != {i: set(o) for i, o in enumerate(kept)}:
             raise ValueError("the optimiser's moments are not those of the parameters")
         return by_parameter
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import inspect
 import math
 import shlex
-import signal
 import threading
 import time
 import warnings
@@ -28,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from lowerbound.build import complete, describe_model, listed
+from lowerbound.compiled import Compiled, check_compiler
 from lowerbound.data import load
 from lowerbound.dataset import Dataset
 from lowerbound.devices import find_device
@@ -36,6 +36,7 @@ from lowerbound.messages import unknown
 from lowerbound.model import Model
 from lowerbound.networks import MLP
 from lowerbound.objective import Objective, check_parts
+from lowerbound.optimizers import OptimizerName, make_optimizer
 from lowerbound.parts import describe, foreign_packages
 from lowerbound.passes import Pass, check_gradients, first_meeting, not_finite, parameter_groups, prepare
 from lowerbound.progress import Display
@@ -43,9 +44,10 @@ from lowerbound.roles import Context
 from lowerbound.run import Run
 from lowerbound.seeding import seeded
 from lowerbound.state import Best, Sums, TrainingState
+from lowerbound.stopping import stop_requested
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
-Schedule = Literal["constant", "cosine"]
+Schedule = Literal["constant", "cosine", "linear"]
 
 VALID_BATCH = 1000  # examples at a time in validation, where there are no gradients to hold
 
@@ -76,19 +78,21 @@ def fit(
     epochs: int = 100,
     batch_size: int = 128,
     seed: int = 0,
+    optimizer: OptimizerName = "adam",
     learning_rate: float = 1e-3,
     schedule: Schedule = "constant",
     clip: float | None = None,
     patience: int | None = None,
     device: str = "auto",
     precision: Precision = "32-true",
+    compile: bool = False,
     checkpoint_seconds: float = 10.0,
     out: str | Path | Run | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> History:
-    """Train a model by Adam (Kingma and Ba 2014, arXiv 1412.6980), and leave it with its best weights.
+    """Train a model, and leave it with its best weights.
 
     Args:
         model: what to train; it is changed in place.
@@ -99,12 +103,19 @@ def fit(
         batch_size: examples a step; the last batch of an epoch may be smaller and counts in full.
         seed: of the order of examples and of every draw. It does not act on the model's initial weights, which exist
             already; on the command line the same seed sets those too.
-        learning_rate: Adam's step size. An objective may ask for another one for its own parameters.
-        schedule: of every learning rate over the run: "constant", or "cosine" falling to zero.
+        optimizer: "adam" (Kingma and Ba 2014, arXiv 1412.6980), or "muon" (Jordan et al. 2024), which takes orthogonal
+            steps in the weights of layers and Adam's in all else (:mod:`lowerbound.optimizers`): fewer steps are needed, and
+            each costs more, as much as a thousand examples. An objective's own parameters are always Adam's.
+        learning_rate: Adam's step size; a step of Muon has the same. An objective may ask for another one for its own
+            parameters.
+        schedule: of every learning rate over the run: "constant", "cosine" or "linear", which fall to zero.
         clip: largest norm of the gradient; None leaves it. An objective's own parameters are clipped by themselves.
         patience: stop after so many epochs in a row without a better validation loss; None never stops early.
         device: "auto" takes a GPU if there is one; "cpu", "cuda", "cuda:1", "mps".
         precision: "32-true", "bf16-mixed", "16-mixed" (GPU only) or "64-true".
+        compile: make one graph of the pass through model and objective, forward and backward, by ``torch.compile``: the
+            same numbers up to rounding, sooner, after some seconds of compilation, which are told. Batches of another size
+            than batch_size, in validation also, take the plain pass. It needs a C++ compiler, and on a GPU Triton.
         checkpoint_seconds: least time between two checkpoints: what a kill may cost; the disk is flushed no more often.
         out: run folder to write, or a :class:`~lowerbound.run.Run`; None writes nothing.
         resume: go on with the run in the folder from its last checkpoint.
@@ -116,7 +127,8 @@ def fit(
 
     Raises:
         ValueError: arguments out of range, data that do not fit the model, a device that is not there, parameters that
-            receive no gradient, a folder that holds another run, or resuming with other data or settings.
+            receive no gradient, a folder that holds another run, resuming with other data or settings, or compiling
+            without a compiler, or what cannot be made one graph.
         KeyboardInterrupt: Ctrl-C or a termination signal; the state has been saved and the message says how to go on.
 
     Example:
@@ -136,12 +148,14 @@ def fit(
         "epochs": epochs,
         "batch_size": batch_size,
         "seed": seed,
+        "optimizer": optimizer,
         "learning_rate": learning_rate,
         "schedule": schedule,
         "clip": clip,
         "patience": patience,
         "device": device,
         "precision": precision,
+        "compile": compile,
         "checkpoint_seconds": checkpoint_seconds,
     }
     for name, value, kind in (("model", model, Model), ("objective", objective, Objective), ("data", data, Dataset)):
@@ -181,15 +195,18 @@ def fit(
             stack.enter_context(run.locked())
             if not resume:
                 run.begin(config, overwrite)
-        groups = parameter_groups(model, objective)
-        parameters = [p for group in groups for p in group["params"]]
         # fused Adam updates in one pass over memory, and can be told on the device to skip a step; in 16-bit training the
         # scaler of gradients decides that, and clips gradients of an optimiser that is not fused only
         scaled = precision == "16-mixed"
-        adam = torch.optim.Adam(groups, lr=learning_rate, fused=not scaled)
-        rates = [group["lr"] for group in adam.param_groups]  # an objective may ask for its own
-        one_pass, optimizer = fabric.setup(Pass(model, objective), adam)
-        state = TrainingState(model, objective, adam, fabric.strategy.precision, Best(patience), fabric.device)
+        bare = make_optimizer(optimizer, model, objective, learning_rate, fused=not scaled)
+        groups = [group["params"] for group in parameter_groups(model, objective)]
+        parameters = [p for group in groups for p in group]
+        rates = [group["lr"] for group in bare.param_groups]  # an objective may ask for its own
+        plain = Pass(model, objective)
+        whole = min(batch_size, len(data["train"]))
+        one_pass, stepping = fabric.setup(Compiled(plain, whole) if compile else plain, bare)
+        compiling, compile_seconds = compile, 0.0
+        state = TrainingState(model, objective, bare, fabric.strategy.precision, Best(patience), fabric.device)
         if run is not None and not resume:
             stack.enter_context(_nothing_left_of_a_failure(run, state))
         stack.enter_context(seeded(seed))
@@ -205,7 +222,7 @@ def fit(
         steps = math.ceil(n / batch_size)
         # in memory all are kept as they are seen; from a file they come again after every epoch
         held = fabric.to_device(data.examples("valid")) if "valid" in data.splits and not data.is_mapped else None
-        stop = stack.enter_context(_stop_requested())
+        stop = stack.enter_context(stop_requested())
         show = stack.enter_context(Display(epochs, steps, progress, state.epoch - 1))
         if differs:
             show.say(f"resumed under other conditions, so the last bits may differ: {differs}")
@@ -221,22 +238,27 @@ def fit(
                 x = fabric.to_device(data.present("train", index))
                 beside = context[index].to(x.device)
                 progressed = state.step / max(1, epochs * steps - 1)  # 0 at the first step, 1 at the last
-                for group, rate in zip(adam.param_groups, rates, strict=True):
+                for group, rate in zip(bare.param_groups, rates, strict=True):
                     group["lr"] = rate * _factor(schedule, progressed)
 
+                began = time.monotonic()
                 total, log, usage = one_pass(x, beside.given, progressed, n)
                 fabric.backward(total)
+                if compiling and len(x) == whole:  # that was done in this step, and is no part of the time of an epoch
+                    compiling, compile_seconds = False, time.monotonic() - began
+                    started += compile_seconds
+                    show.say(f"compiled in {compile_seconds:.1f} s")
                 if state.step == 0:
                     check_gradients(model, objective)
                 if clip is not None:
-                    fabric.strategy.precision.unscale_gradients(adam)
-                    for group in adam.param_groups:  # each by itself: a critic's slope says nothing about the model's
-                        nn.utils.clip_grad_norm_(group["params"], clip)
+                    fabric.strategy.precision.unscale_gradients(bare)
+                    for own in groups:  # each by itself: a critic's slope says nothing about the model's
+                        nn.utils.clip_grad_norm_(own, clip)
                 skipped = not_finite(parameters)
                 if not scaled:
-                    adam.found_inf = skipped  # type: ignore[attr-defined]  # read by the fused update
-                optimizer.step()
-                optimizer.zero_grad()
+                    bare.found_inf = skipped  # type: ignore[attr-defined]  # read by the fused update
+                stepping.step()
+                stepping.zero_grad()
 
                 state.sums.add({**log, "skipped": skipped}, usage)
                 state.done += 1
@@ -273,11 +295,13 @@ def fit(
                 "train": train_means,
                 "valid": valid,
                 "rate_estimator": rate_estimator,
-                "learning_rate": adam.param_groups[0]["lr"],
+                "learning_rate": bare.param_groups[0]["lr"],
                 "skipped_steps": skipped_steps,
                 "seconds": round(state.seconds, 3),
                 "examples_per_second": round(n / state.seconds, 1),
+                **({"compile_seconds": round(compile_seconds, 3)} if compile else {}),
             }
+            compile_seconds = 0.0
             state.best.see(state.epoch, valid["loss"] if valid else None, model)
             state.close_epoch(record)
             show.epoch(record)
@@ -338,28 +362,9 @@ def _check_sane(
 
 
 def _factor(schedule: Schedule, progress: float) -> float:
+    if schedule == "linear":
+        return 1.0 - progress
     return 0.5 * (1 + math.cos(math.pi * progress)) if schedule == "cosine" else 1.0
-
-
-@contextmanager
-def _stop_requested() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that a step is finished before the loop stops; a second one stops at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event  # only the main thread may handle signals
-        return
-
-    def request(number: int, frame: Any) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _how_to_resume(state: TrainingState, steps: int, run: Run | None) -> str:
@@ -389,7 +394,7 @@ def check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
         raise ValueError(f"seed is {settings['seed']}: it must be at least 0 and below 2**63")
     if not (isinstance(settings["checkpoint_seconds"], (int, float)) and settings["checkpoint_seconds"] >= 0):
         raise ValueError(f"checkpoint_seconds is {settings['checkpoint_seconds']!r}: it must be a number, at least 0")
-    for name, valid in (("schedule", Schedule), ("precision", Precision)):
+    for name, valid in (("optimizer", OptimizerName), ("schedule", Schedule), ("precision", Precision)):
         if settings[name] not in get_args(valid):
             raise ValueError(unknown(name, str(settings[name]), get_args(valid)))
     if "train" not in data.splits:
@@ -404,6 +409,16 @@ def check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
         raise ValueError("precision '16-mixed' needs a GPU; on a CPU use 'bf16-mixed' or '32-true'")
     if settings["precision"] == "64-true" and device.type == "mps":
         raise ValueError("precision '64-true' is not there on mps; use device 'cpu', or precision '32-true'")
+    if (
+        settings["precision"] == "bf16-mixed"
+        and device.type == "cuda"
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
+        raise ValueError(f"precision 'bf16-mixed' is not there on {device}; use '16-mixed' or '32-true'")
+    if not isinstance(settings["compile"], bool):
+        raise TypeError(f"compile is {settings['compile']!r}: it must be True or False")
+    if settings["compile"]:
+        check_compiler(device)
 
 
 def _fabric(device: str, precision: Precision) -> Any:

@@ -53,7 +53,9 @@ class UnitScale(Transform):
     levels: int
 
     def __call__(self, values: Tensor, generator: Generator | None = None) -> Tensor:
-        return values.to(torch.float32) / (self.levels - 1)
+        return (
+            values / (self.levels - 1) if values.dtype == torch.uint8 else values.to(torch.float32) / (self.levels - 1)
+        )
 
     def support(self, before: Constraint) -> Constraint:
         return Levels(self.levels)
@@ -90,7 +92,10 @@ class Bernoulli(Transform):
     is_random: ClassVar[bool] = True
 
     def __call__(self, values: Tensor, generator: Generator | None = None) -> Tensor:
-        return torch.bernoulli(values, generator=generator)
+        if generator is not None:  # what is drawn once, by a recorded seed, stays what it was
+            return torch.bernoulli(values, generator=generator)
+        # the same distribution, to 2^-24, in a third of the time on a CPU
+        return torch.rand_like(values).lt(values).to(values.dtype)
 
     def support(self, before: Constraint) -> Constraint:
         return _binary_from(before)

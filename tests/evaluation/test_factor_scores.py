@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from lowerbound.evaluation import dci, factor_score, mig, sap
+from lowerbound.evaluation.dci import _completeness, _disentanglement
 from lowerbound.factors import GROUPS, binned, checked, entropy, mutual_information
 
 Array = NDArray[np.float64]
@@ -53,6 +54,14 @@ def test_the_gap_of_a_small_joint_is_that_of_the_formula() -> None:
     score = mig(rows[:, 1:], rows[:, :1])
     assert score.estimate.value == pytest.approx(h)
     assert score.table == pytest.approx(np.array([[1.0, 1 - h]]))
+
+
+def test_information_is_a_share_of_what_the_factor_has_and_not_of_what_its_values_could_have() -> None:
+    """A rare value: H(v) is far below log 2, and a dimension that is v still says all of it."""
+    v = (np.arange(200) % 8 == 0).astype(int)
+    assert mig(np.stack([v, 0 * v], 1), v).estimate.value == pytest.approx(1)
+    # each class counts alike for SAP: a dimension that says nothing is right half of the time, however rare a class is
+    assert sap(np.stack([v, 0 * v], 1), v).estimate.value == pytest.approx(0.5)
 
 
 def test_the_gap_of_a_table_that_is_not_square() -> None:
@@ -140,11 +149,29 @@ def test_one_factor_or_one_dimension_leaves_a_score_out() -> None:
     assert mig(FACTORS[:, :1], FACTORS[:, 0]).estimate.value == pytest.approx(1)  # nothing else says anything
 
 
+def test_of_few_examples_there_is_no_error() -> None:
+    assert math.isnan(mig(PERFECT[:99], FACTORS[:99]).estimate.stderr)
+    assert mig(PERFECT[:100] + NOISE[:100, :3], FACTORS[:100]).estimate.stderr > 0
+
+
+def test_a_dimension_counts_by_how_much_it_matters() -> None:
+    """By hand, from a table of importances of two factors in three dimensions."""
+    importance = np.array([[1.0, 0.0, 0.0], [0.5, 0.25, 0.25]])
+    share = 2 / 3  # of v_1 in what z_1 tells; z_2 and z_3 tell of v_2 alone
+    own = 1 + (share * math.log(share) + (1 - share) * math.log(1 - share)) / math.log(2)
+    assert _disentanglement(importance) == pytest.approx((1.5 * own + 0.25 + 0.25) / 2)
+    # completeness: v_1 is in z_1 alone, and v_2 in three dimensions
+    of_second = 1 + (0.5 * math.log(0.5) + 2 * 0.25 * math.log(0.25)) / math.log(3)
+    assert _completeness(importance) == pytest.approx((1 + of_second) / 2)
+
+
 def test_counts_and_bins() -> None:
     assert binned(np.array([[0.0], [1.0], [5.0]]), 20).ravel().tolist() == [0, 1, 2]
     even = binned(np.linspace(0, 1, 1000)[:, None], 20).ravel()
     assert np.bincount(even).tolist() == [50] * 20
     assert entropy(even) == pytest.approx(math.log(20))
+    skewed = np.bincount(binned(np.linspace(0, 1, 1000)[:, None] ** 2, 20).ravel()) / 1000
+    assert skewed[0] == pytest.approx(math.sqrt(1 / 20), abs=2e-3)  # of equal width, and not of equal number
     assert GROUPS > 1
 
 

@@ -69,6 +69,7 @@ class Words:
         """Take a command line apart: every option but the flags has a value."""
         positional: list[str] = []
         options: dict[str, str] = {}
+        argv = _switched(argv)
         rest = list(argv)
         while rest:
             token = rest.pop(0)
@@ -100,6 +101,16 @@ class Words:
     def trust(self) -> list[str]:
         """Packages that are trusted by name."""
         return [name.strip() for name in self.options.get("trust", "").split(",") if name.strip()]
+
+
+def _switched(argv: Sequence[str]) -> list[str]:
+    """The same words, where --compile stands for --compile=true, and so does any setting of fit that is on or off."""
+    switches = [f"--{s.name}" for s in settings_of(fit) if s.hint is bool and s.name not in NOT_SETTINGS]
+    follows = [*argv[1:], ""]
+    return [
+        f"{word}=true" if word in switches and after.lower() not in ("true", "false") else word
+        for word, after in zip(argv, follows, strict=True)
+    ]
 
 
 def train(argv: Sequence[str]) -> None:

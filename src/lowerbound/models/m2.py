@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from lowerbound.conditions import can_look
 from lowerbound.distributions import OneHot, mean, stddev
 from lowerbound.draw import Draw, Latent
 from lowerbound.kl import closed_form_kl
@@ -183,7 +184,15 @@ class M2(Model):
             return torch.full((len(x),), UNLABELLED, device=x.device)
         if context.y.is_floating_point():
             raise ValueError(f"M2 takes labels 0 to {self.classes - 1}, and -1 for unknown; y holds {context.y.dtype}")
-        return context.y.expand(len(x))
+        y = context.y
+        if can_look(y):
+            low, high = int(y.min()), int(y.max())
+            if low < UNLABELLED or high >= self.classes:
+                raise ValueError(
+                    f"M2 takes labels 0 to {self.classes - 1}, and -1 for unknown; y holds "
+                    f"{low if low < UNLABELLED else high}"
+                )
+        return y.expand(len(x))
 
     def _uniform(self, x: Tensor) -> OneHot:
         return OneHot(logits=x.new_zeros(self.classes), validate_args=False)

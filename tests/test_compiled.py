@@ -1,0 +1,116 @@
+"""The compiled pass: the plain one's numbers, sooner; and one line where it cannot be had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import lowerbound as lb
+from lowerbound.compiled import Compiled
+from lowerbound.dataset import Dataset
+from lowerbound.passes import Pass, first_meeting
+from tests import composition
+from tests.conftest import make_model
+from tests.test_optimizers import stopped_at
+
+# what torch's own modules say of each other while they are imported
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+
+
+def weights(model: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_compiled_training_is_the_plain_one_up_to_rounding_and_is_resumed_bit_for_bit(
+    binary_digits: Dataset, tmp_path: Path
+) -> None:
+    """Through a warm-up, which no graph may keep from its first step, and batches that are smaller than the others."""
+    how = {"epochs": 2, "batch_size": 200, "learning_rate": 1e-3, "progress": False, "checkpoint_seconds": 0.0}
+    ends = {}
+    for name, compile in (("plain", False), ("compiled", True), ("resumed", True)):
+        torch.manual_seed(0)
+        model, out = make_model(binary_digits), tmp_path / name
+        if name == "resumed":
+            with stopped_at(11):
+                lb.fit(model, lb.objectives.ELBO(warmup=0.5), binary_digits, **how, compile=compile, out=out)
+            torch.manual_seed(1)
+            model = make_model(binary_digits)
+        history = lb.fit(
+            model, lb.objectives.ELBO(warmup=0.5), binary_digits, **how, compile=compile, out=out,
+            resume=name == "resumed",
+        )  # fmt: skip
+        ends[name] = weights(model), history
+    plain, compiled, resumed = (ends[name] for name in ("plain", "compiled", "resumed"))
+    assert torch.equal(compiled[0], resumed[0])
+    assert compiled[1].series("loss") == resumed[1].series("loss")
+    for name in ("loss", "elbo", "rate"):
+        assert plain[1].series(name) == pytest.approx(compiled[1].series(name), rel=1e-5)
+    # 16 steps of Adam, each of at most 1e-3 and of any sign where a gradient is rounding itself
+    assert (plain[0] - compiled[0]).abs().max() < 1e-3
+    assert (plain[0] - compiled[0]).abs().mean() < 1e-6
+    assert compiled[1].epochs[0]["compile_seconds"] > 0 == compiled[1].epochs[1]["compile_seconds"]
+    assert "compile_seconds" not in plain[1].epochs[0]
+
+
+SHIPPED = ["VampPrior DiagonalNormal Bernoulli ELBO", "Categorical Categorical Categorical IWAE"]
+
+
+@pytest.mark.parametrize("names", SHIPPED)
+def test_parts_are_traced_as_one_graph_with_the_same_gradients(names: str) -> None:
+    combination = tuple(names.split())
+    data = composition.data_for(combination[2])
+    model, objective = composition.compose(combination, data)
+    first_meeting(model, objective, data)
+    plain = Pass(model, objective).train()
+    graph = torch.compile(plain.forward, fullgraph=True, dynamic=False, backend="aot_eager")
+    rows = torch.arange(20)
+    x, beside = data.present("train", rows), data.context("train")[rows].given
+    found = []
+    for run, progress in ((graph, torch.tensor(0.3)), (plain, 0.3)):
+        torch.manual_seed(1)
+        plain.zero_grad()
+        total = run(x, beside, progress, 40)[0]
+        total.backward()
+        found.append((total.detach(), [p.grad for p in plain.parameters()]))
+    torch.testing.assert_close(found[0], found[1])
+
+
+class Peeking(lb.networks.MLP):
+    """Looks at a number on its way, which no graph can hold."""
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        return super().forward(value if float(value.sum()) > 0 else -value)
+
+
+def test_what_cannot_be_one_graph_is_refused_in_one_line_that_names_the_place(digits: Dataset, tmp_path: Path) -> None:
+    x_shape, z_shape = digits.event_shape, (2,)
+    model = lb.VAE(
+        lb.priors.StandardNormal(z_shape),
+        lb.posteriors.DiagonalNormal(x_shape, z_shape, network=Peeking),
+        lb.likelihoods.Normal(z_shape, x_shape),
+    )
+    with pytest.raises(ValueError, match=r"cannot be compiled: .*test_compiled.py line.*leave compile off") as refused:
+        lb.fit(model, lb.objectives.ELBO(), digits, compile=True, progress=False)
+    assert "\n" not in str(refused.value)
+
+
+def test_without_a_compiler_it_is_refused_before_anything_is_written(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ValueError, match="compile needs a C\\+\\+ compiler, and 'no-such-compiler' is not there"):
+        lb.fit(make_model(digits), lb.objectives.ELBO(), digits, compile=True, progress=False, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_validation_and_batches_of_another_size_take_the_plain_pass(binary_digits: Dataset) -> None:
+    one_pass = Compiled(Pass(make_model(binary_digits), lb.objectives.ELBO()), 8)
+    taken: list[int] = []
+    one_pass.graph = lambda x, *_: taken.append(len(x))
+    for training, size in ((True, 8), (True, 5), (False, 8)):
+        one_pass.train(training)
+        one_pass(binary_digits.present("train", torch.arange(size)), {}, 0.0, 100)
+    assert taken == [8]
