@@ -47,6 +47,13 @@ def test_sap_of_classes_is_one_less_than_what_chance_gives() -> None:
     assert sap(PERFECT, FACTORS).estimate.value == pytest.approx(1 - np.mean([1 / 4, 1 / 5, 1 / 3]), abs=0.02)
 
 
+def test_thresholds_are_measured_on_examples_that_they_were_not_learned_on() -> None:
+    """Of 60 examples, noise tells a class of three by chance, and on those that it was learned on a good deal better."""
+    noise = np.random.default_rng(2).normal(size=(60, 40))
+    table = sap(noise, np.arange(60) % 3).table
+    assert table.mean() == pytest.approx(1 / 3, abs=0.05)
+
+
 def test_the_gap_of_a_small_joint_is_that_of_the_formula() -> None:
     """z_1 = v, and z_2 is v but for one time in four: 1 - I(z_2; v) / H(v) = H(1/4) / log 2."""
     rows = np.array([[v, v, v if i < 3 else 1 - v] for v in (0, 1) for i in range(4)])
