@@ -55,6 +55,8 @@ def load_as(run: Run, source: str | None, splits: str | None = None, missing: Mi
         raise ValueError(f"{run.path} was trained on arrays in memory, which no file names; measure it in Python")
     options = {setting.name: own[setting.name] for setting in settings_of(load)[1:] if setting.name in own}
     options |= {key: value for key, value in {"splits": splits, "missing": missing}.items() if value}
+    if source is not None:
+        options.pop("memory", None)  # it holds for the run's own file, of whatever size another is
     return load(name, **applicable(name, options))
 
 
