@@ -24,10 +24,11 @@ CLASSES = 3
 def small() -> lb.models.M2:
     """One z and three labels, in float64."""
     torch.manual_seed(1)
+    network = partial(lb.networks.MLP, hidden=(32,))
     model = lb.models.M2(
         prior=lb.priors.ConditionalNormal((1,), CLASSES),
-        posterior=lb.posteriors.DiagonalNormal((4,), (1,), condition=CLASSES),
-        likelihood=lb.likelihoods.Bernoulli((1,), (4,), condition=CLASSES),
+        posterior=lb.posteriors.DiagonalNormal((4,), (1,), network, condition=CLASSES),
+        likelihood=lb.likelihoods.Bernoulli((1,), (4,), network, condition=CLASSES),
         classifier=partial(lb.networks.MLP, hidden=(8,)),
         alpha=3.0,
     ).double()
