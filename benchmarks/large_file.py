@@ -46,9 +46,10 @@ COLUMNS = [
     "starts in",
     "examples/s",
     "CPU ms/example",
-    "of that in memory",
+    "asleep",
+    "both, to memory",
     "most anonymous",
-    "most of the file",
+    "of the file",
     "ends",
 ]
 
