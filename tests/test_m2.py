@@ -181,3 +181,17 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
     for wrong in (3, -2):
         with pytest.raises(ValueError, match=f"labels 0 to 2, and -1 for unknown; y holds {wrong}"):
             model(torch.zeros(2, 4), Context(y=torch.tensor([0, wrong])))
+
+
+def test_what_is_missing_stands_at_its_mean_for_both_posteriors() -> None:
+    x, mask = 100 + torch.randn(20, 4), torch.ones(20, 4, dtype=torch.bool)
+    mask[:, 0] = False
+    posterior = lb.posteriors.DiagonalNormal((4,), (2,), condition=3)
+    model = lb.models.M2(lb.priors.StandardNormal((2,)), posterior, lb.likelihoods.Normal((2,), (4,), condition=3))
+    model.learn_units(x)
+    with torch.no_grad():
+        at_mean = torch.where(mask, x, x.mean(0))
+        qy, qz = (latent.q for latent in model(x, Context(mask=mask)).latents)
+        assert torch.allclose(qy.probs, model.label(at_mean).probs, atol=1e-4)
+        every = Context(y=torch.arange(3)[:, None])
+        assert torch.allclose(qz.mean, posterior(at_mean, every).mean, atol=1e-4)
