@@ -14,6 +14,7 @@ from torch.distributions import Independent, Normal
 import lowerbound as lb
 from lowerbound.cli import main
 from lowerbound.models.hierarchical import _product
+from lowerbound.roles import Context
 
 
 def test_a_ladder_of_feature_maps_is_trained_from_a_configuration(tmp_path: Path) -> None:
@@ -59,3 +60,15 @@ def test_a_product_with_an_extreme_scale_keeps_its_gradient_in_float32(log_varia
     found = torch.autograd.grad(product.mean.sum() + product.stddev.log().sum(), [loc, logs])
     assert found[0].tolist() == pytest.approx([1.0 - near, float(near)])
     assert found[1].tolist() == pytest.approx([0.5 * (1 - near), 0.5 * near], abs=1e-6)
+
+
+@pytest.mark.parametrize("posterior", [lb.posteriors.DiagonalNormal, lb.posteriors.FullNormal])
+def test_a_product_is_the_two_densities_multiplied_up_to_a_constant(posterior: type) -> None:
+    torch.manual_seed(0)
+    first, second = (posterior((3,), (2,)).double()(2 * torch.randn(1, 3).double(), Context()) for _ in range(2))
+    diagonal = lb.posteriors.DiagonalNormal((3,), (2,)).double()(torch.randn(1, 3).double(), Context())
+    z = 3 * torch.randn(50, 1, 2).double()
+    for other in (second, diagonal):  # forms may be mixed
+        with torch.no_grad():
+            left = _product(first, other).log_prob(z) - first.log_prob(z) - other.log_prob(z)
+        assert torch.allclose(left, left[:1].expand(50, 1), atol=1e-8)
