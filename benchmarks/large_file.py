@@ -2,9 +2,10 @@
 
     python benchmarks/large_file.py --folder /a/disk/with/room
 
-`lowerbound train` makes one epoch of a small model on a .npy of 8 GiB that is left in its file, and on a sixteenth of the
+`lowerbound train` makes one epoch of a small model on a .npy of 8 GiB that is left in its file, and on a part of the
 same pictures in memory, before and after; the rates are those that the runs themselves write down. On a machine that does
-other work besides, look at the processor's time for each example, of the epoch with its validation.
+other work besides, look at the processor's time for each example, of the epoch with its validation, and the time asleep,
+which is that of waiting for the disk and not for a processor (the kernel's schedstat).
 
 Both kinds of memory that a limit of 2 GiB would count are looked at. Anonymous memory, which cannot be taken back, is
 limited by the kernel for the process (RLIMIT_DATA: private writable mappings, touched or not, which is more than RssAnon),
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import shlex
@@ -35,7 +37,6 @@ import numpy as np
 from interleaved import conditions, table
 
 SHAPE = (3, 64, 64)
-ROW = 3 * 64 * 64
 GIB = 2**30
 MODEL = (
     "--latent 8 --posterior.network.hidden [32] --likelihood Normal --likelihood.network.hidden [32] --batch-size 500"
@@ -45,9 +46,10 @@ COLUMNS = [
     "starts in",
     "examples/s",
     "CPU ms/example",
-    "of that in memory",
+    "asleep",
+    "both, to memory",
     "most anonymous",
-    "most of the file",
+    "of the file",
     "ends",
 ]
 
@@ -59,22 +61,23 @@ class Found:
     starts: float
     rate: float
     cpu: float
+    asleep: float
     anonymous: int
     of_file: int
     code: int
 
 
-def write(path: Path, rows: int) -> None:
-    """Pictures of smooth noise, so many, in pieces: the same for the same number of the first."""
-    header = {"descr": "|u1", "fortran_order": False, "shape": (rows, *SHAPE)}
+def write(path: Path, rows: int, dtype: str) -> None:
+    """So many pictures of blocks of grey with noise, in pieces; a shorter file is the beginning of a longer one."""
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (rows, *SHAPE)}
     with path.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
         for start in range(0, rows, 1000):
             generator = np.random.default_rng(start)
-            coarse = generator.integers(0, 200, (min(1000, rows - start), 3, 8, 8), dtype=np.uint8)
-            x = coarse.repeat(8, 2).repeat(8, 3)
+            coarse = generator.integers(0, 200, (1000, 3, 8, 8), dtype=np.uint8)
+            x = coarse[: rows - start].repeat(8, 2).repeat(8, 3)
             x += generator.integers(0, 56, (1, *SHAPE), dtype=np.uint8)
-            stream.write(x.tobytes())
+            stream.write((x if dtype == "uint8" else x / np.float32(255)).data)
         stream.flush()
         os.fsync(stream.fileno())
 
@@ -94,10 +97,10 @@ def held(pid: int, name: str) -> int:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
 
 
-def worked(pid: int) -> float:
-    """Seconds that a process has been on a processor, for itself and in the kernel."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def clocks(pid: int) -> tuple[float, float]:
+    """Seconds that a process's first thread was on a processor, and those that it was asleep: it waited for the disk."""
+    ran, queued, _ = map(int, Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split())
+    return ran / 1e9, time.monotonic() - (ran + queued) / 1e9
 
 
 def run(path: Path, memory: str, out: Path, limit: float | None, prefix: str, threads: int) -> Found:
@@ -113,7 +116,7 @@ def run(path: Path, memory: str, out: Path, limit: float | None, prefix: str, th
         else lambda: resource.setrlimit(resource.RLIMIT_DATA, (int(limit * GIB), int(limit * GIB))),
     )
     starts, anonymous, of_file = 0.0, 0, 0
-    cpu: list[float] = []
+    marks: list[tuple[float, float]] = []
     metrics = out / "metrics.jsonl"
     while process.poll() is None:
         anonymous = max(anonymous, held(process.pid, "RssAnon"))
@@ -121,15 +124,14 @@ def run(path: Path, memory: str, out: Path, limit: float | None, prefix: str, th
         if not starts and (out / "checkpoint" / "state.json").exists():
             starts = time.monotonic() - began
             forget(path)
-            cpu.append(worked(process.pid))
-        if len(cpu) == 1 and metrics.exists() and metrics.stat().st_size:
-            cpu.append(worked(process.pid))
+            marks.append(clocks(process.pid))
+        if len(marks) == 1 and metrics.exists() and metrics.stat().st_size:
+            marks.append(clocks(process.pid))
         time.sleep(0.05)
     rate = json.loads(metrics.read_text().splitlines()[0])["examples_per_second"] if metrics.exists() else 0.0
     examples = 0.9 * np.load(path, mmap_mode="r").shape[0]  # those that are trained on, and those for validation
-    return Found(
-        starts, rate, 1000 * (cpu[1] - cpu[0]) / examples if cpu[1:] else 0.0, anonymous, of_file, process.returncode
-    )
+    cpu, asleep = (1000 * (b - a) / examples for a, b in zip(*marks, strict=True)) if marks[1:] else (0.0, 0.0)
+    return Found(starts, rate, cpu, asleep, anonymous, of_file, process.returncode)
 
 
 def main() -> None:
@@ -138,6 +140,8 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=2.0, help="GiB of anonymous memory that a process may have")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where the file is made")
     parser.add_argument("--prefix", default="", help="put before each run")
+    parser.add_argument("--part", type=int, default=16, help="one in so many of the pictures are those in memory")
+    parser.add_argument("--dtype", choices=("uint8", "float32"), default="uint8")
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
     free = shutil.disk_usage(asked.folder).free
@@ -146,12 +150,12 @@ def main() -> None:
             f"{asked.folder} has {free / GIB:.1f} GiB free, and {1.2 * asked.gib:.1f} are needed; name another --folder"
         )
     print(conditions(asked.threads))
-    rows = int(asked.gib * GIB / ROW)
+    rows = int(asked.gib * GIB / (math.prod(SHAPE) * np.dtype(asked.dtype).itemsize))
     with tempfile.TemporaryDirectory(dir=asked.folder) as name:
         folder = Path(name)
         large, small = folder / "large.npy", folder / "small.npy"
-        write(large, rows)
-        write(small, rows // 16)
+        write(large, rows, asked.dtype)
+        write(small, rows // asked.part, asked.dtype)
         found = {}
         for title, path, memory in (
             ("in memory, before", small, "load"),
@@ -160,21 +164,24 @@ def main() -> None:
         ):
             limit = asked.limit if memory == "map" else None
             found[title] = run(path, memory, folder / title.replace(" ", "-"), limit, asked.prefix, asked.threads)
-    in_memory = (found["in memory, before"].cpu + found["in memory, after"].cpu) / 2
+    in_memory = sum(found[name].cpu + found[name].asleep for name in ("in memory, before", "in memory, after")) / 2
     lines = [
         [
             title,
             f"{own.starts:.0f} s",
             f"{own.rate:,.0f}",
             f"{own.cpu:.3f}",
-            f"{own.cpu / in_memory:.2f}" if in_memory else "-",
+            f"{own.asleep:.3f}",
+            f"{(own.cpu + own.asleep) / in_memory:.2f}" if in_memory else "-",
             f"{own.anonymous / GIB:.2f} GiB",
             f"{own.of_file / GIB:.2f} GiB",
             "whole" if own.code == 0 else f"with code {own.code}",
         ]
         for title, own in found.items()
     ]
-    print(f"{rows:,} pictures of {'x'.join(map(str, SHAPE))} 8-bit pixels, {asked.gib:g} GiB; lowerbound train {MODEL}")
+    print(
+        f"{rows:,} pictures of {'x'.join(map(str, SHAPE))}, {asked.dtype}, {asked.gib:g} GiB; lowerbound train {MODEL}"
+    )
     print(table(COLUMNS, lines))
     print(
         f"should be: ends whole with at most {asked.limit:g} GiB, at least 0.8 of the rate in memory, or 1.25 of its time"

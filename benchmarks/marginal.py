@@ -47,6 +47,11 @@ def main() -> None:
     calls = {
         "log_marginal": ("lowerbound_marginal.py", {"call": "log_marginal", "first": ALONE}, asked.examples),
         "evaluate": ("lowerbound_marginal.py", {"call": "evaluate", "first": ALONE}, asked.examples),
+        "evaluate, bf16-mixed": (
+            "lowerbound_marginal.py",
+            {"call": "evaluate", "first": ALONE, "precision": "bf16-mixed"},
+            asked.examples,
+        ),
         **{
             f"pythae, batch_size={size}": ("pythae_marginal.py", {"batch_size": size, "examples": ALONE}, ALONE)
             for size in (100, asked.samples)

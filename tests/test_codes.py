@@ -346,3 +346,17 @@ def test_the_draws_of_a_score_and_of_bits_are_enumerated_as_well() -> None:
         lb.priors.Bernoulli((3,)), lb.posteriors.Bernoulli((5,), (3,)), lb.likelihoods.BinaryCrossEntropy((3,), (5,))
     )
     assert model.eval()(torch.rand(2, 5)).log_m.exp().sum(0).tolist() == pytest.approx([1, 1])
+
+
+@pytest.mark.parametrize("draws", ["gumbel_softmax", "concrete", "straight_through"])
+@pytest.mark.parametrize(("kind", "z_shape"), [("Bernoulli", (9,)), ("Categorical", (6, 3))])
+def test_in_evaluation_codes_that_are_too_many_to_enumerate_are_drawn_as_codes(
+    kind: str, z_shape: tuple[int, ...], draws: Draws
+) -> None:
+    posterior = getattr(lb.posteriors, kind)((5,), z_shape, draws=draws)
+    model = lb.VAE(getattr(lb.priors, kind)(z_shape), posterior, lb.likelihoods.Bernoulli(z_shape, (5,))).eval()
+    draw = model(bits(2).float(), samples=4)
+    z = draw.latents[0].z
+    assert z.shape == (4, 2, *z_shape)
+    assert bool(((z == 0) | (z == 1)).all())
+    assert not draw.is_relaxed

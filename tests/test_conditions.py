@@ -337,3 +337,20 @@ def test_the_command_line_conditions_and_samples_by_label(command: Command) -> N
     code, _, err = command("train", "plain.npy", "--posterior.condition", "y", "--out", "other")
     assert (code, err.count("\n")) == (2, 1)
     assert "posterior.condition is y, and" in err
+
+
+def test_samples_of_a_table_say_which_class_they_are_of(command: Command) -> None:  # noqa: F811  a fixture
+    kinds = ["oak", "elm", "ash"]
+    rows = [f"{i % 3 + 0.01 * i},{kinds[i % 3]}" for i in range(60)]
+    Path("trees.csv").write_text("\n".join(["height,kind", *rows]))
+    options = ["--posterior.condition", "y", "--likelihood.condition", "y", "--likelihood", "Normal", "--latent", 1]
+    how = ["--epochs", 1, "--samples", 2, "--no-report", "--out", "run"]
+    code, _, err = command("train", "trees.csv", "--data.labels", "kind", *options, *how)
+    assert code == 0, err
+    assert command("sample", "run", "-n", 2, "--out", "each.csv")[0] == 0
+    header, *drawn = Path("each.csv").read_text().split()
+    assert header == "height,kind"
+    assert [row.split(",")[1] for row in drawn] == ["ash", "ash", "elm", "elm", "oak", "oak"]
+    assert command("sample", "run", "-n", 3, "--label", "oak", "--out", "oaks.csv")[0] == 0
+    again = lb.data.load("oaks.csv", labels="kind", splits="all")  # it is a table that can be read again
+    assert (len(again["all"]), again.classes) == (3, ("oak",))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -464,32 +462,3 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         lb.models.Hierarchical(prior, [given((6,), (3,)), given((3,), (2,))], [given((3,), (2,))], likelihood)
     with pytest.raises(TypeError, match=r"conditionals\.1=StandardNormal is not a Posterior"):
         lb.models.Hierarchical(prior, [given((6,), (3,)), given((3,), (2,))], [prior], likelihood)
-
-
-def test_a_ladder_of_feature_maps_is_trained_from_a_configuration(tmp_path: Path) -> None:
-    """Three levels that stay pictures, at half the resolution of the one below each: no dense layer in between."""
-    rng = np.random.default_rng(0)
-    stripes = (np.arange(28) // rng.integers(2, 7, (64, 1)) % 2)[:, :, None] * np.ones((1, 1, 28))
-    np.savez(tmp_path / "stripes.npz", x=stripes[:, None].astype(np.float32))
-    small = "{part: FullyConv, width: 4, blocks: 1}"
-    (tmp_path / "ladder.yaml").write_text(
-        "model: {part: Hierarchical, inference: top_down, feature_shapes: [[4, 14, 14], [4, 7, 7], [4, 4, 4]]}\n"
-        "latent: [[1, 14, 14], [2, 7, 7], [3, 4, 4]]\n"
-        f"features: {small}\n"
-        f"posteriors: {{part: DiagonalNormal, network: {small}}}\n"
-        f"conditionals: {{part: DiagonalNormal, network: {small}}}\n"
-        f"likelihood: {{part: Bernoulli, network: {small}}}\n"
-        "epochs: 4\nbatch_size: 8\n"
-    )
-    run = tmp_path / "run"
-    parts = [str(tmp_path / "stripes.npz"), "--config", str(tmp_path / "ladder.yaml"), "--device", "cpu"]
-    assert main(["train", *parts, "--out", str(run), "--samples", "2", "--quiet", "--no-report"]) == 0
-    model, result = lb.load(run), json.loads((run / "evaluation.json").read_text())
-    assert not any(isinstance(module, torch.nn.Linear) for module in model.modules())
-    assert [level["latent_dimensions"] for level in result["levels"]] == [196, 98, 48]
-    assert sum(level["rate"]["value"] for level in result["levels"]) == pytest.approx(result["rate"]["value"], rel=1e-4)
-    epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert epochs[-1]["train"]["elbo"] > epochs[0]["train"]["elbo"] + 5
-    assert model.sample(2, seed=0).shape == (2, 1, 28, 28)
-    code = model.encode(torch.rand(1, 1, 28, 28))
-    assert model.decode(code[:, -48:]).shape == (1, 1, 28, 28)  # from the top level alone

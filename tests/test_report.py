@@ -61,6 +61,12 @@ def test_data_that_are_no_pictures_are_shown_as_lines(x: np.ndarray, tmp_path: P
     assert "image/svg+xml" in page
 
 
+def test_a_y_of_several_values_colours_no_codes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    data = lb.data.from_arrays(rng.normal(size=(60, 5)), rng.normal(size=(60, 3)))
+    assert "<h2>Codes</h2>" in reported(data, tmp_path / "run").read_text()
+
+
 def test_names_from_outside_are_escaped(tmp_path: Path) -> None:
     evil = tmp_path / "<script>alert(1)</script> & co"
     (evil.parent / "<script>alert(1)<").mkdir(parents=True)

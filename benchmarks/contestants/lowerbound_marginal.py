@@ -21,7 +21,7 @@ import lowerbound as lb
 from lowerbound.evaluation import log_marginal
 
 
-def main(file: str, samples: int, call: str, first: int) -> None:
+def main(file: str, samples: int, call: str, first: int, precision: str = "32-true") -> None:
     given = load(file)
     data = card(given)
     model = build(given, data.event_shape)
@@ -30,7 +30,11 @@ def main(file: str, samples: int, call: str, first: int) -> None:
     data = lb.data.from_arrays(given.x.reshape(-1, *data.event_shape), splits="all")
     calls = {
         "log_marginal": lambda: float(log_marginal(model, x, samples=samples, seed=0)[:first].mean()),
-        "evaluate": lambda: -float(lb.evaluate(model, data, split="all", samples=samples).values["nll"][:first].mean()),
+        "evaluate": lambda: (
+            -float(
+                lb.evaluate(model, data, split="all", samples=samples, precision=precision).values["nll"][:first].mean()
+            )
+        ),
     }
     found: dict[str, float] = {}
 

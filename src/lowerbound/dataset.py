@@ -226,7 +226,9 @@ class Dataset:
         order = windowed(len(values), (self.seed, 0), values.block, values.window)
         generator = torch.Generator().manual_seed(self.seed)
         measured = [transform for transform in self.transforms if not transform.training_only]
-        return _transformed(values[order[:size].sort().values], measured, generator), False
+        some = values[order[:size].sort().values]
+        values.release(0, len(values))
+        return _transformed(some, measured, generator), False
 
     def order(self, split: str, seed: int, epoch: int) -> Tensor:
         """The order in which an epoch shows the examples of a split, int64 (n,): it follows from seed and epoch alone.

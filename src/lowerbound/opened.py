@@ -55,6 +55,8 @@ def load_as(run: Run, source: str | None, splits: str | None = None, missing: Mi
         raise ValueError(f"{run.path} was trained on arrays in memory, which no file names; measure it in Python")
     options = {setting.name: own[setting.name] for setting in settings_of(load)[1:] if setting.name in own}
     options |= {key: value for key, value in {"splits": splits, "missing": missing}.items() if value}
+    if source is not None:
+        options.pop("memory", None)  # it holds for the run's own file, of whatever size another is
     return load(name, **applicable(name, options))
 
 
@@ -75,10 +77,17 @@ def known(run: Run, model: Model, label: str | None) -> Context:
         return Context()
     if not isinstance(model.condition, int):
         raise ValueError(f"--label {label}: the model of {run.path} is not conditioned on classes; leave it out")
-    names = run.config()["data"].get("classes") or [str(i) for i in range(model.condition)]
+    names = class_names(run, model)
     if label not in names:
         raise ValueError(unknown("label", label, names))
     return Context(y=torch.tensor([names.index(label)]))
+
+
+def class_names(run: Run, model: Model) -> list[str]:
+    """The names of the classes that a model is conditioned on, their numbers where they have none; empty without classes."""
+    if not isinstance(model.condition, int):
+        return []
+    return list(run.config()["data"].get("classes") or map(str, range(model.condition)))
 
 
 def add_label(parser: SettingsParser) -> None:

@@ -62,7 +62,8 @@ def write_report(run: Run, model: Model, data: Dataset, evaluation: Mapping[str,
     """
     split = "test" if "test" in data.splits else next(iter(data.splits))
     x, y, context = data.examples(split, CODES), data[split].y, data.context(split)[:CODES]
-    y = None if y is None else y[:CODES]
+    # codes are coloured by one label, or one amount, and not by several at once
+    y = None if y is None or y[:1].numel() != 1 else y[:CODES].flatten()
     z = model.encode(x, context).cpu().reshape(len(x), -1)
     by_rate, variance = rates(model, x, context=context)
     active = (variance > ACTIVE).cpu()

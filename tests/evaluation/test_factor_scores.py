@@ -47,6 +47,13 @@ def test_sap_of_classes_is_one_less_than_what_chance_gives() -> None:
     assert sap(PERFECT, FACTORS).estimate.value == pytest.approx(1 - np.mean([1 / 4, 1 / 5, 1 / 3]), abs=0.02)
 
 
+def test_thresholds_are_measured_on_examples_that_they_were_not_learned_on() -> None:
+    """Of 60 examples, noise tells a class of three by chance, and on those that it was learned on a good deal better."""
+    noise = np.random.default_rng(2).normal(size=(60, 40))
+    table = sap(noise, np.arange(60) % 3).table
+    assert table.mean() == pytest.approx(1 / 3, abs=0.05)
+
+
 def test_the_gap_of_a_small_joint_is_that_of_the_formula() -> None:
     """z_1 = v, and z_2 is v but for one time in four: 1 - I(z_2; v) / H(v) = H(1/4) / log 2."""
     rows = np.array([[v, v, v if i < 3 else 1 - v] for v in (0, 1) for i in range(4)])
@@ -54,6 +61,14 @@ def test_the_gap_of_a_small_joint_is_that_of_the_formula() -> None:
     score = mig(rows[:, 1:], rows[:, :1])
     assert score.estimate.value == pytest.approx(h)
     assert score.table == pytest.approx(np.array([[1.0, 1 - h]]))
+
+
+def test_information_is_a_share_of_what_the_factor_has_and_not_of_what_its_values_could_have() -> None:
+    """A rare value: H(v) is far below log 2, and a dimension that is v still says all of it."""
+    v = (np.arange(200) % 8 == 0).astype(int)
+    assert mig(np.stack([v, 0 * v], 1), v).estimate.value == pytest.approx(1)
+    # each class counts alike for SAP: a dimension that says nothing is right half of the time, however rare a class is
+    assert sap(np.stack([v, 0 * v], 1), v).estimate.value == pytest.approx(0.5)
 
 
 def test_the_gap_of_a_table_that_is_not_square() -> None:
@@ -162,6 +177,8 @@ def test_counts_and_bins() -> None:
     even = binned(np.linspace(0, 1, 1000)[:, None], 20).ravel()
     assert np.bincount(even).tolist() == [50] * 20
     assert entropy(even) == pytest.approx(math.log(20))
+    skewed = np.bincount(binned(np.linspace(0, 1, 1000)[:, None] ** 2, 20).ravel()) / 1000
+    assert skewed[0] == pytest.approx(math.sqrt(1 / 20), abs=2e-3)  # of equal width, and not of equal number
     assert GROUPS > 1
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import lowerbound as lb
+from lowerbound.networks.mlp import Tanh
 from tests.contracts import NetworkContract, all_parameters_get_gradients
 
 
@@ -58,3 +59,14 @@ def test_a_last_batch_of_one_is_refused_before_training(batch_size: int) -> None
     with pytest.raises(ValueError, match="this batch holds one"):
         model.train()(torch.ones(1, 4))
     assert model.eval()(torch.ones(1, 4)).log_w.shape == (1, 1)
+
+
+def test_a_tanh_is_the_same_up_to_rounding_whether_gradients_are_kept_or_not() -> None:
+    network = lb.networks.MLP((3,), (50,), hidden=(20, 20), activation="Tanh")
+    x = 10 * torch.randn(1000, 3)
+    with torch.no_grad():
+        assert torch.allclose(network(x), network.double()(x.double()).float(), atol=1e-5)
+        each = torch.linspace(-20, 20, 100_001)
+        assert (Tanh()(each).double() - each.double().tanh()).abs().max() < 3e-7
+        assert torch.equal(Tanh()(each.double()), each.double().tanh())
+    assert torch.equal(Tanh()(each), each.tanh())

@@ -20,7 +20,7 @@ from lowerbound.evaluation import log_marginal
 from lowerbound.files import write_atomic, write_text
 from lowerbound.measure import SAMPLES
 from lowerbound.model import Model
-from lowerbound.opened import add_label, known, load_as, open_run, own_data, run_parser, table_of
+from lowerbound.opened import add_label, class_names, known, load_as, open_run, own_data, run_parser, table_of
 from lowerbound.plots import is_picture, pairs, save_grid
 from lowerbound.progress import counting
 from lowerbound.roles import Context
@@ -54,7 +54,10 @@ def sample(argv: Sequence[str]) -> None:
     add_label(parser)
     parser.add_argument("--mean", action="store_true", help="give the mean of p(x|z) instead of a draw from it")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
-    _add_out(parser, "an array (n, ...) as .npy, a table as .csv, or pictures side by side as .png")
+    _add_out(
+        parser,
+        "an array (n, ...) as .npy, a table as .csv (the class in a last column), or pictures side by side as .png",
+    )
     given = parser.read(argv)
     if given is None:
         return
@@ -63,8 +66,11 @@ def sample(argv: Sequence[str]) -> None:
     one = known(run, model, given["label"])
     several = model.condition is not None and given["label"] is None
     n = given["n"] if given["n"] is not None else EACH if several else SAMPLED
+    classes = class_names(run, model)
+    label = run.config()["data"].get("labels") or "y"
     if not several:
-        write(model.sample(n, given["seed"], one, mean_of_x=given["mean"]))
+        drawn = model.sample(n, given["seed"], one, mean_of_x=given["mean"])
+        write(drawn, labels=None if given["label"] is None else (label, [given["label"]] * n))
         return
     data = own_data(run)
     context = data.context("test")[:CONDITIONS]
@@ -73,7 +79,9 @@ def sample(argv: Sequence[str]) -> None:
     drawn = by_condition(model, context, n, given["seed"], given["mean"])
     if isinstance(model.condition, tuple) and Path(given["out"]).suffix == ".png":
         drawn = framed(drawn, data.examples("test", CONDITIONS), data)
-    write(drawn.flatten(0, 1), drawn.shape[1])
+    write(
+        drawn.flatten(0, 1), drawn.shape[1], (label, [name for name in classes for _ in range(n)]) if classes else None
+    )
 
 
 def reconstruct(argv: Sequence[str]) -> None:
@@ -237,11 +245,11 @@ def _writer(
         raise ValueError(f"examples of shape {model.x_shape} are no rows of a table; write them as .npy")
     limits = run.config()["data"].get("range", [0.0, 1.0])
 
-    def write(result: Tensor, columns: int | None = None) -> None:
+    def write(result: Tensor, columns: int | None = None, labels: tuple[str, Sequence[str]] | None = None) -> None:
         if path.suffix == ".png":
             save_grid(path, result, (limits[0], limits[1]), columns)
         elif path.suffix == ".csv":
-            write_text(path, text(result.cpu().numpy(), *table_of(run)))
+            write_text(path, text(result.cpu().numpy(), *table_of(run), labels))
         else:
             buffer = io.BytesIO()
             np.save(buffer, result.cpu().numpy(), allow_pickle=False)

@@ -109,13 +109,19 @@ def read(
     return Stored(x, y, mask, columns=tuple(columns), categories=found, source=str(path))
 
 
-def text(x: NDArray[Any], columns: Sequence[str] | None, categories: Mapping[str, Sequence[str]]) -> str:
+def text(
+    x: NDArray[Any],
+    columns: Sequence[str] | None,
+    categories: Mapping[str, Sequence[str]],
+    labels: tuple[str, Sequence[str]] | None = None,
+) -> str:
     """A table as .csv: a header, and a row an example; classes by their labels.
 
     Args:
         x: (n, d).
         columns: the names of the columns, or None for 1, 2, ...
         categories: the labels of columns that hold classes.
+        labels: a last column that is no part of x, its name and its n cells.
 
     Example:
         >>> print(text(np.array([[0.5, 1.0], [2.0, 0.0]], np.float32), ["size", "sex"], {"sex": ["f", "m"]}), end="")
@@ -126,14 +132,14 @@ def text(x: NDArray[Any], columns: Sequence[str] | None, categories: Mapping[str
     names = list(columns or map(str, range(1, x.shape[1] + 1)))
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(names)
+    writer.writerow([*names, labels[0]] if labels else names)
     known = [categories.get(name) for name in names]
-    for row in x:
-        cells = zip(row, known, strict=True)
-        writer.writerow(
-            labels[round(float(v) * (len(labels) - 1))] if labels else np.format_float_positional(v, trim="-")
-            for v, labels in cells
-        )
+    for i, row in enumerate(x):
+        cells = [
+            own[round(float(v) * (len(own) - 1))] if own else np.format_float_positional(v, trim="-")
+            for v, own in zip(row, known, strict=True)
+        ]
+        writer.writerow([*cells, labels[1][i]] if labels else cells)
     return stream.getvalue()
 
 

@@ -32,6 +32,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from torch.nn.functional import logsigmoid
 
 from lowerbound.distributions import FullNormal, as_multivariate, mean, stddev
 from lowerbound.draw import Draw, Latent
@@ -437,8 +438,10 @@ def _product(first: Distribution, second: Distribution) -> Distribution:
     """
     if _is_diagonal(first) and _is_diagonal(second):
         (m_1, s_1), (m_2, s_2) = ((own.mean, own.stddev) for own in (first, second))
-        precision = s_1**-2 + s_2**-2
-        base = Normal((m_1 * s_1**-2 + m_2 * s_2**-2) / precision, precision**-0.5, validate_args=False)
+        # s_1^2 / (s_1^2 + s_2^2) by logarithms: squares of scales leave the range of float32 long before the scales do
+        log_odds = 2 * (s_1.log() - s_2.log())
+        loc = m_1 + torch.sigmoid(log_odds) * (m_2 - m_1)
+        base = Normal(loc, (0.5 * logsigmoid(log_odds)).exp() * s_2, validate_args=False)
         return Independent(base, len(first.event_shape), validate_args=False)
     full = [as_multivariate(own) for own in (first, second)]
     if full[0] is None or full[1] is None:
