@@ -63,7 +63,9 @@ class Contestant:
 # what lb.fit may be told to be faster, by name; the fastest of each precision is what the claims are about
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "lowerbound": ("float32", {}),
+    "lowerbound, compiled": ("float32", {"compile": True}),
     "lowerbound, bf16-mixed": ("bfloat16", {"precision": "bf16-mixed"}),
+    "lowerbound, compiled, bf16-mixed": ("bfloat16", {"precision": "bf16-mixed", "compile": True}),
 }
 ENTRANTS = {
     "tutorial": Contestant("tutorial.py"),

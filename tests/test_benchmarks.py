@@ -13,7 +13,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import lowerbound as lb
+from lowerbound.recipes import recipe_text
 from lowerbound.seeding import seeded
+from lowerbound.settings import read_yaml, settings_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "contestants"))
@@ -26,6 +28,7 @@ from memory import measured
 from plain import networks, parameters
 from problem import NOISE_SEED, PIXELS, PROBLEMS, Given, load
 from step import TOLERANCE, Measured, claims, disagreements, exact, prepare
+from time_to_objective import FAST
 
 CONTESTANTS = Path(__file__).parents[1] / "benchmarks" / "contestants"
 
@@ -200,3 +203,9 @@ def test_a_table_has_its_columns_below_each_other() -> None:
 def set_to(given: Given, *modules: torch.nn.Module) -> None:
     for own, value in zip(parameters(*modules), given.weights, strict=True):
         own.data = torch.from_numpy(value)
+
+
+def test_the_settings_that_are_timed_are_those_of_the_recipe() -> None:
+    recipe = read_yaml(recipe_text("notebook-mlp-fast"), "the recipe")
+    of_fit = {setting.name for setting in settings_of(lb.fit)}
+    assert {key: value for key, value in recipe.items() if key in of_fit - {"data", "objective", "model"}} == FAST

@@ -10,8 +10,8 @@ the gradients of a matrix, looked ahead as Nesterov does,
 so that all directions of the m x n matrix W learn equally fast, not only those in which the gradient is large. The factor
 0.2 sqrt(max(m, n)) gives a step the size of one of Adam's (Liu et al. 2025, arXiv 2502.16982): one learning rate for both.
 U V^T is found without a singular value decomposition, by five odd polynomials X <- a X + (b A + c A^2) X with A = X X^T,
-each of which drives the singular values towards 1. That costs as much as a thousand examples in the same layer, whatever
-the batch is.
+each of which drives the singular values towards 1. That is the arithmetic of 3 to 5 min(m, n) examples in the same layer,
+whatever the batch is.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def fit(
             already; on the command line the same seed sets those too.
         optimizer: "adam" (Kingma and Ba 2014, arXiv 1412.6980), or "muon" (Jordan et al. 2024), which takes orthogonal
             steps in the weights of layers and Adam's in all else (:mod:`lowerbound.optimizers`): fewer steps are needed, and
-            each costs more, as much as a thousand examples. An objective's own parameters are always Adam's.
+            each costs more, by hundreds of examples. An objective's own parameters are always Adam's.
         learning_rate: Adam's step size; a step of Muon has the same. An objective may ask for another one for its own
             parameters.
         schedule: of every learning rate over the run: "constant", "cosine" or "linear", which fall to zero.
