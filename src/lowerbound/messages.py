@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
@@ -17,6 +17,17 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
     near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
     hint = next((f"; did you mean {n!r}?" for n in names if near and n.lower() == near[0]), "")
     return f"unknown {kind} {name!r}{hint} (there is: {', '.join(names) or 'none'})"
+
+
+def either(words: Sequence[str]) -> str:
+    """Alternatives, as they are said.
+
+    Example:
+        >>> either([".npy", ".csv", ".png"]), either([".npy"])
+        ('.npy, .csv or .png', '.npy')
+    """
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def first_line(error: BaseException) -> str:

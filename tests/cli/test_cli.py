@@ -89,7 +89,9 @@ def test_overrides_reach_every_constructor(command: Command) -> None:
     config = yaml.safe_load(Path("runs/digits-1/config.yaml").read_text())
     assert config["latent"] == [2, 3]
     assert config["likelihood"]["scale"] == 0.5
-    assert config["posterior"]["network"] == {"part": "MLP", "hidden": [8, 9], "activation": "Tanh"}
+    assert config["posterior"]["network"] == {
+        "part": "MLP", "hidden": [8, 9], "activation": "Tanh", "batch_norm": False,
+    }  # fmt: skip
     assert (config["objective"]["beta"], config["objective"]["kl"]) == (2.0, "sampled")
     assert (config["batch_size"], config["learning_rate"]) == (500, 1e-4)
     assert config["data"]["binarize"] == "threshold"
@@ -450,7 +452,7 @@ def test_bad_input_is_one_line_and_exit_code_2(case: str, command: Command) -> N
         (("evaluate", "--split", "tset"), "did you mean 'test'"),
         (("sample", "-n", "0", "--out", "a.npy"), "n is 0"),
         (("sample", "-n", "3"), "say which file to write"),
-        (("sample", "-n", "3", "--out", "a.jpg"), "must end in .npy or .png"),
+        (("sample", "-n", "3", "--out", "a.jpg"), "must end in .npy, .csv or .png"),
         (("sample", "-n", "3", "--out", "no/folder/a.npy"), "there is no folder no/folder"),
         (("encode", "digits", "--out", "a.png"), "must end in .npy"),
         (("encode", "wrong.npy", "--out", "a.npy"), "examples of shape (9,), and the model was built for (1, 8, 8)"),

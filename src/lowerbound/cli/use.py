@@ -19,6 +19,7 @@ from lowerbound.evaluation import impute as fill_in
 from lowerbound.evaluation import log_marginal
 from lowerbound.files import write_atomic, write_text
 from lowerbound.measure import SAMPLES
+from lowerbound.messages import either
 from lowerbound.model import Model
 from lowerbound.opened import add_label, class_names, known, load_as, open_run, own_data, run_parser, table_of
 from lowerbound.plots import is_picture, pairs, save_grid
@@ -233,10 +234,10 @@ def _writer(
 ) -> Callable[..., None]:
     """A function that writes the result, after checks that need no result: nobody waits for work that cannot be kept."""
     if out is None:
-        raise ValueError(f"say which file to write: --out FILE{' or FILE'.join(kinds)}")
+        raise ValueError(f"say which file to write: --out {either([f'FILE{kind}' for kind in kinds])}")
     path = Path(out).expanduser()
     if path.suffix not in kinds:
-        raise ValueError(f"--out {out}: the file's name must end in {' or '.join(kinds)}")
+        raise ValueError(f"--out {out}: the file's name must end in {either(kinds)}")
     if not path.parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {path.parent}")
     if path.suffix == ".png" and not is_picture(model.x_shape):
