@@ -66,7 +66,7 @@ def test_every_command_works_on_codes(runs: Path, command: Command, name: str, s
         (["manifold", "{run}", "--out", "{folder}/m.png"], "these codes are discrete; use traverse"),
         (["evaluate", "{run}", "--estimator", "ais"], "is discrete; use the importance-weighted estimator"),
         (["sandwich", "{run}", "-n", "2"], "is discrete; use the importance-weighted estimator"),
-        (["gaps", "{run}", "-n", "2", "--steps", "1"], "draws z without a gradient along which q could be refined"),
+        (["gaps", "{run}", "-n", "2", "--steps", "1"], "is discrete; use the importance-weighted estimator"),
     ],
 )
 def test_what_has_no_meaning_for_codes_is_refused(runs: Path, command: Command, argv: list[str], words: str) -> None:
