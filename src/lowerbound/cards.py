@@ -140,7 +140,7 @@ def _column_supports(
         if name in stored.categories:
             found.append(Levels(len(stored.categories[name])))
         else:
-            found.append(support if isinstance(support, Levels) or not len(known) else smallest(known))
+            found.append(support if isinstance(support, Levels) or not len(known) else _narrowest(known, support))
     return tuple(found)
 
 
@@ -152,10 +152,16 @@ def _supports_of_a_file(values: MappedRows, support: Constraint) -> tuple[Constr
     for part in values.chunks():
         for j, own in enumerate(found):
             if own is not REAL and own != support:  # which no column can exceed
-                found[j] = union([own, smallest(part[:, j])])
+                found[j] = union([own, _narrowest(part[:, j], support)])
         if all(own is REAL or own == support for own in found):
             break
     return tuple(found)
+
+
+def _narrowest(values: torch.Tensor, support: Constraint) -> Constraint:
+    """The smallest set that holds a column, within that of the whole table: whole numbers stay that below zero."""
+    own = smallest(values)
+    return INTEGER if own is REAL and support is INTEGER else own
 
 
 def _resolved_categories(options: Mapping[str, Any], stored: Stored) -> dict[str, Any]:

