@@ -307,7 +307,17 @@ def test_cross_entropy_is_reported_as_such(command: Command) -> None:
     assert train["cross_entropy"] > 0
 
 
-NARROW = {"vq-vae": ("--posterior.network.width", 8, "--likelihood.network.width", 8, "--likelihood.components", 1, "--no-report")}
+NARROW = {
+    "vq-vae": (
+        "--posterior.network.width",
+        8,
+        "--likelihood.network.width",
+        8,
+        "--likelihood.components",
+        1,
+        "--no-report",
+    )
+}
 """What keeps a recipe that is meant for a GPU within seconds."""
 
 
