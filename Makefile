@@ -36,8 +36,9 @@ lint: .venv/installed-dev
 types: .venv/installed-dev
 	$(BIN)/mypy
 
+# on all processors up to eight: a worker holds half a gigabyte of torch
 unit: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow

@@ -208,11 +208,11 @@ def test_many_codes_are_sampled_in_evaluation_and_bound_the_evidence() -> None:
 
 
 FITS = {
-    "gumbel_softmax": {ELBO(), ELBO(beta=2.0, free_bits=0.01, warmup=0.1), ReweightedWakeSleep()},
-    "concrete": {ELBO(), ELBO(path_gradient=True), IWAE(), DReG(), Renyi(), Renyi(alpha=0.0), ReweightedWakeSleep()},
-    "straight_through": {ELBO(), ELBO(path_gradient=True), IWAE(), Renyi(), Renyi(alpha=0.0), ReweightedWakeSleep()},
-    "enumerated": {ELBO(), ELBO(path_gradient=True), Renyi(), ReweightedWakeSleep()},
-    "sampled": {ReweightedWakeSleep(), ReweightedWakeSleep(phase="sleep"), ReweightedWakeSleep(phase="both")},
+    "gumbel_softmax": [ELBO(), ELBO(beta=2.0, free_bits=0.01, warmup=0.1), ReweightedWakeSleep()],
+    "concrete": [ELBO(), ELBO(path_gradient=True), IWAE(), DReG(), Renyi(), Renyi(alpha=0.0), ReweightedWakeSleep()],
+    "straight_through": [ELBO(), ELBO(path_gradient=True), IWAE(), Renyi(), Renyi(alpha=0.0), ReweightedWakeSleep()],
+    "enumerated": [ELBO(), ELBO(path_gradient=True), Renyi(), ReweightedWakeSleep()],
+    "sampled": [ReweightedWakeSleep(), ReweightedWakeSleep(phase="sleep"), ReweightedWakeSleep(phase="both")],
 }
 REFUSED = {
     "gumbel_softmax": {
