@@ -9,7 +9,9 @@ was interrupted goes on, one that has been evaluated is not done again, so that 
 --table prints what there is. The standard error of a run is over the test pictures; two methods saw the same pictures, so
 an order between them is claimed by the differences of their means over seeds: where those are beyond two standard errors.
 
-The minutes are those of training, as metrics.jsonl has them, on the threads that torch uses (OMP_NUM_THREADS).
+The minutes are those of training, as metrics.jsonl has them, on the threads that torch uses (OMP_NUM_THREADS), and beside
+them those for which a processor was busy, with the loading of the data and the evaluation by 100 draws at the end: where
+the machine has other work, or several of these runs at once, they say what an idle one would take.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import math
 import shutil
 import statistics
 import sys
+import time
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -45,7 +48,7 @@ TOMCZAK = "Norouzi et al. 2020, of Tomczak and Welling 2018"
 BERG = "van den Berg et al. 2018"
 METHODS = {
     "iwae-1layer-k1": Method(("--config", "iwae-1layer"), 86.76, BURDA),
-    "iwae-1layer-k5": Method(("--config", "iwae-1layer", "--objective.samples", "5"), 85.54, BURDA),
+    "iwae-1layer-k5": Method(("--config", "iwae-1layer", "--objective.samples", "5", "--epochs", "200"), 85.54, BURDA),
     "iwae-2layer-k1": Method(("--config", "iwae-2layer"), 85.33, BURDA),
     "vamp": Method(("--config", "vamp"), 82.43, TOMCZAK),
     "vamp-standard-normal": Method(("--config", "vamp", "--prior.part", "StandardNormal"), 84.45, TOMCZAK),
@@ -62,18 +65,31 @@ def measured(folder: Path) -> dict[str, float] | None:
         return None
     nll = json.loads(path.read_text())["nll"]
     seconds = sum(json.loads(line)["seconds"] for line in (folder / "metrics.jsonl").read_text().splitlines())
-    return {"nll": nll["value"], "stderr": nll["stderr"], "minutes": seconds / 60}
+    return {"nll": nll["value"], "stderr": nll["stderr"], "minutes": seconds / 60, "busy": busy_seconds(folder) / 60}
+
+
+def busy_seconds(folder: Path) -> float:
+    """Of the processor in training, over all the calls that it took; one that was killed has told nothing."""
+    beside = folder.with_suffix(".busy")
+    return sum(map(float, beside.read_text().split())) if beside.is_file() else math.nan
 
 
 def run(name: str, seed: int, folder: Path) -> None:
     """Train, or go on, and evaluate."""
     if measured(folder):
         return
+    folder.parent.mkdir(parents=True, exist_ok=True)
     how = [*METHODS[name].options, "--seed", str(seed), "--out", str(folder), "--no-report", "--samples", "100"]
     if not (folder / "evaluation.json").is_file():
         begun = (folder / "config.yaml").is_file()
         command = ["train", *(["--resume", "--out", str(folder)] if begun else how)]
-        if code := main(command):
+        before, code = time.process_time(), 1
+        try:
+            code = main(command)
+        finally:
+            with folder.with_suffix(".busy").open("a") as out:
+                out.write(f"{time.process_time() - before:.1f}\n")
+        if code:
             sys.exit(code)
     if code := main(["evaluate", str(folder), "--samples", str(DRAWS)]):
         sys.exit(code)
@@ -87,7 +103,8 @@ def table(out: Path) -> None:
         f"\n{torch.get_num_threads()} threads, torch {torch.__version__}; nll in nats, {DRAWS:,} draws, lower is better\n"
     )
     print(
-        f"{'method':<22} {'published':>9} {'seeds':>5} {'nll, mean':>9} {'spread':>6} {'s.e.':>5} {'minutes':>7}  source"
+        f"{'method':<22} {'published':>9} {'seeds':>5} {'nll, mean':>9} {'spread':>6} {'s.e.':>5} {'minutes':>7} {'busy':>5}  "
+        "source"
     )
     means: dict[str, list[float]] = {}
     for name, method in METHODS.items():
@@ -98,7 +115,8 @@ def table(out: Path) -> None:
         spread = f"{statistics.stdev(values):6.2f}" if len(values) > 1 else "     –"
         print(
             f"{name:<22} {method.published:>9.2f} {len(found):>5} {statistics.mean(values):>9.2f} {spread} "
-            f"{max(own['stderr'] for own in found):>5.2f} {max(own['minutes'] for own in found):>7.1f}  {method.source}"
+            f"{max(own['stderr'] for own in found):>5.2f} {max(own['minutes'] for own in found):>7.1f} "
+            f"{max(own['busy'] for own in found):>5.1f}  {method.source}"
         )
     for one, other in combinations([name for name in means if len(means[name]) > 1], 2):
         error = math.sqrt(sum(statistics.variance(means[name]) / len(means[name]) for name in (one, other)))
