@@ -32,6 +32,27 @@ def test_the_direction_has_the_gradients_singular_vectors_and_values_near_one(sh
     assert not orthogonal(torch.zeros(shape)).any()
 
 
+@pytest.mark.parametrize(
+    ("shape", "off"),
+    [
+        ((60, 100), 1e-5),
+        ((200, 60), 1e-5),
+        ((100, 150), 0.02),
+        ((150, 100), 0.02),
+        ((100, 400), 0.05),
+        ((400, 100), 0.05),
+    ],
+)
+def test_however_it_is_computed_it_is_five_of_jordans_polynomials(shape: tuple[int, int], off: float) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(shape) @ torch.diag(torch.logspace(0, -1, shape[1]))
+    x = matrix.double() / matrix.double().norm()
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x - 4.7750 * gram @ x + 2.0315 * gram @ gram @ x
+    assert (orthogonal(matrix).double() - x).norm() < off * x.norm()
+
+
 @pytest.mark.parametrize("shape", [(64, 256), (256, 64), (32, 8, 3, 3)])
 def test_a_step_has_the_size_of_adams(shape: tuple[int, ...]) -> None:
     """Root mean square 0.2 of the learning rate, where AdamW's is found to lie (Liu et al. 2025)."""

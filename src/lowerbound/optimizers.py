@@ -33,6 +33,8 @@ MOMENTUM = 0.95
 # Jordan's coefficients: the steepest quintic at zero whose iterates stay between 0.7 and 1.2, which is near enough to 1
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
+SMALL = 64  # rows up to which a call costs more than its arithmetic, and float32 no more than bfloat16
+LONG = 3  # columns for each row from which working on the Gram matrix is worth its own products
 TINY = 1e-7  # a gradient of zero has no direction and gives no step
 
 
@@ -79,19 +81,25 @@ class Muon(torch.optim.Adam):
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
             state["exp_avg"] = torch.zeros_like(p)
-        average, taken = state["exp_avg"], 1.0
+        average, step = state["exp_avg"], rate * 0.2 * math.sqrt(max(p.flatten(1).shape))
         if self.found_inf is not None:
-            taken = 1.0 - self.found_inf  # type: ignore[assignment]  # a tensor: nobody waits for it
             gradient = torch.where(self.found_inf > 0, average, gradient)  # which leaves the average as it is
         average.lerp_(gradient, 1 - MOMENTUM)
-        ahead = gradient.lerp(average, MOMENTUM).flatten(1)
-        size = 0.2 * math.sqrt(max(ahead.shape))
-        p.sub_(orthogonal(ahead).reshape(p.shape).to(p.dtype) * (rate * size * taken))
-        state["step"] += taken
+        direction = orthogonal(gradient.lerp(average, MOMENTUM).flatten(1)).reshape(p.shape)
+        if self.found_inf is None:
+            p.sub_(direction, alpha=step)
+            state["step"] += 1
+        else:
+            taken = 1 - self.found_inf  # a tensor: nobody waits for it
+            p.addcmul_(direction.to(p.dtype), taken.to(p.dtype), value=-step)
+            state["step"] += taken
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """U V^T, nearly, of a matrix U S V^T (m, n): singular values between 0.7 and 1.2; computed in bfloat16.
+    """U V^T, nearly, of a matrix U S V^T (m, n): singular values between 0.7 and 1.2.
+
+    Products are in bfloat16, small ones in float32. The polynomials of a long matrix are multiplied with each other before
+    they meet X, Q = P_3 P_2 P_1 with A <- P A P, so that X is in four products and not in ten.
 
     Example:
         >>> values = torch.linalg.svdvals(orthogonal(torch.randn(8, 20)).float())
@@ -99,12 +107,21 @@ def orthogonal(matrix: Tensor) -> Tensor:
         (True, True)
     """
     a, b, c = QUINTIC
-    x = matrix.bfloat16()
-    x = x.T if len(matrix) > matrix.shape[1] else x  # A is then the smaller of the two products
-    x = x / x.norm().clamp(min=TINY)  # no singular value is above 1
-    for _ in range(ITERATIONS):
+    short, long = sorted(matrix.shape)
+    x = matrix.T if len(matrix) > matrix.shape[1] else matrix  # A is then the smaller of the two products
+    x = x * matrix.norm().clamp(min=TINY).reciprocal()  # no singular value is above 1
+    x = x.float() if short <= SMALL else x.bfloat16()
+    for together in (3, 2) if long >= LONG * short else ITERATIONS * (1,):
         gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        s = torch.addmm(gram, gram, gram, beta=b, alpha=c)  # P = a + s
+        q, slope = s, a  # Q = slope + q: its large part is not rounded
+        for _ in range(together - 1):
+            half = torch.addmm(gram, s, gram, beta=a)
+            gram = torch.addmm(half, s, half, beta=a)
+            s = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+            q = torch.addmm(q, s, q, beta=a).add_(s, alpha=slope)
+            slope *= a
+        x = torch.addmm(x, q, x, beta=slope)
     return x.T if len(matrix) > matrix.shape[1] else x
 
 
