@@ -103,8 +103,8 @@ def table(out: Path) -> None:
         f"\n{torch.get_num_threads()} threads, torch {torch.__version__}; nll in nats, {DRAWS:,} draws, lower is better\n"
     )
     print(
-        f"{'method':<22} {'published':>9} {'seeds':>5} {'nll, mean':>9} {'spread':>6} {'s.e.':>5} {'minutes':>7} {'busy':>5}  "
-        "source"
+        f"{'method':<22} {'published':>9} {'seeds':>5} {'nll, mean':>9} {'spread':>6} {'s.e.':>5} {'minutes':>7} "
+        f"{'busy':>5}  source"
     )
     means: dict[str, list[float]] = {}
     for name, method in METHODS.items():
