@@ -356,6 +356,15 @@ def test_help_explains_every_option(command: Command) -> None:
         assert option in text
 
 
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    with process("train", "--help") as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.close()  # as head does when it has its lines
+        assert running.stderr.read() == ""
+    assert running.returncode == 141
+
+
 def test_the_top_level_help_needs_no_torch() -> None:
     code = "import sys; from lowerbound.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0

@@ -36,6 +36,7 @@ COMMANDS = {
 }
 
 INTERRUPTED = 130  # what a shell reports of a process that Ctrl-C ended
+PIPE_CLOSED = 141  # and of one whose reader went away
 
 
 def usage() -> str:
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0 when all went well, 2 for bad input, 130 when interrupted.
+        0 when all went well, 2 for bad input, 130 when interrupted, 141 when nobody reads the output any more.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
@@ -87,6 +88,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _note
             getattr(module, name)(rest)
+        sys.stdout.flush()  # here, where an error has a handler
+    except BrokenPipeError:  # `| head` has read what it wanted: no error, and what is still held for it goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
     except (ValueError, TypeError, OSError, ImportError) as error:
         if os.environ.get("LOWERBOUND_TRACEBACK"):
             raise
