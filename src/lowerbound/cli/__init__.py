@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 
 from lowerbound import __version__
 from lowerbound.messages import first_line, unknown
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name not in COMMANDS:
             raise ValueError(unknown("command", name, COMMANDS))
         module = importlib.import_module(f"lowerbound.cli.{COMMANDS[name][0]}")
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), suppress(SystemExit):  # which is how --help ends a command
             warnings.showwarning = _note
             getattr(module, name)(rest)
         sys.stdout.flush()  # here, where an error has a handler
