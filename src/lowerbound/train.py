@@ -328,7 +328,8 @@ def _validate(
             if stop.is_set():  # the result will not be used: a resumed run validates again
                 return {}
             beside = context[seen : seen + len(x)].to(x.device)
-            sums.add(*one_pass(x, beside.given, 1.0, examples)[1:])
+            _, log, usage = one_pass(x, beside.given, 1.0, examples)
+            sums.add(log, usage)
             seen += len(x)
     return sums.means(seen)
 
