@@ -53,6 +53,7 @@ bench: bench-speed
 	$(BIN)/python benchmarks/known_evidence.py
 	$(BIN)/python benchmarks/calibration.py
 	$(BIN)/python benchmarks/linear_vae.py
+	$(BIN)/python benchmarks/imputation.py
 
 clean:
 	rm -rf .venv .bench build dist src/*.egg-info

@@ -34,7 +34,6 @@ MOMENTUM = 0.95
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 SMALL = 64  # rows up to which a call costs more than its arithmetic, and float32 no more than bfloat16
-LONG = 3  # columns for each row from which working on the Gram matrix is worth its own products
 TINY = 1e-7  # a gradient of zero has no direction and gives no step
 
 
@@ -98,8 +97,7 @@ class Muon(torch.optim.Adam):
 def orthogonal(matrix: Tensor) -> Tensor:
     """U V^T, nearly, of a matrix U S V^T (m, n): singular values between 0.7 and 1.2.
 
-    Products are in bfloat16, small ones in float32. The polynomials of a long matrix are multiplied with each other before
-    they meet X, Q = P_3 P_2 P_1 with A <- P A P, so that X is in four products and not in ten.
+    Products are in bfloat16, small ones in float32.
 
     Example:
         >>> values = torch.linalg.svdvals(orthogonal(torch.randn(8, 20)).float())
@@ -107,21 +105,12 @@ def orthogonal(matrix: Tensor) -> Tensor:
         (True, True)
     """
     a, b, c = QUINTIC
-    short, long = sorted(matrix.shape)
     x = matrix.T if len(matrix) > matrix.shape[1] else matrix  # A is then the smaller of the two products
     x = x * matrix.norm().clamp(min=TINY).reciprocal()  # no singular value is above 1
-    x = x.float() if short <= SMALL else x.bfloat16()
-    for together in (3, 2) if long >= LONG * short else ITERATIONS * (1,):
+    x = x.float() if len(x) <= SMALL else x.bfloat16()
+    for _ in range(ITERATIONS):
         gram = x @ x.T
-        s = torch.addmm(gram, gram, gram, beta=b, alpha=c)  # P = a + s
-        q, slope = s, a  # Q = slope + q: its large part is not rounded
-        for _ in range(together - 1):
-            half = torch.addmm(gram, s, gram, beta=a)
-            gram = torch.addmm(half, s, half, beta=a)
-            s = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-            q = torch.addmm(q, s, q, beta=a).add_(s, alpha=slope)
-            slope *= a
-        x = torch.addmm(x, q, x, beta=slope)
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.T if len(matrix) > matrix.shape[1] else x
 
 

@@ -48,11 +48,11 @@ class SettingsParser(ArgumentParser):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"add_help": False, "allow_abbrev": False, **kwargs})
 
-    def read(self, argv: Sequence[str]) -> dict[str, Any] | None:
-        """The options by name; None where --help was asked for, which is then shown."""
+    def read(self, argv: Sequence[str]) -> dict[str, Any]:
+        """The options by name; where --help was asked for, it is shown and SystemExit ends the command, as argparse does."""
         if "--help" in argv or "-h" in argv:
             print(self.format_help())
-            return None
+            raise SystemExit(0)
         return dict(self.parse_args(argv).as_dict())
 
     def error(self, message: str, ex: Exception | None = None) -> Any:

@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 
 from lowerbound import __version__
 from lowerbound.messages import first_line, unknown
@@ -82,13 +83,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"lowerbound {__version__}\n")
         return 0
     name, *rest = arguments
+    code = 0
     try:
         if name not in COMMANDS:
             raise ValueError(unknown("command", name, COMMANDS))
         module = importlib.import_module(f"lowerbound.cli.{COMMANDS[name][0]}")
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), suppress(SystemExit):  # which is how --help ends a command
             warnings.showwarning = _note
-            code = getattr(module, name)(rest) or 0
+            code = int(getattr(module, name)(rest) or 0)
         sys.stdout.flush()  # here, where an error has a handler
     except BrokenPipeError:  # `| head` has read what it wanted: no error, and what is still held for it goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -109,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
         return _fail("out of memory; try fewer at a time (--batch-size in training), or fewer samples or chains")
-    return int(code)
+    return code
 
 
 def _note(message: Warning | str, *_: object, **__: object) -> None:

@@ -65,8 +65,6 @@ def evaluate(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--devices", type=int, help="that share the work, a process each; on a CPU these are processes")
     given = parser.read(argv)
-    if given is None:
-        return 0
     world = launched()
     check_devices(given["devices"], find_device(given["device"]), world, may_start=True)
     if (given["devices"] or 1) > 1 and world.size == 1:
@@ -113,8 +111,6 @@ def compare(argv: Sequence[str]) -> None:
     parser.add_argument("others", type=str, metavar="RUN", nargs="*", help="runs to compare with the first")
     _add_measuring(parser)
     given = parser.read(argv)
-    if given is None:
-        return
     paths = [given["run"], *given["others"]]
     if len(paths) < 2:
         raise ValueError("name at least two runs: lowerbound compare RUN RUN ...")
@@ -142,8 +138,6 @@ def sandwich(argv: Sequence[str]) -> None:
     parser.add_argument("-n", type=int, default=100, help="examples to simulate")
     _add_annealing(parser)
     given = parser.read(argv)
-    if given is None:
-        return
     run, model = open_run(given)
     how = {key: given[key] for key in ("n", "chains", "temperatures", "seed")}
     if model.condition is not None and given["n"] > 0:  # y is that of held-out examples, again and again
@@ -182,8 +176,6 @@ def gaps(argv: Sequence[str]) -> None:
     parser.add_argument("--steps", type=int, default=500, help="of the refinement of q")
     _add_annealing(parser)
     given = parser.read(argv)
-    if given is None:
-        return
     if given["n"] < 1:
         raise ValueError(f"n is {given['n']}: at least 1 example is needed")
     run, model = open_run(given)
@@ -214,8 +206,6 @@ def scores(argv: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of halves, forests and votes")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     given = parser.read(argv)
-    if given is None:
-        return
     run, model = open_run(given)
     data = own_data(run) if given["source"] is None else load_as(run, given["source"])
     found = scores_of(model, data, given["split"], given["examples"], given["bins"], given["seed"])

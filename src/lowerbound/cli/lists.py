@@ -15,8 +15,6 @@ def recipes(argv: Sequence[str]) -> None:
     )
     parser.add_argument("name", nargs="?", type=str, metavar="NAME", help="print this recipe's file")
     given = parser.read(argv)
-    if given is None:
-        return
     if given["name"]:
         print(recipe_text(given["name"]), end="")
         return
@@ -27,8 +25,7 @@ def recipes(argv: Sequence[str]) -> None:
 def data(argv: Sequence[str]) -> None:
     """List the data sets that are known by name."""
     parser = _parser("data", "List the data sets that are known by name.")
-    if parser.read(argv) is None:
-        return
+    parser.read(argv)
     from lowerbound.data import NAMED
 
     for name, module in NAMED.items():

@@ -34,8 +34,6 @@ def report(argv: Sequence[str]) -> None:
         "evaluation is that of RUN/evaluation.json, or is made where there is none.",
     )
     given = parser.read(argv)
-    if given is None:
-        return
     run, model = open_run(given)
     data = own_data(run)
     with run.locked():
@@ -57,8 +55,6 @@ def traverse(argv: Sequence[str]) -> None:
     parser.add_argument("--steps", type=int, default=15, help="pictures a row")
     _add_out(parser)
     given = parser.read(argv)
-    if given is None:
-        return
     run, model = open_run(given)
     path = _png(given, model)
     data = own_data(run)
@@ -88,8 +84,6 @@ def interpolate(argv: Sequence[str]) -> None:
     parser.add_argument("--steps", type=int, default=10, help="pictures a row")
     _add_out(parser)
     given = parser.read(argv)
-    if given is None:
-        return
     run, model = open_run(given)
     path = _png(given, model)
     data = own_data(run)
@@ -115,8 +109,6 @@ def manifold(argv: Sequence[str]) -> None:
     parser.add_argument("--side", type=int, default=20, help="pictures to a side")
     _add_out(parser)
     given = parser.read(argv)
-    if given is None:
-        return
     run, model = open_run(given)
     path = _png(given, model)
     context = known(run, model, given["label"])

@@ -60,8 +60,6 @@ def sample(argv: Sequence[str]) -> None:
         "an array (n, ...) as .npy, a table as .csv (the class in a last column), or pictures side by side as .png",
     )
     given = parser.read(argv)
-    if given is None:
-        return
     run, model = open_run(given)
     write = _writer(run, model, given["out"])
     one = known(run, model, given["label"])
@@ -97,8 +95,6 @@ def reconstruct(argv: Sequence[str]) -> None:
     parser.add_argument("-n", type=int, help="only the first n (64 for a .png)")
     _add_out(parser, "an array (n, ...) as .npy, a table as .csv, or pictures as .png")
     given = parser.read(argv)
-    if given is None:
-        return
     run, model = open_run(given)
     write = _writer(run, model, given["out"])
     data, split = _data(run, model, given)
@@ -124,8 +120,6 @@ def encode(argv: Sequence[str]) -> None:
     _add_data(parser)
     _add_out(parser, "an array (n, *Z) as .npy")
     given = parser.read(argv)
-    if given is None:
-        return
     run, model = open_run(given)
     write = _writer(run, model, given["out"], (".npy",))
     write(_in_batches(model.encode, *_data(run, model, given)))
@@ -147,8 +141,6 @@ def impute(argv: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     _add_out(parser, "a table as .csv, or an array (n, ...) as .npy")
     given = parser.read(argv)
-    if given is None:
-        return
     run, model = open_run(given)
     write = _writer(run, model, given["out"], (".csv", ".npy"))
     data, split = _data(run, model, given, "marginalise")
@@ -174,8 +166,6 @@ def score(argv: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     _add_out(parser, "an array (n,) as .npy")
     given = parser.read(argv)
-    if given is None:
-        return
     run, model = open_run(given)
     write = _writer(run, model, given["out"], (".npy",))
     data, split = _data(run, model, given)
