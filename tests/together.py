@@ -22,7 +22,7 @@ import lowerbound as lb
 from lowerbound.dataset import Dataset
 from lowerbound.model import Model
 from lowerbound.objective import Objective
-from lowerbound.processes import together
+from lowerbound.processes import leave, together
 from lowerbound.run import write_tensors
 from lowerbound.shards import undivided
 from tests import composition
@@ -167,3 +167,4 @@ if __name__ == "__main__":
         die(Path(sys.argv[1]))
     else:
         train(Path(sys.argv[1]), sys.argv[2:])
+    leave(0)

@@ -12,11 +12,12 @@ from __future__ import annotations
 import atexit
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -213,3 +214,15 @@ def check_devices(devices: int | None, device: torch.device, world: Processes, m
             f"devices is {devices}, and a Python program is one process: start it as several by torchrun "
             f"--nproc-per-node {devices} PROGRAM.py, or train from the command line (lowerbound train --devices {devices})"
         )
+
+
+def leave(code: int) -> NoReturn:
+    """End this process; where it has joined others, at once.
+
+    A thread of torch.distributed that lets go of a tensor while Python takes itself down aborts the process, now and then.
+    """
+    if together().size > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
