@@ -11,10 +11,10 @@ ROOT = Path(lowerbound.__file__).parent
 
 LAYERS = {
     "shapes": 0, "codebook": 0, "nats": 0, "supports": 0, "messages": 0, "needs": 0, "seeding": 0, "files": 0, "memory": 0,
-    "modes": 0, "devices": 0, "zuko": 0, "stopping": 0,
+    "modes": 0, "devices": 0, "processes": 0, "zuko": 0, "stopping": 0,
     "settings": 1, "factors": 1, "conditions": 1, "transforms": 1, "distributions": 1, "pictures": 1, "units": 1,
-    "progress": 1, "recipes": 1, "flows": 1, "mapped": 1,
-    "roles": 2, "networks": 2, "kl": 2, "plots": 2,
+    "progress": 1, "shards": 1, "fabric": 1, "launch": 1, "recipes": 1, "flows": 1, "mapped": 1,
+    "roles": 2, "noise": 2, "networks": 2, "kl": 2, "plots": 2,
     "dataset": 3, "codes": 3, "draw": 3, "checks": 3,
     "priors": 4, "posteriors": 4, "likelihoods": 4, "fetch": 4, "cards": 4, "model": 4, "objective": 4, "annealing": 4,
     "data": 5, "models": 5, "objectives": 5, "evaluation": 5, "explore": 5, "samples": 5, "passes": 5,
@@ -22,6 +22,7 @@ LAYERS = {
     "build": 7, "measure": 7, "comparison": 7,
     "run": 8,
     "state": 9, "opened": 9, "report": 9,
+    "configuration": 9,
     "train": 10,
     "cli": 11,
     "__main__": 12,

@@ -121,6 +121,37 @@ def test_ten_labels_of_each_digit_and_the_rest_unlabelled() -> None:
         lb.data.from_arrays(torch.rand(40, 2).numpy(), labelled=4)
 
 
+def test_every_batch_holds_its_share_of_labelled_examples_and_all_take_their_turn() -> None:
+    data = lb.data.load("digits", labelled=50, labelled_share=0.3)
+    y = data["train"].y
+    assert y is not None
+    n, known = len(y), y >= 0
+    orders = [data.order("train", 0, epoch) for epoch in (1, 2)]
+    for order in orders:
+        held = known[order]
+        assert len(order) == n
+        assert all(abs(int(batch.sum()) - 0.3 * len(batch)) <= 1 for batch in held.split(10))
+        times = torch.bincount(order, minlength=n)
+        assert times[known].max() - times[known].min() <= 1  # one order of all after another
+        assert times[~known].max() == 1
+    assert not torch.equal(*orders)
+    assert torch.equal(orders[0], data.order("train", 0, 1))
+    assert (torch.bincount(torch.cat([data.order("train", 0, e) for e in range(20)]), minlength=n) > 0).all()
+    assert sorted(data.order("test", 0, 1).tolist()) == list(range(180))
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"labelled": 50, "labelled_share": 1.0}, "labelled_share is 1.0: it must lie between 0 and 1"),
+        ({"labelled_share": 0.5}, "say how many by labelled"),
+    ],
+)
+def test_a_share_that_cannot_be_is_refused(options: dict[str, float], line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        lb.data.load("digits", **options)
+
+
 def semi(data: Dataset) -> lb.models.M2:
     torch.manual_seed(0)
     network = partial(lb.networks.MLP, hidden=(64,))

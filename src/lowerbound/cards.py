@@ -73,6 +73,8 @@ def make_card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> D
     splits = _split(values, (y, mask, factors), stored.parts, options["splits"], options["seed"], where)
     if options["labelled"] is not None and "train" in splits:
         splits["train"] = _few_labels(splits["train"], options["labelled"], classes, options["seed"], where)
+    if options["labelled_share"] is not None and "train" in splits:
+        _check_share(options["labelled_share"], splits["train"])
     return Dataset(
         name=name,
         splits=splits,
@@ -95,6 +97,7 @@ def make_card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> D
         licence=stored.licence,
         classes=classes,
         strip=None if strip is None else (strip[0], strip[1]),
+        labelled_share=options["labelled_share"],
     )
 
 
@@ -335,6 +338,21 @@ def _few_labels(split: Split, n: int, classes: tuple[str, ...] | None, seed: int
         known = order[split.y[order] == c][:each]
         y[known] = c
     return replace(split, y=y)
+
+
+def _check_share(share: float, split: Split) -> None:
+    if not 0 < share < 1:
+        raise ValueError(
+            f"labelled_share is {share}: it must lie between 0 and 1, as the share of each batch that is labelled"
+        )
+    if split.y is None or bool((split.y >= 0).all()):
+        raise ValueError(
+            "labelled_share is for data of which few are labelled: say how many by labelled, or leave it out"
+        )
+    if isinstance(split.values, MappedRows):
+        raise ValueError(
+            "labelled_share shows examples in an order that a mapped file cannot: add memory='load', or leave it out"
+        )
 
 
 def _sha256(*parts: torch.Tensor | MappedRows | None) -> str:

@@ -83,6 +83,7 @@ class Dataset:
         licence: as stated by the source; None where none is known.
         classes: the names of the classes that labels stand for, in their order; None where there are none.
         strip: first and last of the pixel columns that are y in the place of the labels; None leaves the labels.
+        labelled_share: of the examples of each training batch, how many are labelled; None shows each example once an epoch.
 
     Example:
         >>> import lowerbound as lb
@@ -105,6 +106,7 @@ class Dataset:
     licence: str | None = None
     classes: tuple[str, ...] | None = None
     strip: tuple[int, int] | None = None
+    labelled_share: float | None = None
 
     def __post_init__(self) -> None:
         shapes = {name: tuple(split.values.shape[1:]) for name, split in self.splits.items()}
@@ -233,12 +235,16 @@ class Dataset:
     def order(self, split: str, seed: int, epoch: int) -> Tensor:
         """The order in which an epoch shows the examples of a split, int64 (n,): it follows from seed and epoch alone.
 
-        Of values in a file it is one of windows, as :func:`~lowerbound.mapped.windowed` explains.
+        Of values in a file it is one of windows, as :func:`~lowerbound.mapped.windowed` explains. With a share of labelled
+        examples those recur, and others wait for another epoch.
         """
         values = self[split].values
         if isinstance(values, MappedRows):
             return windowed(len(values), (seed, epoch), values.block, values.window)
-        return torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(len(values)))
+        rng, y = np.random.default_rng((seed, epoch)), self[split].y
+        if self.labelled_share is None or split != "train" or y is None:
+            return torch.from_numpy(rng.permutation(len(values)))
+        return torch.from_numpy(_with_share(y.numpy() >= 0, self.labelled_share, rng))
 
     def read_ahead(self, split: str, order: Tensor, done: int, count: int) -> None:
         """Have what comes after these examples read from their file, where they are in one; nothing waits for it.
@@ -389,3 +395,16 @@ class Stored:
     source: str = "arrays in memory"
     licence: str | None = None
     factors: NDArray[Any] | None = None
+
+
+def _with_share(chosen: NDArray[np.bool_], share: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """As many indices as there are examples, of which every few that follow each other hold this share of the chosen ones.
+
+    The chosen come in one random order after another, and so do the others.
+    """
+    places = np.diff(np.floor(np.arange(len(chosen) + 1) * share)) > 0
+    order = np.empty(len(chosen), np.int64)
+    for where, own in ((places, np.flatnonzero(chosen)), (~places, np.flatnonzero(~chosen))):
+        rounds = -(-int(where.sum()) // len(own))
+        order[where] = np.concatenate([rng.permutation(own) for _ in range(rounds)])[: where.sum()]
+    return order

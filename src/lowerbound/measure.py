@@ -44,8 +44,9 @@ from lowerbound.model import Model
 from lowerbound.modes import evaluating
 from lowerbound.nats import Estimate
 from lowerbound.objective import Objective, Step
+from lowerbound.processes import Processes, join
 from lowerbound.roles import Context
-from lowerbound.seeding import seeded
+from lowerbound.seeding import part_seed, seeded
 from lowerbound.shapes import numel
 
 Estimator = Literal["importance", "ais"]
@@ -78,6 +79,9 @@ def evaluate(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Measure a model on one split: every example exactly once, K draws for each.
+
+    Where several processes were started together (torchrun), they share the batches, and all must call this; each returns
+    the whole result, which is one process's but for annealed chains: those are others, of the same distribution.
 
     Args:
         model: the model; its mode and device are left as they are.
@@ -143,31 +147,29 @@ def evaluate(
     own = next(model.parameters())
     n = len(data[split]) if examples is None else min(examples, len(data[split]))
     context = data.context(split)[:n].to(own.device)
+    world = join()
+    on_progress = on_progress if world.is_first else None
     walked = None
     if anneals:  # first: what it refuses needs no other work
-        walked = annealed(
-            model, data.examples(split, n), context, chains, temperatures, seed=seed, on_progress=on_progress
-        )
-    parts: list[dict[str, Tensor]] = []
+        walked = _annealed(model, data.examples(split, n), context, chains, temperatures, seed, on_progress, world)
+    mine: dict[int, dict[str, Tensor]] = {}
     digest = hashlib.sha256()
     in_bfloat16 = torch.autocast(own.device.type, torch.bfloat16, enabled=rounded)
-    with torch.no_grad(), in_bfloat16, seeded(seed), evaluating(model):
-        for start, x in zip(range(0, n, batch_size), data.batches(split, batch_size, n), strict=True):
-            rows = slice(start, start + batch_size)
+    with torch.no_grad(), in_bfloat16, evaluating(model):
+        for number, x in enumerate(data.batches(split, batch_size, n)):
+            rows = slice(number * batch_size, (number + 1) * batch_size)
             digest.update(x.contiguous().numpy().data)
-            batch = x.to(own.device, own.dtype)
-            parts.append(_values(evidence(model, batch, context[rows], samples), sizes))
-            guess, y = model.classify(batch, context[rows]), context.y
-            if guess is not None and y is not None:
-                parts[-1]["accuracy"] = (guess == y[rows]).float()
-            if asked is not None:
-                draw = model(batch, context[rows], asked.samples)
-                terms = asked.terms(draw, Step(1.0, n))
-                parts[-1]["objective"] = terms.loss + (0.0 if terms.batch_loss is None else terms.batch_loss)
+            if number % world.size == world.rank:
+                with seeded(part_seed(seed, number)):  # the draws are the same, whoever works on the batch
+                    batch = x.to(own.device, own.dtype)
+                    mine[number] = world.sent(_of_batch(model, batch, context[rows], samples, sizes, asked, n))
             if on_progress and not anneals:
-                on_progress(min(start + batch_size, n), n)
-        some = data.examples(split, min(n, AGGREGATED))
-        known = information(model, some.to(own.device, own.dtype), context[:AGGREGATED], batch_size)
+                on_progress(min(rows.stop, n), n)
+        some = data.examples(split, min(n, AGGREGATED)).to(own.device, own.dtype)
+        with seeded(part_seed(seed, math.ceil(n / batch_size))):
+            known = information(model, some, context[:AGGREGATED], batch_size)
+    found_by = {number: part for share in world.collected(mine) for number, part in share.items()}
+    parts = [found_by[number] for number in sorted(found_by)]
     values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     check_finite(values.pop("unfit"), samples)
     means = [values.pop(name) for name in list(values) if name.startswith("means/")]
@@ -221,6 +223,47 @@ def evaluate(
         points = ()
     found["warnings"] = tuple(_warnings(found, points, walked))
     return Evaluation(split=split, n=n, values=values, **found)
+
+
+def _of_batch(
+    model: Model,
+    x: Tensor,
+    context: Context,
+    samples: int,
+    sizes: list[int],
+    asked: Objective | None,
+    n: int,
+) -> dict[str, Tensor]:
+    """Everything about each example of a batch."""
+    values = _values(evidence(model, x, context, samples), sizes)
+    guess, y = model.classify(x, context), context.y
+    if guess is not None and y is not None:
+        values["accuracy"] = (guess == y).float()
+    if asked is not None:
+        terms = asked.terms(model(x, context, asked.samples), Step(1.0, n))
+        values["objective"] = terms.loss + (0.0 if terms.batch_loss is None else terms.batch_loss)
+    return values
+
+
+def _annealed(
+    model: Model,
+    x: Tensor,
+    context: Context,
+    chains: int,
+    temperatures: int,
+    seed: int,
+    on_progress: Callable[[int, int], None] | None,
+    world: Processes,
+) -> Annealed:
+    """Annealing of all examples, of which each process takes a share; its chains follow from the seed and its number."""
+    first, last = (len(x) * (world.rank + i) // world.size for i in (0, 1))
+    rows = slice(first, last)
+    share = []
+    if first < last:
+        seed = part_seed(seed, world.rank)
+        share.append(annealed(model, x[rows], context[rows], chains, temperatures, seed=seed, on_progress=on_progress))
+    found = [own for shares in world.collected(share) for own in shares]
+    return Annealed(torch.cat([own.log_w for own in found], 1), torch.cat([own.acceptance for own in found]))
 
 
 def _sizes(samples: int) -> list[int]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lowerbound.draw import Draw
 from lowerbound.needs import EVALUABLE, REPARAMETERISED, Need, Offer, check_composed
 from lowerbound.roles import Part
+from lowerbound.shards import averaged
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Terms:
     @property
     def total(self) -> Tensor:
         """The scalar that the model minimises."""
-        return self.loss.mean() if self.batch_loss is None else self.loss.mean() + self.batch_loss
+        mean = averaged(self.loss)
+        return mean if self.batch_loss is None else mean + self.batch_loss
 
     @property
     def both(self) -> Tensor:
@@ -102,7 +104,8 @@ class Objective(nn.Module, ABC):
         is_bound: whether -loss is, in expectation, at most log p(x).
         rate_name: how the rate in its log was found, for the record.
         batch_statistics: whether it compares the examples of a batch with each other, so that it needs more than one, and
-            its value depends on how many there are.
+            its value depends on how many there are. Where several processes share a batch, it is taken from the whole of
+            it (:func:`~lowerbound.shards.gathered`), and an ``own_loss`` is a mean by :func:`~lowerbound.shards.averaged`.
         adam: settings of Adam for its own parameters.
     """
 

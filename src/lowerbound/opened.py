@@ -13,6 +13,7 @@ from lowerbound.dataset import Dataset
 from lowerbound.devices import find_device
 from lowerbound.messages import unknown
 from lowerbound.model import Model
+from lowerbound.processes import join
 from lowerbound.roles import Context
 from lowerbound.run import Run
 from lowerbound.settings import SettingsParser, settings_of
@@ -36,7 +37,7 @@ def trusted(given: Mapping[str, Any]) -> list[str]:
 def open_run(given: Mapping[str, Any]) -> tuple[Run, Model]:
     """The run folder that the arguments name, and its model on the device that they name."""
     run = Run(given["run"])
-    device = find_device(given["device"])
+    device = join().place(find_device(given["device"]))
     return run, run.model(trusted(given)).to(device)
 
 

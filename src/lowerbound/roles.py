@@ -120,9 +120,12 @@ class Part(nn.Module, ABC):
         role: prior, posterior or likelihood.
         offers: what others may need of this part (:mod:`lowerbound.needs`); a part that lacks something usual says so.
         needs: what it asks of the parts of other roles, with the reason; a model without it is refused.
+        batch_statistics: whether, in training, it takes something from the batch as a whole, which then has to be there at
+            once; where several processes share it, by the functions of :mod:`lowerbound.shards`.
     """
 
     role: ClassVar[str]
+    batch_statistics: ClassVar[bool] = False
     condition: Condition = None
     offers: frozenset[Offer] = frozenset()
     needs: Mapping[Offer, Need] = MappingProxyType({})

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,8 +31,18 @@ def set_random_state(state: Mapping[str, Tensor]) -> None:
             torch.set_rng_state(value)
         elif device == "mps":
             torch.mps.set_rng_state(value)
-        else:
-            torch.cuda.set_rng_state(value, int(device.removeprefix("cuda")))
+        elif (number := int(device.removeprefix("cuda"))) < torch.cuda.device_count():  # it may be another machine's
+            torch.cuda.set_rng_state(value, number)
+
+
+def part_seed(seed: int, part: int) -> int:
+    """The seed of one part of what has a seed, whoever works on it and when; the first has the seed itself.
+
+    Example:
+        >>> part_seed(5, 0), part_seed(5, 1) != part_seed(5, 2)
+        (5, True)
+    """
+    return seed if part == 0 else int(np.random.SeedSequence((seed, part)).generate_state(1, np.uint64)[0] >> 1)
 
 
 @contextmanager

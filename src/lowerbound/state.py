@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.optim import Optimizer
 from lowerbound.codebook import perplexity
 from lowerbound.messages import first_line
 from lowerbound.optimizers import moments
+from lowerbound.processes import ALONE, Processes, together
 from lowerbound.run import Run, load_weights
 from lowerbound.seeding import random_state, set_random_state
 
@@ -27,14 +29,33 @@ class Sums:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.totals: dict[str, Tensor] = {}
+        self.seen = 0  # examples, where they are counted
 
-    def add(self, values: Mapping[str, Tensor], usage: Mapping[str, Tensor] | None = None) -> None:
-        """Add quantities, each (B,) or (), and how often each code of a latent was used, each (codes,)."""
+    def add(self, values: Mapping[str, Tensor], usage: Mapping[str, Tensor] | None = None, examples: int = 0) -> None:
+        """Add quantities of examples, each (B,) or (), and how often each code of a latent was used, each (codes,)."""
+        self.seen += examples
         for name, value in values.items():
             total = value.detach().sum(dtype=torch.float32 if self.device.type == "mps" else torch.float64)
             self.totals[name] = self.totals[name] + total if name in self.totals else total
         for name, counts in (usage or {}).items():
             self.totals[name] = self.totals[name] + counts if name in self.totals else counts.clone()
+
+    def collect(self, world: Processes) -> Sums:
+        """The sums over all processes; what is kept is all in the first from then on, so that it can be saved."""
+        if world.size == 1:
+            return self
+        found = Sums(self.device)
+        found.totals = {name: total.clone() for name, total in self.totals.items()}
+        scalars = [name for name, total in found.totals.items() if not total.ndim]
+        packed = torch.stack([found.totals[name].double() for name in scalars])
+        seen = torch.tensor(self.seen)
+        world.add([packed, seen, *(total for total in found.totals.values() if total.ndim)])
+        found.totals |= dict(zip(scalars, packed, strict=True))
+        self.totals = {
+            name: total if world.is_first else torch.zeros_like(total) for name, total in found.totals.items()
+        }
+        self.seen = int(seen) if world.is_first else 0
+        return found
 
     def __getitem__(self, name: str) -> float:
         return float(self.totals[name])
@@ -151,8 +172,10 @@ class TrainingState:
             raise ValueError("the optimiser's moments are not those of the parameters")
         return by_parameter
 
-    def restore(self, run: Run) -> str:
-        """Go back to the last state committed to a run folder; where there is none yet, to the beginning.
+    def restore(
+        self, checkpoint: tuple[dict[str, Tensor], dict[str, Any]], folder: Path, world: Processes = ALONE
+    ) -> str:
+        """Go back to a state that was committed to a run folder, by as many processes or by others.
 
         Returns:
             What differs from the machine that wrote it and so may change the last bits, in words; "" where nothing does.
@@ -160,9 +183,6 @@ class TrainingState:
         Raises:
             ValueError: the checkpoint is damaged.
         """
-        checkpoint = run.checkpoint()
-        if checkpoint is None:
-            return ""
         flat, state = checkpoint
         try:
             tensors = _grouped(flat)
@@ -171,7 +191,7 @@ class TrainingState:
             loss = math.inf if best["loss"] is None else float(best["loss"])
             counts = [int(state[key]) for key in ("epoch", "done", "step")] + [int(best["epoch"]), int(best["since"])]
             seconds, records = float(state["seconds"]), [dict(record) for record in state["records"]]
-            precision, maker = dict(state["precision"]), dict(state["made_by"])
+            precision, maker = dict(state["precision"]), {"processes": 1, **state["made_by"]}
             if min(counts) < 0 or len(records) != counts[0] - 1 or bool(counts[1]) != bool(tensors["sums"]):
                 raise ValueError("its counts do not fit each other")
             if bool(tensors["best"]) != math.isfinite(loss) or tensors["random"]["cpu"].dtype != torch.uint8:
@@ -180,7 +200,7 @@ class TrainingState:
                 raise ValueError("the optimiser's moments are missing")
         except (KeyError, IndexError, TypeError, ValueError) as error:
             what = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
-            raise ValueError(f"the checkpoint in {run.checkpoint_folder} is damaged: {what}") from None
+            raise ValueError(f"the checkpoint in {folder} is damaged: {what}") from None
         for module, group in ((self.model, "best"), (self.model, "model"), (self.objective, "objective")):
             if tensors[group] or group != "best":
                 load_weights(module, tensors[group], f"the checkpoint's {group}")
@@ -191,8 +211,11 @@ class TrainingState:
         self.precision.load_state_dict(precision)
         set_random_state(tensors["random"])
         device = self.sums.device
+        if device.type == "cuda" and world.size > 1 and "cuda0" in tensors["random"]:
+            torch.cuda.set_rng_state(tensors["random"]["cuda0"], device)  # all draw as the first one
         self.best.weights = {name: value.to(device) for name, value in tensors["best"].items()}
-        self.sums.totals = {name: value.to(device) for name, value in tensors["sums"].items()}
+        counted = 1 if world.is_first else 0
+        self.sums.totals = {name: counted * value.to(device) for name, value in tensors["sums"].items()}
         now = made_by()
         return ", ".join(f"{key} {maker.get(key)} then, {now[key]} now" for key in now if maker.get(key) != now[key])
 
@@ -210,7 +233,7 @@ def _grouped(flat: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 def made_by() -> dict[str, Any]:
     """What a result depends on in its last bits, beside the configuration."""
-    return {"torch": torch.__version__, "threads": torch.get_num_threads()}
+    return {"torch": torch.__version__, "threads": torch.get_num_threads(), "processes": together().size}
 
 
 def _finite(value: float) -> float | None:

@@ -38,6 +38,7 @@ COMMANDS = {
 
 INTERRUPTED = 130  # what a shell reports of a process that Ctrl-C ended
 PIPE_CLOSED = 141  # and of one whose reader went away
+GONE = 75  # what one of several processes returns that ends because another has gone, which whoever watches will say
 
 
 def usage() -> str:
@@ -82,23 +83,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"lowerbound {__version__}\n")
         return 0
     name, *rest = arguments
+    code = 0
     try:
         if name not in COMMANDS:
             raise ValueError(unknown("command", name, COMMANDS))
         module = importlib.import_module(f"lowerbound.cli.{COMMANDS[name][0]}")
         with warnings.catch_warnings(), suppress(SystemExit):  # which is how --help ends a command
             warnings.showwarning = _note
-            getattr(module, name)(rest)
+            code = int(getattr(module, name)(rest) or 0)
         sys.stdout.flush()  # here, where an error has a handler
     except BrokenPipeError:  # `| head` has read what it wanted: no error, and what is still held for it goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except (ValueError, TypeError, OSError, ImportError) as error:
+        if type(error) is ConnectionError and _is_watched():
+            return GONE
         if os.environ.get("LOWERBOUND_TRACEBACK"):
             raise
         return _fail(_words(error))
     except KeyboardInterrupt as error:
-        sys.stderr.write(f"lowerbound: {first_line(error) if error.args else 'interrupted'}\n")
+        if _speaks():
+            sys.stderr.write(f"lowerbound: {first_line(error) if error.args else 'interrupted'}\n")
         return INTERRUPTED
     except MemoryError:
         return _fail("out of memory; try fewer or smaller examples")
@@ -106,12 +111,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
         return _fail("out of memory; try fewer at a time (--batch-size in training), or fewer samples or chains")
-    return 0
+    return code
 
 
 def _note(message: Warning | str, *_: object, **__: object) -> None:
     """A warning as a person reads it: what, and not where in the source."""
-    sys.stderr.write(f"lowerbound: note: {message}\n")
+    if _speaks():
+        sys.stderr.write(f"lowerbound: note: {message}\n")
+
+
+def _speaks() -> bool:
+    """Whether this process speaks for all that work together: once is enough."""
+    return not os.environ.get("WORLD_SIZE") or os.environ.get("RANK", "0") == "0"
+
+
+def _is_watched() -> bool:
+    """Whether another process will say what has happened (:mod:`lowerbound.launch`)."""
+    return "LOWERBOUND_NOTES" in os.environ
 
 
 def _fail(message: str) -> int:

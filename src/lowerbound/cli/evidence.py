@@ -13,7 +13,9 @@ from lowerbound.annealing import doubts
 from lowerbound.build import build_objective, complete
 from lowerbound.comparison import compare as compare_evaluations
 from lowerbound.dataset import Dataset
+from lowerbound.devices import find_device
 from lowerbound.evaluation import sandwich as sandwich_of
+from lowerbound.launch import launch
 from lowerbound.measure import CHAINS, SAMPLES, TEMPERATURES
 from lowerbound.measure import evaluate as evaluate_model
 from lowerbound.measured import Evaluation
@@ -21,6 +23,7 @@ from lowerbound.messages import first_line
 from lowerbound.model import Model
 from lowerbound.nats import Estimate
 from lowerbound.opened import load_as, open_run, own_data, run_parser, trusted
+from lowerbound.processes import check_devices, launched
 from lowerbound.progress import counting
 from lowerbound.run import Run
 from lowerbound.scoring import BINS, EXAMPLES
@@ -31,7 +34,7 @@ from lowerbound.tightness import gaps as gaps_of
 NARROW = 0.5  # nats between the bounds of an example below which its log p(x) counts as known
 
 
-def evaluate(argv: Sequence[str]) -> None:
+def evaluate(argv: Sequence[str]) -> int:
     """Measure a run's model on one split of its data, and write evaluation.json."""
     parser = run_parser(
         "evaluate",
@@ -60,7 +63,12 @@ def evaluate(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--precision", type=str, default="32-true", help="of the networks: 32-true, or bf16-mixed (faster, and rounded)"
     )
+    parser.add_argument("--devices", type=int, help="that share the work, a process each; on a CPU these are processes")
     given = parser.read(argv)
+    world = launched()
+    check_devices(given["devices"], find_device(given["device"]), world, may_start=True)
+    if (given["devices"] or 1) > 1 and world.size == 1:
+        return launch("lowerbound", ["evaluate", *argv], given["devices"])
     of_chains = {key: given[key] for key in ("chains", "temperatures") if given[key] is not None}
     if of_chains and given["estimator"] == "importance":
         raise ValueError(f"--{next(iter(of_chains))} belongs to --estimator ais: add it, or leave the option out")
@@ -76,6 +84,8 @@ def evaluate(argv: Sequence[str]) -> None:
         precision=given["precision"],
         **of_chains,
     )
+    if not world.is_first:
+        return 0
     content = evaluation.as_json()
     try:
         if given["source"] is None and given["examples"] is None:
@@ -86,6 +96,7 @@ def evaluate(argv: Sequence[str]) -> None:
     some = " (a part of it, so no file is written)" if given["examples"] is not None else ""
     words = f"{run.path}, {evaluation.split} split{some}\n{evaluation}"
     print(json.dumps(content, indent=2) if given["json"] else words)
+    return 0
 
 
 def compare(argv: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,16 @@ from lowerbound.build import (
     wiring,
     with_groups,
 )
+from lowerbound.configuration import check_settings
 from lowerbound.data import NAMED, OWN, load
 from lowerbound.dataset import Dataset
+from lowerbound.devices import find_device
+from lowerbound.launch import launch, leave_note
 from lowerbound.measure import SAMPLES, evaluate
 from lowerbound.model import Model
 from lowerbound.objective import Objective
 from lowerbound.plots import is_picture, save_figure, sheet
+from lowerbound.processes import check_devices, join, launched
 from lowerbound.recipes import recipe_text
 from lowerbound.report import write_report
 from lowerbound.run import FORMAT, Run
@@ -36,7 +41,7 @@ from lowerbound.samples import samples_shown
 from lowerbound.seeding import seeded
 from lowerbound.settings import SettingsParser, add_setting, read_yaml, read_yaml_file, settings_of
 from lowerbound.supports import Levels
-from lowerbound.train import check_settings, fit
+from lowerbound.train import fit
 
 FLAGS = ("--resume", "--overwrite", "--quiet", "--no-report", "--help", "-h")
 NOT_SETTINGS = ("model", "objective", "data", "out", "resume", "overwrite", "progress")
@@ -113,13 +118,20 @@ def _switched(argv: Sequence[str]) -> list[str]:
     ]
 
 
-def train(argv: Sequence[str]) -> None:
+def train(argv: Sequence[str]) -> int:
     """Train a model, evaluate it on the test split, and write it all into a run folder."""
     words = Words.of(argv)
     base = _base_config(words)
     if words.asks_for_help:
         print(_parser(words, base, None).format_help())
-        return
+        return 0
+    world = launched()
+    if world.size > 1 and "devices" not in words.options:
+        base.pop("devices", None)  # a configuration says how many there were; now there are those that were started
+    asked = _devices(words, base)
+    if asked > 1 and world.size == 1:
+        return launch("lowerbound", ["train", *argv], asked)
+    join()
     data = _load_data(words, base.pop("data", {}))
     if "likelihood" not in {*base, *words.options}:
         base["likelihood"] = default_likelihood(data.support, data.event_shape)
@@ -142,16 +154,32 @@ def train(argv: Sequence[str]) -> None:
         model = build_model(config, data.event_shape, words.trust)
         objective = build_objective(config, words.trust)  # it may have weights of its own, behind the model's
     model.check_data(data)
-    run = Run(_next_folder(data) if control["out"] is None else control["out"])
-    say: Callable[[str], object] = print if not control["quiet"] else lambda text: None
-    with run.locked():
-        run.check_free(control["resume"], control["overwrite"])
+    run = Run(world.told(lambda: _next_folder(data)) if control["out"] is None else control["out"])
+    say: Callable[[str], object] = print if world.is_first and not control["quiet"] else lambda text: None
+    with ExitStack() as stack:
+        world.told(lambda: _held(stack, run, control))
         say(_summary(config, data, model, run, words))
         how = {key: control[key] for key in ("resume", "overwrite")}
+        leave_note(run.path)
         history = fit(model, objective, data, **settings, out=run, **how, progress=not control["quiet"])
         chosen = "the best on validation" if "valid" in data.splits else "the last"
         say(f"\nthe weights are those of epoch {history.best_epoch}, {chosen}")
-        _conclude(run, model, objective, data, control["samples"], not control["no_report"], say)
+        _conclude(run, model, objective, data, control["samples"], not control["no_report"], say, world.is_first)
+    return 0
+
+
+def _held(stack: ExitStack, run: Run, control: Mapping[str, Any]) -> None:
+    """Hold the run folder until the end, if it is free for what is to be done."""
+    stack.enter_context(run.locked())
+    run.check_free(control["resume"], control["overwrite"])
+
+
+def _devices(words: Words, base: Mapping[str, Any]) -> int:
+    """How many processes are asked for, after a check that needs no data: nobody waits for them to start in vain."""
+    given = {key: yaml.safe_load(words.options[key]) for key in ("devices", "device") if words.options.get(key)}
+    given = {"devices": base.get("devices"), "device": base.get("device", "auto")} | given
+    check_devices(given["devices"], find_device(str(given["device"])), launched(), may_start=True)
+    return given["devices"] or 1
 
 
 def _base_config(words: Words) -> dict[str, Any]:
@@ -300,10 +328,13 @@ def _conclude(
     samples: int,
     report: bool,
     say: Callable[[str], object],
+    writes: bool,
 ) -> None:
     """Evaluate on held-out data, draw the sheet, and say where to look."""
     curve = model.likelihood.is_density
     evaluation = evaluate(model, data, "test", samples, objective=objective, curve=curve)
+    if not writes:
+        return
     run.write_evaluation(evaluation.as_json())
     lines = [f"{evaluation.n:,} held-out examples (test):", str(evaluation), f"\nrun folder    {run.path}"]
     if is_picture(data.event_shape):

@@ -75,6 +75,7 @@ def load(
     strip: Sequence[int] | None = None,
     factors: str | None = None,
     labelled: int | None = None,
+    labelled_share: float | None = None,
     memory: Memory = "auto",
 ) -> Dataset:
     """Load a data set by name, from a file of arrays or a table, or from a folder of pictures.
@@ -113,6 +114,8 @@ def load(
             "factors" or, as in dSprites, "latents_classes" by default, where there is one.
         labelled: how many training examples keep their label, as many of each class, drawn by the seed; the others are
             unlabelled, for models that learn from few labels (M2). None keeps all.
+        labelled_share: of the examples of each training batch, how many are labelled: those come several times in an epoch,
+            others not in each. What training reports is of these batches. None shows every example once an epoch.
         memory: "map" leaves the values of a .npy, or of pictures decoded before, in their file, which may be larger than
             memory; training then shuffles by windows of 256 MiB. "load" reads them. "auto" maps a file that is larger than
             a quarter of the memory. That values were mapped is written down, so that a run is resumed in the same order.
@@ -160,6 +163,7 @@ def load(
         "classes": classes,
         "strip": strip,
         "labelled": labelled,
+        "labelled_share": labelled_share,
     }
     return make_card(stored, name, {**chosen, **of_source, **given})
 
@@ -200,6 +204,7 @@ def from_arrays(
     strip: Sequence[int] | None = None,
     factors: NDArray[Any] | torch.Tensor | None = None,
     labelled: int | None = None,
+    labelled_share: float | None = None,
 ) -> Dataset:
     """A data set from arrays in memory; the arguments are those of :func:`load`.
 
@@ -221,6 +226,7 @@ def from_arrays(
         strip: see :func:`load`.
         factors: what each example was made from, (n, F), numbers, to score representations by (``lb.scores``), or None.
         labelled: see :func:`load`.
+        labelled_share: see :func:`load`.
 
     Raises:
         ValueError: as :func:`load`.
@@ -249,6 +255,7 @@ def from_arrays(
         "classes": classes,
         "strip": strip,
         "labelled": labelled,
+        "labelled_share": labelled_share,
     }
     return make_card(stored, None, {**chosen, **given})
 

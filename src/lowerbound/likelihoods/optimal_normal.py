@@ -15,6 +15,7 @@ from lowerbound.conditions import Condition
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood
 from lowerbound.shapes import NetworkFactory, Shape
+from lowerbound.shards import summed
 from lowerbound.supports import REAL
 from lowerbound.units import Units
 
@@ -60,6 +61,7 @@ class OptimalNormal(Likelihood):
         self.register_buffer("variance", torch.tensor(1.0))
         self.register_buffer("batches", torch.tensor(0.0))
 
+    batch_statistics = True
     variance: Tensor
     batches: Tensor
 
@@ -73,7 +75,7 @@ class OptimalNormal(Likelihood):
             return super().log_prob(px, x, mask)
         squares = (torch.nan_to_num(x) - px.mean).pow(2)
         observed = torch.ones_like(squares) if mask is None else mask.to(squares).expand_as(squares)
-        optimal = (squares * observed).sum() / observed.sum()
+        optimal = summed((squares * observed).sum()) / summed(observed.sum())
         with torch.no_grad():
             self.batches += 1
             # the first batches are averaged evenly, so that no trace of the starting value remains

@@ -43,7 +43,7 @@ class M2(Model):
         likelihood: p(x|z, y), conditioned on C classes.
         classifier: makes the module X -> (C,), the logits of q(y|x).
         alpha: weight of -log q(y|x) where y is known. The paper's is 0.1 N / n for n labels among N examples: 50 for 100
-            labels of 50,000.
+            labels of 50,000. Where the data's ``labelled_share`` makes labelled examples s of each batch, that is 0.1 / s.
 
     Under ``ELBO`` examples without a label teach q(y|x) too. Under ``IWAE`` the sum over the label cancels q(y|x) in every
     weight, as in log p(x) itself, so that there it learns from the labels that are known alone.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lowerbound.shapes import Shape, as_shape, numel
+from lowerbound.shards import rows_of_batch
 
 FEW = 2**16  # values below which a gradient written in Python costs more than is saved
 Activation = Literal["ReLU", "Tanh", "SiLU", "GELU", "ELU", "LeakyReLU", "Softplus", "Sigmoid"]
@@ -66,7 +67,7 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, value: Tensor) -> Tensor:
-        if self.batch_norm and self.training and len(value) < 2:
+        if self.batch_norm and self.training and len(value) < 2 and rows_of_batch(len(value)) < 2:
             raise ValueError(
                 "batch normalisation compares the examples of a batch, and this batch holds one; take another batch_size, "
                 "or batch_norm false"

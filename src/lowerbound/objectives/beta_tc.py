@@ -26,13 +26,13 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from lowerbound.draw import Draw, Latent, RateEstimator
 from lowerbound.needs import DRAWN, EVALUABLE, FACTORISED, WEIGHABLE, Need, Offer
 from lowerbound.objective import Objective, Step, Terms
+from lowerbound.shards import gathered, gathered_logsumexp, own_rows
 
 
 class BetaTC(Objective):
@@ -154,11 +154,12 @@ def decomposed(latent: Latent, examples: int) -> tuple[Tensor, Tensor]:
     """
     assert isinstance(latent.q, Independent)
     # entry by entry, of every z at every posterior of the batch: (K, B, B, D)
-    table: Tensor = latent.q.base_dist.log_prob(latent.z.unsqueeze(2))
+    # of which several processes have a part of the posteriors each
+    table: Tensor = latent.q.base_dist.log_prob(gathered(latent.z, 1).unsqueeze(2))
     table = table.reshape(*table.shape[:3], -1)
-    log_weights = stratified(table.shape[2], examples, table)
-    joint = torch.logsumexp(table.sum(-1) + log_weights, 2)
-    product = torch.logsumexp(table + log_weights[..., None], 2).sum(-1)
+    log_weights = own_rows(stratified(table.shape[1], examples, table), 1)
+    joint = own_rows(gathered_logsumexp(table.sum(-1) + log_weights, 2), 1)
+    product = own_rows(gathered_logsumexp(table + log_weights[..., None], 2), 1).sum(-1)
     return latent.log_q - joint, joint - product
 
 

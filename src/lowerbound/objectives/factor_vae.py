@@ -27,6 +27,7 @@ from lowerbound.needs import REALS, REPARAMETERISED, Need, Offer
 from lowerbound.networks import MLP
 from lowerbound.objective import Objective, Step, Terms
 from lowerbound.shapes import NetworkFactory, Shape, as_shape, over_leading
+from lowerbound.shards import averaged, gathered, own_rows, undivided
 
 
 class FactorVAE(Objective):
@@ -127,8 +128,8 @@ class FactorVAE(Objective):
         for penalty in draw.penalties.values():
             loss = loss + penalty
         own = self.critic_loss(z.detach())
-        log = {"total_correlation": correlation.detach(), "critic_loss": own.detach().expand_as(correlation)}
-        return Terms(loss, {**draw.scores(rate), **log}, own_loss=own)
+        log = {"total_correlation": correlation.detach(), "critic_loss": own.detach().mean(0)}
+        return Terms(loss, {**draw.scores(rate), **log}, own_loss=averaged(own))
 
     def log_ratio(self, z: Tensor) -> Tensor:
         """The critic's log q(z) - sum_d log q(z_d), (K, B), with no gradient in its parameters."""
@@ -141,9 +142,12 @@ class FactorVAE(Objective):
         return logits.reshape(z.shape[: z.ndim - len(self.z_shape)]).to(z.dtype)
 
     def critic_loss(self, z: Tensor) -> Tensor:
-        """What the critic minimises, (), of the codes of a whole batch (K, B, *Z)."""
-        both = over_leading(self.critic, torch.stack([z, permuted(z)]), self.z_shape, ())
-        return 0.5 * (softplus(-both[0]) + softplus(both[1])).mean()
+        """What the critic minimises in mean, (K, B), of the codes of a batch (K, B, *Z)."""
+        whole = gathered(z, 1)
+        with undivided():
+            mixed = permuted(whole)
+        both = over_leading(self.critic, torch.stack([z, own_rows(mixed, 1)]), self.z_shape, ())
+        return 0.5 * (softplus(-both[0]) + softplus(both[1]))
 
 
 def permuted(z: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from lowerbound.distributions import stddev
 from lowerbound.draw import Draw
 from lowerbound.needs import MOVABLE, Need, Offer
 from lowerbound.objective import Objective, Step, Terms
+from lowerbound.shards import gathered, undivided
 
 Kernel = Literal["inverse_multiquadratic", "gaussian"]
 
@@ -128,7 +129,8 @@ class MMD(Objective):
         each = latent.z.shape[1]
         size = torch.Size(() if latent.p.batch_shape else (each,))
         y = latent.p.rsample(size) if latent.p.has_rsample else latent.p.sample(size)
-        discrepancy = self.squared_mmd(latent.z, draw.log_m.exp(), y, width(latent.p), bool(latent.p.batch_shape))
+        z, m = gathered(latent.z, 1), gathered(draw.log_m.exp().expand(latent.z.shape[:2]), 1)
+        discrepancy = self.squared_mmd(z, m, gathered(y), width(latent.p), bool(latent.p.batch_shape))
         loss = draw.distortion + self.beta * rate if self.beta else draw.distortion
         for penalty in draw.penalties.values():
             loss = loss + penalty
@@ -172,5 +174,7 @@ class MMD(Objective):
 def width(p: Distribution) -> Tensor:
     """The mean squared distance of two draws from a distribution; over a batch of them, on average."""
     event = tuple(range(-len(p.event_shape), 0))
-    squares = stddev(p).square()
-    return 2 * (squares.sum(event) if event else squares).mean()
+    with undivided():  # where it is found from draws, all processes find it from the same
+        squares = stddev(p).square()
+    each = squares.sum(event) if event else squares
+    return 2 * (gathered(each) if p.batch_shape else each).mean()

@@ -34,6 +34,7 @@ from lowerbound.needs import CODEBOOK, DRAWN, REPARAMETERISED, UNCONDITIONED, WE
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Drawn, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, over_leading
+from lowerbound.shards import gathered, undivided
 from lowerbound.units import Units
 
 NOISE = 0.01  # of the vectors' spread: what a code that starts at one of them is moved by, so that no two are the same
@@ -79,6 +80,7 @@ class VectorQuantised(Posterior):
     offers = frozenset(
         {REPARAMETERISED, WEIGHABLE, DRAWN, CODEBOOK, UNCONDITIONED}
     )  # a point: no density, and nothing elsewhere
+    batch_statistics = True
     vectors: Tensor
     shares: Tensor
     is_prepared: Tensor
@@ -132,7 +134,9 @@ class VectorQuantised(Posterior):
     def forward(self, x: Tensor, context: Context) -> Distribution:
         encoded = self._encoded(x, context)
         if self.training:
-            self._follow(self._rows(encoded.detach()))
+            whole = gathered(encoded.detach())
+            with undivided():
+                self._follow(self._rows(whole))
         return CodePoint.nearest(self.codebook(), encoded)
 
     def drawn(self, qz: Distribution, samples: int, reparameterised: bool, training: bool) -> Drawn:
