@@ -90,6 +90,17 @@ class Processes:
             for tensor in tensors:
                 torch.distributed.broadcast(tensor, 0)
 
+    @contextmanager
+    def one_goes_ahead(self) -> Iterator[None]:
+        """Run a block on one process of each machine, and then on the others: what it fetches or decodes, they find."""
+        if self.size > 1 and self.local:
+            self.agree(True)
+        try:
+            yield
+        finally:
+            if self.size > 1 and not self.local:
+                self.agree(True)
+
     def place(self, device: torch.device) -> torch.device:
         """Where this process works, of a kind of which each has its own."""
         return torch.device("cuda", self.local) if device.type == "cuda" and self.size > 1 else device
