@@ -43,7 +43,7 @@ def configuration(model: Model, objective: Objective, data: Dataset, settings: M
         complete(parts, trust=foreign)  # what could not be loaded again is refused before it is trained
         warnings.warn(
             f"the model has parts from {', '.join(foreign)}; loading the run will ask for trust={foreign} (--trust)",
-            stacklevel=3,
+            stacklevel=5,
         )
     plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in settings.items()}
     return {"data": card, **listed(parts), **plain}

@@ -191,7 +191,7 @@ def fit(
     settings |= {"device": str(fabric.device), "devices": world.beside}
     folder = out if isinstance(out, Run) or out is None else Run(out)
     run = folder if world.is_first else None
-    config = {} if run is None else configuration(model, objective, data, settings)
+    config = world.told(lambda: {} if run is None else configuration(model, objective, data, settings))
     check_parts(objective, model)
     check_pieces(model, objective, accumulate, compile, world)
     rate_estimator = first_meeting(model, objective, data)
@@ -211,9 +211,9 @@ def fit(
         one_pass, stepping = fabric.setup(Compiled(plain, whole) if compile else plain, bare)
         compiling, compile_seconds = compile, 0.0
         state = TrainingState(model, objective, bare, fabric.strategy.precision, Best(patience), fabric.device)
-        stack.enter_context(world.watched())
         if run is not None and not resume:
             stack.enter_context(_nothing_left_of_a_failure(run, state))
+        stack.enter_context(world.watched())
         stack.enter_context(seeded(seed))
         # a run that was killed before its first checkpoint begins anew
         checkpoint = world.told(lambda: run.checkpoint() if run is not None and resume else None)
