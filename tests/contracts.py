@@ -157,7 +157,7 @@ def drawn_at(model: lb.VAE, x: Tensor, z: Tensor) -> Draw:
     """What the model draws where its noise is such that z (K, B, *Z) comes out."""
     qz, px = model.posterior(x, NO_CONTEXT), model.likelihood(z, NO_CONTEXT)
     pz = model.prior(NO_CONTEXT, model.posterior)
-    latent = Latent(qz, pz, z, qz.log_prob(z), pz.log_prob(z), closed_form_kl(qz, pz))
+    latent = Latent(qz, pz, z, closed_form_kl(qz, pz))
     log_px = model.likelihood.log_prob(px, x, None)
     return Draw((latent,), px, log_px, torch.full_like(log_px.detach(), -math.log(len(z))))
 

@@ -104,7 +104,7 @@ class TwoLatents(nn.Module):
         px = Independent(Normal(self.likelihood[1](torch.cat([top, below], -1)), 0.6), 1)
         log_px = px.log_prob(x)
         latents = (
-            Latent(q_top, p_top, top, frozen._top(x).log_prob(top), p_top.log_prob(top), None),
-            Latent(q_below, p_below, below, frozen._below(top).log_prob(below), p_below.log_prob(below), None),
+            Latent(q_top, p_top, top, None, scored=frozen._top(x)),
+            Latent(q_below, p_below, below, None, scored=frozen._below(top)),
         )
         return Draw(latents, px, log_px, torch.full_like(log_px.detach(), -math.log(samples)))

@@ -72,7 +72,7 @@ def test_parts_are_traced_as_one_graph_with_the_same_gradients(names: str) -> No
     for run, progress in ((graph, torch.tensor(0.3)), (plain, 0.3)):
         torch.manual_seed(1)
         plain.zero_grad()
-        total = run(x, beside, progress, 40)[0]
+        total = run(x, beside, progress, 40).total
         total.backward()
         found.append((total.detach(), [p.grad for p in plain.parameters()]))
     torch.testing.assert_close(found[0], found[1])

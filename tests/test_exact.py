@@ -232,7 +232,7 @@ def test_the_chunk_changes_nothing_but_rounding_given_the_same_noise() -> None:
             given = next(parts)
             qz, pz = model.posterior(x, Context()), model.prior(Context())
             px = model.likelihood(given, Context())
-            latent = Latent(qz, pz, given, qz.log_prob(given), pz.log_prob(given), None)
+            latent = Latent(qz, pz, given, None)
             log_px = px.log_prob(x)
             return Draw((latent,), px, log_px, torch.full_like(log_px, -math.log(samples)))
 

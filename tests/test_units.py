@@ -96,3 +96,17 @@ def test_an_entry_that_never_varies_keeps_its_scale() -> None:
     units.learn(torch.tensor([[5.0, 1.0], [5.0, 2.0]]))
     assert units.scale[0] == 1
     assert units.standardised(torch.tensor([5.0, 1.5])).abs().max() < 1e-6
+
+
+def test_units_that_are_loaded_are_known_and_unset_ones_leave_values_alone() -> None:
+    x = torch.tensor([[0.0, 100.0], [2.0, 300.0]])
+    units, other, unset = Units((2,)), Units((2,)), Units((2,))
+    assert not other.are_known
+    units.learn(x)
+    for own in (units, other, unset):
+        own.load_state_dict(Units((2,)).state_dict() if own is unset else units.state_dict())
+        assert own.are_known == (own is not unset)
+    assert torch.equal(other.standardised(x), units.standardised(x))
+    assert torch.equal(other.restored(x), units.restored(x))
+    assert unset.standardised(x) is x
+    assert unset.restored(x) is x

@@ -15,9 +15,9 @@ enumerated, so that enumeration is no special case.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,9 +28,26 @@ from lowerbound.kl import kl_per_dimension
 RateEstimator = Literal["auto", "closed_form", "sampled"]
 
 
+class _Held:
+    """A property that is worked out once, with gradients where the draw was made with them, whoever is the first to ask."""
+
+    def __init__(self, function: Callable[[Any], Tensor]) -> None:
+        self.function, self.name, self.__doc__ = function, function.__name__, function.__doc__
+
+    def __get__(self, draw: Any, owner: type) -> Tensor:
+        if draw is None:
+            return self  # type: ignore[return-value]  # of the class: for its docstring
+        if torch.compiler.is_compiling():  # which finds out by itself what is needed, and needed twice
+            return self.function(draw)
+        with torch.set_grad_enabled(draw.has_gradients):
+            draw.__dict__[self.name] = value = self.function(draw)  # where Python looks before it asks here
+        return value
+
+
 @dataclass(frozen=True)
 class Latent:
-    """One latent of a draw.
+    """One latent of a draw. Its log-densities are worked out when they are first asked for: an objective whose KL is closed
+    asks for none.
 
     Args:
         q: the approximate posterior, batch (B,); below the top of a hierarchy (K, B).
@@ -39,20 +56,34 @@ class Latent:
             sigmoid. In a hierarchy with path gradients it is an alias of what the next latent is drawn from
             (``z.view_as(z)``): an objective may weigh the gradient at z, and on its way from a density to the posterior's
             parameters that must happen once.
-        log_q: log q(z|x) at z, (K, B), nats.
-        log_p: log p(z) at z, (K, B), nats.
         kl: KL(q ‖ p) in closed form, (B,), or (K, B) where it is one given each draw of other latents; None where the pair
             has none, or where p depends on what is drawn from z.
         name: what it is called in the log, where several latents are no chain of levels; empty for the number of its level.
+        scored: what log q(z|x) is evaluated by where that is not q: a copy without gradients, or the values, (K, B), nats.
+        has_gradients: whether gradients are kept of what is worked out later: as when the draw was made.
     """
 
     q: Distribution
     p: Distribution
     z: Tensor
-    log_q: Tensor
-    log_p: Tensor
     kl: Tensor | None
     name: str = ""
+    scored: Distribution | Tensor | None = None
+    has_gradients: bool = field(default_factory=torch.is_grad_enabled, repr=False)
+
+    @_Held
+    def log_q(self) -> Tensor:
+        """Log q(z|x) at z, (K, B), nats."""
+        if isinstance(self.scored, Tensor):
+            return self.scored
+        log_q: Tensor = (self.q if self.scored is None else self.scored).log_prob(self.z)
+        return log_q
+
+    @_Held
+    def log_p(self) -> Tensor:
+        """Log p(z) at z, (K, B), nats."""
+        log_p: Tensor = self.p.log_prob(self.z)
+        return log_p
 
 
 @dataclass(frozen=True)
@@ -69,6 +100,7 @@ class Draw:
         is_enumerated: True where the K values of z are all that q allows, so that averages are expectations without noise.
         is_relaxed: True where z lies between the codes on which q(z|x) and p(z) are probabilities; nothing is then a bound.
         usage: how often each code of a finite latent occurs in the batch, by the latent's name, each (codes,).
+        has_gradients: as of :class:`Latent`.
 
     Example:
         >>> import lowerbound as lb, torch
@@ -91,6 +123,7 @@ class Draw:
     is_enumerated: bool = False
     is_relaxed: bool = False
     usage: Mapping[str, Tensor] = field(default_factory=dict)
+    has_gradients: bool = field(default_factory=torch.is_grad_enabled, repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -117,7 +150,7 @@ class Draw:
         """Log sum_k m_k w_k, (B,): the importance-weighted bound on log p(x), exact where a finite latent is enumerated."""
         return torch.logsumexp(self.log_w + self.log_m, 0)
 
-    @property
+    @_Held
     def distortion(self) -> Tensor:
         """-E_q[log p(x|z)], (B,); negative values are legitimate for densities."""
         return -self.average(self.log_px)
@@ -137,7 +170,7 @@ class Draw:
                 return None
             leading = max(1, len(latent.q.batch_shape), len(latent.p.batch_shape))
             part = part.reshape(*part.shape[:leading], -1)
-            flat.append(part if leading == 1 else (self.log_m.exp()[..., None] * part).sum(0))
+            flat.append(part if leading == 1 else (self.m[..., None] * part).sum(0))
         return torch.cat(flat, 1)
 
     @property
@@ -175,7 +208,12 @@ class Draw:
 
     def average(self, values: Tensor) -> Tensor:
         """sum_k m_k v_k: (K, B) -> (B,)."""
-        return (self.log_m.exp() * values).sum(0)
+        return (self.m * values).sum(0)
+
+    @_Held
+    def m(self) -> Tensor:
+        """The weights of the draws, which sum to one over K, as ``log_m``."""
+        return self.log_m.exp()
 
     def scores(self, rate: Tensor, estimator: RateEstimator = "auto") -> dict[str, Tensor]:
         """What is reported of a draw, each (B,), by the names that are true of it.

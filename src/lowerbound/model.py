@@ -293,7 +293,7 @@ class Model(nn.Module, ABC):
                     f"y has the shape {tuple(y.shape)}, and {(n, *event)} is needed, one for each example, or 1 for all of "
                     "them"
                 )
-        return context.to(next(self.parameters()).device)
+        return context.to(next(self.parameters()).device) if context.given else context
 
 
 def fills(role: type[Part], **parts: Part) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -21,6 +21,19 @@ from lowerbound.supports import UNIT, contains
 from lowerbound.units import refilled, summary
 
 
+class Passed:
+    """What a pass gives: the scalar to differentiate; loss, penalties and all that is logged; how often codes occur.
+
+    It is a plain object, since Fabric looks into tuples, mappings and data classes for tensors, at each step and twice.
+    """
+
+    def __init__(self, total: Tensor, log: dict[str, Tensor], usage: dict[str, Tensor]) -> None:
+        self.total, self.log, self.usage = total, log, usage
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.total, self.log, self.usage))
+
+
 class Pass(nn.Module):
     """One pass through model and objective, tensors in and tensors out: what Fabric wraps, and may compile or distribute.
 
@@ -33,9 +46,7 @@ class Pass(nn.Module):
         super().__init__()
         self.model, self.objective = model, objective
 
-    def forward(
-        self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int
-    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    def forward(self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int) -> Passed:
         """The scalar to differentiate; loss, penalties and all that is logged, (B,) each; how often codes occur, (K,) each.
 
         Args:
@@ -48,8 +59,8 @@ class Pass(nn.Module):
         draw = drawn(self.model, objective, x, beside)
         dream = dreamt(self.model, len(x), beside) if objective.dreams else None
         terms = objective(draw, Step(progress, examples, dream))
-        extra = 0.0 if terms.batch_loss is None else terms.batch_loss
-        return terms.both, {"loss": terms.loss + extra, **terms.log, **draw.penalties}, dict(draw.usage)
+        loss = terms.loss if terms.batch_loss is None else terms.loss + terms.batch_loss
+        return Passed(terms.both, {"loss": loss, **terms.log, **draw.penalties}, dict(draw.usage))
 
 
 def drawn(model: Model, objective: Objective, x: Tensor, context: Context) -> Draw:
@@ -120,7 +131,7 @@ def not_finite(parameters: list[nn.Parameter]) -> Tensor:
     deserves a step does. No norm is as cheap: on a CPU the largest entry takes 30 times as long, and squares overflow.
     """
     total = torch.stack([p.grad.sum() for p in parameters if p.grad is not None]).sum()
-    return (~torch.isfinite(total)).float()
+    return (total * 0).ne(0).float()  # nan is no number, and what is not finite times zero is nan
 
 
 def check_gradients(model: nn.Module, objective: nn.Module) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, TypeAlias
 
@@ -106,8 +106,7 @@ class Context:
     @property
     def given(self) -> dict[str, Tensor]:
         """The fields that are there, by name."""
-        own = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value for name, value in own.items() if value is not None}
+        return {name: value for name, value in vars(self).items() if value is not None}
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> Context:
         return Context(**{name: function(value) for name, value in self.given.items()})

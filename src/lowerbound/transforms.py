@@ -95,7 +95,8 @@ class Bernoulli(Transform):
         if generator is not None:  # what is drawn once, by a recorded seed, stays what it was
             return torch.bernoulli(values, generator=generator)
         # the same distribution, to 2^-24, in a third of the time on a CPU
-        return torch.rand_like(values).lt(values).to(values.dtype)
+        drawn = torch.rand_like(values)
+        return drawn.lt_(values)  # in place: without an array of bits between
 
     def support(self, before: Constraint) -> Constraint:
         return _binary_from(before)

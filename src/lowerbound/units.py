@@ -26,6 +26,7 @@ class Units(nn.Module):
 
     Attributes:
         entries: which entries of the flattened examples these are the units of, for a part of a few columns; None for all.
+        are_known: whether they have been set. While they are not, the map is left out: on a CPU (x - 0) / 1 is two passes.
 
     Example:
         >>> units = Units((2,))
@@ -44,11 +45,8 @@ class Units(nn.Module):
         self.entries: Tensor | None = None
         self.register_buffer("loc", torch.zeros(x_shape))
         self.register_buffer("scale", torch.ones(x_shape))
-
-    @property
-    def are_known(self) -> bool:
-        """Whether they have been set."""
-        return bool((self.loc != 0).any() or (self.scale != 1).any())
+        self.are_known = False
+        self.register_load_state_dict_post_hook(_look)  # type: ignore[no-untyped-call]  # torch says nothing of it
 
     @property
     def overall(self) -> Tensor:
@@ -73,6 +71,7 @@ class Units(nn.Module):
             spread = (squares / (count - 1).clamp(min=1)).sqrt()
         self.loc.copy_(centre)
         self.scale.copy_(torch.where(spread > 0, spread, 1.0))
+        _look(self)
 
     def standardised(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(..., *X) in units of the data -> of the order of one; what the mask says is missing -> 0, the mean.
@@ -85,12 +84,17 @@ class Units(nn.Module):
         """
         if x.shape[x.ndim - self.loc.ndim :] != self.loc.shape:
             raise ValueError(f"x of shape {tuple(x.shape)} does not end in the event shape {tuple(self.loc.shape)}")
-        value = (x - self.loc) / self.scale
+        value = (x - self.loc) / self.scale if self.are_known else x
         return value if mask is None else torch.where(mask.to(torch.bool), value, torch.zeros_like(value))
 
     def restored(self, value: Tensor) -> Tensor:
         """The way back."""
-        return self.loc + self.scale * value
+        return self.loc + self.scale * value if self.are_known else value
+
+
+def _look(units: Units, *_: object) -> None:
+    """Find out whether units have been set, at the only two places where that changes: no step waits for the answer."""
+    units.are_known = bool((units.loc != 0).any() or (units.scale != 1).any())
 
 
 def entries_of(value: Tensor, entries: Tensor | None, shape: Shape) -> Tensor:

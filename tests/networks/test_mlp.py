@@ -69,4 +69,12 @@ def test_a_tanh_is_the_same_up_to_rounding_whether_gradients_are_kept_or_not() -
         each = torch.linspace(-20, 20, 100_001)
         assert (Tanh()(each).double() - each.double().tanh()).abs().max() < 3e-7
         assert torch.equal(Tanh()(each.double()), each.double().tanh())
-    assert torch.equal(Tanh()(each), each.tanh())
+    assert torch.equal(Tanh()(each), Tanh()(each.clone().requires_grad_()))
+
+
+@pytest.mark.parametrize("n", [1_000, 100_000])  # below and above the size from which it is worth while
+def test_a_tanh_has_its_gradient(n: int) -> None:
+    x = torch.linspace(-12, 12, n, requires_grad=True)
+    weight = torch.linspace(-1, 2, n)
+    (own,) = torch.autograd.grad((weight * Tanh()(x)).sum(), x)
+    assert torch.allclose(own, weight * (1 - x.detach().double().tanh().square()).float(), atol=2e-6)

@@ -22,7 +22,7 @@ def latent_of(loc: Tensor, scale: Tensor, z: Tensor) -> Latent:
     """Normal posteriors with independent entries, (N, D), and codes (K, N, D)."""
     q = Independent(Normal(loc, scale), 1)
     p = Independent(Normal(torch.zeros_like(loc[0]), torch.ones_like(loc[0])), 1)
-    return Latent(q, p, z, q.log_prob(z), p.log_prob(z), None)
+    return Latent(q, p, z, None)
 
 
 def posteriors(size: int = 3) -> Latent:

@@ -32,7 +32,7 @@ class TestELBO(ObjectiveContract):
     def test_closed_form_is_refused_where_there_is_none(self) -> None:
         _, draw = self.draw()
         latent = draw.latents[0]
-        without = Latent(latent.q, latent.p, latent.z, latent.log_q, latent.log_p, None)
+        without = Latent(latent.q, latent.p, latent.z, None)
         changed = Draw((without,), draw.px, draw.log_px, draw.log_m)
         lb.objectives.ELBO(kl="auto").check(changed)
         with pytest.raises(ValueError, match="has no closed form"):

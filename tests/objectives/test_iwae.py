@@ -20,9 +20,8 @@ class TestIWAE(ObjectiveContract):
         _, draw = self.draw(samples=2)
         latent = draw.latents[0]
         log_px = torch.tensor([[1.0], [3.0]]).log().expand(2, 5).clone().requires_grad_()
-        zero = torch.zeros(2, 5)
         known = Draw(
-            (Latent(latent.q, latent.p, latent.z.detach(), zero, zero, None),), draw.px, log_px, zero - math.log(2)
+            (Latent(latent.q, latent.q, latent.z.detach(), None),), draw.px, log_px, torch.full((2, 5), -math.log(2))
         )
         loss = lb.objectives.IWAE(samples=2).terms(known, STEP).loss
         assert torch.allclose(loss, -torch.tensor(2.0).log().expand(5))

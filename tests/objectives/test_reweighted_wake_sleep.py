@@ -122,7 +122,7 @@ def test_both_is_half_of_each() -> None:
     gradients = {}
     for phase in ("wake", "sleep", "both"):
         torch.manual_seed(0)
-        loss = Pass(model, ReweightedWakeSleep(phase=phase))(x, {}, 0.5, 100)[0]
+        loss = Pass(model, ReweightedWakeSleep(phase=phase))(x, {}, 0.5, 100).total
         gradients[phase] = flat(torch.autograd.grad(loss, split(model)[1]))
     assert torch.allclose(gradients["both"], (gradients["wake"] + gradients["sleep"]) / 2, rtol=1e-8)
     assert not torch.allclose(gradients["wake"], gradients["sleep"])

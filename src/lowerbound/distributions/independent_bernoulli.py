@@ -5,7 +5,8 @@
 torch takes a logarithm of every entry and writes seven arrays of the size of the logits. Where K draws of z are scored under
 one x that is a quarter of the evaluation. Here the first sum cancels entry by entry and not between sums, so that it is as
 exact as torch's, and the logarithm is that of a product: each factor lies in [1/2, 1], so 112 of them stay far above the
-smallest float32. Where gradients are kept nothing is saved, and torch's own formula is used.
+smallest float32. Where gradients are kept torch's own formula is used, and its sign is changed after the sum: the same
+numbers, and an array less on the way forth and one on the way back.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Independent
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 FACTORS = (
     112  # of one product, at least 2^-112, where float32 reaches down to 2^-126; seven of them are a picture of MNIST
@@ -36,13 +38,15 @@ class IndependentBernoulli(Independent[Bernoulli]):
     """
 
     def log_prob(self, value: Tensor) -> Tensor:
-        logits = self.base_dist.logits
-        if not self._is_fast(value, logits):
-            own: Tensor = super().log_prob(value)  # type: ignore[no-untyped-call]  # torch says nothing of it
-            return own
+        logits, n = self.base_dist.logits, self.reinterpreted_batch_ndims
         if self._validate_args:
             self._validate_sample(value)
-        n = self.reinterpreted_batch_ndims
+        if n == 0:
+            own: Tensor = super().log_prob(value)  # type: ignore[no-untyped-call]  # torch says nothing of it
+            return own
+        if not self._is_fast(value, logits):
+            value, logits = torch.broadcast_tensors(value, logits)
+            return -binary_cross_entropy_with_logits(logits, value, reduction="none").flatten(-n).sum(-1)
         held = logits.clamp(min=0)  # the one array of that size; a second would be fetched from the system every time
         entries = held.addcmul_(value, logits, value=-1).flatten(-n).sum(-1)
         odds_on = torch.abs(logits, out=held).sigmoid_().flatten(-n)  # of the likelier of 0 and 1
@@ -57,8 +61,7 @@ class IndependentBernoulli(Independent[Bernoulli]):
     def _is_fast(self, value: Tensor, logits: Tensor) -> bool:
         """Whether there is anything to save, and these numbers are such as the formula is for."""
         return (
-            self.reinterpreted_batch_ndims > 0
-            and not (torch.is_grad_enabled() and (value.requires_grad or logits.requires_grad))
+            not (torch.is_grad_enabled() and (value.requires_grad or logits.requires_grad))
             and value.dtype == logits.dtype
             and logits.dtype in (torch.float32, torch.float64)  # half precision has too few digits for products
             and torch.broadcast_shapes(value.shape, logits.shape) == logits.shape

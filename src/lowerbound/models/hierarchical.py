@@ -238,7 +238,7 @@ class Hierarchical(Model):
         ps.append(self.prior(_above(context), self._posteriors[-1]))
         kls = [None] * (len(zs) - 1) + [closed_form_kl(qs[-1], ps[-1])]
         every = zip(qs, ps, zs, scored, kls, strict=True)
-        return tuple(Latent(q, p, z, own.log_prob(z), p.log_prob(z), kl) for q, p, z, own, kl in every)
+        return tuple(Latent(q, p, z, kl, scored=own) for q, p, z, own, kl in every)
 
     def _down(
         self, x: Tensor, context: Context, samples: int, path_gradient: bool, drawn_from: Sampler
@@ -253,7 +253,7 @@ class Hierarchical(Model):
         p = self.prior(context, top)
         drawn = drawn_from(q, torch.Size((samples,)))
         z = drawn.view_as(drawn)
-        latents = [Latent(q, p, z, scored.log_prob(z), p.log_prob(z), closed_form_kl(q, p))]
+        latents = [Latent(q, p, z, closed_form_kl(q, p), scored=scored)]
         for own, part in zip(reversed(says), reversed(self._conditionals), strict=True):
             before = random_state() if path_gradient else {}
             p = part(drawn, context)
@@ -263,7 +263,7 @@ class Hierarchical(Model):
                 p = again(part, z, context, before, frozen=False)
             drawn = drawn_from(q, torch.Size())
             z = drawn.view_as(drawn)
-            latents.insert(0, Latent(q, p, z, scored.log_prob(z), p.log_prob(z), closed_form_kl(q, p)))
+            latents.insert(0, Latent(q, p, z, closed_form_kl(q, p), scored=scored))
         return tuple(latents)
 
     def _seen(self, x: Tensor, context: Context) -> list[Tensor]:

@@ -160,16 +160,8 @@ class M2(Model):
         missed = -qy.log_prob(one_hot(known.clamp_min(0), self.classes).to(x.dtype))
         return Draw(
             latents=(
-                Latent(qy, self._uniform(x), vectors, paid, torch.full_like(paid, log_py), rate_of_y, "y"),
-                Latent(
-                    qz,
-                    pz,
-                    z,
-                    qz.log_prob(z),
-                    pz.log_prob(z),
-                    None if each is None else (log_m.exp() * each).sum(0),
-                    "z",
-                ),
+                Latent(qy, self._uniform(x), vectors, rate_of_y, "y", scored=paid),
+                Latent(qz, pz, z, None if each is None else (log_m.exp() * each).sum(0), "z"),
             ),
             px=px,
             log_px=log_px,

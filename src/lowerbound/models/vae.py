@@ -101,7 +101,7 @@ class VAE(Model):
         drawn = self.posterior.drawn(qz, samples, reparameterised, self.training)
         scored = relaxed(again(self.posterior, x, context, before)) if path_gradient else qz
         at = drawn.z if drawn.at is None else drawn.at
-        latent = Latent(qz, pz, at, scored.log_prob(at), pz.log_prob(at), closed_form_kl(qz, pz))
+        latent = Latent(qz, pz, at, closed_form_kl(qz, pz), scored=scored)
         px = self.likelihood(drawn.z, context)
         log_px = self.likelihood.log_prob(px, x, context.mask)
         equal = torch.full_like(log_px.detach(), -math.log(samples))

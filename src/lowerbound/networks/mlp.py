@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lowerbound.shapes import Shape, as_shape, numel
 from lowerbound.shards import rows_of_batch
 
+FEW = 2**16  # values below which a gradient written in Python costs more than is saved
 Activation = Literal["ReLU", "Tanh", "SiLU", "GELU", "ELU", "LeakyReLU", "Softplus", "Sigmoid"]
 
 
@@ -76,17 +77,42 @@ class MLP(nn.Module):
 
 
 class Tanh(nn.Tanh):
-    """tanh(x) = 2 sigmoid(2 x) - 1 where no gradient is kept: on a CPU torch's sigmoid takes a quarter of its tanh's time.
+    """tanh(x) = 2 sigmoid(2 x) - 1 in float32 on a CPU, where torch's sigmoid takes a quarter of its tanh's time or less.
 
     The two differ by rounding, at most 2e-7.
 
     Example:
-        >>> with torch.no_grad():
-        ...     Tanh()(torch.tensor([-1.0, 0.0, 1.0]))
+        >>> Tanh()(torch.tensor([-1.0, 0.0, 1.0]))
         tensor([-0.7616,  0.0000,  0.7616])
     """
 
     def forward(self, value: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or value.dtype != torch.float32 or value.device.type != "cpu":
+        if value.dtype != torch.float32 or value.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(value)
-        return (2 * value).sigmoid_().mul_(2).sub_(1)
+        if not (torch.is_grad_enabled() and value.requires_grad):
+            return _by_sigmoid(value)
+        if value.numel() < FEW:
+            return super().forward(value)
+        result: Tensor = _BySigmoid.apply(value)  # type: ignore[no-untyped-call]  # torch says nothing of it
+        return result
+
+
+def _by_sigmoid(value: Tensor) -> Tensor:
+    return (2 * value).sigmoid_().mul_(2).sub_(1)
+
+
+class _BySigmoid(torch.autograd.Function):
+    """The same with the gradient of tanh, which its value is enough for."""
+
+    @staticmethod
+    def forward(value: Tensor) -> Tensor:
+        return _by_sigmoid(value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (output,) = ctx.saved_tensors
+        return torch.ops.aten.tanh_backward(gradient, output)  # type: ignore[no-any-return]  # torch says nothing of it
