@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import lowerbound as lb
+from lowerbound.cli import main
 from lowerbound.launch import launch
 from lowerbound.processes import ALONE, Processes, check_devices
 from lowerbound.run import read_tensors
@@ -100,6 +101,16 @@ def test_what_several_processes_would_do_otherwise_than_one_is_refused_in_all_of
             assert words in (tmp_path / f"{name} {rank}").read_text()
 
 
+@two_cores
+@within
+@pytest.mark.slow
+@pytest.mark.usefixtures("importable")
+def test_processes_may_compile_their_shares(tmp_path: Path) -> None:
+    assert launch("tests.together", [str(tmp_path), "compiled"], 2) == 0
+    plain, compiled = (json.loads((tmp_path / name).read_text()) for name in ("plain", "compiled"))
+    assert plain == pytest.approx(compiled, rel=1e-5)
+
+
 @pytest.mark.parametrize("name", ["dropout", "one left", "drawn anew", "Categorical Categorical Bernoulli ELBO"])
 def test_a_batch_in_pieces_gives_the_same_step(tmp_path: Path, name: str) -> None:
     together.train(tmp_path, [name, f"{name} / 3"])
@@ -140,7 +151,9 @@ def test_a_process_that_dies_stops_the_others_and_another_number_of_processes_go
 
 @two_cores
 @within
-def test_ctrl_c_stops_all_processes_with_one_line_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_the_command_stops_all_processes_at_ctrl_c_with_one_line_and_measures_by_several(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
     command = [
         sys.executable,
@@ -169,7 +182,16 @@ def test_ctrl_c_stops_all_processes_with_one_line_and_the_run_goes_on(tmp_path: 
     told = [line for line in err.decode().splitlines() if not line.startswith("epoch")]
     assert len(told) == 1
     assert re.match(r"lowerbound: stopped in epoch \d+ after \d+ of 12 steps; saved in .*; go on with: ", told[0])
-    assert lb.load(out)
+    measured = ["evaluate", str(out), "--samples", "7", "--device", "cpu", "--json"]
+    shared = subprocess.run(
+        [sys.executable, "-m", "lowerbound", *measured, "--devices", "2"],
+        env=environment,
+        capture_output=True,
+        check=True,
+    )
+    assert main(measured) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert _numbers(json.loads(shared.stdout)) == pytest.approx(_numbers(alone), rel=1e-5, abs=1e-6)
     state = json.loads((out / "checkpoint" / "state.json").read_text())
     assert state["made_by"]["processes"] == 2
 

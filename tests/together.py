@@ -139,9 +139,9 @@ def train(folder: Path, names: Iterable[str], **how: Any) -> None:
 
 
 def die(folder: Path) -> None:
-    """Train with a second process that is killed in the second epoch."""
+    """Train with a second process that is killed in the first epoch."""
     model, objective, data = case("one left")
-    steps = iter(range(6))
+    steps = iter(range(3))
 
     def kill(*_: object) -> None:
         if together().rank == 1 and next(steps, None) is None:
@@ -149,6 +149,15 @@ def die(folder: Path) -> None:
 
     model.register_forward_hook(kill)
     lb.fit(model, objective, data, epochs=4, batch_size=13, progress=False, out=folder / "run", checkpoint_seconds=0)
+
+
+def compiled(folder: Path) -> None:
+    """Train without and with compilation."""
+    for name in ("plain", "compiled"):
+        model, objective, data = case("dropout")
+        history = lb.fit(model, objective, data, epochs=2, batch_size=13, progress=False, compile=name == "compiled")
+        if together().is_first:
+            (folder / name).write_text(json.dumps(history.series("loss")))
 
 
 def be_refused(folder: Path, name: str) -> None:
@@ -163,6 +172,8 @@ if __name__ == "__main__":
     if sys.argv[2:] == ["refused"]:
         for refused in REFUSED:
             be_refused(Path(sys.argv[1]), refused)
+    elif sys.argv[2:] == ["compiled"]:
+        compiled(Path(sys.argv[1]))
     elif sys.argv[2:] == ["die"]:
         die(Path(sys.argv[1]))
     else:

@@ -43,7 +43,7 @@ def configuration(model: Model, objective: Objective, data: Dataset, settings: M
         complete(parts, trust=foreign)  # what could not be loaded again is refused before it is trained
         warnings.warn(
             f"the model has parts from {', '.join(foreign)}; loading the run will ask for trust={foreign} (--trust)",
-            stacklevel=3,
+            stacklevel=5,
         )
     plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in settings.items()}
     return {"data": card, **listed(parts), **plain}
@@ -137,8 +137,8 @@ def check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
             f"batch_size is {settings['batch_size']}, and is divided by {count} (processes times accumulate); take at least "
             f"{count}: it counts the examples of all processes together"
         )
-    if settings["compile"] is True and count > 1:
-        raise ValueError("compile works on a whole batch; leave it off, or use devices 1 and accumulate 1")
+    if settings["compile"] is True and settings["accumulate"] > 1:
+        raise ValueError("compile makes one graph of a step in one piece; leave it off, or use accumulate 1")
     if settings["precision"] == "16-mixed" and device.type == "cpu":
         raise ValueError("precision '16-mixed' needs a GPU; on a CPU use 'bf16-mixed' or '32-true'")
     if settings["precision"] == "64-true" and device.type == "mps":
@@ -155,17 +155,21 @@ def check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
         check_compiler(device)
 
 
-def check_pieces(model: Model, objective: Objective, accumulate: int) -> None:
-    """Refuse to work piece by piece on what needs a whole batch at once.
+def check_pieces(model: Model, objective: Objective, accumulate: int, compile: bool, world: Processes) -> None:
+    """Refuse to work piece by piece on what needs a whole batch at once, and to compile what processes gather.
 
     Raises:
         ValueError: what needs it, and what would work.
     """
-    if accumulate == 1:
+    found = [type(own).__name__ for own in (objective, *model.modules(), *objective.modules()) if _compares(own)]
+    if not found:
         return
-    owners = [objective] if objective.batch_statistics else []
-    found = [type(own).__name__ for own in (*owners, *model.modules()) if _compares(own)]
-    if found:
+    if compile and world.size > 1:
+        raise ValueError(
+            f"{found[0]} takes statistics of the batch, which several processes gather, and that cannot be compiled; leave "
+            "compile off, or use devices 1"
+        )
+    if accumulate > 1:
         raise ValueError(
             f"accumulate is {accumulate}, and {found[0]} takes statistics of the batch, which pieces one after the other do "
             "not give; use accumulate 1, with more devices or a smaller batch_size"

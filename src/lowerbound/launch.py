@@ -22,6 +22,7 @@ from typing import Any
 from torch._C._distributed_c10d import TCPStore  # torch.distributed does not say that it is there
 
 NOTES = "LOWERBOUND_NOTES"  # names the folder for what the processes leave for the one that watches
+WATCHER = "LOWERBOUND_WATCHER"  # says which process that is
 ORDERLY = (2, 130)  # bad input, and having been interrupted: all processes end so, and the first one says why
 GONE = 75  # of a process that ended because another had (lowerbound.cli)
 PATIENCE = 20.0  # seconds for the others to end in order
@@ -48,6 +49,7 @@ def launch(module: str, argv: Sequence[str], count: int) -> int:
             "TORCHELASTIC_RESTART_COUNT": "0",
             "TORCHELASTIC_USE_AGENT_STORE": "True",
             NOTES: str(notes),
+            WATCHER: str(os.getpid()),
         }
         # as many threads as one process would have had, divided among them; and no way through the network to a neighbour
         defaults = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
@@ -81,6 +83,11 @@ def launch(module: str, argv: Sequence[str], count: int) -> int:
 def is_watched() -> bool:
     """Whether this process was started by :func:`launch`, which will say what has happened."""
     return NOTES in os.environ
+
+
+def is_orphan() -> bool:
+    """Whether the process that watched over this one is gone, so that nobody would hear of it."""
+    return is_watched() and os.environ[WATCHER] != str(os.getppid())
 
 
 def leave_note(run: Path) -> None:

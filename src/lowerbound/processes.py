@@ -27,6 +27,7 @@ T = TypeVar("T")
 # what gloo and NCCL say where a process at the other end has gone
 LOST = r"[Cc]onnection (closed|reset|refused)|[Bb]roken pipe|Timed out waiting|gloo|NCCL|Socket|failed to recv"
 
+ENDED = "another process of this run has ended, so this one has stopped too"
 MEETING = 0.25  # seconds between two meetings
 
 
@@ -71,7 +72,7 @@ class Processes:
         if self.is_first:
             try:
                 answer[0] = say()
-            except (ValueError, OSError) as error:
+            except (ValueError, TypeError, OSError) as error:
                 answer[1] = error
         torch.distributed.broadcast_object_list(answer, 0, device=torch.device("cpu"))
         if answer[1] is not None:
@@ -89,6 +90,17 @@ class Processes:
         if self.size > 1:
             for tensor in tensors:
                 torch.distributed.broadcast(tensor, 0)
+
+    @contextmanager
+    def one_goes_ahead(self) -> Iterator[None]:
+        """Run a block on one process of each machine, and then on the others: what it fetches or decodes, they find."""
+        if self.size > 1 and self.local:
+            self.agree(True)
+        try:
+            yield
+        finally:
+            if self.size > 1 and not self.local:
+                self.agree(True)
 
     def place(self, device: torch.device) -> torch.device:
         """Where this process works, of a kind of which each has its own."""
@@ -116,8 +128,8 @@ class Processes:
         try:
             yield
         except RuntimeError as error:
-            if self.size > 1 and re.search(LOST, str(error)):
-                raise ConnectionError("another process of this run has ended, so this one has stopped too") from error
+            if self.size > 1 and is_lost(error):
+                raise ConnectionError(ENDED) from error
             raise
 
 
@@ -146,6 +158,11 @@ class Votes:
 
 
 ALONE = Processes()
+
+
+def is_lost(error: RuntimeError) -> bool:
+    """Whether torch says by this error that the process at the other end has gone."""
+    return re.search(LOST, str(error)) is not None
 
 
 def launched() -> Processes:

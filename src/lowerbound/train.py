@@ -28,6 +28,7 @@ from lowerbound.configuration import Schedule, check_gathered, check_pieces, che
 from lowerbound.dataset import Dataset
 from lowerbound.evaluation import warn_of_collapse
 from lowerbound.fabric import Precision, make_fabric
+from lowerbound.launch import is_orphan
 from lowerbound.model import Model
 from lowerbound.networks import MLP
 from lowerbound.noise import at_work
@@ -190,9 +191,9 @@ def fit(
     settings |= {"device": str(fabric.device), "devices": world.beside}
     folder = out if isinstance(out, Run) or out is None else Run(out)
     run = folder if world.is_first else None
-    config = {} if run is None else configuration(model, objective, data, settings)
+    config = world.told(lambda: {} if run is None else configuration(model, objective, data, settings))
     check_parts(objective, model)
-    check_pieces(model, objective, accumulate)
+    check_pieces(model, objective, accumulate, compile, world)
     rate_estimator = first_meeting(model, objective, data)
 
     with ExitStack() as stack:
@@ -205,13 +206,14 @@ def fit(
         parameters = [p for group in groups for p in group]
         rates = [group["lr"] for group in bare.param_groups]  # an objective may ask for its own
         plain = Pass(model, objective)
-        whole = min(batch_size, len(data["train"]))
+        shard = pieces(min(batch_size, len(data["train"])), world)[0]  # of a batch of the full size
+        whole = shard.stop - shard.start
         one_pass, stepping = fabric.setup(Compiled(plain, whole) if compile else plain, bare)
         compiling, compile_seconds = compile, 0.0
         state = TrainingState(model, objective, bare, fabric.strategy.precision, Best(patience), fabric.device)
-        stack.enter_context(world.watched())
         if run is not None and not resume:
             stack.enter_context(_nothing_left_of_a_failure(run, state))
+        stack.enter_context(world.watched())
         stack.enter_context(seeded(seed))
         # a run that was killed before its first checkpoint begins anew
         checkpoint = world.told(lambda: run.checkpoint() if run is not None and resume else None)
@@ -286,7 +288,7 @@ def fit(
                 means = partial(state.sums.means, max(1, state.sums.seen))  # those of this process
                 show.step(state.epoch, state.done, means, seen / state.seconds)
                 is_due = world.is_first and time.monotonic() - saved_at >= checkpoint_seconds
-                stops, saves = votes.ask(stop.is_set(), is_due)
+                stops, saves = votes.ask(stop.is_set() or (world.size > 1 and is_orphan()), is_due)
                 if folder is not None and (stops or saves):
                     state.sums.collect(world)
                     if run is not None:

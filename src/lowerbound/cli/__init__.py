@@ -108,6 +108,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _fail("out of memory; try fewer or smaller examples")
     except RuntimeError as error:
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            from lowerbound.processes import ENDED, is_lost
+
+            if is_lost(error):
+                return GONE if _is_watched() else _fail(ENDED)
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
         return _fail("out of memory; try fewer at a time (--batch-size in training), or fewer samples or chains")

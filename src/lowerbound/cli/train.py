@@ -131,8 +131,8 @@ def train(argv: Sequence[str]) -> int:
     asked = _devices(words, base)
     if asked > 1 and world.size == 1:
         return launch("lowerbound", ["train", *argv], asked)
-    join()
-    data = _load_data(words, base.pop("data", {}))
+    with join().one_goes_ahead():
+        data = _load_data(words, base.pop("data", {}))
     if "likelihood" not in {*base, *words.options}:
         base["likelihood"] = default_likelihood(data.support, data.event_shape)
     if isinstance(base.get("likelihood"), Mapping) or "likelihood" in words.options:
