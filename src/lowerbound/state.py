@@ -7,7 +7,7 @@ far.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,18 @@ class Sums:
     def add(self, values: Mapping[str, Tensor], usage: Mapping[str, Tensor] | None = None, examples: int = 0) -> None:
         """Add quantities of examples, each (B,) or (), and how often each code of a latent was used, each (codes,)."""
         self.seen += examples
-        for name, value in values.items():
-            total = value.detach().sum(dtype=torch.float32 if self.device.type == "mps" else torch.float64)
-            self.totals[name] = self.totals[name] + total if name in self.totals else total
+        totals = dict(zip(values, self._sums([value.detach() for value in values.values()]), strict=True))
+        for name, total in totals.items():
+            self.totals[name] = self.totals[name] + total if name in self.totals else total.clone()
         for name, counts in (usage or {}).items():
             self.totals[name] = self.totals[name] + counts if name in self.totals else counts.clone()
+
+    def _sums(self, values: list[Tensor]) -> Iterable[Tensor]:
+        """The sum of each, (); of all at once where they are alike, since a call costs more than its few numbers."""
+        precision = torch.float32 if self.device.type == "mps" else torch.float64
+        if len({value.shape for value in values}) == 1 and values[0].ndim == 1 and len(values) > 1:
+            return torch.stack(values).sum(1, dtype=precision).unbind()
+        return [value.sum(dtype=precision) for value in values]
 
     def collect(self, world: Processes) -> Sums:
         """The sums over all processes; what is kept is all in the first from then on, so that it can be saved."""

@@ -3,6 +3,7 @@
 from lowerbound.distributions.codes import AutoregressiveCodes, CodePoint, IndependentCodes
 from lowerbound.distributions.discretized_logistic_mixture import ChannelsFirst, DiscretizedLogisticMixture
 from lowerbound.distributions.flow import Bijection, Flow
+from lowerbound.distributions.frozen import frozen
 from lowerbound.distributions.full_normal import FullNormal, as_multivariate
 from lowerbound.distributions.independent_bernoulli import IndependentBernoulli
 from lowerbound.distributions.levels import LevelCategorical
@@ -41,6 +42,7 @@ __all__ = [
     "as_multivariate",
     "categories",
     "count_states",
+    "frozen",
     "is_code",
     "mean",
     "nearest",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from lowerbound.distributions import is_code, mean, nearest, stddev
+from lowerbound.distributions import frozen, is_code, mean, nearest, stddev
 from lowerbound.draw import Draw, Latent
 from lowerbound.kl import closed_form_kl
 from lowerbound.model import Model, again, agree_on_y, check_samples, fills
@@ -94,12 +94,15 @@ class VAE(Model):
         x, context = self._given(x, context)
         # the gradient alone is another: where none is kept, nothing has to be evaluated twice
         path_gradient = path_gradient and torch.is_grad_enabled()
-        before = random_state() if path_gradient else {}
+        before = random_state() if path_gradient and not torch.compiler.is_compiling() else {}
         relaxed = self.posterior.relaxed if self.training and reparameterised else _as_it_is
-        qz = relaxed(self.posterior(x, context))
+        given = self.posterior(x, context)
+        qz = relaxed(given)
         pz = relaxed(self.prior(context, self.posterior))
         drawn = self.posterior.drawn(qz, samples, reparameterised, self.training)
-        scored = relaxed(again(self.posterior, x, context, before)) if path_gradient else qz
+        scored = qz
+        if path_gradient:  # no gradient comes by way of x, so constants are as good as a second evaluation
+            scored = relaxed(frozen(given) or again(self.posterior, x, context, before))
         at = drawn.z if drawn.at is None else drawn.at
         latent = Latent(qz, pz, at, closed_form_kl(qz, pz), scored=scored)
         px = self.likelihood(drawn.z, context)
