@@ -22,6 +22,7 @@ from lowerbound.launch import launch
 from lowerbound.processes import ALONE, Processes, check_devices
 from lowerbound.run import read_tensors
 from tests import together
+from tests.composition import covering, refused
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -81,24 +82,30 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     two.mkdir()
-    assert launch("tests.together", [str(two), *TOGETHER], 2) == 0
+    assert launch("tests.together", [str(two), *TOGETHER, *together.REFUSED], 2) == 0
     together.train(one, [name for name in TOGETHER if "/" not in name])
     for name in TOGETHER:
         own = name.partition(" / ")
         assert_the_same(one, two, name.replace("/", "in"), own[0])
+    # and what they would do otherwise is refused, in all of them
+    for name, words in (("careless", "compares the examples of a batch"), ("lottery", "different amounts of random")):
+        for rank in range(2):
+            assert words in (two / f"{name} {rank}").read_text()
 
 
 @two_cores
-@within
+@pytest.mark.slow
 @pytest.mark.usefixtures("importable")
-def test_what_several_processes_would_do_otherwise_than_one_is_refused_in_all_of_them(tmp_path: Path) -> None:
-    assert launch("tests.together", [str(tmp_path), "refused"], 2) == 0
-    for name, words in (
-        ("careless", "Careless compares the examples of a batch"),
-        ("lottery", "different amounts of random"),
-    ):
-        for rank in range(2):
-            assert words in (tmp_path / f"{name} {rank}").read_text()
+def test_every_two_parts_do_the_same_in_two_processes(tmp_path: Path) -> None:
+    """In as few combinations as let every two meet."""
+    names = [" ".join(combination) for combination in covering() if not refused(combination)]
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    assert launch("tests.together", [str(two), *names], 2) == 0
+    together.train(one, names)
+    for name in names:
+        assert_the_same(one, two, name)
 
 
 @two_cores

@@ -258,12 +258,13 @@ def _annealed(
     """Annealing of all examples, of which each process takes a share; its chains follow from the seed and its number."""
     first, last = (len(x) * (world.rank + i) // world.size for i in (0, 1))
     rows = slice(first, last)
-    share = []
+    share: dict[str, Tensor] = {}
     if first < last:
         seed = part_seed(seed, world.rank)
-        share.append(annealed(model, x[rows], context[rows], chains, temperatures, seed=seed, on_progress=on_progress))
-    found = [own for shares in world.collected(share) for own in shares]
-    return Annealed(torch.cat([own.log_w for own in found], 1), torch.cat([own.acceptance for own in found]))
+        found = annealed(model, x[rows], context[rows], chains, temperatures, seed=seed, on_progress=on_progress)
+        share = world.sent({"log_w": found.log_w, "acceptance": found.acceptance})
+    shares = [own for own in world.collected(share) if own]
+    return Annealed(torch.cat([own["log_w"] for own in shares], 1), torch.cat([own["acceptance"] for own in shares]))
 
 
 def _sizes(samples: int) -> list[int]:

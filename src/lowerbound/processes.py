@@ -185,7 +185,7 @@ def join() -> Processes:
     if world.size == 1:
         return ALONE
     if not torch.distributed.is_initialized():
-        has_gpu = torch.cuda.is_available()
+        has_gpu = torch.cuda.is_available() and torch.distributed.is_nccl_available()
         if has_gpu and world.local < torch.cuda.device_count():
             torch.cuda.set_device(world.local)
         # gloo also beside GPUs: what is agreed upon between steps should not wait for them

@@ -77,9 +77,10 @@ def active() -> Shard | None:
 @contextmanager
 def entered(shard: Shard | None) -> Iterator[None]:
     """Run a block in which these are the rows at hand; None for all."""
-    global _active  # noqa: PLW0603  # one at a time, as torch has one generator
+    global _active, _gatherings  # noqa: PLW0603  # one at a time, as torch has one generator
     before = _active
     _active = shard
+    _gatherings = _gatherings if shard is None else 0
     try:
         yield
     finally:
@@ -177,7 +178,7 @@ def _check_at_once(shard: Shard) -> None:
 
 
 def has_gathered() -> bool:
-    """Whether anything has ever been taken from the whole of a batch that several processes share."""
+    """Whether the shard that was entered last has taken anything from the whole of its batch."""
     return _gatherings > 0
 
 
@@ -200,7 +201,7 @@ def check_in_step(world: Processes) -> None:
 
 
 def _placed(own: Tensor, dim: int, start: int, stop: int, size: int) -> Tensor:
-    global _gatherings  # noqa: PLW0603  # see at_work
+    global _gatherings  # noqa: PLW0603  # see entered
     _gatherings += 1
     placed: Tensor = _Placed.apply(own, dim, start, stop, size)  # type: ignore[no-untyped-call]  # torch does not say
     return placed
