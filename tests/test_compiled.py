@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,11 +13,11 @@ import torch
 from torch import nn
 
 import lowerbound as lb
-from lowerbound.compiled import Compiled
+from lowerbound.compiled import Compiled, validation
 from lowerbound.dataset import Dataset
 from lowerbound.model import Model
 from lowerbound.objective import Objective
-from lowerbound.passes import Pass, first_meeting
+from lowerbound.passes import Pass, Passed, first_meeting
 from tests import composition
 from tests.conftest import make_model
 from tests.test_hierarchical import small as hierarchical
@@ -61,6 +63,18 @@ def test_compiled_training_is_the_plain_one_up_to_rounding_and_is_resumed_bit_fo
     assert "compile_seconds" not in plain[1].epochs[0]
 
 
+def traced(plain: Pass, backend: str) -> Callable[..., Passed]:
+    """The pass as one graph, by a backend that takes less time than a compiler."""
+    with validation(on=False):
+        graph = torch.compile(plain.forward, fullgraph=True, dynamic=False, backend=backend)
+
+    def run(*given: object) -> Passed:
+        with validation(on=False):
+            return graph(*given)
+
+    return run
+
+
 SHIPPED = ["VampPrior DiagonalNormal Bernoulli ELBO", "Categorical Categorical Categorical IWAE"]
 
 
@@ -71,7 +85,7 @@ def test_parts_are_traced_as_one_graph_with_the_same_gradients(names: str) -> No
     model, objective = composition.compose(combination, data)
     first_meeting(model, objective, data)
     plain = Pass(model, objective).train()
-    graph = torch.compile(plain.forward, fullgraph=True, dynamic=False, backend="aot_eager")
+    graph = traced(plain, "aot_eager")
     rows = torch.arange(20)
     x, beside = data.present("train", rows), data.context("train")[rows].given
     found = []
@@ -107,7 +121,7 @@ def each_part() -> list[tuple[str, ...]]:
 
 def same_in_one_graph(plain: Pass, *given: object) -> bool:
     """Whether loss and gradients are the same, traced and not; tracing alone is what can fail."""
-    graph = torch.compile(plain.forward, fullgraph=True, dynamic=False, backend="eager")
+    graph = traced(plain, "eager")
     found = []
     for run in (graph, plain):
         torch.manual_seed(1)
@@ -172,6 +186,26 @@ def test_without_a_compiler_it_is_refused_before_anything_is_written(
     with pytest.raises(ValueError, match="compile needs a C\\+\\+ compiler, and 'no-such-compiler' is not there"):
         lb.fit(make_model(digits), lb.objectives.ELBO(), digits, compile=True, progress=False, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_compiling_leaves_the_validation_of_distributions_as_it_was() -> None:
+    """torch's first compilation turns it off for all that the process does afterwards."""
+    code = """
+import sys, torch, lowerbound as lb
+from lowerbound.compiled import Compiled
+from lowerbound.passes import Pass
+q, p = lb.posteriors.DiagonalNormal((3,), (2,)), lb.likelihoods.Bernoulli((2,), (3,))
+model = lb.VAE(lb.priors.StandardNormal((2,)), q, p)
+model(torch.zeros(4, 3))  # which finds the formula of the KL, as the first meeting does
+one_pass = Compiled(Pass(model, lb.objectives.ELBO()), 4).train()
+one_pass(torch.zeros(4, 3), {}, 0.0, 4)
+try:
+    torch.distributions.Normal(0.0, -1.0)
+except ValueError:
+    sys.exit(0)
+sys.exit('a negative scale was taken')
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
 
 
 def test_validation_and_batches_of_another_size_take_the_plain_pass(binary_digits: Dataset) -> None:

@@ -14,12 +14,14 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from lowerbound.passes import Pass
 
@@ -38,9 +40,10 @@ class Compiled(nn.Module):
     def __init__(self, plain: Pass, batch_size: int) -> None:
         super().__init__()
         self.plain, self.batch_size = plain, batch_size
-        self.graph = torch.compile(
-            plain.forward, fullgraph=True, dynamic=False, options={"fallback_random": True}
-        )  # the noise of the plain pass
+        with validation(on=False):
+            self.graph = torch.compile(
+                plain.forward, fullgraph=True, dynamic=False, options={"fallback_random": True}
+            )  # the noise of the plain pass
 
     def forward(self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int) -> Any:
         """As :meth:`Pass.forward`."""
@@ -49,9 +52,24 @@ class Compiled(nn.Module):
         # a number would be written into the graph, and every step need another one
         moving = torch.tensor(progress, dtype=torch.float32)
         try:
-            return self.graph(x, context, moving, examples)  # type: ignore[arg-type]  # to be computed with as a number
+            with validation(on=False):
+                return self.graph(x, context, moving, examples)  # type: ignore[arg-type]  # to be computed with as a number
         except torch._dynamo.exc.TorchDynamoException as error:
             raise ValueError(_why(error, self.plain)) from error
+
+
+@contextmanager
+def validation(on: bool) -> Iterator[None]:
+    """Have distributions validate their arguments, or not, in a block, and as before after it.
+
+    torch turns it off for all that the process does after its first compilation, and could not compile it.
+    """
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(on)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)
 
 
 def _why(error: Exception, of: Pass) -> str:
