@@ -63,7 +63,7 @@ class BetaTC(Objective):
     Example:
         >>> BetaTC(beta=6.0).is_bound, BetaTC(alpha=1.0, beta=1.0, gamma=1.0).is_bound
         (False, True)
-        >>> import lowerbound as lb
+        >>> import torch, lowerbound as lb
         >>> model = lb.VAE(
         ...     prior=lb.priors.StandardNormal((2,)),
         ...     posterior=lb.posteriors.DiagonalNormal((4,), (2,)),
