@@ -17,6 +17,13 @@ class TestMLP(NetworkContract):
         x = torch.rand(5, 3)
         assert torch.allclose(network(2 * x) - network(x), network(x) - network(0 * x), atol=1e-6)
 
+    def test_a_gated_unit_is_a_linear_map_times_the_sigmoid_of_another(self) -> None:
+        network, x = lb.networks.MLP((3,), (2,), hidden=(5,), activation="GLU"), torch.randn(7, 3)
+        linear, gate, last = (layer for layer in network.modules() if isinstance(layer, nn.Linear))
+        assert torch.allclose(network(x), last(linear(x) * gate(x).sigmoid()), atol=1e-6)
+        network(x).sum().backward()
+        all_parameters_get_gradients(network)
+
     @pytest.mark.parametrize("hidden", [(0,), (-3,), (8, 0)])
     def test_refuses_empty_layers(self, hidden: tuple[int, ...]) -> None:
         with pytest.raises(ValueError, match="at least 1"):

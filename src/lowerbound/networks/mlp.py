@@ -17,7 +17,7 @@ from lowerbound.shapes import Shape, as_shape, numel
 from lowerbound.shards import rows_of_batch
 
 FEW = 2**16  # values below which a gradient written in Python costs more than is saved
-Activation = Literal["ReLU", "Tanh", "SiLU", "GELU", "ELU", "LeakyReLU", "Softplus", "Sigmoid"]
+Activation = Literal["ReLU", "Tanh", "SiLU", "GELU", "ELU", "LeakyReLU", "Softplus", "Sigmoid", "GLU"]
 
 
 class MLP(nn.Module):
@@ -28,7 +28,8 @@ class MLP(nn.Module):
         out_shape: event shape of the output; () for a scalar.
         hidden: widths of the hidden layers; none makes the network linear. One layer of 512 is what the classic
             784-512-2-512-784 autoencoder uses.
-        activation: the class in torch.nn to put behind every hidden layer.
+        activation: the class in torch.nn to put behind every hidden layer. With "GLU", gated linear units (Dauphin et al.
+            2017, arXiv 1612.08083), a unit is a linear map times the sigmoid of another, and batch_norm standardises these.
         batch_norm: whether to standardise hidden units over the batch (Ioffe and Szegedy 2015, arXiv 1502.03167): in deep
             hierarchies more levels stay in use with it (Sonderby et al. 2016, arXiv 1602.02282). In evaluation running
             averages stand in for the batch.
@@ -60,6 +61,9 @@ class MLP(nn.Module):
         widths = (numel(in_shape), *hidden, numel(out_shape))
         layers: list[nn.Module] = []
         for i, (before, after) in enumerate(pairwise(widths)):
+            if i < len(hidden) and activation == "GLU":
+                layers += [Gated(before, after), *[nn.BatchNorm1d(after)] * batch_norm]
+                continue
             layers.append(nn.Linear(before, after))
             if i < len(hidden):
                 made = Tanh() if activation == "Tanh" else getattr(nn, activation)()
@@ -74,6 +78,27 @@ class MLP(nn.Module):
             )
         result: Tensor = self.layers(value.reshape(len(value), -1))
         return result.reshape(-1, *self.out_shape)
+
+
+class Gated(nn.Module):
+    """(W x + b) * sigmoid(V x + c): two layers, and not one of twice the width, since an optimiser of matrices means W and V.
+
+    Args:
+        before: width of the input.
+        after: width of the output.
+
+    Example:
+        >>> Gated(3, 5)(torch.zeros(7, 3)).shape
+        torch.Size([7, 5])
+    """
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.linear, self.gate = nn.Linear(before, after), nn.Linear(before, after)
+
+    def forward(self, value: Tensor) -> Tensor:
+        result: Tensor = self.linear(value) * self.gate(value).sigmoid()
+        return result
 
 
 class Tanh(nn.Tanh):
