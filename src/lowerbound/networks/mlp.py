@@ -81,7 +81,7 @@ class MLP(nn.Module):
 
 
 class Gated(nn.Module):
-    """(W x + b) * sigmoid(V x + c): two layers, and not one of twice the width, since an optimiser of matrices means W and V.
+    """(W x + b) * sigmoid(V x + c): two layers, not one twice as wide, since an optimiser of matrices means W and V.
 
     Args:
         before: width of the input.
