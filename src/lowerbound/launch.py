@@ -19,12 +19,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch._C._distributed_c10d import TCPStore  # torch.distributed does not say that it is there
+import torch
 
 NOTES = "LOWERBOUND_NOTES"  # names the folder for what the processes leave for the one that watches
 WATCHER = "LOWERBOUND_WATCHER"  # says which process that is
 ORDERLY = (2, 130)  # bad input, and having been interrupted: all processes end so, and the first one says why
-GONE = 75  # of a process that ended because another had (lowerbound.cli)
+GONE = 75  # of a process that ended because another had, which is not the one to blame
 PATIENCE = 20.0  # seconds for the others to end in order
 GRACE = 5.0  # seconds between asking a process to end and ending it
 
@@ -34,7 +34,14 @@ def launch(module: str, argv: Sequence[str], count: int) -> int:
 
     Returns:
         The exit code of the first that failed, or 0; 1 for one that was killed.
+
+    Raises:
+        ValueError: torch was built without what processes talk through.
     """
+    if not torch.distributed.is_available():
+        raise ValueError("this torch was built without torch.distributed, which several processes need; use devices 1")
+    from torch._C._distributed_c10d import TCPStore  # torch.distributed does not say that it is there
+
     with ExitStack() as stack:
         notes = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         # they meet here, at a port that the system chose and that nobody else can have taken meanwhile

@@ -38,7 +38,6 @@ COMMANDS = {
 
 INTERRUPTED = 130  # what a shell reports of a process that Ctrl-C ended
 PIPE_CLOSED = 141  # and of one whose reader went away
-GONE = 75  # what one of several processes returns that ends because another has gone, which whoever watches will say
 
 
 def usage() -> str:
@@ -96,8 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except (ValueError, TypeError, OSError, ImportError) as error:
-        if type(error) is ConnectionError and _is_watched():
-            return GONE
+        if type(error) is ConnectionError:
+            return _lost(_words(error))
         if os.environ.get("LOWERBOUND_TRACEBACK"):
             raise
         return _fail(_words(error))
@@ -112,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             from lowerbound.processes import ENDED, is_lost
 
             if is_lost(error):
-                return GONE if _is_watched() else _fail(ENDED)
+                return _lost(ENDED)
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
         return _fail("out of memory; try fewer at a time (--batch-size in training), or fewer samples or chains")
@@ -130,9 +129,11 @@ def _speaks() -> bool:
     return not os.environ.get("WORLD_SIZE") or os.environ.get("RANK", "0") == "0"
 
 
-def _is_watched() -> bool:
-    """Whether another process will say what has happened (:mod:`lowerbound.launch`)."""
-    return "LOWERBOUND_NOTES" in os.environ
+def _lost(message: str) -> int:
+    """The end of one of several processes when another has gone; whoever watches over them says so, if somebody does."""
+    from lowerbound.launch import GONE, is_watched  # and so torch, which help does without
+
+    return GONE if is_watched() else _fail(message)
 
 
 def _fail(message: str) -> int:
