@@ -21,6 +21,7 @@ from lowerbound.settings import read_yaml, settings_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "contestants"))
+import published
 from exponents import exponent
 from handwritten import loss_of
 from interleaved import Worker, interleave, paired, table
@@ -31,7 +32,8 @@ from problem import NOISE_SEED, PIXELS, PROBLEMS, Given, load
 from step import TOLERANCE, Measured, claims, disagreements, exact, prepare
 from time_to_objective import FAST
 
-CONTESTANTS = Path(__file__).parents[1] / "benchmarks" / "contestants"
+ROOT = Path(__file__).parents[1]
+CONTESTANTS = ROOT / "benchmarks" / "contestants"
 
 
 @pytest.fixture(params=PROBLEMS)
@@ -219,3 +221,48 @@ def test_the_settings_that_are_timed_are_those_of_the_recipe() -> None:
     recipe = read_yaml(recipe_text("notebook-mlp-fast"), "the recipe")
     of_fit = {setting.name for setting in settings_of(lb.fit)}
     assert {key: value for key, value in recipe.items() if key in of_fit - {"data", "objective", "model"}} == FAST
+
+
+def test_the_table_of_published_recipes_in_the_documentation_is_that_of_the_records() -> None:
+    assert published.table(published.RECORDS) in (ROOT / "docs" / "results.md").read_text()
+
+
+def test_every_record_names_a_method_its_seed_and_how_it_was_found() -> None:
+    records = sorted(published.RECORDS.glob("*.json"))
+    assert records
+    for path in records:
+        own = json.loads(path.read_text())
+        assert path == published.record(own["method"], own["seed"])
+        assert own["method"] in published.METHODS
+        assert (own["samples"], own["n"], own["nll"]["unit"]) == (published.DRAWS, 10_000, "nats")
+        assert {"command", "commit", "date", "machine", "threads", "torch", "minutes", "busy"} <= set(own)
+
+
+def test_an_order_of_methods_is_claimed_beyond_two_standard_errors_only(tmp_path: Path) -> None:
+    nll = {"vamp": (82.0, 82.2, 82.1), "vamp-standard-normal": (84.0, 84.2, 84.1), "iaf": (82.0, 82.4, 82.0)}
+    for name, values in nll.items():
+        for seed, value in enumerate(values):
+            own = {"nll": {"value": value, "stderr": 0.2}, "minutes": 20.0, "busy": None}
+            (tmp_path / f"{name}-{seed}.json").write_text(json.dumps(own))
+    told = published.table(tmp_path)
+    assert "vamp less vamp-standard-normal: -2.00 ± 0.08, vamp is better" in told
+    assert "vamp-standard-normal less iaf: +1.97" in told
+    assert "vamp less iaf: -0.03 ± 0.15, no order" in told
+
+
+def test_a_run_that_has_been_evaluated_leaves_a_record_and_is_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the bundled digits, at two draws."""
+    options = ("digits", "--data.binarize", "threshold", "--likelihood", "Bernoulli", "--epochs", "1")
+    monkeypatch.setattr(published, "METHODS", {"small": published.Method(options, 30.0, "nobody")})
+    monkeypatch.setattr(published, "RECORDS", tmp_path)
+    monkeypatch.setattr(published, "DRAWS", 2)
+    published.run("small", 3, tmp_path / "small" / "3")
+    own = json.loads((tmp_path / "small-3.json").read_text())
+    assert (own["samples"], own["n"], own["epochs"], own["seed"]) == (2, 180, 1, 3)
+    assert own["command"].endswith("--seed 3")
+    assert own["busy"] > 0
+    monkeypatch.setattr(published, "main", lambda *_: pytest.fail("it was done again"))
+    published.run("small", 3, tmp_path / "small" / "3")
+    assert "small" in published.table(tmp_path)
