@@ -7,6 +7,7 @@ that is done in pieces is cut so that each piece fits.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -97,18 +98,22 @@ def values_held(distribution: Distribution) -> int:
 
     Example:
         >>> import torch
-        >>> from torch.distributions import Normal
+        >>> from torch.distributions import Bernoulli, Normal
         >>> values_held(Independent(Normal(torch.zeros(3, 4), torch.ones(3, 4)), 1))
         24
+        >>> values_held(Bernoulli(logits=torch.zeros(3, 4)))  # by two names
+        12
     """
-    if isinstance(distribution, Independent):
-        return values_held(distribution.base_dist)
-    return sum(map(_held, vars(distribution).values()))
+    return sum({id(tensor): tensor.numel() for tensor in _tensors(distribution)}.values())
 
 
-def _held(value: object) -> int:
+def _tensors(value: object) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
-        return value.numel()
-    if isinstance(value, (list, tuple)):
-        return sum(map(_held, value))
-    return values_held(value) if isinstance(value, Distribution) else 0
+        yield value
+    elif isinstance(value, Independent):
+        yield from _tensors(value.base_dist)
+    elif isinstance(value, (list, tuple)):
+        for own in value:
+            yield from _tensors(own)
+    elif isinstance(value, Distribution):
+        yield from _tensors(tuple(vars(value).values()))

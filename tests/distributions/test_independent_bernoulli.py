@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Bernoulli, Independent
 
 from lowerbound.distributions import IndependentBernoulli
-from lowerbound.distributions.independent_bernoulli import FACTORS
+from lowerbound.distributions.independent_bernoulli import BLOCK, FACTORS
 
 
 def pair(logits: torch.Tensor, n: int) -> tuple[IndependentBernoulli, Independent]:
@@ -37,6 +37,22 @@ def test_certainty_costs_nothing_and_an_error_costs_its_logit() -> None:
     assert wrong.log_prob(x) == -200_000
     even, _ = pair(torch.zeros(1000), 1)  # the smallest factors that there are
     assert torch.allclose(even.log_prob(x), -1000 * torch.tensor(2.0).log())
+
+
+@pytest.mark.parametrize("batch", [(3 * BLOCK // 5, 1), (7, BLOCK // 5)])
+def test_blocks_are_no_other_numbers(batch: tuple[int, ...]) -> None:
+    logits = torch.randn(*batch, 5)
+    for x in (torch.rand(5).round(), torch.rand(batch[1], 5).round(), torch.rand(*batch, 5).round()):
+        fast, slow = pair(logits, 1)
+        assert torch.allclose(fast.log_prob(x), slow.log_prob(x), atol=1e-5)
+        assert torch.equal(fast.log_prob(x)[-1:], pair(logits[-1:], 1)[0].log_prob(x if x.ndim < 3 else x[-1:]))
+
+
+def test_one_overflowing_product_leaves_all_numbers_right() -> None:
+    logits = torch.randn(3, FACTORS)
+    logits[1] = -10.0
+    fast, slow = pair(logits, 1)
+    assert torch.allclose(fast.log_prob(torch.ones(FACTORS)), slow.log_prob(torch.ones(FACTORS)), atol=1e-4)
 
 
 def test_gradients_are_torchs() -> None:

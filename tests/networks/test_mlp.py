@@ -76,6 +76,9 @@ def test_a_tanh_is_the_same_up_to_rounding_whether_gradients_are_kept_or_not() -
         each = torch.linspace(-20, 20, 100_001)
         assert (Tanh()(each).double() - each.double().tanh()).abs().max() < 3e-7
         assert torch.equal(Tanh()(each.double()), each.double().tanh())
+        half = each.bfloat16()
+        assert Tanh()(half).dtype == torch.bfloat16
+        assert torch.allclose(Tanh()(half).double(), half.double().tanh(), rtol=2**-8, atol=3e-7)
     assert torch.equal(Tanh()(each), Tanh()(each.clone().requires_grad_()))
 
 

@@ -102,9 +102,10 @@ class Gated(nn.Module):
 
 
 class Tanh(nn.Tanh):
-    """tanh(x) = 2 sigmoid(2 x) - 1 in float32 on a CPU, where torch's sigmoid takes a quarter of its tanh's time or less.
+    """tanh(x) = 2 sigmoid(2 x) - 1 in float32 on a CPU, where torch's sigmoid may take a quarter of its tanh's time.
 
-    The two differ by rounding, at most 2e-7.
+    The two differ by rounding, at most 2e-7. In bfloat16 that is nothing beside the rounding of the result, and torch's tanh
+    takes twice as long as that of float32 and the ways there and back.
 
     Example:
         >>> Tanh()(torch.tensor([-1.0, 0.0, 1.0]))
@@ -112,11 +113,12 @@ class Tanh(nn.Tanh):
     """
 
     def forward(self, value: Tensor) -> Tensor:
-        if value.dtype != torch.float32 or value.device.type != "cpu" or torch.compiler.is_compiling():
+        if value.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(value)
-        if not (torch.is_grad_enabled() and value.requires_grad):
-            return _by_sigmoid(value)
-        if value.numel() < FEW:
+        is_exact = value.dtype == torch.float32
+        if (is_exact or value.dtype == torch.bfloat16) and not (torch.is_grad_enabled() and value.requires_grad):
+            return _by_sigmoid(value.float()).to(value.dtype)
+        if not is_exact or value.numel() < FEW:
             return super().forward(value)
         result: Tensor = _BySigmoid.apply(value)  # type: ignore[no-untyped-call]  # torch says nothing of it
         return result
