@@ -278,9 +278,10 @@ def fit(
                 if not scaled:
                     bare.found_inf = skipped  # type: ignore[attr-defined]  # read by the fused update
                 stepping.step()
-                stepping.zero_grad()
+                for p in parameters:  # torch's zero_grad is this, and asks first on which device each is
+                    p.grad = None
 
-                state.sums.add({"skipped": skipped} if world.is_first else {"skipped": 0 * skipped})
+                state.sums.count("skipped", skipped if world.is_first else 0 * skipped)
                 state.done += 1
                 state.step += 1
                 state.seconds = time.monotonic() - started
