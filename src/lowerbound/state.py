@@ -7,7 +7,7 @@ far.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,42 +30,22 @@ class Sums:
         self.device = device
         self.totals: dict[str, Tensor] = {}
         self.seen = 0  # examples, where they are counted
-        self.names: tuple[str, ...] = ()
-        self.packed = torch.zeros(0)  # the totals of these names, of which those in the mapping are views
 
     def add(self, values: Mapping[str, Tensor], usage: Mapping[str, Tensor] | None = None, examples: int = 0) -> None:
         """Add quantities of examples, each (B,) or (), and how often each code of a latent was used, each (codes,)."""
         self.seen += examples
-        with torch.no_grad():
-            sums = self._sums(list(values.values()))
-            if self.names != tuple(values):
-                self._pack(tuple(values), sums)
-            self.packed += sums
+        totals = dict(zip(values, self._sums([value.detach() for value in values.values()]), strict=True))
+        for name, total in totals.items():
+            self.totals[name] = self.totals[name] + total if name in self.totals else total.clone()
         for name, counts in (usage or {}).items():
-            self.count(name, counts)
+            self.totals[name] = self.totals[name] + counts if name in self.totals else counts.clone()
 
-    def count(self, name: str, value: Tensor) -> None:
-        """Add to a quantity that is a sum already: how often each code was used, or whether a step was skipped."""
-        self.totals[name] = self.totals[name] + value if name in self.totals else value.clone()
-
-    def put(self, totals: Mapping[str, Tensor]) -> None:
-        """Go on from these totals."""
-        self.totals, self.names = dict(totals), ()
-
-    def _sums(self, values: list[Tensor]) -> Tensor:
-        """The sum of each, (names,); of all at once where they are alike, since a call costs more than its few numbers."""
+    def _sums(self, values: list[Tensor]) -> Iterable[Tensor]:
+        """The sum of each, (); of all at once where they are alike, since a call costs more than its few numbers."""
         precision = torch.float32 if self.device.type == "mps" else torch.float64
-        if len({value.shape for value in values}) == 1 and values[0].ndim == 1:
-            return torch.stack(values).sum(1, dtype=precision)
-        return torch.stack([value.sum(dtype=precision) for value in values])
-
-    def _pack(self, names: tuple[str, ...], like: Tensor) -> None:
-        """Lay the totals of these names side by side, so that a step adds to all of them at once."""
-        self.names, self.packed = names, torch.zeros_like(like)
-        for name, place in zip(names, self.packed.unbind(), strict=True):
-            if name in self.totals:
-                place.copy_(self.totals[name])
-            self.totals[name] = place
+        if len({value.shape for value in values}) == 1 and values[0].ndim == 1 and len(values) > 1:
+            return torch.stack(values).sum(1, dtype=precision).unbind()
+        return [value.sum(dtype=precision) for value in values]
 
     def collect(self, world: Processes) -> Sums:
         """The sums over all processes; what is kept is all in the first from then on, so that it can be saved."""
@@ -78,7 +58,9 @@ class Sums:
         seen = torch.tensor(self.seen)
         world.add([packed, seen, *(total for total in found.totals.values() if total.ndim)])
         found.totals |= dict(zip(scalars, packed, strict=True))
-        self.put({name: total if world.is_first else torch.zeros_like(total) for name, total in found.totals.items()})
+        self.totals = {
+            name: total if world.is_first else torch.zeros_like(total) for name, total in found.totals.items()
+        }
         self.seen = int(seen) if world.is_first else 0
         return found
 
@@ -240,7 +222,7 @@ class TrainingState:
             torch.cuda.set_rng_state(tensors["random"]["cuda0"], device)  # all draw as the first one
         self.best.weights = {name: value.to(device) for name, value in tensors["best"].items()}
         counted = 1 if world.is_first else 0
-        self.sums.put({name: counted * value.to(device) for name, value in tensors["sums"].items()})
+        self.sums.totals = {name: counted * value.to(device) for name, value in tensors["sums"].items()}
         now = made_by()
         return ", ".join(f"{key} {maker.get(key)} then, {now[key]} now" for key in now if maker.get(key) != now[key])
 

@@ -281,7 +281,7 @@ def fit(
                 for p in parameters:  # torch's zero_grad is this, and asks first on which device each is
                     p.grad = None
 
-                state.sums.count("skipped", skipped if world.is_first else 0 * skipped)
+                state.sums.add({"skipped": skipped} if world.is_first else {"skipped": 0 * skipped})
                 state.done += 1
                 state.step += 1
                 state.seconds = time.monotonic() - started
