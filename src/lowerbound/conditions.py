@@ -198,11 +198,9 @@ class Beside(nn.Module):
         own = self.channel(known).reshape(*known.shape[:-1], 1, height, width)
         return torch.cat([part.expand(*leading, -1, -1, -1) for part in (channels, own.to(value.dtype))], -3)
 
-    def through(
-        self, network: nn.Module, value: Tensor, y: Tensor | None, out_shape: Shape, base: Tensor | None = None
-    ) -> Tensor:
-        """What a network makes of the value with y beside it, plus a base: (..., *V) -> (..., *out_shape)."""
-        return over_leading(network, self(value, y), self.in_shape, out_shape, base)
+    def through(self, network: nn.Module, value: Tensor, y: Tensor | None, out_shape: Shape) -> Tensor:
+        """What a network makes of the value with y beside it: (..., *V) -> (..., *out_shape)."""
+        return over_leading(network, self(value, y), self.in_shape, out_shape)
 
 
 def learn_conditions(model: nn.Module, y: Tensor | None) -> None:

@@ -53,17 +53,8 @@ def numel(shape: Shape) -> int:
     return math.prod(shape)
 
 
-def over_leading(
-    network: nn.Module, value: Tensor, in_shape: Shape, out_shape: Shape, base: Tensor | None = None
-) -> Tensor:
+def over_leading(network: nn.Module, value: Tensor, in_shape: Shape, out_shape: Shape) -> Tensor:
     """Apply a network to a tensor with any leading dimensions: (..., *in_shape) -> (..., *out_shape).
-
-    Args:
-        network: maps (N, *in_shape) to (N, *out_shape).
-        value: (..., *in_shape).
-        in_shape: event shape of the value.
-        out_shape: event shape of the result.
-        base: added to the result, (*out_shape).
 
     Raises:
         ValueError: the value does not end in ``in_shape``, or the network returned another shape than ``out_shape``.
@@ -89,6 +80,5 @@ def over_leading(
             f"{type(network).__name__} was built to map {in_shape} to {out_shape} but returned {given} for each example; a "
             "network factory (in_shape, out_shape) must return a module that maps (N, *in_shape) to (N, *out_shape)"
         )
-    result = result.reshape(*leading, *out_shape)
     # under autocast a network answers in half precision; log-densities are summed in the precision of their argument
-    return (result if base is None else base + result).to(value.dtype)
+    return result.reshape(*leading, *out_shape).to(value.dtype)

@@ -64,6 +64,6 @@ class Bernoulli(Likelihood):
             self.base.copy_(x.mean(0, dtype=torch.float64).clamp(RARE, 1 - RARE).logit())
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        logits = self.beside.through(self.net, z, context.y, self.x_shape, self.base)
+        logits = self.base + self.beside.through(self.net, z, context.y, self.x_shape)
         base = torch.distributions.Bernoulli(logits=logits, validate_args=False)
         return IndependentBernoulli(base, len(self.x_shape), validate_args=False)
