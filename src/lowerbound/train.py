@@ -278,8 +278,7 @@ def fit(
                 if not scaled:
                     bare.found_inf = skipped  # type: ignore[attr-defined]  # read by the fused update
                 stepping.step()
-                for p in parameters:  # torch's zero_grad is this, and asks first on which device each is
-                    p.grad = None
+                stepping.zero_grad()
 
                 state.sums.add({"skipped": skipped} if world.is_first else {"skipped": 0 * skipped})
                 state.done += 1
