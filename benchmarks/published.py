@@ -131,11 +131,11 @@ def table(records: Path) -> str:
         f"nll in nats, {DRAWS:,} draws, lower is better; minutes and busy minutes are the longest of any seed",
         "",
         f"{'method':<22} {'published':>9} {'seeds':>5} {'nll, mean':>9} {'spread':>6} {'s.e.':>5} "
-        f"{'minutes':>7} {'busy':>5}",
+        f"{'minutes':>7} {'busy':>5}  source",
     ]
     means: dict[str, list[float]] = {}
     for name, method in METHODS.items():
-        found = [json.loads(path.read_text()) for path in sorted(records.glob(f"{name}-[0-9].json"))]
+        found = [json.loads(path.read_text()) for path in sorted(records.glob(f"{name}-[0-9]*.json"))]
         if not found:
             continue
         values = means[name] = [own["nll"]["value"] for own in found]
@@ -143,7 +143,7 @@ def table(records: Path) -> str:
         lines.append(
             f"{name:<22} {method.published:>9.2f} {len(found):>5} {statistics.mean(values):>9.2f} {spread} "
             f"{max(own['nll']['stderr'] for own in found):>5.2f} {max(own['minutes'] for own in found):>7.1f} "
-            f"{max(own['busy'] or math.nan for own in found):>5.1f}"
+            f"{max((own['busy'] for own in found if own['busy']), default=math.nan):>5.1f}  {method.source}"
         )
     for one, other in combinations([name for name in means if len(means[name]) > 1], 2):
         error = math.sqrt(sum(statistics.variance(means[name]) / len(means[name]) for name in (one, other)))

@@ -239,3 +239,9 @@ def test_a_batch_that_is_smaller_than_its_pieces_is_refused(tmp_path: Path) -> N
         together.train(tmp_path, ["one left / 14"], batch_size=13)
     with pytest.raises(ValueError, match="accumulate is 0: it must be at least 1"):
         together.train(tmp_path, ["one left / 0"])
+
+
+def test_a_torch_without_processes_is_refused_before_any_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="use devices 1"):
+        launch("lowerbound", ["train", "digits"], 2)

@@ -105,7 +105,7 @@ class Tanh(nn.Tanh):
     """tanh(x) = 2 sigmoid(2 x) - 1 in float32 on a CPU, where torch's sigmoid may take a quarter of its tanh's time.
 
     The two differ by rounding, at most 2e-7. In bfloat16 that is nothing beside the rounding of the result, and torch's tanh
-    takes twice as long as that of float32 and the ways there and back.
+    takes longer than that of float32 and the ways there and back.
 
     Example:
         >>> Tanh()(torch.tensor([-1.0, 0.0, 1.0]))
