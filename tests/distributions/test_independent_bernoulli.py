@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Independent
 
-from lowerbound.distributions import IndependentBernoulli
+from lowerbound.distributions import IndependentBernoulli, RelativeBernoulli
 from lowerbound.distributions.independent_bernoulli import BLOCK, FACTORS
 
 
@@ -82,3 +82,26 @@ def test_it_stays_itself_when_expanded_and_validates_as_torch_does() -> None:
     assert px.expand((4,)).log_prob(torch.ones(3)).shape == (4,)
     with pytest.raises(ValueError, match="support"):
         px.log_prob(torch.tensor([0.5, 0.0, 1.0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1.0, 40.0])
+def test_a_base_is_no_other_number_than_its_sum(dtype: torch.dtype, scale: float) -> None:
+    relative, base = (scale * torch.randn(7, 3, 2 * FACTORS + 3)).to(dtype), torch.randn(2 * FACTORS + 3)
+    x = torch.rand(3, len(base)).round()
+    px = IndependentBernoulli(RelativeBernoulli(relative, base), 1, validate_args=False)
+    summed, _ = pair(base + relative, 1)
+    assert torch.allclose(px.log_prob(x), summed.log_prob(x), rtol=1e-5, atol=1e-4)
+    assert torch.equal(px.mean, summed.mean)
+    assert torch.equal(px.expand((2, 7, 3)).mean[1], px.mean)
+    torch.manual_seed(0)
+    draws = px.sample((2,))
+    torch.manual_seed(0)
+    assert torch.equal(draws, summed.sample((2,)))
+
+
+def test_gradients_reach_what_is_relative() -> None:
+    relative, base, x = torch.randn(2, 3, 5, requires_grad=True), torch.randn(5), torch.rand(3, 5).round()
+    px = IndependentBernoulli(RelativeBernoulli(relative, base), 1, validate_args=False)
+    (ours,) = torch.autograd.grad(px.log_prob(x).sum(), relative)
+    assert torch.allclose(ours, x - (base + relative).sigmoid(), atol=1e-6)

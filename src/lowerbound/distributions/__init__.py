@@ -5,7 +5,7 @@ from lowerbound.distributions.discretized_logistic_mixture import ChannelsFirst,
 from lowerbound.distributions.flow import Bijection, Flow
 from lowerbound.distributions.frozen import frozen
 from lowerbound.distributions.full_normal import FullNormal, as_multivariate
-from lowerbound.distributions.independent_bernoulli import IndependentBernoulli
+from lowerbound.distributions.independent_bernoulli import IndependentBernoulli, RelativeBernoulli
 from lowerbound.distributions.levels import LevelCategorical
 from lowerbound.distributions.mean import mean
 from lowerbound.distributions.mixture import Mixture
@@ -39,6 +39,7 @@ __all__ = [
     "NegativeBinomial",
     "OneHot",
     "Product",
+    "RelativeBernoulli",
     "as_multivariate",
     "categories",
     "count_states",

@@ -26,6 +26,7 @@ from torch.distributions import Categorical, Distribution, Independent, Normal
 from torch.distributions.constraints import Constraint
 
 VALUES = 2**22  # numbers of one piece: 32 MiB in float64, several times over where gradients are kept
+CACHED = 2**17  # the same on a CPU where none are: 1 MiB, which is read again and again until the sum is there
 
 
 class Mixture(Distribution):
@@ -72,7 +73,8 @@ class Mixture(Distribution):
         flat = value.reshape(-1, *self.event_shape)
         squares = _as_quadratic(self.components)
         held = len(self.log_weights) * (1 if squares else self.event_shape.numel())
-        pieces = flat.split(max(1, VALUES // held))
+        values = CACHED if value.device.type == "cpu" and not torch.is_grad_enabled() else VALUES
+        pieces = flat.split(max(1, values // held))
         each = (squares(piece) if squares else self._each(piece) for piece in pieces)
         return (
             torch.cat([torch.logsumexp(self.log_weights + log_p, 1) for log_p in each]).reshape(leading).to(value.dtype)

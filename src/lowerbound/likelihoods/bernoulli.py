@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from lowerbound.conditions import Condition
-from lowerbound.distributions import IndependentBernoulli
+from lowerbound.distributions import IndependentBernoulli, RelativeBernoulli
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood
 from lowerbound.shapes import NetworkFactory, Shape
@@ -64,6 +64,5 @@ class Bernoulli(Likelihood):
             self.base.copy_(x.mean(0, dtype=torch.float64).clamp(RARE, 1 - RARE).logit())
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        logits = self.base + self.beside.through(self.net, z, context.y, self.x_shape)
-        base = torch.distributions.Bernoulli(logits=logits, validate_args=False)
-        return IndependentBernoulli(base, len(self.x_shape), validate_args=False)
+        relative = self.beside.through(self.net, z, context.y, self.x_shape)
+        return IndependentBernoulli(RelativeBernoulli(relative, self.base), len(self.x_shape), validate_args=False)
