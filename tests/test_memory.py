@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
+import sys
 
 import pytest
 
@@ -23,3 +26,43 @@ def test_a_system_that_does_not_tell_refuses_nothing(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "sysconf", unknown)
     assert memory.physical_memory() is None
     memory.check_fits(2**80, "a.npy")
+
+
+FAULTS = """
+import resource, torch
+from lowerbound.memory import kept
+
+def fetched() -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.zeros(10 * 2**20)  # 40 MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def held() -> int:
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+fetched()
+outside = fetched()
+with kept():
+    fetched()
+    with kept():
+        pass
+    inside, before = fetched(), held()
+print(outside, inside, before - held())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what is told is glibc's allocator")
+def test_freed_arrays_are_kept_in_a_block_and_given_back_after_it() -> None:
+    def run(**environment: str) -> list[int]:
+        told = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+        said = subprocess.run(
+            [sys.executable, "-c", FAULTS], check=True, capture_output=True, text=True, env={**told, **environment}
+        )
+        return [int(word) for word in said.stdout.split()]
+
+    outside, inside, given_back = run()
+    assert inside < outside / 20
+    assert given_back > 20 * 2**20
+    outside, inside, _ = run(MALLOC_TOP_PAD_="0")  # the user says how memory is allocated
+    assert inside > outside / 2

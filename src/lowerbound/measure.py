@@ -39,6 +39,7 @@ from lowerbound.evaluation import (
     pareto_k,
 )
 from lowerbound.measured import Evaluation, Kind, Level, Point
+from lowerbound.memory import kept
 from lowerbound.messages import unknown
 from lowerbound.model import Model
 from lowerbound.modes import evaluating
@@ -155,7 +156,7 @@ def evaluate(
     mine: dict[int, dict[str, Tensor]] = {}
     digest = hashlib.sha256()
     in_bfloat16 = torch.autocast(own.device.type, torch.bfloat16, enabled=rounded)
-    with torch.no_grad(), in_bfloat16, evaluating(model):
+    with torch.no_grad(), kept(), in_bfloat16, evaluating(model):
         for number, x in enumerate(data.batches(split, batch_size, n)):
             rows = slice(number * batch_size, (number + 1) * batch_size)
             digest.update(x.contiguous().numpy().data)

@@ -6,16 +6,21 @@ that is done in pieces is cut so that each piece fits.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 GIB = 2**30
-KEPT = 31 * 2**20  # bytes: glibc lets no array of 32 MiB or more raise its thresholds
+LARGE = 32 * 2**20  # bytes: the most to which glibc raises its own threshold
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # glibc's malloc.h
+NEVER = -1
 
 
 def physical_memory() -> int | None:
@@ -80,17 +85,54 @@ def check_fits(needed: int, what: str, remedy: str = "keep fewer examples, or sm
         )
 
 
-def keep_freed() -> None:
-    """Let the process keep the memory of arrays of megabytes that it frees, for the next ones.
+class _Kept:
+    """The block of :func:`kept`; blocks within blocks are one."""
 
-    glibc fetches large arrays from the system and returns them when they are freed; the system clears every page that is
-    fetched again, which for arrays that are written once and read once takes longer than the work. It returns none that are
-    no larger than one that was freed before, so one is; its pages are never touched. Elsewhere this does nothing.
+    depth = 0
+
+    def __enter__(self) -> None:
+        _Kept.depth += 1
+        if _Kept.depth == 1:
+            _tell_allocator({MMAP_THRESHOLD: GIB, TRIM_THRESHOLD: NEVER})
+
+    def __exit__(self, *_: object) -> None:
+        _Kept.depth -= 1
+        if _Kept.depth == 0:
+            # where glibc goes by itself once arrays as large have been freed; what it learns is lost as soon as it is told
+            _tell_allocator({MMAP_THRESHOLD: LARGE, TRIM_THRESHOLD: 2 * LARGE})
+            if glibc := _glibc():
+                glibc.malloc_trim(0)
+
+
+def kept() -> AbstractContextManager[None]:
+    """Let the process keep the memory of arrays that it frees in a block for the next ones, and give it back afterwards.
+
+    glibc fetches large arrays from the system and returns them when they are freed, those of 32 MiB and more always, and the
+    system clears every page that is fetched again. Where the same arrays come in every step that takes longer than the work
+    on them. Arrays of 1 GiB and more are still returned. Nothing is done on other systems, nor where the environment says
+    how memory is to be allocated (``MALLOC_TRIM_THRESHOLD_``, ``GLIBC_TUNABLES`` and the like).
 
     Example:
-        >>> keep_freed()
+        >>> import torch
+        >>> with kept():
+        ...     total = sum(float(torch.ones(1000).sum()) for _ in range(3))
+        >>> total
+        3000.0
     """
-    torch.empty(KEPT, dtype=torch.uint8)
+    return _Kept()
+
+
+def _tell_allocator(settings: dict[int, int]) -> None:
+    if glibc := _glibc():
+        for name, value in settings.items():
+            glibc.mallopt(name, value)
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, where it is glibc and the user has not told it how to allocate."""
+    is_told = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
+    return None if is_told or platform.libc_ver()[0] != "glibc" else ctypes.CDLL(None)
 
 
 def values_held(distribution: Distribution) -> int:

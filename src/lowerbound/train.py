@@ -29,6 +29,7 @@ from lowerbound.dataset import Dataset
 from lowerbound.evaluation import warn_of_collapse
 from lowerbound.fabric import Precision, make_fabric
 from lowerbound.launch import is_orphan
+from lowerbound.memory import kept
 from lowerbound.model import Model
 from lowerbound.networks import MLP
 from lowerbound.noise import at_work
@@ -215,6 +216,7 @@ def fit(
             stack.enter_context(_nothing_left_of_a_failure(run, state))
         stack.enter_context(world.watched())
         stack.enter_context(seeded(seed))
+        stack.enter_context(kept())
         # a run that was killed before its first checkpoint begins anew
         checkpoint = world.told(lambda: run.checkpoint() if run is not None and resume else None)
         differs = ""

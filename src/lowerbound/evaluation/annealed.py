@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lowerbound.annealing import LEAPFROG, Joint, Path, Plan, Start, Ticks
 from lowerbound.checks import check_finite
+from lowerbound.memory import kept
 from lowerbound.modes import evaluating
 from lowerbound.roles import Context
 from lowerbound.seeding import seeded
@@ -83,7 +84,7 @@ def annealed(
     if not len(x):
         raise ValueError("there is no example: x is empty")
     parts = []
-    with seeded(seed), evaluating(model):  # type: ignore[arg-type]  # a Protocol cannot be a module
+    with kept(), seeded(seed), evaluating(model):  # type: ignore[arg-type]  # a Protocol cannot be a module
         size = plan.examples_at_a_time(model, x, context)
         ticks = Ticks(math.ceil(len(x) / size) * 2 * (temperatures - 1), on_progress)
         for first in range(0, len(x), size):

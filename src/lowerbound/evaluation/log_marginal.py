@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from lowerbound.checks import check_density, check_finite
 from lowerbound.distributions import categories, mean
 from lowerbound.draw import Draw
-from lowerbound.memory import check_fits, keep_freed, values_held
+from lowerbound.memory import check_fits, kept, values_held
 from lowerbound.modes import evaluating
 from lowerbound.roles import Context
 from lowerbound.seeding import seeded
@@ -93,7 +93,6 @@ def evidence(
     check_fits(
         8 * samples * len(x), f"{samples:,} importance weights for each of {len(x):,} examples", "take fewer samples"
     )
-    keep_freed()
     context = context or Context()
     draw = model(x, context, min(chunk or 1, samples))  # shows what a draw costs
     done = samples if draw.is_enumerated else min(chunk or 1, samples)
@@ -239,7 +238,8 @@ def log_marginal(
     if not len(x):
         raise ValueError("there is no example: x is empty")
     found, unfit = [], []
-    with torch.no_grad(), seeded(seed), evaluating(model) if isinstance(model, nn.Module) else nullcontext():
+    as_evaluated = evaluating(model) if isinstance(model, nn.Module) else nullcontext()
+    with torch.no_grad(), kept(), seeded(seed), as_evaluated:
         for start in range(0, len(x), BATCH):
             rows = slice(start, start + BATCH)
             part = evidence(model, x[rows], context[rows], samples, chunk)
