@@ -100,8 +100,12 @@ def test_a_base_is_no_other_number_than_its_sum(dtype: torch.dtype, scale: float
     assert torch.equal(draws, summed.sample((2,)))
 
 
-def test_gradients_reach_what_is_relative() -> None:
-    relative, base, x = torch.randn(2, 3, 5, requires_grad=True), torch.randn(5), torch.rand(3, 5).round()
-    px = IndependentBernoulli(RelativeBernoulli(relative, base), 1, validate_args=False)
-    (ours,) = torch.autograd.grad(px.log_prob(x).sum(), relative)
-    assert torch.allclose(ours, x - (base + relative).sigmoid(), atol=1e-6)
+def test_gradients_reach_what_is_relative_and_the_base() -> None:
+    relative, base, x = torch.randn(2, 3, 5), torch.randn(5), torch.rand(3, 5).round()
+    slope = x - (base + relative).sigmoid()
+    for learned, expected in ((relative, slope), (base, slope.sum((0, 1)))):
+        px = IndependentBernoulli(RelativeBernoulli(relative, base), 1, validate_args=False)
+        learned.requires_grad_()
+        (ours,) = torch.autograd.grad(px.log_prob(x).sum(), learned)
+        assert torch.allclose(ours, expected, atol=1e-6)
+        learned.requires_grad_(False)

@@ -85,10 +85,11 @@ class IndependentBernoulli(Independent[Bernoulli]):
 
     def _is_fast(self, value: Tensor, logits: Tensor, base: Tensor | None) -> bool:
         """Whether there is anything to save, and these numbers are such as the formula is for."""
+        given = [value, logits, *([] if base is None else [base])]
         dtype = logits.dtype if base is None else torch.promote_types(logits.dtype, base.dtype)
         return (
             not torch.compiler.is_compiling()  # which makes one pass of torch's formula, and cannot look at values
-            and not (torch.is_grad_enabled() and (value.requires_grad or logits.requires_grad))
+            and not (torch.is_grad_enabled() and any(own.requires_grad for own in given))
             and value.dtype == dtype
             and dtype in (torch.float32, torch.float64)  # half precision has too few digits for products
             and all(m in (1, n) for m, n in zip(value.shape[::-1], logits.shape[::-1], strict=False))
