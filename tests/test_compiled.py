@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import lowerbound as lb
-from lowerbound.compiled import Compiled, validation
+from lowerbound.compiled import Compiled, CompiledStep, validation
 from lowerbound.dataset import Dataset
 from lowerbound.model import Model
 from lowerbound.objective import Objective
-from lowerbound.passes import Pass, Passed, first_meeting
+from lowerbound.optimizers import OptimizerName, make_optimizer
+from lowerbound.passes import Pass, first_meeting, parameter_groups
 from tests import composition
 from tests.conftest import make_model
 from tests.test_hierarchical import small as hierarchical
@@ -36,7 +39,8 @@ def test_compiled_training_is_the_plain_one_up_to_rounding_and_is_resumed_bit_fo
     binary_digits: Dataset, tmp_path: Path
 ) -> None:
     """Through a warm-up, which no graph may keep from its first step, and batches that are smaller than the others."""
-    how = {"epochs": 2, "batch_size": 200, "learning_rate": 1e-3, "progress": False, "checkpoint_seconds": 0.0}
+    how = {"epochs": 2, "batch_size": 200, "learning_rate": 1e-3, "progress": False, "checkpoint_seconds": 0.0,
+           "clip": 5.0, "schedule": "cosine"}  # fmt: skip
     ends = {}
     for name, compile in (("plain", False), ("compiled", True), ("resumed", True)):
         torch.manual_seed(0)
@@ -63,16 +67,54 @@ def test_compiled_training_is_the_plain_one_up_to_rounding_and_is_resumed_bit_fo
     assert "compile_seconds" not in plain[1].epochs[0]
 
 
-def traced(plain: Pass, backend: str) -> Callable[..., Passed]:
-    """The pass as one graph, by a backend that takes less time than a compiler."""
+def adam(model: Model, objective: Objective) -> torch.optim.Adam:
+    return make_optimizer("adam", model, objective, 1e-3, fused=True)
+
+
+def in_one_graph(plain: Pass, optimizer: torch.optim.Adam, clip: float | None, backend: str) -> CompiledStep:
+    """A step whose graph is made by a backend that takes less time than a compiler."""
+    groups = [group["params"] for group in parameter_groups(plain.model, plain.objective)]
+    step = CompiledStep(plain, optimizer, groups, clip, torch.device("cpu"))
     with validation(on=False):
-        graph = torch.compile(plain.forward, fullgraph=True, dynamic=False, backend=backend)
+        step.graph = torch.compile(step.step, fullgraph=True, dynamic=False, backend=backend)
+    return step
 
-    def run(*given: object) -> Passed:
-        with validation(on=False):
-            return graph(*given)
 
-    return run
+def by_hand(plain: Pass, optimizer: torch.optim.Adam, clip: float | None, *given: Any) -> dict[str, torch.Tensor]:
+    """The same step without a graph: torch's own gradients, clipping and update."""
+    total, log, _ = plain(*given)
+    total.backward()
+    if clip is not None:
+        for group in parameter_groups(plain.model, plain.objective):
+            nn.utils.clip_grad_norm_(group["params"], clip)
+    optimizer.step()
+    optimizer.zero_grad()
+    return {**{name: value.detach().double().sum() for name, value in log.items()}, "skipped": torch.zeros(())}
+
+
+def same_in_one_graph(
+    plain: Pass,
+    x: torch.Tensor,
+    beside: dict[str, torch.Tensor],
+    backend: str = "eager",
+    optimizer: OptimizerName = "adam",
+    clip: float | None = None,
+) -> bool:
+    """Whether two steps end with the same weights, moments and sums, in a graph and not; tracing alone is what can fail."""
+    before = {name: value.clone() for name, value in plain.state_dict().items()}
+    found = []
+    for is_graph in (True, False):
+        plain.load_state_dict(before)
+        made = make_optimizer(optimizer, plain.model, plain.objective, 1e-3, fused=True)
+        step = in_one_graph(plain, made, clip, backend) if is_graph else partial(by_hand, plain, made, clip)
+        torch.manual_seed(1)
+        for progress in (0.3, 0.6):
+            told = step(x, beside, progress, 40)
+        log = told.log if is_graph else told
+        found.append((plain.state_dict(), made.state_dict()["state"], {k: v.double() for k, v in log.items()}))
+        found[-1] = copy.deepcopy(found[-1])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
+    return True
 
 
 SHIPPED = ["VampPrior DiagonalNormal Bernoulli ELBO", "Categorical Categorical Categorical IWAE"]
@@ -84,18 +126,48 @@ def test_parts_are_traced_as_one_graph_with_the_same_gradients(names: str) -> No
     data = composition.data_for(combination[2])
     model, objective = composition.compose(combination, data)
     first_meeting(model, objective, data)
-    plain = Pass(model, objective).train()
-    graph = traced(plain, "aot_eager")
     rows = torch.arange(20)
     x, beside = data.present("train", rows), data.context("train")[rows].given
-    found = []
-    for run, progress in ((graph, torch.tensor(0.3)), (plain, 0.3)):
-        torch.manual_seed(1)
-        plain.zero_grad()
-        total = run(x, beside, progress, 40).total
-        total.backward()
-        found.append((total.detach(), [p.grad for p in plain.parameters()]))
-    torch.testing.assert_close(found[0], found[1])
+    assert same_in_one_graph(Pass(model, objective).train(), x, beside, "aot_eager")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_graph_steps_as_the_optimiser_does_and_clips_model_and_critic_by_themselves(optimizer: OptimizerName) -> None:
+    torch.compiler.reset()
+    combination = ("StandardNormal", "DiagonalNormal", "Bernoulli", "FactorVAE")
+    data = composition.data_for(combination[2])
+    model, objective = composition.compose(combination, data)
+    first_meeting(model, objective, data)
+    rows = torch.arange(20)
+    x, beside = data.present("train", rows), data.context("train")[rows].given
+    assert same_in_one_graph(Pass(model, objective).train(), x, beside, optimizer=optimizer, clip=0.01)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_in_a_graph_too_a_step_whose_gradient_is_not_finite_is_left_out(
+    digits: Dataset, optimizer: OptimizerName
+) -> None:
+    torch.compiler.reset()
+    model, objective = make_model(digits), lb.objectives.ELBO()
+    first_meeting(model, objective, digits)
+    plain, made = Pass(model, objective).train(), make_optimizer(optimizer, model, objective, 1e-3, fused=True)
+    step, x = in_one_graph(plain, made, None, "eager"), digits.present("train", torch.arange(8))
+    assert step(x, {}, 0.1, 40).log["skipped"] == 0
+    before = copy.deepcopy((plain.state_dict(), made.state_dict()["state"]))
+    assert step(x / 0, {}, 0.2, 40).log["skipped"] == 1
+    torch.testing.assert_close((plain.state_dict(), made.state_dict()["state"]), before, rtol=0, atol=0)
+    step(x, {}, 0.3, 40)
+    assert not torch.equal(weights(model), torch.cat([v.flatten() for v in before[0].values()]))
+
+
+def test_in_a_graph_too_a_parameter_without_a_gradient_is_named(digits: Dataset) -> None:
+    torch.compiler.reset()
+    model, objective = make_model(digits), lb.objectives.ELBO()
+    model.posterior.register_parameter("unused", nn.Parameter(torch.zeros(())))
+    first_meeting(model, objective, digits)
+    plain, made = Pass(model, objective).train(), adam(model, objective)
+    with pytest.raises(ValueError, match="1 parameters receive no gradient and would not be trained: posterior.unused"):
+        in_one_graph(plain, made, None, "eager")(digits.present("train", torch.arange(8)), {}, 0.1, 40)
 
 
 # what cannot be traced: how a flow of zuko builds its transforms, codes that move inside forward, and how torch's KL of two
@@ -119,20 +191,6 @@ def each_part() -> list[tuple[str, ...]]:
     return list(dict.fromkeys(found))
 
 
-def same_in_one_graph(plain: Pass, *given: object) -> bool:
-    """Whether loss and gradients are the same, traced and not; tracing alone is what can fail."""
-    graph = traced(plain, "eager")
-    found = []
-    for run in (graph, plain):
-        torch.manual_seed(1)
-        plain.zero_grad()
-        total = run(*given).total
-        total.backward()
-        found.append((total.detach(), [p.grad for p in plain.parameters()]))
-    torch.testing.assert_close(found[0], found[1])
-    return True
-
-
 @pytest.mark.parametrize("names", [" ".join(names) for names in each_part()])
 def test_every_part_is_traced_to_the_same_numbers_or_refused_in_one_line(names: str) -> None:
     torch.compiler.reset()
@@ -143,10 +201,11 @@ def test_every_part_is_traced_to_the_same_numbers_or_refused_in_one_line(names: 
     plain, rows = Pass(model, objective).train(), torch.arange(8)
     x, beside = data.present("train", rows), data.context("train")[rows].given
     if REFUSED.intersection(combination):
-        with pytest.raises(ValueError, match="cannot be compiled: .*leave compile off"):
-            Compiled(plain, len(rows)).train()(x, beside, 0.3, 40)
+        for whole in (Compiled(plain, len(rows)), in_one_graph(plain, adam(model, objective), None, "eager")):
+            with pytest.raises(ValueError, match="cannot be compiled: .*leave compile off"):
+                whole(x, beside, 0.3, 40)
     else:
-        assert same_in_one_graph(plain, x, beside, torch.tensor(0.3), 40)
+        assert same_in_one_graph(plain, x, beside)
 
 
 @pytest.mark.parametrize("objective", [lb.objectives.ELBO(), lb.objectives.IWAE(3)])
@@ -157,7 +216,7 @@ def test_models_of_several_latents_are_traced_too(make: Callable[[], Model], obj
     x = torch.rand(8, *model.x_shape).round()
     with torch.no_grad():
         model(x)  # which finds the formulas of KLs, as the first meeting does
-    assert same_in_one_graph(Pass(model, objective).train(), x, {}, torch.tensor(0.3), 40)
+    assert same_in_one_graph(Pass(model, objective).train(), x, {})
 
 
 class Peeking(lb.networks.MLP):

@@ -18,14 +18,15 @@ LAYERS = {
     "dataset": 3, "codes": 3, "draw": 3, "checks": 3,
     "priors": 4, "posteriors": 4, "likelihoods": 4, "fetch": 4, "cards": 4, "model": 4, "objective": 4, "annealing": 4,
     "data": 5, "models": 5, "objectives": 5, "evaluation": 5, "explore": 5, "samples": 5, "passes": 5,
-    "parts": 6, "measured": 6, "optimizers": 6, "compiled": 6, "tightness": 6, "scoring": 6,
-    "build": 7, "measure": 7, "comparison": 7,
+    "parts": 6, "measured": 6, "optimizers": 6, "tightness": 6, "scoring": 6,
+    "compiled": 7, "build": 7, "measure": 7, "comparison": 7,
     "run": 8,
     "state": 9, "opened": 9, "report": 9,
     "configuration": 9,
-    "train": 10,
-    "cli": 11,
-    "__main__": 12,
+    "steps": 10,
+    "train": 11,
+    "cli": 12,
+    "__main__": 13,
 }  # fmt: skip
 """Every module or folder at the top of the package, and its layer; the order is the reading order."""
 

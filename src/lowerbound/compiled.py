@@ -1,8 +1,10 @@
-"""A pass compiled by torch as one graph, forward and backward: what ``compile=True`` means.
+"""What ``compile=True`` means: a training step as one graph, or, where others take part in it, its pass as one.
 
 Inductor fuses what stands between the matrix products, so that a batch is read once where the plain pass reads it a dozen
-times, and nothing of Python is left in between. The noise comes from the same generator, drawn by the same calls, as in the
-plain pass, so that the two differ by rounding alone, and a run can be resumed.
+times, and nothing of Python is left in between: draw, objective, gradients, clipping and the optimiser's update. The noise
+comes from the same generator, drawn by the same calls, as in the plain pass, so that the two differ by rounding alone, and
+a run can be resumed. Several processes average their gradients before the update, and in 16-bit training a scaler decides
+about it: there the pass, forward and backward, is the graph, as it is for a torch that cannot trace gradients yet.
 
 A graph is made for one size of batch. Batches of another size, the last of an epoch and those of validation, go through
 the plain pass: it costs little there, and no graph is made a second time.
@@ -14,8 +16,9 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from lowerbound.passes import Pass
+from lowerbound.optimizers import adam_update, begun, orthogonal_update
+from lowerbound.passes import Pass, Passed, check_gradients, not_finite
+
+SMALL = 1e-6  # added to a norm, as torch's clip_grad_norm_ does
+TRACES_GRADIENTS = torch.__version__ >= (2, 13)  # torch.autograd.grad within a graph
 
 
 class Compiled(nn.Module):
@@ -56,6 +63,114 @@ class Compiled(nn.Module):
                 return self.graph(x, context, moving, examples)  # type: ignore[arg-type]  # to be computed with as a number
         except torch._dynamo.exc.TorchDynamoException as error:
             raise ValueError(_why(error, self.plain)) from error
+
+
+class CompiledStep(nn.Module):
+    """A training step as one graph.
+
+    Args:
+        plain: the pass.
+        optimizer: Adam or Muon, whose state the graph changes, so that it is saved and resumed as ever.
+        groups: parameters whose gradients are clipped together.
+        clip: the largest norm of those of a group; None leaves them.
+        device: of the parameters.
+
+    Raises:
+        ValueError: at the first step, where model or objective cannot be put into one graph, or a parameter receives no
+            gradient.
+    """
+
+    def __init__(
+        self,
+        plain: Pass,
+        optimizer: torch.optim.Adam,
+        groups: Sequence[Sequence[nn.Parameter]],
+        clip: float | None,
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        self.plain, self.optimizer, self.clip = plain, optimizer, clip
+        self.trained = [p for group in optimizer.param_groups for p in group["params"]]
+        places = {id(p): i for i, p in enumerate(self.trained)}
+        self.clipped_together = [[places[id(p)] for p in group] for group in groups]
+        # numbers would be written into the graph, and every step need another one; as tensors nobody waits for them
+        self.progress = torch.zeros((), device=device)
+        self.update_groups = [_Group(optimizer, group) for group in optimizer.param_groups]
+        self.updates: list[Callable[..., None]] = []
+        # the noise of the plain pass; on a GPU all kernels of a step are launched as one
+        options = {"fallback_random": True, "triton.cudagraphs": device.type == "cuda"}
+        with validation(on=False):
+            self.graph = torch.compile(self.step, fullgraph=True, dynamic=False, options=options)
+
+    def forward(self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int) -> Passed:
+        """As :meth:`Pass.forward`, and the update. Of what is logged there are sums, and ``skipped``, () each."""
+        is_first = not self.updates
+        if is_first:  # not before: what a run goes on with takes the place of the state
+            self.updates = [update for group in self.update_groups for update in group.updates()]
+        self.progress.fill_(progress)
+        for group in self.update_groups:
+            group.look_ahead()
+        try:
+            with validation(on=False), torch._dynamo.config.patch(trace_autograd_ops=True):
+                passed, is_given = self.graph(x, context, examples)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise ValueError(_why(error, self.plain)) from error
+        if is_first:
+            received = {id(p) for p, is_own in zip(self.trained, is_given, strict=True) if is_own}
+            check_gradients(self.plain.model, self.plain.objective, received)
+        found: Passed = passed
+        return found
+
+    def step(self, x: Tensor, context: Mapping[str, Tensor], examples: int) -> tuple[Passed, list[bool]]:
+        """What is made one graph: the step, and which parameters a gradient was found for."""
+        total, log, usage = self.plain(x, context, self.progress, examples)
+        with torch.autocast(x.device.type, enabled=False):
+            gradients = list(torch.autograd.grad(total, self.trained, allow_unused=True))
+            with torch.no_grad():
+                if self.clip is not None:
+                    for own in self.clipped_together:
+                        norm = torch.stack([gradients[i].square().sum() for i in own]).sum().sqrt()
+                        factor = (self.clip / (norm + SMALL)).clamp(max=1.0)
+                        for i in own:
+                            gradients[i] = factor * gradients[i]
+                skipped = not_finite(gradient for gradient in gradients if gradient is not None)
+                for update, gradient in zip(self.updates, gradients, strict=True):
+                    if gradient is not None:
+                        update(gradient, taken=1 - skipped)
+                sums = {name: value.detach().sum(dtype=torch.float64) for name, value in log.items()}
+        return Passed(skipped, {**sums, "skipped": skipped}, usage), [gradient is not None for gradient in gradients]
+
+
+class _Group:
+    """A group of the optimiser's parameters, and how far a step goes in it: numbers found once, and not for each entry."""
+
+    def __init__(self, optimizer: torch.optim.Adam, group: Mapping[str, Any]) -> None:
+        self.optimizer, self.group, self.parameters = optimizer, group, group["params"]
+        self.is_matrices = bool(group.get("is_matrices", False))
+        like = {"dtype": self.parameters[0].dtype, "device": self.parameters[0].device}
+        self.size, self.scale = torch.zeros((), **like), torch.ones((), **like)
+
+    def updates(self) -> Iterator[Callable[..., None]]:
+        """What changes each parameter in turn, given its gradient and whether the step is taken."""
+        for p in self.parameters:
+            state = begun(self.optimizer, p, self.is_matrices)
+            for kept in state.values():
+                torch._dynamo.mark_static_address(kept)  # without which a CUDA graph does not change what it is given
+            if self.is_matrices:
+                yield partial(orthogonal_update, p, state=state, rate=self.size)
+            else:
+                how = {"betas": tuple(self.group["betas"]), "eps": self.group["eps"]}
+                yield partial(adam_update, p, state=state, size=self.size, scale=self.scale, **how)
+
+    def look_ahead(self) -> None:
+        """Find the numbers of the step to come, of which all parameters of the group have made as many."""
+        if self.is_matrices:
+            self.size.fill_(self.group["lr"])
+            return
+        # 1 - 0.999 has lost four digits in float32
+        step, (first, second) = self.optimizer.state[self.parameters[0]]["step"].double() + 1, self.group["betas"]
+        self.size.copy_(self.group["lr"] / (1 - first**step))
+        self.scale.copy_((1 - second**step).sqrt())
 
 
 @contextmanager

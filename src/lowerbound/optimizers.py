@@ -17,7 +17,7 @@ whatever the batch is.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, overload
 
 import torch
@@ -75,23 +75,74 @@ class Muon(torch.optim.Adam):
 
     @torch.no_grad()
     def _orthogonal_step(self, p: nn.Parameter, rate: float) -> None:
-        state, gradient = self.state[p], p.grad
-        assert gradient is not None
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
-            state["exp_avg"] = torch.zeros_like(p)
-        average, step = state["exp_avg"], rate * 0.2 * math.sqrt(max(p.flatten(1).shape))
-        if self.found_inf is not None:
-            gradient = torch.where(self.found_inf > 0, average, gradient)  # which leaves the average as it is
-        average.lerp_(gradient, 1 - MOMENTUM)
-        direction = orthogonal(gradient.lerp(average, MOMENTUM).flatten(1)).reshape(p.shape)
-        if self.found_inf is None:
-            p.sub_(direction, alpha=step)
-            state["step"] += 1
-        else:
-            taken = 1 - self.found_inf  # a tensor: nobody waits for it
-            p.addcmul_(direction.to(p.dtype), taken.to(p.dtype), value=-step)
-            state["step"] += taken
+        assert p.grad is not None
+        taken = None if self.found_inf is None else 1 - self.found_inf  # a tensor: nobody waits for it
+        orthogonal_update(p, p.grad, begun(self, p, is_matrix=True), rate, taken)
+
+
+def begun(optimizer: torch.optim.Optimizer, p: nn.Parameter, is_matrix: bool) -> dict[str, Tensor]:
+    """What the optimiser keeps of a parameter: that before the first step, where there is nothing yet."""
+    state: dict[str, Tensor] = optimizer.state[p]
+    if not state:
+        state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
+        for name in ("exp_avg",) if is_matrix else ("exp_avg", "exp_avg_sq"):
+            state[name] = torch.zeros_like(p)
+    return state
+
+
+def orthogonal_update(
+    p: Tensor, gradient: Tensor, state: Mapping[str, Tensor], rate: Any, taken: Tensor | None
+) -> None:
+    """A step of Muon in the weights of one layer.
+
+    Args:
+        p: changed in place, as the state is.
+        gradient: of p.
+        state: its ``exp_avg`` and ``step``.
+        rate: the learning rate, a number, or a tensor () where ``taken`` is one.
+        taken: 1, or 0 where everything is to stay as it is, (); None is 1.
+    """
+    average, size = state["exp_avg"], 0.2 * math.sqrt(max(p.flatten(1).shape))
+    if taken is not None:
+        gradient = torch.where(taken > 0, gradient, average)  # which leaves the average as it is
+    average.lerp_(gradient, 1 - MOMENTUM)
+    direction = orthogonal(gradient.lerp(average, MOMENTUM).flatten(1)).reshape(p.shape)
+    if taken is None:
+        p.add_(direction, alpha=-size * rate)
+        state["step"].add_(1)
+    else:
+        p.addcmul_(direction.to(p.dtype), (-size * rate * taken).to(p.dtype))
+        state["step"].add_(taken)
+
+
+def adam_update(
+    p: Tensor,
+    gradient: Tensor,
+    state: Mapping[str, Tensor],
+    size: Tensor,
+    scale: Tensor,
+    betas: tuple[float, float],
+    eps: float,
+    taken: Tensor,
+) -> None:
+    """A step of Adam, as torch's fused one, for a graph that joins it to what made the gradient.
+
+    Args:
+        p: changed in place, as the state is.
+        gradient: of p.
+        state: its ``exp_avg``, ``exp_avg_sq`` and ``step``.
+        size: the learning rate over 1 - betas[0]^step, ().
+        scale: the root of 1 - betas[1]^step, ().
+        betas: how much of the averages of gradients and of squares is kept.
+        eps: added to the root of the second.
+        taken: 1, or 0 where everything is to stay as it is, ().
+    """
+    mean = state["exp_avg"].lerp(gradient, 1 - betas[0])
+    square = betas[1] * state["exp_avg_sq"] + (1 - betas[1]) * gradient * gradient
+    moved = p - size * mean / (square.sqrt() / scale + eps)
+    for kept, new in ((p, moved), (state["exp_avg"], mean), (state["exp_avg_sq"], square)):
+        kept.copy_(torch.where(taken > 0, new, kept))
+    state["step"].add_(taken)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:

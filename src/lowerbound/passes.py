@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -124,24 +124,29 @@ def trained(module: nn.Module) -> list[nn.Parameter]:
     return [p for p in module.parameters() if p.requires_grad]
 
 
-def not_finite(parameters: list[nn.Parameter]) -> Tensor:
+def not_finite(gradients: Iterable[Tensor]) -> Tensor:
     """Whether any gradient is not finite: 1 if so, found on the device, where nothing waits for it.
 
     A sum is not finite where a term is not, or where finite ones exceed the largest number together, as no gradient that
     deserves a step does. No norm is as cheap: on a CPU the largest entry takes 30 times as long, and squares overflow.
     """
-    total = torch.stack([p.grad.sum() for p in parameters if p.grad is not None]).sum()
+    total = torch.stack([gradient.sum() for gradient in gradients]).sum()
     return (total * 0).ne(0).float()  # nan is no number, and what is not finite times zero is nan
 
 
-def check_gradients(model: nn.Module, objective: nn.Module) -> None:
+def check_gradients(model: nn.Module, objective: nn.Module, received: Collection[int]) -> None:
     """Every parameter must receive a gradient on the first step.
+
+    Args:
+        model: whose parameters.
+        objective: whose parameters too.
+        received: the ``id`` of each that did.
 
     Raises:
         ValueError: which do not.
     """
     named = [*model.named_parameters(), *objective.named_parameters(prefix="objective")]
-    without = [name for name, p in named if p.requires_grad and p.grad is None]
+    without = [name for name, p in named if p.requires_grad and id(p) not in received]
     if without:
         raise ValueError(
             f"{len(without)} parameters receive no gradient and would not be trained: {', '.join(without[:5])}; use them in "

@@ -14,7 +14,7 @@ import shlex
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lowerbound.compiled import Compiled
+from lowerbound.compiled import TRACES_GRADIENTS, Compiled, CompiledStep
 from lowerbound.configuration import Schedule, check_gathered, check_pieces, check_same, check_settings, configuration
 from lowerbound.dataset import Dataset
 from lowerbound.evaluation import warn_of_collapse
@@ -35,14 +35,15 @@ from lowerbound.networks import MLP
 from lowerbound.noise import at_work
 from lowerbound.objective import Objective, check_parts
 from lowerbound.optimizers import OptimizerName, make_optimizer
-from lowerbound.passes import Pass, check_gradients, first_meeting, not_finite, parameter_groups, prepare
+from lowerbound.passes import Pass, first_meeting, parameter_groups, prepare
 from lowerbound.processes import Processes, Votes, join
 from lowerbound.progress import Display
 from lowerbound.roles import Context
 from lowerbound.run import Run
-from lowerbound.seeding import random_state, seeded, set_random_state
+from lowerbound.seeding import seeded
 from lowerbound.shards import check_in_step, pieces
 from lowerbound.state import Best, Sums, TrainingState
+from lowerbound.steps import AtOnce, PieceByPiece
 from lowerbound.stopping import stop_requested
 
 VALID_BATCH = 1000  # examples at a time in validation, where there are no gradients to hold
@@ -204,12 +205,25 @@ def fit(
         scaled = precision == "16-mixed"
         bare = make_optimizer(optimizer, model, objective, learning_rate, fused=not scaled)
         groups = [group["params"] for group in parameter_groups(model, objective)]
-        parameters = [p for group in groups for p in group]
         rates = [group["lr"] for group in bare.param_groups]  # an objective may ask for its own
         plain = Pass(model, objective)
-        shard = pieces(min(batch_size, len(data["train"])), world)[0]  # of a batch of the full size
-        whole = shard.stop - shard.start
-        one_pass, stepping = fabric.setup(Compiled(plain, whole) if compile else plain, bare)
+        full = min(batch_size, n)
+        # where nobody else has a say between gradients and update
+        is_one_graph = compile and TRACES_GRADIENTS and world.size == 1 and not scaled
+        own = pieces(full, world)[0]  # of a full batch
+        as_is = plain if is_one_graph or not compile else Compiled(plain, own.stop - own.start)
+        one_pass, stepping = fabric.setup(as_is, bare)
+
+        def fetch(rows: Tensor) -> tuple[Tensor, Context]:
+            x = fabric.to_device(data.present("train", rows))
+            return x, context[rows].to(x.device)
+
+        context = data.context("train")
+        by_piece = PieceByPiece(
+            fabric, one_pass, stepping, bare, groups, clip, model, objective, fetch, n, world, accumulate, scaled
+        )
+        compiled = CompiledStep(plain, bare, groups, clip, fabric.device) if is_one_graph else None
+        at_once = None if compiled is None else AtOnce(fabric.setup_module(compiled), fetch, n)
         compiling, compile_seconds = compile, 0.0
         state = TrainingState(model, objective, bare, fabric.strategy.precision, Best(patience), fabric.device)
         if run is not None and not resume:
@@ -229,7 +243,6 @@ def fit(
             differs = state.restore(checkpoint, folder.checkpoint_folder, world)
             state.sums.seen = min(state.done * batch_size, len(data["train"])) if world.is_first else 0
 
-        n, context = len(data["train"]), data.context("train")
         steps = math.ceil(n / batch_size)
         # in memory all are kept as they are seen; from a file they come again after every epoch
         held = fabric.to_device(data.examples("valid")) if "valid" in data.splits and not data.is_mapped else None
@@ -250,39 +263,15 @@ def fit(
                 for group, rate in zip(bare.param_groups, rates, strict=True):
                     group["lr"] = rate * _factor(schedule, progressed)
 
-                shards = pieces(len(index), world, accumulate)
-                before = random_state() if accumulate > 1 else {}
-                for shard in shards:
-                    if shard is not shards[0]:
-                        set_random_state(before)  # the noise of the whole batch once more, for other rows of it
-                    waits = nullcontext() if shard.is_last else fabric.no_backward_sync(one_pass, world.size > 1)
-                    with waits:
-                        with at_work(shard, objective.samples):
-                            own = index[shard.rows]
-                            x = fabric.to_device(data.present("train", own))
-                            beside = context[own].to(x.device)
-                            began = time.monotonic()
-                            total, log, usage = one_pass(x, beside.given, progressed, n)
-                        fabric.backward(total)
-                    state.sums.add(shard.counted(log), shard.counted(usage), 0 if shard.is_spare else len(x))
-                if compiling and len(x) == whole:  # that was done in this step, and is no part of the time of an epoch
+                began = time.monotonic()
+                is_full = len(index) == full
+                (at_once if is_full and at_once is not None else by_piece)(index, progressed, state.sums)
+                if compiling and is_full:  # that was done in this step, and is no part of the time of an epoch
                     compiling, compile_seconds = False, time.monotonic() - began
                     started += compile_seconds
                     show.say(f"compiled in {compile_seconds:.1f} s")
                 if state.step == 0:
-                    check_gradients(model, objective)
                     check_gathered(objective, world)
-                if clip is not None:
-                    fabric.strategy.precision.unscale_gradients(bare)
-                    for own in groups:  # each by itself: a critic's slope says nothing about the model's
-                        nn.utils.clip_grad_norm_(own, clip)
-                skipped = not_finite(parameters)
-                if not scaled:
-                    bare.found_inf = skipped  # type: ignore[attr-defined]  # read by the fused update
-                stepping.step()
-                stepping.zero_grad()
-
-                state.sums.add({"skipped": skipped} if world.is_first else {"skipped": 0 * skipped})
                 state.done += 1
                 state.step += 1
                 state.seconds = time.monotonic() - started
