@@ -30,7 +30,7 @@ from lowerbound.optimizers import adam_update, begun, orthogonal_update
 from lowerbound.passes import Pass, Passed, check_gradients, not_finite
 
 SMALL = 1e-6  # added to a norm, as torch's clip_grad_norm_ does
-TRACES_GRADIENTS = torch.__version__ >= (2, 13)  # torch.autograd.grad within a graph
+TRACES_GRADIENTS = torch.__version__ >= "2.13"  # torch.autograd.grad within a graph
 
 
 class Compiled(nn.Module):
@@ -95,10 +95,10 @@ class CompiledStep(nn.Module):
         self.clipped_together = [[places[id(p)] for p in group] for group in groups]
         # numbers would be written into the graph, and every step need another one; as tensors nobody waits for them
         self.progress = torch.zeros((), device=device)
-        self.update_groups = [_Group(optimizer, group) for group in optimizer.param_groups]
+        self.update_groups = [_Group(optimizer, i) for i in range(len(optimizer.param_groups))]
         self.updates: list[Callable[..., None]] = []
         # the noise of the plain pass; on a GPU all kernels of a step are launched as one
-        options = {"fallback_random": True, "triton.cudagraphs": device.type == "cuda"}
+        options: dict[str, Any] = {"fallback_random": True, "triton.cudagraphs": device.type == "cuda"}
         with validation(on=False):
             self.graph = torch.compile(self.step, fullgraph=True, dynamic=False, options=options)
 
@@ -144,11 +144,17 @@ class CompiledStep(nn.Module):
 class _Group:
     """A group of the optimiser's parameters, and how far a step goes in it: numbers found once, and not for each entry."""
 
-    def __init__(self, optimizer: torch.optim.Adam, group: Mapping[str, Any]) -> None:
-        self.optimizer, self.group, self.parameters = optimizer, group, group["params"]
-        self.is_matrices = bool(group.get("is_matrices", False))
+    def __init__(self, optimizer: torch.optim.Adam, number: int) -> None:
+        self.optimizer, self.number, self.parameters = optimizer, number, optimizer.param_groups[number]["params"]
+        self.is_matrices = bool(self.settings.get("is_matrices", False))
         like = {"dtype": self.parameters[0].dtype, "device": self.parameters[0].device}
         self.size, self.scale = torch.zeros((), **like), torch.ones((), **like)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """As they are now: a state that is restored brings its own."""
+        settings: Mapping[str, Any] = self.optimizer.param_groups[self.number]
+        return settings
 
     def updates(self) -> Iterator[Callable[..., None]]:
         """What changes each parameter in turn, given its gradient and whether the step is taken."""
@@ -159,17 +165,17 @@ class _Group:
             if self.is_matrices:
                 yield partial(orthogonal_update, p, state=state, rate=self.size)
             else:
-                how = {"betas": tuple(self.group["betas"]), "eps": self.group["eps"]}
+                how = {"betas": tuple(self.settings["betas"]), "eps": self.settings["eps"]}
                 yield partial(adam_update, p, state=state, size=self.size, scale=self.scale, **how)
 
     def look_ahead(self) -> None:
         """Find the numbers of the step to come, of which all parameters of the group have made as many."""
         if self.is_matrices:
-            self.size.fill_(self.group["lr"])
+            self.size.fill_(self.settings["lr"])
             return
         # 1 - 0.999 has lost four digits in float32
-        step, (first, second) = self.optimizer.state[self.parameters[0]]["step"].double() + 1, self.group["betas"]
-        self.size.copy_(self.group["lr"] / (1 - first**step))
+        step, (first, second) = self.optimizer.state[self.parameters[0]]["step"].double() + 1, self.settings["betas"]
+        self.size.copy_(self.settings["lr"] / (1 - first**step))
         self.scale.copy_((1 - second**step).sqrt())
 
 
