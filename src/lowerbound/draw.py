@@ -208,7 +208,7 @@ class Draw:
 
     def average(self, values: Tensor) -> Tensor:
         """sum_k m_k v_k: (K, B) -> (B,)."""
-        return (self.m * values).sum(0)
+        return values.squeeze(0) if len(values) == 1 else (self.m * values).sum(0)  # a single weight is 1
 
     @_Held
     def m(self) -> Tensor:
