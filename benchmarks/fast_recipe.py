@@ -40,6 +40,7 @@ TRIED: list[dict[str, Any]] = [
     {"epochs": 1, "batch_size": 32, "learning_rate": 4e-3, **FAST},
     {"epochs": 1, "batch_size": 64, "learning_rate": 8e-3, **FAST},
     {"epochs": 2, "batch_size": 96, "learning_rate": 6e-3, **FAST},
+    *({"epochs": 2, "batch_size": 112, "learning_rate": rate, **FAST} for rate in (8e-3, 1e-2)),
 ]
 
 
