@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from lowerbound.compiled import CompiledStep
 from lowerbound.noise import at_work
 from lowerbound.objective import Objective
 from lowerbound.passes import check_gradients, not_finite
@@ -108,16 +109,19 @@ class AtOnce:
     """A step that is one graph, for batches of one size.
 
     Args:
-        compiled: the graph (:class:`~lowerbound.compiled.CompiledStep`), as Fabric has wrapped it.
+        compiled: the graph.
+        precision: Fabric's, which says what networks compute in.
         fetch: the examples.
         examples: how many there are.
     """
 
-    def __init__(self, compiled: nn.Module, fetch: Fetch, examples: int) -> None:
-        self.compiled, self.fetch, self.examples = compiled, fetch, examples
+    def __init__(self, compiled: CompiledStep, precision: Any, fetch: Fetch, examples: int) -> None:
+        self.compiled, self.precision, self.fetch, self.examples = compiled, precision, fetch, examples
 
     def __call__(self, index: Tensor, progress: float, sums: Sums) -> None:
         """As :class:`TrainingStep` says."""
         x, beside = self.fetch(index)
-        _, log, usage = self.compiled(x, beside.given, progress, self.examples)
+        with self.precision.forward_context():
+            x, given = self.precision.convert_input((x, beside.given))
+            _, log, usage = self.compiled(x, given, progress, self.examples)
         sums.add(log, usage, len(x))

@@ -112,9 +112,10 @@ def fit(
         patience: stop after so many epochs in a row without a better validation loss; None never stops early.
         device: "auto" takes a GPU if there is one; "cpu", "cuda", "cuda:1", "mps".
         precision: "32-true", "bf16-mixed", "16-mixed" (GPU only) or "64-true".
-        compile: make one graph of the pass through model and objective, forward and backward, by ``torch.compile``: the
-            same numbers up to rounding, sooner, after some seconds of compilation, which are told. Batches of another size
-            than batch_size, in validation also, take the plain pass. It needs a C++ compiler, and on a GPU Triton.
+        compile: make one graph of a step, from the draw to the optimiser's update, by ``torch.compile``: the same numbers up
+            to rounding, sooner, after some seconds of compilation, which are told. Batches of another size than batch_size,
+            in validation also, go without it. Several processes, and 16-bit training, make a graph of the pass and its
+            gradients. It needs a C++ compiler, and on a GPU Triton.
         devices: on this machine, each with a process of its own; on a CPU these are processes. None takes as many processes
             as were started together (torchrun), or one. They share each batch, whose size stays batch_size, and the result
             is that of one process up to rounding (docs/scaling.md).
@@ -222,8 +223,10 @@ def fit(
         by_piece = PieceByPiece(
             fabric, one_pass, stepping, bare, groups, clip, model, objective, fetch, n, world, accumulate, scaled
         )
-        compiled = CompiledStep(plain, bare, groups, clip, fabric.device) if is_one_graph else None
-        at_once = None if compiled is None else AtOnce(fabric.setup_module(compiled), fetch, n)
+        at_once = None
+        if is_one_graph:
+            compiled = CompiledStep(plain, bare, groups, clip, fabric.device)
+            at_once = AtOnce(compiled, fabric.strategy.precision, fetch, n)
         compiling, compile_seconds = compile, 0.0
         state = TrainingState(model, objective, bare, fabric.strategy.precision, Best(patience), fabric.device)
         if run is not None and not resume:
