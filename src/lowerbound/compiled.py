@@ -16,9 +16,9 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +89,13 @@ class CompiledStep:
         device: torch.device,
     ) -> None:
         self.plain, self.optimizer, self.clip = plain, optimizer, clip
-        self.trained = [p for group in optimizer.param_groups for p in group["params"]]
+        self.updates = [_Update(optimizer, i) for i in range(len(optimizer.param_groups))]
+        self.trained = [p for update in self.updates for p in update.parameters]
         places = {id(p): i for i, p in enumerate(self.trained)}
         self.clipped_together = [[places[id(p)] for p in group] for group in groups]
         # numbers would be written into the graph, and every step need another one; as tensors nobody waits for them
         self.progress = torch.zeros((), device=device)
-        self.update_groups = [_Group(optimizer, i) for i in range(len(optimizer.param_groups))]
-        self.updates: list[Callable[..., None]] = []
+        self.is_begun = False
         # the noise of the plain pass; on a GPU all kernels of a step are launched as one
         options: dict[str, Any] = {"fallback_random": True, "triton.cudagraphs": device.type == "cuda"}
         with validation(on=False):
@@ -103,18 +103,16 @@ class CompiledStep:
 
     def __call__(self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int) -> Passed:
         """As :meth:`Pass.forward`, and the update. Of what is logged there are sums, and ``skipped``, () each."""
-        is_first = not self.updates
-        if is_first:  # not before: what a run goes on with takes the place of the state
-            self.updates = [update for group in self.update_groups for update in group.updates()]
         self.progress.fill_(progress)
-        for group in self.update_groups:
-            group.look_ahead()
+        for update in self.updates:
+            update.look_ahead()
         try:
             with validation(on=False), tracing_gradients():
                 passed, is_given = self.graph(x, context, examples)
         except torch._dynamo.exc.TorchDynamoException as error:
             raise ValueError(_why(error, self.plain)) from error
-        if is_first:
+        if not self.is_begun:
+            self.is_begun = True
             received = {id(p) for p, is_own in zip(self.trained, is_given, strict=True) if is_own}
             check_gradients(self.plain.model, self.plain.objective, received)
         found: Passed = passed
@@ -133,19 +131,21 @@ class CompiledStep:
                         for i in own:
                             gradients[i] = factor * gradients[i]
                 skipped = not_finite(gradient for gradient in gradients if gradient is not None)
-                for update, gradient in zip(self.updates, gradients, strict=True):
-                    if gradient is not None:
-                        update(gradient, taken=1 - skipped)
+                rest = iter(gradients)
+                for update in self.updates:
+                    update.take([next(rest) for _ in update.parameters], 1 - skipped)
                 sums = {name: value.detach().sum(dtype=torch.float64) for name, value in log.items()}
         return Passed(skipped, {**sums, "skipped": skipped}, usage), [gradient is not None for gradient in gradients]
 
 
-class _Group:
-    """A group of the optimiser's parameters, and how far a step goes in it: numbers found once, and not for each entry."""
+class _Update:
+    """The update of one group of the optimiser's parameters."""
 
     def __init__(self, optimizer: torch.optim.Adam, number: int) -> None:
         self.optimizer, self.number, self.parameters = optimizer, number, optimizer.param_groups[number]["params"]
         self.is_matrices = bool(self.settings.get("is_matrices", False))
+        self.betas, self.eps = tuple(self.settings["betas"]), float(self.settings["eps"])
+        self.states: list[dict[str, Tensor]] = []
         like = {"dtype": self.parameters[0].dtype, "device": self.parameters[0].device}
         self.size, self.scale = torch.zeros((), **like), torch.ones((), **like)
 
@@ -155,27 +155,29 @@ class _Group:
         settings: Mapping[str, Any] = self.optimizer.param_groups[self.number]
         return settings
 
-    def updates(self) -> Iterator[Callable[..., None]]:
-        """What changes each parameter in turn, given its gradient and whether the step is taken."""
-        for p in self.parameters:
-            state = begun(self.optimizer, p, self.is_matrices)
-            for kept in state.values():
-                torch._dynamo.mark_static_address(kept)  # without which a CUDA graph does not change what it is given
-            if self.is_matrices:
-                yield partial(orthogonal_update, p, state=state, rate=self.size)
-            else:
-                how = {"betas": tuple(self.settings["betas"]), "eps": self.settings["eps"]}
-                yield partial(adam_update, p, state=state, size=self.size, scale=self.scale, **how)
-
     def look_ahead(self) -> None:
-        """Find the numbers of the step to come, of which all parameters of the group have made as many."""
+        """Find how far the step to come goes: the same for all parameters of the group, which have made as many steps."""
+        if not self.states:  # not before: a state that is restored takes the place of what was there
+            self.states = [begun(self.optimizer, p, self.is_matrices) for p in self.parameters]
+            for kept in chain.from_iterable(state.values() for state in self.states):
+                torch._dynamo.mark_static_address(kept)  # without which a CUDA graph does not change what it is given
         if self.is_matrices:
             self.size.fill_(self.settings["lr"])
             return
-        # 1 - 0.999 has lost four digits in float32
-        step, (first, second) = self.optimizer.state[self.parameters[0]]["step"].double() + 1, self.settings["betas"]
+        # in each entry the compiler would work these out again; and 1 - 0.999 has lost four digits in float32
+        step, (first, second) = self.states[0]["step"].double() + 1, self.betas
         self.size.copy_(self.settings["lr"] / (1 - first**step))
         self.scale.copy_((1 - second**step).sqrt())
+
+    def take(self, gradients: Sequence[Tensor | None], taken: Tensor) -> None:
+        """Change each parameter that has a gradient."""
+        for p, gradient, state in zip(self.parameters, gradients, self.states, strict=True):
+            if gradient is None:
+                continue
+            if self.is_matrices:
+                orthogonal_update(p, gradient, state, self.size, taken)
+            else:
+                adam_update(p, gradient, state, self.size, self.scale, self.betas, self.eps, taken)
 
 
 @contextmanager
