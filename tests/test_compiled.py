@@ -73,8 +73,9 @@ def adam(model: Model, objective: Objective) -> torch.optim.Adam:
 
 def in_one_graph(plain: Pass, optimizer: torch.optim.Adam, clip: float | None, backend: str) -> CompiledStep:
     """A step whose graph is made by a backend that takes less time than a compiler."""
-    groups = [group["params"] for group in parameter_groups(plain.model, plain.objective)]
-    step = CompiledStep(plain, optimizer, groups, clip, torch.device("cpu"))
+    step = CompiledStep(plain, optimizer, clip, torch.device("cpu"))
+    if backend == "inductor":
+        return step
     with validation(on=False):
         step.graph = torch.compile(step.step, fullgraph=True, dynamic=False, backend=backend)
     return step
@@ -96,9 +97,10 @@ def same_in_one_graph(
     plain: Pass,
     x: torch.Tensor,
     beside: dict[str, torch.Tensor],
-    backend: str = "eager",
+    backend: str = "aot_eager",
     optimizer: OptimizerName = "adam",
     clip: float | None = None,
+    tolerance: float = 1e-4,
 ) -> bool:
     """Whether two steps end with the same weights, moments and sums, in a graph and not; tracing alone is what can fail."""
     before = {name: value.clone() for name, value in plain.state_dict().items()}
@@ -110,10 +112,10 @@ def same_in_one_graph(
         torch.manual_seed(1)
         for progress in (0.3, 0.6):
             told = step(x, beside, progress, 40)
-        log = told.log if is_graph else told
+        log = told[0] if is_graph else told
         found.append((plain.state_dict(), made.state_dict()["state"], {k: v.double() for k, v in log.items()}))
         found[-1] = copy.deepcopy(found[-1])
-    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found[0], found[1], rtol=tolerance, atol=tolerance / 100)
     return True
 
 
@@ -128,7 +130,7 @@ def test_parts_are_traced_as_one_graph_with_the_same_gradients(names: str) -> No
     first_meeting(model, objective, data)
     rows = torch.arange(20)
     x, beside = data.present("train", rows), data.context("train")[rows].given
-    assert same_in_one_graph(Pass(model, objective).train(), x, beside, "aot_eager")
+    assert same_in_one_graph(Pass(model, objective).train(), x, beside)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
@@ -151,23 +153,55 @@ def test_in_a_graph_too_a_step_whose_gradient_is_not_finite_is_left_out(
     model, objective = make_model(digits), lb.objectives.ELBO()
     first_meeting(model, objective, digits)
     plain, made = Pass(model, objective).train(), make_optimizer(optimizer, model, objective, 1e-3, fused=True)
-    step, x = in_one_graph(plain, made, None, "eager"), digits.present("train", torch.arange(8))
-    assert step(x, {}, 0.1, 40).log["skipped"] == 0
+    # not by another backend: a compiler may take zero times a number for zero
+    step, x = in_one_graph(plain, made, None, "inductor"), digits.present("train", torch.arange(8))
+    assert step(x, {}, 0.1, 40)[0]["skipped"] == 0
     before = copy.deepcopy((plain.state_dict(), made.state_dict()["state"]))
-    assert step(x / 0, {}, 0.2, 40).log["skipped"] == 1
+    for bad in (x / 0, x * torch.nan):
+        assert step(bad, {}, 0.2, 40)[0]["skipped"] == 1
     torch.testing.assert_close((plain.state_dict(), made.state_dict()["state"]), before, rtol=0, atol=0)
     step(x, {}, 0.3, 40)
     assert not torch.equal(weights(model), torch.cat([v.flatten() for v in before[0].values()]))
 
 
-def test_in_a_graph_too_a_parameter_without_a_gradient_is_named(digits: Dataset) -> None:
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_in_a_graph_too_a_parameter_without_a_gradient_is_named_and_nothing_moves(
+    digits: Dataset, clip: float | None
+) -> None:
     torch.compiler.reset()
     model, objective = make_model(digits), lb.objectives.ELBO()
     model.posterior.register_parameter("unused", nn.Parameter(torch.zeros(())))
     first_meeting(model, objective, digits)
-    plain, made = Pass(model, objective).train(), adam(model, objective)
+    plain, made, before = Pass(model, objective).train(), adam(model, objective), weights(model)
     with pytest.raises(ValueError, match="1 parameters receive no gradient and would not be trained: posterior.unused"):
-        in_one_graph(plain, made, None, "eager")(digits.present("train", torch.arange(8)), {}, 0.1, 40)
+        in_one_graph(plain, made, clip, "aot_eager")(digits.present("train", torch.arange(8)), {}, 0.1, 40)
+    assert torch.equal(weights(model), before)
+
+
+def test_in_double_precision_a_graph_moves_single_numbers_too(digits: Dataset) -> None:
+    """torch loses what a graph does to a () of float64 on a CPU, as the moments of a normal's one scale are."""
+    torch.compiler.reset()
+    z_shape, x_shape = (2,), digits.event_shape
+    model = lb.VAE(
+        lb.priors.StandardNormal(z_shape),
+        lb.posteriors.DiagonalNormal(x_shape, z_shape),
+        lb.likelihoods.Normal(z_shape, x_shape),
+    ).double()
+    objective = lb.objectives.ELBO(warmup=0.7)
+    first_meeting(model, objective, digits)
+    x = digits.present("train", torch.arange(8)).double()
+    assert any(p.ndim == 0 for p in model.parameters())
+    assert same_in_one_graph(Pass(model, objective).train(), x, {}, "inductor", tolerance=1e-12)
+
+
+def test_where_a_gradient_is_waited_for_the_pass_alone_is_a_graph(binary_digits: Dataset) -> None:
+    """A hook that stops a parameter."""
+    model = make_model(binary_digits)
+    still = next(model.posterior.parameters())
+    still.register_hook(torch.zeros_like)
+    before = still.detach().clone()
+    lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=1, batch_size=500, compile=True, progress=False)
+    assert torch.equal(still, before)
 
 
 # what cannot be traced: how a flow of zuko builds its transforms, codes that move inside forward, and how torch's KL of two

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 INVARIANCE, EXACT, TRAIN, RUN = (f"tests/test_{name}.py" for name in ("invariance", "exact", "train", "run"))
 ELBO, KL, VAE = "tests/objectives/test_elbo.py", "tests/test_kl.py", "tests/test_vae.py"
 IWAE, DREG, BOUNDS = "tests/objectives/test_iwae.py", "tests/objectives/test_dreg.py", "tests/test_bounds.py"
+COMPILED = "tests/test_compiled.py"
 BETA_TC, FACTOR_VAE = "tests/objectives/test_beta_tc.py", "tests/objectives/test_factor_vae.py"
 LIKELIHOODS, POSTERIORS = "tests/likelihoods", "tests/posteriors"
 
@@ -183,7 +184,8 @@ MUTANTS = [
     Mutant(15, "the log-variance is divided by the variance", "roles.py", "return px.log_prob(x)",
            "return px.log_prob(x) + 0.5 * (px.variance.log() * (1 - 1 / px.variance)).sum()",
            (f"{LIKELIHOODS}::test_probabilities_sum_to_one",)),
-    Mutant(16, "a parameter is not trained", "steps.py", "check_gradients(self.model, self.objective, received)", "pass",
+    Mutant(16, "a parameter is not trained", "steps.py",
+           "check_gradients(self.plain.model, self.plain.objective, received)", "pass",
            (f"{TRAIN}::test_a_parameter_without_a_gradient_is_named",)),
     Mutant(17, "grey values scored as Bernoulli", "likelihoods/bernoulli.py", "import BINARY", "import UNIT as BINARY",
            (f"{TRAIN}::test_data_outside_the_support_are_refused_with_the_remedies",)),
@@ -296,6 +298,13 @@ MUTANTS = [
            ("tests/objectives::test_neither_loss_reaches_the_others_parameters",)),
     Mutant(0, "the critic's loss moves the codes", "objectives/factor_vae.py", "self.critic_loss(z.detach())",
            "self.critic_loss(z)", ("tests/objectives::test_neither_loss_reaches_the_others_parameters",)),
+    Mutant(0, "a graph loses moments of single numbers", "compiled.py", "value.view(1) if p.ndim == 0",
+           "value if p.ndim == 0",
+           (f"{COMPILED}::test_in_double_precision_a_graph_moves_single_numbers_too",)),
+    Mutant(0, "a compiler takes what is not finite for finite", "passes.py", "(~total.isfinite())", "(total * 0).ne(0)",
+           (f"{COMPILED}::test_in_a_graph_too_a_step_whose_gradient_is_not_finite_is_left_out",)),
+    Mutant(0, "a graph goes past hooks", "train.py", "(scaled or has_hooks(plain))", "scaled",
+           (f"{COMPILED}::test_where_a_gradient_is_waited_for_the_pass_alone_is_a_graph",)),
     Mutant(0, "model and critic are clipped by one norm", "steps.py", "for own in self.groups:  # each",
            'for own in [self.parameters]:  # each',
            (f"{FACTOR_VAE}::test_clipping_one_does_not_clip_the_other",)),

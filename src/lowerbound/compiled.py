@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from lowerbound.optimizers import adam_update, begun, orthogonal_update
-from lowerbound.passes import Pass, Passed, check_gradients, not_finite
+from lowerbound.passes import Pass, check_gradients, not_finite, parameter_groups
 
-SMALL = 1e-6  # added to a norm, as torch's clip_grad_norm_ does
+BESIDE_NORM = 1e-6  # added to it, as torch's clip_grad_norm_ does
 TRACES_GRADIENTS = torch.__version__ >= "2.13"  # torch.autograd.grad within a graph
 
 
@@ -57,7 +57,7 @@ class Compiled(nn.Module):
         if not self.training or len(x) != self.batch_size:
             return self.plain(x, context, progress, examples)
         # a number would be written into the graph, and every step need another one
-        moving = torch.tensor(progress, dtype=torch.float32)
+        moving = torch.tensor(progress, dtype=next(self.parameters()).dtype)
         try:
             with validation(on=False):
                 return self.graph(x, context, moving, examples)  # type: ignore[arg-type]  # to be computed with as a number
@@ -71,8 +71,7 @@ class CompiledStep:
     Args:
         plain: the pass.
         optimizer: Adam or Muon, whose state the graph changes, so that it is saved and resumed as ever.
-        groups: parameters whose gradients are clipped together.
-        clip: the largest norm of those of a group; None leaves them.
+        clip: the largest norm of the gradient, of model and objective each by itself; None leaves it.
         device: of the parameters.
 
     Raises:
@@ -80,62 +79,64 @@ class CompiledStep:
             gradient.
     """
 
-    def __init__(
-        self,
-        plain: Pass,
-        optimizer: torch.optim.Adam,
-        groups: Sequence[Sequence[nn.Parameter]],
-        clip: float | None,
-        device: torch.device,
-    ) -> None:
-        self.plain, self.optimizer, self.clip = plain, optimizer, clip
+    def __init__(self, plain: Pass, optimizer: torch.optim.Adam, clip: float | None, device: torch.device) -> None:
+        self.plain, self.clip = plain, clip
         self.updates = [_Update(optimizer, i) for i in range(len(optimizer.param_groups))]
         self.trained = [p for update in self.updates for p in update.parameters]
         places = {id(p): i for i, p in enumerate(self.trained)}
-        self.clipped_together = [[places[id(p)] for p in group] for group in groups]
-        # numbers would be written into the graph, and every step need another one; as tensors nobody waits for them
-        self.progress = torch.zeros((), device=device)
-        self.is_begun = False
+        groups = parameter_groups(plain.model, plain.objective)
+        self.clipped_together = [[places[id(p)] for p in group["params"]] for group in groups]
+        # a number would be written into the graph, and every step need another one; for a tensor nobody waits
+        self.progress = torch.zeros((), dtype=self.trained[0].dtype, device=device)
         # the noise of the plain pass; on a GPU all kernels of a step are launched as one
         options: dict[str, Any] = {"fallback_random": True, "triton.cudagraphs": device.type == "cuda"}
         with validation(on=False):
             self.graph = torch.compile(self.step, fullgraph=True, dynamic=False, options=options)
 
-    def __call__(self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int) -> Passed:
-        """As :meth:`Pass.forward`, and the update. Of what is logged there are sums, and ``skipped``, () each."""
+    def __call__(
+        self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Take a step on what :meth:`Pass.forward` takes: sums of what is logged, ``skipped`` among it, and codes' usage."""
         self.progress.fill_(progress)
         for update in self.updates:
             update.look_ahead()
         try:
             with validation(on=False), tracing_gradients():
-                passed, is_given = self.graph(x, context, examples)
+                log, usage, without = self.graph(x, context, examples)
         except torch._dynamo.exc.TorchDynamoException as error:
             raise ValueError(_why(error, self.plain)) from error
-        if not self.is_begun:
-            self.is_begun = True
-            received = {id(p) for p, is_own in zip(self.trained, is_given, strict=True) if is_own}
+        if without:
+            received = {id(p) for i, p in enumerate(self.trained) if i not in without}
             check_gradients(self.plain.model, self.plain.objective, received)
-        found: Passed = passed
-        return found
+        return log, usage
 
-    def step(self, x: Tensor, context: Mapping[str, Tensor], examples: int) -> tuple[Passed, list[bool]]:
-        """What is made one graph: the step, and which parameters a gradient was found for."""
+    def step(
+        self, x: Tensor, context: Mapping[str, Tensor], examples: int
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], list[int]]:
+        """What is made one graph. Where parameters have no gradient it only tells their places."""
         total, log, usage = self.plain(x, context, self.progress, examples)
         with torch.autocast(x.device.type, enabled=False):
-            gradients = list(torch.autograd.grad(total, self.trained, allow_unused=True))
+            found = torch.autograd.grad(total, self.trained, allow_unused=True)
+            without = [i for i, gradient in enumerate(found) if gradient is None]
+            if without:
+                return {}, {}, without
             with torch.no_grad():
-                if self.clip is not None:
-                    for own in self.clipped_together:
-                        norm = torch.stack([gradients[i].square().sum() for i in own]).sum().sqrt()
-                        factor = (self.clip / (norm + SMALL)).clamp(max=1.0)
-                        for i in own:
-                            gradients[i] = factor * gradients[i]
-                skipped = not_finite(gradient for gradient in gradients if gradient is not None)
-                rest = iter(gradients)
+                gradients = self.clipped(found)
+                skipped, rest = not_finite(gradients), iter(gradients)
                 for update in self.updates:
                     update.take([next(rest) for _ in update.parameters], 1 - skipped)
                 sums = {name: value.detach().sum(dtype=torch.float64) for name, value in log.items()}
-        return Passed(skipped, {**sums, "skipped": skipped}, usage), [gradient is not None for gradient in gradients]
+        return {**sums, "skipped": skipped}, usage, []
+
+    def clipped(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """By the formula of torch's ``clip_grad_norm_``, which acts on gradients that parameters hold."""
+        if self.clip is None:
+            return list(gradients)
+        factors: dict[int, Tensor] = {}
+        for own in self.clipped_together:
+            norm = torch.stack([torch.linalg.vector_norm(gradients[i]) for i in own]).norm()
+            factors |= dict.fromkeys(own, (self.clip / (norm + BESIDE_NORM)).clamp(max=1.0))
+        return [factors[i] * gradient for i, gradient in enumerate(gradients)]
 
 
 class _Update:
@@ -158,7 +159,14 @@ class _Update:
     def look_ahead(self) -> None:
         """Find how far the step to come goes: the same for all parameters of the group, which have made as many steps."""
         if not self.states:  # not before: a state that is restored takes the place of what was there
-            self.states = [begun(self.optimizer, p, self.is_matrices) for p in self.parameters]
+            # torch loses what a graph does to a () of float64 on a CPU, but not to a view of it
+            self.states = [
+                {
+                    name: value.view(1) if p.ndim == 0 and name != "step" else value
+                    for name, value in begun(self.optimizer, p, self.is_matrices).items()
+                }
+                for p in self.parameters
+            ]
             for kept in chain.from_iterable(state.values() for state in self.states):
                 torch._dynamo.mark_static_address(kept)  # without which a CUDA graph does not change what it is given
         if self.is_matrices:
@@ -169,15 +177,14 @@ class _Update:
         self.size.copy_(self.settings["lr"] / (1 - first**step))
         self.scale.copy_((1 - second**step).sqrt())
 
-    def take(self, gradients: Sequence[Tensor | None], taken: Tensor) -> None:
-        """Change each parameter that has a gradient."""
+    def take(self, gradients: Sequence[Tensor], taken: Tensor) -> None:
+        """Change each parameter by its gradient."""
         for p, gradient, state in zip(self.parameters, gradients, self.states, strict=True):
-            if gradient is None:
-                continue
             if self.is_matrices:
                 orthogonal_update(p, gradient, state, self.size, taken)
             else:
-                adam_update(p, gradient, state, self.size, self.scale, self.betas, self.eps, taken)
+                own, given = p.view(state["exp_avg"].shape), gradient.reshape(state["exp_avg"].shape)
+                adam_update(own, given, state, self.size, self.scale, self.betas, self.eps, taken)
 
 
 @contextmanager
@@ -192,6 +199,11 @@ def validation(on: bool) -> Iterator[None]:
         yield
     finally:
         Distribution.set_default_validate_args(before)
+
+
+def has_hooks(plain: Pass) -> bool:
+    """Whether something waits for the gradient of a parameter, which in a graph of the whole step is never there."""
+    return any(p._backward_hooks or p._post_accumulate_grad_hooks for p in plain.parameters())
 
 
 @contextmanager

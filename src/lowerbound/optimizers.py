@@ -76,8 +76,10 @@ class Muon(torch.optim.Adam):
     @torch.no_grad()
     def _orthogonal_step(self, p: nn.Parameter, rate: float) -> None:
         assert p.grad is not None
-        taken = None if self.found_inf is None else 1 - self.found_inf  # a tensor: nobody waits for it
-        orthogonal_update(p, p.grad, begun(self, p, is_matrix=True), rate, taken)
+        skipped = p.new_zeros(()) if self.found_inf is None else self.found_inf
+        orthogonal_update(
+            p, p.grad, begun(self, p, is_matrix=True), rate, 1 - skipped
+        )  # tensors: nobody waits for them
 
 
 def begun(optimizer: torch.optim.Optimizer, p: nn.Parameter, is_matrix: bool) -> dict[str, Tensor]:
@@ -91,7 +93,7 @@ def begun(optimizer: torch.optim.Optimizer, p: nn.Parameter, is_matrix: bool) ->
 
 
 def orthogonal_update(
-    p: Tensor, gradient: Tensor, state: Mapping[str, Tensor], rate: Any, taken: Tensor | None
+    p: Tensor, gradient: Tensor, state: Mapping[str, Tensor], rate: float | Tensor, taken: Tensor
 ) -> None:
     """A step of Muon in the weights of one layer.
 
@@ -99,20 +101,15 @@ def orthogonal_update(
         p: changed in place, as the state is.
         gradient: of p.
         state: its ``exp_avg`` and ``step``.
-        rate: the learning rate, a number, or a tensor () where ``taken`` is one.
-        taken: 1, or 0 where everything is to stay as it is, (); None is 1.
+        rate: the learning rate, ().
+        taken: 1, or 0 where everything is to stay as it is, ().
     """
     average, size = state["exp_avg"], 0.2 * math.sqrt(max(p.flatten(1).shape))
-    if taken is not None:
-        gradient = torch.where(taken > 0, gradient, average)  # which leaves the average as it is
+    gradient = torch.where(taken > 0, gradient, average)  # which leaves the average as it is
     average.lerp_(gradient, 1 - MOMENTUM)
     direction = orthogonal(gradient.lerp(average, MOMENTUM).flatten(1)).reshape(p.shape)
-    if taken is None:
-        p.add_(direction, alpha=-size * rate)
-        state["step"].add_(1)
-    else:
-        p.addcmul_(direction.to(p.dtype), (-size * rate * taken).to(p.dtype))
-        state["step"].add_(taken)
+    p.addcmul_(direction.to(p.dtype), (-size * rate * taken).to(p.dtype))
+    state["step"].add_(taken)
 
 
 def adam_update(

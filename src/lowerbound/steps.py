@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from lowerbound.compiled import CompiledStep
 from lowerbound.noise import at_work
-from lowerbound.objective import Objective
-from lowerbound.passes import check_gradients, not_finite
+from lowerbound.passes import Pass, check_gradients, not_finite, parameter_groups
 from lowerbound.processes import Processes
 from lowerbound.roles import Context
 from lowerbound.seeding import random_state, set_random_state
@@ -26,10 +24,11 @@ Fetch = Callable[[Tensor], tuple[Tensor, Context]]
 class TrainingStep(Protocol):
     """What the loop repeats."""
 
-    def __call__(self, index: Tensor, progress: float, sums: Sums) -> None:
+    def __call__(self, index: Tensor, progress: float, sums: Sums, is_first: bool) -> None:
         """Take the examples at the indices (B,), update every parameter once, and add what is logged to the sums.
 
-        Where a gradient is not finite the update is left out, and ``skipped`` is counted.
+        Where a gradient is not finite the update is left out, and ``skipped`` is counted. In the first step of a run every
+        parameter must receive a gradient.
         """
 
 
@@ -38,13 +37,10 @@ class PieceByPiece:
 
     Args:
         fabric: what goes backward.
-        one_pass: model and objective, as Fabric has wrapped them.
+        plain: the pass.
+        one_pass: the same, as Fabric has wrapped it.
         stepping: the optimiser, as Fabric has wrapped it.
-        optimizer: the same, bare.
-        groups: parameters whose gradients are clipped together.
-        clip: the largest norm of those of a group; None leaves them.
-        model: whose gradients are looked for at the first step.
-        objective: whose too, and how many draws it takes.
+        clip: the largest norm of the gradient, of model and objective each by itself; None leaves it.
         fetch: the examples.
         examples: how many there are.
         world: the processes that share each batch.
@@ -55,27 +51,23 @@ class PieceByPiece:
     def __init__(
         self,
         fabric: Any,
+        plain: Pass,
         one_pass: Any,
         stepping: Any,
-        optimizer: torch.optim.Adam,
-        groups: Sequence[Sequence[nn.Parameter]],
         clip: float | None,
-        model: nn.Module,
-        objective: Objective,
         fetch: Fetch,
         examples: int,
         world: Processes,
         accumulate: int,
         is_scaled: bool,
     ) -> None:
-        self.fabric, self.one_pass, self.stepping, self.optimizer = fabric, one_pass, stepping, optimizer
-        self.groups, self.clip, self.model, self.objective = groups, clip, model, objective
-        self.fetch, self.examples = fetch, examples
-        self.world, self.accumulate, self.is_scaled = world, accumulate, is_scaled
-        self.parameters = [p for group in groups for p in group]
-        self.is_first = True
+        self.fabric, self.plain, self.one_pass, self.stepping, self.clip = fabric, plain, one_pass, stepping, clip
+        self.fetch, self.examples, self.world = fetch, examples, world
+        self.accumulate, self.is_scaled = accumulate, is_scaled
+        self.groups = [group["params"] for group in parameter_groups(plain.model, plain.objective)]
+        self.parameters = [p for group in self.groups for p in group]
 
-    def __call__(self, index: Tensor, progress: float, sums: Sums) -> None:
+    def __call__(self, index: Tensor, progress: float, sums: Sums, is_first: bool) -> None:
         """As :class:`TrainingStep` says."""
         shards = pieces(len(index), self.world, self.accumulate)
         before = random_state() if self.accumulate > 1 else {}
@@ -84,22 +76,22 @@ class PieceByPiece:
                 set_random_state(before)  # the noise of the whole batch once more, for other rows of it
             several = self.world.size > 1
             with nullcontext() if shard.is_last else self.fabric.no_backward_sync(self.one_pass, several):
-                with at_work(shard, self.objective.samples):
+                with at_work(shard, self.plain.objective.samples):
                     x, beside = self.fetch(index[shard.rows])
                     total, log, usage = self.one_pass(x, beside.given, progress, self.examples)
                 self.fabric.backward(total)
             sums.add(shard.counted(log), shard.counted(usage), 0 if shard.is_spare else len(x))
-        if self.is_first:
+        if is_first:
             received = {id(p) for p in self.parameters if p.grad is not None}
-            check_gradients(self.model, self.objective, received)
-            self.is_first = False
+            check_gradients(self.plain.model, self.plain.objective, received)
+        optimizer = self.stepping.optimizer
         if self.clip is not None:
-            self.fabric.strategy.precision.unscale_gradients(self.optimizer)
+            self.fabric.strategy.precision.unscale_gradients(optimizer)
             for own in self.groups:  # each by itself: a critic's slope says nothing about the model's
                 nn.utils.clip_grad_norm_(own, self.clip)
         skipped = not_finite(p.grad for p in self.parameters if p.grad is not None)
         if not self.is_scaled:
-            self.optimizer.found_inf = skipped  # type: ignore[attr-defined]  # read by the fused update
+            optimizer.found_inf = skipped  # read by the fused update
         self.stepping.step()
         self.stepping.zero_grad()
         sums.add({"skipped": skipped if self.world.is_first else 0 * skipped})
@@ -118,10 +110,10 @@ class AtOnce:
     def __init__(self, compiled: CompiledStep, precision: Any, fetch: Fetch, examples: int) -> None:
         self.compiled, self.precision, self.fetch, self.examples = compiled, precision, fetch, examples
 
-    def __call__(self, index: Tensor, progress: float, sums: Sums) -> None:
-        """As :class:`TrainingStep` says."""
+    def __call__(self, index: Tensor, progress: float, sums: Sums, is_first: bool) -> None:
+        """As :class:`TrainingStep` says; its graph is the same in every step, and so is what receives a gradient."""
         x, beside = self.fetch(index)
         with self.precision.forward_context():
             x, given = self.precision.convert_input((x, beside.given))
-            _, log, usage = self.compiled(x, given, progress, self.examples)
+            log, usage = self.compiled(x, given, progress, self.examples)
         sums.add(log, usage, len(x))

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lowerbound.compiled import TRACES_GRADIENTS, Compiled, CompiledStep
+from lowerbound.compiled import TRACES_GRADIENTS, Compiled, CompiledStep, has_hooks
 from lowerbound.configuration import Schedule, check_gathered, check_pieces, check_same, check_settings, configuration
 from lowerbound.dataset import Dataset
 from lowerbound.evaluation import warn_of_collapse
@@ -35,7 +35,7 @@ from lowerbound.networks import MLP
 from lowerbound.noise import at_work
 from lowerbound.objective import Objective, check_parts
 from lowerbound.optimizers import OptimizerName, make_optimizer
-from lowerbound.passes import Pass, first_meeting, parameter_groups, prepare
+from lowerbound.passes import Pass, first_meeting, prepare
 from lowerbound.processes import Processes, Votes, join
 from lowerbound.progress import Display
 from lowerbound.roles import Context
@@ -205,27 +205,25 @@ def fit(
         # scaler of gradients decides that, and clips gradients of an optimiser that is not fused only
         scaled = precision == "16-mixed"
         bare = make_optimizer(optimizer, model, objective, learning_rate, fused=not scaled)
-        groups = [group["params"] for group in parameter_groups(model, objective)]
         rates = [group["lr"] for group in bare.param_groups]  # an objective may ask for its own
         plain = Pass(model, objective)
-        full = min(batch_size, n)
+        full = min(batch_size, n)  # examples of a batch that may be compiled
         # where nobody else has a say between gradients and update
-        is_one_graph = compile and TRACES_GRADIENTS and world.size == 1 and not scaled
-        own = pieces(full, world)[0]  # of a full batch
-        as_is = plain if is_one_graph or not compile else Compiled(plain, own.stop - own.start)
-        one_pass, stepping = fabric.setup(as_is, bare)
+        is_one_graph = compile and TRACES_GRADIENTS and world.size == 1 and not (scaled or has_hooks(plain))
+        share = pieces(full, world)[0]
+        has_graph = compile and not is_one_graph
+        one_pass, stepping = fabric.setup(Compiled(plain, share.stop - share.start) if has_graph else plain, bare)
+        stepping.zero_grad()  # what was left before this training began
+        context = data.context("train")
 
         def fetch(rows: Tensor) -> tuple[Tensor, Context]:
             x = fabric.to_device(data.present("train", rows))
             return x, context[rows].to(x.device)
 
-        context = data.context("train")
-        by_piece = PieceByPiece(
-            fabric, one_pass, stepping, bare, groups, clip, model, objective, fetch, n, world, accumulate, scaled
-        )
+        by_piece = PieceByPiece(fabric, plain, one_pass, stepping, clip, fetch, n, world, accumulate, scaled)
         at_once = None
         if is_one_graph:
-            compiled = CompiledStep(plain, bare, groups, clip, fabric.device)
+            compiled = CompiledStep(plain, bare, clip, fabric.device)
             at_once = AtOnce(compiled, fabric.strategy.precision, fetch, n)
         compiling, compile_seconds = compile, 0.0
         state = TrainingState(model, objective, bare, fabric.strategy.precision, Best(patience), fabric.device)
@@ -268,7 +266,8 @@ def fit(
 
                 began = time.monotonic()
                 is_full = len(index) == full
-                (at_once if is_full and at_once is not None else by_piece)(index, progressed, state.sums)
+                step = at_once if is_full and at_once is not None else by_piece
+                step(index, progressed, state.sums, state.step == 0)
                 if compiling and is_full:  # that was done in this step, and is no part of the time of an epoch
                     compiling, compile_seconds = False, time.monotonic() - began
                     started += compile_seconds
