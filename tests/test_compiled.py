@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import lowerbound as lb
-from lowerbound.compiled import Compiled, CompiledStep, validation
+from lowerbound.compiled import Compiled, CompiledStep, says_all, validation
 from lowerbound.dataset import Dataset
 from lowerbound.model import Model
 from lowerbound.objective import Objective
@@ -202,6 +202,15 @@ def test_where_a_gradient_is_waited_for_the_pass_alone_is_a_graph(binary_digits:
     before = still.detach().clone()
     lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=1, batch_size=500, compile=True, progress=False)
     assert torch.equal(still, before)
+    assert not says_all(Pass(model, lb.objectives.ELBO()), adam(model, lb.objectives.ELBO()))
+
+
+def test_settings_of_adam_that_a_graph_knows_nothing_of_are_kept_out_of_it(digits: Dataset) -> None:
+    model, objective = make_model(digits), lb.objectives.ELBO()
+    made = adam(model, objective)
+    assert says_all(Pass(model, objective), made)
+    made.param_groups[0]["weight_decay"] = 0.1
+    assert not says_all(Pass(model, objective), made)
 
 
 # what cannot be traced: how a flow of zuko builds its transforms, codes that move inside forward, and how torch's KL of two

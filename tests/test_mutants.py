@@ -303,7 +303,7 @@ MUTANTS = [
            (f"{COMPILED}::test_in_double_precision_a_graph_moves_single_numbers_too",)),
     Mutant(0, "a compiler takes what is not finite for finite", "passes.py", "(~total.isfinite())", "(total * 0).ne(0)",
            (f"{COMPILED}::test_in_a_graph_too_a_step_whose_gradient_is_not_finite_is_left_out",)),
-    Mutant(0, "a graph goes past hooks", "train.py", "(scaled or has_hooks(plain))", "scaled",
+    Mutant(0, "a graph goes past hooks", "train.py", "not scaled and says_all(plain, bare)", "not scaled",
            (f"{COMPILED}::test_where_a_gradient_is_waited_for_the_pass_alone_is_a_graph",)),
     Mutant(0, "model and critic are clipped by one norm", "steps.py", "for own in self.groups:  # each",
            'for own in [self.parameters]:  # each',

@@ -201,9 +201,15 @@ def validation(on: bool) -> Iterator[None]:
         Distribution.set_default_validate_args(before)
 
 
-def has_hooks(plain: Pass) -> bool:
-    """Whether something waits for the gradient of a parameter, which in a graph of the whole step is never there."""
-    return any(p._backward_hooks or p._post_accumulate_grad_hooks for p in plain.parameters())
+def says_all(plain: Pass, optimizer: torch.optim.Adam) -> bool:
+    """Whether a graph of the whole step would do all that the step does.
+
+    What waits for a parameter's gradient (a hook) would wait for ever, and of Adam's settings the update knows those alone
+    that objectives are offered.
+    """
+    hooks = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in plain.parameters())
+    others = ("weight_decay", "amsgrad", "maximize")
+    return not (hooks or any(group[name] for group in optimizer.param_groups for name in others))
 
 
 @contextmanager
