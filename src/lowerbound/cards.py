@@ -249,7 +249,8 @@ def _as(x: NDArray[Any] | MappedArray, dtype: type[np.generic]) -> torch.Tensor 
     """The values as tensors of a type."""
     if isinstance(x, MappedArray):
         return MappedRows(x, np.dtype(dtype))
-    return torch.from_numpy(x.astype(dtype, copy=x.dtype.kind != "f"))  # floats have been converted
+    own = np.ascontiguousarray(x, dtype)  # no copy yet of what has the type: taking the splits' rows makes one
+    return torch.from_numpy(own if own.flags.writeable else own.copy())
 
 
 def _labels(

@@ -100,15 +100,17 @@ def _kept(kept: Path, n: int, memory: Memory) -> NDArray[Any] | MappedArray | No
         return None
     if x.dtype != np.uint8 or x.ndim != 4 or len(x) != n:
         return None
-    return _as_asked(x, memory, str(kept))
+    return _as_asked(x, kept, memory, str(kept))
 
 
-def _as_asked(x: MappedArray, memory: Memory, where: str) -> NDArray[Any] | MappedArray:
+def _as_asked(x: MappedArray, kept: Path, memory: Memory, where: str) -> NDArray[Any] | MappedArray:
     needed = math.prod(x.shape)
     if memory == "map" or (memory == "auto" and is_large(needed)):
         return x
     check_fits(needed, where)
-    return np.array(x.values)
+    # read where it is used, and where somebody writes, copied: fresh memory for all of it would take as long as decoding
+    values: NDArray[Any] = np.load(kept, mmap_mode="c")
+    return values
 
 
 def _decoded_all(
@@ -148,7 +150,7 @@ def _decoded_all(
                 for other in kept.parent.glob("*.npy"):
                     if other != kept:
                         other.unlink(missing_ok=True)  # of the files as they were before
-                return _as_asked(MappedArray.of_npy(kept), memory, str(root))
+                return _as_asked(MappedArray.of_npy(kept), kept, memory, str(root))
             except OSError as error:  # a full disk, or a folder that may not be written to
                 if memory == "map":
                     raise
