@@ -4,7 +4,8 @@ Inductor fuses what stands between the matrix products, so that a batch is read 
 times, and nothing of Python is left in between: draw, objective, gradients, clipping and the optimiser's update. The noise
 comes from the same generator, drawn by the same calls, as in the plain pass, so that the two differ by rounding alone, and
 a run can be resumed. Several processes average their gradients before the update, and in 16-bit training a scaler decides
-about it: there the pass, forward and backward, is the graph, as it is for a torch that cannot trace gradients yet.
+about it: there the pass, forward and backward, is the graph, as it is with Muon, and for a torch that cannot trace
+gradients yet.
 
 A graph is made for one size of batch. Batches of another size, the last of an epoch and those of validation, go through
 the plain pass: it costs little there, and no graph is made a second time.
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from lowerbound.optimizers import adam_update, begun, orthogonal_update
+from lowerbound.optimizers import Muon, adam_update, begun
 from lowerbound.passes import Pass, check_gradients, not_finite, parameter_groups
 
 BESIDE_NORM = 1e-6  # added to it, as torch's clip_grad_norm_ does
@@ -70,7 +71,7 @@ class CompiledStep:
 
     Args:
         plain: the pass.
-        optimizer: Adam or Muon, whose state the graph changes, so that it is saved and resumed as ever.
+        optimizer: Adam, whose state the graph changes, so that it is saved and resumed as ever.
         clip: the largest norm of the gradient, of model and objective each by itself; None leaves it.
         device: of the parameters.
 
@@ -144,7 +145,6 @@ class _Update:
 
     def __init__(self, optimizer: torch.optim.Adam, number: int) -> None:
         self.optimizer, self.number, self.parameters = optimizer, number, optimizer.param_groups[number]["params"]
-        self.is_matrices = bool(self.settings.get("is_matrices", False))
         self.betas, self.eps = tuple(self.settings["betas"]), float(self.settings["eps"])
         self.states: list[dict[str, Tensor]] = []
         like = {"dtype": self.parameters[0].dtype, "device": self.parameters[0].device}
@@ -163,15 +163,12 @@ class _Update:
             self.states = [
                 {
                     name: value.view(1) if p.ndim == 0 and name != "step" else value
-                    for name, value in begun(self.optimizer, p, self.is_matrices).items()
+                    for name, value in begun(self.optimizer, p).items()
                 }
                 for p in self.parameters
             ]
             for kept in chain.from_iterable(state.values() for state in self.states):
                 torch._dynamo.mark_static_address(kept)  # without which a CUDA graph does not change what it is given
-        if self.is_matrices:
-            self.size.fill_(self.settings["lr"])
-            return
         # in each entry the compiler would work these out again; and 1 - 0.999 has lost four digits in float32
         step, (first, second) = self.states[0]["step"].double() + 1, self.betas
         self.size.copy_(self.settings["lr"] / (1 - first**step))
@@ -180,11 +177,8 @@ class _Update:
     def take(self, gradients: Sequence[Tensor], taken: Tensor) -> None:
         """Change each parameter by its gradient."""
         for p, gradient, state in zip(self.parameters, gradients, self.states, strict=True):
-            if self.is_matrices:
-                orthogonal_update(p, gradient, state, self.size, taken)
-            else:
-                own, given = p.view(state["exp_avg"].shape), gradient.reshape(state["exp_avg"].shape)
-                adam_update(own, given, state, self.size, self.scale, self.betas, self.eps, taken)
+            own, given = p.view(state["exp_avg"].shape), gradient.reshape(state["exp_avg"].shape)
+            adam_update(own, given, state, self.size, self.scale, self.betas, self.eps, taken)
 
 
 @contextmanager
@@ -205,11 +199,14 @@ def says_all(plain: Pass, optimizer: torch.optim.Adam) -> bool:
     """Whether a graph of the whole step would do all that the step does.
 
     What waits for a parameter's gradient (a hook) would wait for ever, and of Adam's settings the update knows those alone
-    that objectives are offered.
+    that objectives are offered. Muon stays outside: its steps were right one by one in a graph, and yet trainings of the
+    recipe vamp met losses of thousands and more that they do not meet otherwise (docs/performance.md).
     """
     hooks = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in plain.parameters())
     others = ("weight_decay", "amsgrad", "maximize")
-    return not (hooks or any(group[name] for group in optimizer.param_groups for name in others))
+    return not (
+        hooks or isinstance(optimizer, Muon) or any(group[name] for group in optimizer.param_groups for name in others)
+    )
 
 
 @contextmanager

@@ -75,41 +75,33 @@ class Muon(torch.optim.Adam):
 
     @torch.no_grad()
     def _orthogonal_step(self, p: nn.Parameter, rate: float) -> None:
-        assert p.grad is not None
-        skipped = p.new_zeros(()) if self.found_inf is None else self.found_inf
-        orthogonal_update(
-            p, p.grad, begun(self, p, is_matrix=True), rate, 1 - skipped
-        )  # tensors: nobody waits for them
+        state, gradient = self.state[p], p.grad
+        assert gradient is not None
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
+            state["exp_avg"] = torch.zeros_like(p)
+        average, step = state["exp_avg"], rate * 0.2 * math.sqrt(max(p.flatten(1).shape))
+        if self.found_inf is not None:
+            gradient = torch.where(self.found_inf > 0, average, gradient)  # which leaves the average as it is
+        average.lerp_(gradient, 1 - MOMENTUM)
+        direction = orthogonal(gradient.lerp(average, MOMENTUM).flatten(1)).reshape(p.shape)
+        if self.found_inf is None:
+            p.sub_(direction, alpha=step)
+            state["step"] += 1
+        else:
+            taken = 1 - self.found_inf  # a tensor: nobody waits for it
+            p.addcmul_(direction.to(p.dtype), taken.to(p.dtype), value=-step)
+            state["step"] += taken
 
 
-def begun(optimizer: torch.optim.Optimizer, p: nn.Parameter, is_matrix: bool) -> dict[str, Tensor]:
-    """What the optimiser keeps of a parameter: that before the first step, where there is nothing yet."""
+def begun(optimizer: torch.optim.Adam, p: nn.Parameter) -> dict[str, Tensor]:
+    """What Adam keeps of a parameter: that before the first step, where there is nothing yet."""
     state: dict[str, Tensor] = optimizer.state[p]
     if not state:
         state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
-        for name in ("exp_avg",) if is_matrix else ("exp_avg", "exp_avg_sq"):
+        for name in ("exp_avg", "exp_avg_sq"):
             state[name] = torch.zeros_like(p)
     return state
-
-
-def orthogonal_update(
-    p: Tensor, gradient: Tensor, state: Mapping[str, Tensor], rate: float | Tensor, taken: Tensor
-) -> None:
-    """A step of Muon in the weights of one layer.
-
-    Args:
-        p: changed in place, as the state is.
-        gradient: of p.
-        state: its ``exp_avg`` and ``step``.
-        rate: the learning rate, ().
-        taken: 1, or 0 where everything is to stay as it is, ().
-    """
-    average, size = state["exp_avg"], 0.2 * math.sqrt(max(p.flatten(1).shape))
-    gradient = torch.where(taken > 0, gradient, average)  # which leaves the average as it is
-    average.lerp_(gradient, 1 - MOMENTUM)
-    direction = orthogonal(gradient.lerp(average, MOMENTUM).flatten(1)).reshape(p.shape)
-    p.addcmul_(direction.to(p.dtype), (-size * rate * taken).to(p.dtype))
-    state["step"].add_(taken)
 
 
 def adam_update(

@@ -114,7 +114,7 @@ def fit(
         precision: "32-true", "bf16-mixed", "16-mixed" (GPU only) or "64-true".
         compile: make one graph of a step, from the draw to the optimiser's update, by ``torch.compile``: the same numbers up
             to rounding, sooner, after some seconds of compilation, which are told. Batches of another size than batch_size,
-            in validation also, go without it. Several processes, and 16-bit training, make a graph of the pass and its
+            in validation also, go without it. Several processes, 16-bit training and Muon make a graph of the pass and its
             gradients. It needs a C++ compiler, and on a GPU Triton.
         devices: on this machine, each with a process of its own; on a CPU these are processes. None takes as many processes
             as were started together (torchrun), or one. They share each batch, whose size stays batch_size, and the result
