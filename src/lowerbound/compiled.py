@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from lowerbound.optimizers import Muon, adam_update, begun
-from lowerbound.passes import Pass, check_gradients, not_finite, parameter_groups
+from lowerbound.passes import Pass, check_gradients, not_finite
 
 BESIDE_NORM = 1e-6  # added to it, as torch's clip_grad_norm_ does
 TRACES_GRADIENTS = torch.__version__ >= "2.13"  # torch.autograd.grad within a graph
@@ -84,9 +84,6 @@ class CompiledStep:
         self.plain, self.clip = plain, clip
         self.updates = [_Update(optimizer, i) for i in range(len(optimizer.param_groups))]
         self.trained = [p for update in self.updates for p in update.parameters]
-        places = {id(p): i for i, p in enumerate(self.trained)}
-        groups = parameter_groups(plain.model, plain.objective)
-        self.clipped_together = [[places[id(p)] for p in group["params"]] for group in groups]
         # a number would be written into the graph, and every step need another one; for a tensor nobody waits
         self.progress = torch.zeros((), dtype=self.trained[0].dtype, device=device)
         # the noise of the plain pass; on a GPU all kernels of a step are launched as one
@@ -122,22 +119,21 @@ class CompiledStep:
             if without:
                 return {}, {}, without
             with torch.no_grad():
-                gradients = self.clipped(found)
-                skipped, rest = not_finite(gradients), iter(gradients)
-                for update in self.updates:
-                    update.take([next(rest) for _ in update.parameters], 1 - skipped)
+                rest = iter(found)
+                groups = [self.clipped([next(rest) for _ in update.parameters]) for update in self.updates]
+                skipped = not_finite(chain.from_iterable(groups))
+                for update, own in zip(self.updates, groups, strict=True):
+                    update.take(own, 1 - skipped)
                 sums = {name: value.detach().sum(dtype=torch.float64) for name, value in log.items()}
         return {**sums, "skipped": skipped}, usage, []
 
-    def clipped(self, gradients: Sequence[Tensor]) -> list[Tensor]:
-        """By the formula of torch's ``clip_grad_norm_``, which acts on gradients that parameters hold."""
+    def clipped(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Those of a group, by the formula of torch's ``clip_grad_norm_``, which acts on what parameters hold."""
         if self.clip is None:
-            return list(gradients)
-        factors: dict[int, Tensor] = {}
-        for own in self.clipped_together:
-            norm = torch.stack([torch.linalg.vector_norm(gradients[i]) for i in own]).norm()
-            factors |= dict.fromkeys(own, (self.clip / (norm + BESIDE_NORM)).clamp(max=1.0))
-        return [factors[i] * gradient for i, gradient in enumerate(gradients)]
+            return gradients
+        norm = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).norm()
+        factor = (self.clip / (norm + BESIDE_NORM)).clamp(max=1.0)
+        return [factor * gradient for gradient in gradients]
 
 
 class _Update:
@@ -195,7 +191,7 @@ def validation(on: bool) -> Iterator[None]:
         Distribution.set_default_validate_args(before)
 
 
-def says_all(plain: Pass, optimizer: torch.optim.Adam) -> bool:
+def fits_one_graph(plain: Pass, optimizer: torch.optim.Adam) -> bool:
     """Whether a graph of the whole step would do all that the step does.
 
     What waits for a parameter's gradient (a hook) would wait for ever, and of Adam's settings the update knows those alone
@@ -211,7 +207,7 @@ def says_all(plain: Pass, optimizer: torch.optim.Adam) -> bool:
 
 @contextmanager
 def tracing_gradients() -> Iterator[None]:
-    """Let torch trace ``torch.autograd.grad`` in a block; its own way to patch a setting takes 35 us."""
+    """Let torch trace ``torch.autograd.grad`` in a block; its own way to patch a setting takes long."""
     settings: Any = torch._dynamo.config
     before = settings.trace_autograd_ops
     settings.trace_autograd_ops = True

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lowerbound.compiled import TRACES_GRADIENTS, Compiled, CompiledStep, says_all
+from lowerbound.compiled import TRACES_GRADIENTS, Compiled, CompiledStep, fits_one_graph
 from lowerbound.configuration import Schedule, check_gathered, check_pieces, check_same, check_settings, configuration
 from lowerbound.dataset import Dataset
 from lowerbound.evaluation import warn_of_collapse
@@ -209,7 +209,7 @@ def fit(
         plain = Pass(model, objective)
         full = min(batch_size, n)  # examples of a batch that may be compiled
         # where nobody else has a say between gradients and update
-        is_one_graph = compile and TRACES_GRADIENTS and world.size == 1 and not scaled and says_all(plain, bare)
+        is_one_graph = compile and TRACES_GRADIENTS and world.size == 1 and not scaled and fits_one_graph(plain, bare)
         share = pieces(full, world)[0]
         has_graph = compile and not is_one_graph
         one_pass, stepping = fabric.setup(Compiled(plain, share.stop - share.start) if has_graph else plain, bare)
