@@ -195,8 +195,8 @@ def fits_one_graph(plain: Pass, optimizer: torch.optim.Adam) -> bool:
     """Whether a graph of the whole step would do all that the step does.
 
     What waits for a parameter's gradient (a hook) would wait for ever, and of Adam's settings the update knows those alone
-    that objectives are offered. Muon stays outside: its steps were right one by one in a graph, and yet trainings of the
-    recipe vamp met losses of thousands and more that they do not meet otherwise (docs/performance.md).
+    that objectives are offered. Muon stays outside: what it costs are its matrix
+    products, in a graph or not.
     """
     hooks = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in plain.parameters())
     others = ("weight_decay", "amsgrad", "maximize")
