@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,14 +14,16 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.distributions.constraints import Constraint
 
 import lowerbound as lb
 from lowerbound.compiled import Compiled, CompiledStep, fits_one_graph, validation
-from lowerbound.dataset import Dataset
+from lowerbound.dataset import Dataset, Split
 from lowerbound.model import Model
 from lowerbound.objective import Objective
 from lowerbound.optimizers import make_optimizer
-from lowerbound.passes import Pass, first_meeting, parameter_groups
+from lowerbound.passes import Gathered, Pass, first_meeting, parameter_groups
+from lowerbound.transforms import Bernoulli, Dequantise, Flip, Shift, Threshold, Transform, UnitScale
 from tests import composition
 from tests.conftest import make_model
 from tests.test_hierarchical import small as hierarchical
@@ -265,6 +268,61 @@ def test_models_of_several_latents_are_traced_too(make: Callable[[], Model], obj
     with torch.no_grad():
         model(x)  # which finds the formulas of KLs, as the first meeting does
     assert same_in_one_graph(Pass(model, objective).train(), x, {})
+
+
+TRANSFORMED = {
+    "drawn": (UnitScale(16), Bernoulli()),
+    "cut": (UnitScale(16), Threshold()),
+    "moved and dequantised": (UnitScale(16), Flip(), Shift(1), Dequantise(16)),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMED)
+def test_a_graph_gathers_and_presents_the_examples_that_the_data_do(digits: Dataset, name: str) -> None:
+    """With conditions beside them, in double precision."""
+    torch.compiler.reset()
+    values = torch.randint(0, 16, (30, *digits.event_shape), dtype=torch.uint8)
+    y = torch.randn(30, 3)
+    data = Dataset("levels", {"train": Split(values, y=y)}, digits.stored_support, TRANSFORMED[name])
+    x_shape, z_shape = data.event_shape, (2,)
+    model = lb.VAE(
+        lb.priors.StandardNormal(z_shape),
+        lb.posteriors.DiagonalNormal(x_shape, z_shape, condition=(3,)),
+        lb.likelihoods.Normal(z_shape, x_shape, condition=(3,)),
+    ).double()
+    objective, context = lb.objectives.ELBO(), data.context("train")
+    first_meeting(model.float(), objective, data)
+    gathered = Gathered(model.double(), objective, lambda rows: (data.present("train", rows), context[rows])).train()
+    assert data.is_traced
+    rows = torch.tensor([4, 29, 4, 0])
+    assert same_in_one_graph(gathered, rows, {}, "inductor", tolerance=1e-10)
+    torch.manual_seed(2)
+    found = gathered(rows, {}, 0.5, 30).log["loss"]
+    torch.manual_seed(2)
+    x = data.present("train", rows).double()
+    assert torch.equal(found, Pass(model, objective)(x, {"y": y[rows].double()}, 0.5, 30).log["loss"])
+
+
+class Counted(Transform):
+    """Somebody's transform, which keeps something between calls."""
+
+    calls = 0
+
+    def __call__(self, values: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        self.calls += 1
+        return values
+
+    def support(self, before: Constraint) -> Constraint:
+        return before
+
+
+def test_a_transform_that_is_not_known_to_be_traced_stays_outside_of_the_graph(binary_digits: Dataset) -> None:
+    own, before = Counted(), binary_digits.transforms
+    data = dataclasses.replace(binary_digits, transforms=(*before, own))
+    assert not data.is_traced
+    assert binary_digits.is_traced
+    lb.fit(make_model(data), lb.objectives.ELBO(), data, epochs=1, batch_size=100, compile=True, progress=False)
+    assert own.calls > len(data["train"]) // 100
 
 
 class Peeking(lb.networks.MLP):

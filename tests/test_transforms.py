@@ -10,7 +10,7 @@ import torch
 
 import lowerbound as lb
 from lowerbound.supports import INTEGER, REAL, UNIT, Levels
-from lowerbound.transforms import Dequantise, Flip, Shift
+from lowerbound.transforms import Bernoulli, Dequantise, Flip, Shift, Transform
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.integers(0, 256, (40, 3, 6, 5), dtype=np.uint8)
@@ -41,8 +41,22 @@ def test_the_jacobian_turns_a_density_into_the_mass_of_a_cell() -> None:
     assert bool((bound > mass.log() - 0.35).all())  # the widest gap is that of the cell at 0: 1 - log 2 = 0.31
 
 
+@pytest.mark.parametrize("transform", [Bernoulli(), Dequantise(16), Flip(), Shift(1)])
+def test_what_is_drawn_does_not_depend_on_the_precision_that_networks_compute_in(transform: Transform) -> None:
+    """Within a graph in double precision it is presented where double is what torch makes by itself."""
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        torch.manual_seed(0)
+        torch.set_default_dtype(dtype)
+        try:
+            found.append(transform(torch.linspace(0, 1, 16, dtype=torch.float32).reshape(4, 1, 2, 2)))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert torch.equal(*found)
+
+
 def test_x_is_below_1_even_where_float32_rounds_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "rand", lambda shape, generator: torch.full(shape, 1 - 2.0**-24))
+    monkeypatch.setattr(torch, "rand", lambda shape, generator, dtype: torch.full(shape, 1 - 2.0**-24, dtype=dtype))
     assert Dequantise(256)(torch.ones(3)).max() < 1
 
 

@@ -1,11 +1,11 @@
 """What ``compile=True`` means: a training step as one graph, or, where others take part in it, its pass as one.
 
 Inductor fuses what stands between the matrix products, so that a batch is read once where the plain pass reads it a dozen
-times, and nothing of Python is left in between: draw, objective, gradients, clipping and the optimiser's update. The noise
-comes from the same generator, drawn by the same calls, as in the plain pass, so that the two differ by rounding alone, and
-a run can be resumed. Several processes average their gradients before the update, and in 16-bit training a scaler decides
-about it: there the pass, forward and backward, is the graph, as it is with Muon, and for a torch that cannot trace
-gradients yet.
+times, and nothing of Python is left in between: examples, draw, objective, gradients, clipping and the optimiser's update.
+The noise comes from the same generator, drawn by the same calls, as in the plain pass, so that the two differ by rounding
+alone, and a run can be resumed. Several processes average their gradients before the update, and in 16-bit training a
+scaler decides about it: there the pass, forward and backward, is the graph, as it is with Muon, and for a torch that cannot
+trace gradients yet.
 
 A graph is made for one size of batch. Batches of another size, the last of an epoch and those of validation, go through
 the plain pass: it costs little there, and no graph is made a second time.

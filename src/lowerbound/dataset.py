@@ -170,6 +170,11 @@ class Dataset:
         """Whether the values stay in their file, which may be larger than memory: take them in pieces."""
         return any(isinstance(split.values, MappedRows) for split in self.splits.values())
 
+    @property
+    def is_traced(self) -> bool:
+        """Whether a compiled step may gather and present examples within its graph."""
+        return not self.is_mapped and all(transform.is_traced for transform in self.transforms)
+
     def examples(self, split: str, first: int | None = None) -> Tensor:
         """A split as x (n, *X), float32, not augmented, random transforms fixed by the seed: always the same.
 

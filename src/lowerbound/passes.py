@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +19,9 @@ from lowerbound.roles import Context
 from lowerbound.seeding import seeded
 from lowerbound.supports import UNIT, contains
 from lowerbound.units import refilled, summary
+
+Fetch = Callable[[Tensor], tuple[Tensor, Context]]
+"""The training examples at some indices (b,), (b, *X), with what is known beside them."""
 
 
 class Passed:
@@ -61,6 +64,27 @@ class Pass(nn.Module):
         terms = objective(draw, Step(progress, examples, dream))
         loss = terms.loss if terms.batch_loss is None else terms.loss + terms.batch_loss
         return Passed(terms.both, {"loss": loss, **terms.log, **draw.penalties}, dict(draw.usage))
+
+
+class Gathered(Pass):
+    """A pass that is given the places of examples, and gathers and presents them itself: in a graph they are read once.
+
+    Args:
+        model: gives the draw.
+        objective: makes a loss of it.
+        fetch: the examples at indices (B,), (B, *X), with what is known beside them, where the parameters are.
+    """
+
+    def __init__(self, model: Model, objective: Objective, fetch: Fetch) -> None:
+        super().__init__(model, objective)
+        self.fetch = fetch
+
+    def forward(self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int) -> Passed:
+        """As :meth:`Pass.forward`, where x are indices (B,), and the context is empty."""
+        x, beside = self.fetch(x)
+        dtype = next(self.parameters()).dtype  # in double precision that is not the data's
+        given = {name: value.to(dtype) if value.is_floating_point() else value for name, value in beside.given.items()}
+        return super().forward(x.to(dtype), given, progress, examples)
 
 
 def drawn(model: Model, objective: Objective, x: Tensor, context: Context) -> Draw:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, Protocol
 
@@ -10,15 +9,11 @@ from torch import Tensor, nn
 
 from lowerbound.compiled import CompiledStep
 from lowerbound.noise import at_work
-from lowerbound.passes import Pass, check_gradients, not_finite, parameter_groups
+from lowerbound.passes import Fetch, Pass, check_gradients, not_finite, parameter_groups
 from lowerbound.processes import Processes
-from lowerbound.roles import Context
 from lowerbound.seeding import random_state, set_random_state
 from lowerbound.shards import pieces
 from lowerbound.state import Sums
-
-Fetch = Callable[[Tensor], tuple[Tensor, Context]]
-"""The training examples at some indices (b,), (b, *X), with what is known beside them, on the device."""
 
 
 class TrainingStep(Protocol):
@@ -41,7 +36,7 @@ class PieceByPiece:
         one_pass: the same, as Fabric has wrapped it.
         stepping: the optimiser, as Fabric has wrapped it.
         clip: the largest norm of the gradient, of model and objective each by itself; None leaves it.
-        fetch: the examples.
+        fetch: the examples, on the device.
         examples: how many there are.
         world: the processes that share each batch.
         accumulate: pieces of each process.
@@ -103,17 +98,19 @@ class AtOnce:
     Args:
         compiled: the graph.
         precision: Fabric's, which says what networks compute in.
-        fetch: the examples.
+        fetch: the examples, on the device; None where the graph gathers them itself.
         examples: how many there are.
     """
 
-    def __init__(self, compiled: CompiledStep, precision: Any, fetch: Fetch, examples: int) -> None:
+    def __init__(self, compiled: CompiledStep, precision: Any, fetch: Fetch | None, examples: int) -> None:
         self.compiled, self.precision, self.fetch, self.examples = compiled, precision, fetch, examples
 
     def __call__(self, index: Tensor, progress: float, sums: Sums, is_first: bool) -> None:
         """As :class:`TrainingStep` says; its graph is the same in every step, and so is what receives a gradient."""
-        x, beside = self.fetch(index)
-        with self.precision.forward_context():
+        x, given = index, {}
+        if self.fetch is not None:
+            x, beside = self.fetch(index)
             x, given = self.precision.convert_input((x, beside.given))
+        with self.precision.forward_context():
             log, usage = self.compiled(x, given, progress, self.examples)
-        sums.add(log, usage, len(x))
+        sums.add(log, usage, len(index))

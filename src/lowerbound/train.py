@@ -35,7 +35,7 @@ from lowerbound.networks import MLP
 from lowerbound.noise import at_work
 from lowerbound.objective import Objective, check_parts
 from lowerbound.optimizers import OptimizerName, make_optimizer
-from lowerbound.passes import Pass, first_meeting, prepare
+from lowerbound.passes import Gathered, Pass, first_meeting, prepare
 from lowerbound.processes import Processes, Votes, join
 from lowerbound.progress import Display
 from lowerbound.roles import Context
@@ -112,7 +112,7 @@ def fit(
         patience: stop after so many epochs in a row without a better validation loss; None never stops early.
         device: "auto" takes a GPU if there is one; "cpu", "cuda", "cuda:1", "mps".
         precision: "32-true", "bf16-mixed", "16-mixed" (GPU only) or "64-true".
-        compile: make one graph of a step, from the draw to the optimiser's update, by ``torch.compile``: the same numbers up
+        compile: make one graph of a step, from the data to the optimiser's update, by ``torch.compile``: the same numbers up
             to rounding, sooner, after some seconds of compilation, which are told. Batches of another size than batch_size,
             in validation also, go without it. Several processes, 16-bit training and Muon make a graph of the pass and its
             gradients. It needs a C++ compiler, and on a GPU Triton.
@@ -216,15 +216,20 @@ def fit(
         stepping.zero_grad()  # what was left before this training began
         context = data.context("train")
 
+        def present(rows: Tensor) -> tuple[Tensor, Context]:
+            return data.present("train", rows), context[rows]
+
         def fetch(rows: Tensor) -> tuple[Tensor, Context]:
-            x = fabric.to_device(data.present("train", rows))
-            return x, context[rows].to(x.device)
+            x, beside = present(rows)
+            return fabric.to_device(x), beside.to(fabric.device)
 
         by_piece = PieceByPiece(fabric, plain, one_pass, stepping, clip, fetch, n, world, accumulate, scaled)
         at_once = None
         if is_one_graph:
-            compiled = CompiledStep(plain, bare, clip, fabric.device)
-            at_once = AtOnce(compiled, fabric.strategy.precision, fetch, n)
+            gathers = fabric.device.type == "cpu" and data.is_traced
+            one = Gathered(model, objective, present) if gathers else plain
+            compiled = CompiledStep(one, bare, clip, fabric.device)
+            at_once = AtOnce(compiled, fabric.strategy.precision, None if gathers else fetch, n)
         compiling, compile_seconds = compile, 0.0
         state = TrainingState(model, objective, bare, fabric.strategy.precision, Best(patience), fabric.device)
         if run is not None and not resume:

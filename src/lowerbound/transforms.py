@@ -21,10 +21,17 @@ from lowerbound.supports import BINARY, UNIT, Levels, contains, describe
 
 
 class Transform(ABC):
-    """One step from stored values to x."""
+    """One step from stored values to x.
+
+    Attributes:
+        is_random: whether it is drawn anew at each presentation.
+        training_only: whether it is left out wherever something is measured.
+        is_traced: whether a compiled step may take it into its graph: it asks torch alone, and keeps nothing between calls.
+    """
 
     is_random: ClassVar[bool] = False
     training_only: ClassVar[bool] = False
+    is_traced: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, values: Tensor, generator: Generator | None = None) -> Tensor:
@@ -50,6 +57,7 @@ class UnitScale(Transform):
         tensor([0.0000, 0.2000, 1.0000])
     """
 
+    is_traced: ClassVar[bool] = True
     levels: int
 
     def __call__(self, values: Tensor, generator: Generator | None = None) -> Tensor:
@@ -70,6 +78,8 @@ class Threshold(Transform):
         tensor([0., 0., 1.])
     """
 
+    is_traced: ClassVar[bool] = True
+
     def __call__(self, values: Tensor, generator: Generator | None = None) -> Tensor:
         return (values > 0.5).to(torch.float32)
 
@@ -89,6 +99,7 @@ class Bernoulli(Transform):
         ([0.0, 1.0], tensor(True))
     """
 
+    is_traced: ClassVar[bool] = True
     is_random: ClassVar[bool] = True
 
     def __call__(self, values: Tensor, generator: Generator | None = None) -> Tensor:
@@ -127,6 +138,7 @@ class Dequantise(Transform):
         True
     """
 
+    is_traced: ClassVar[bool] = True
     is_random: ClassVar[bool] = True
     levels: int
 
@@ -142,7 +154,7 @@ class Dequantise(Transform):
 
     def __call__(self, values: Tensor, generator: Generator | None = None) -> Tensor:
         v = (values * (self.levels - 1)).round()
-        x = (v + torch.rand(v.shape, generator=generator)) / self.levels
+        x = (v + torch.rand(v.shape, generator=generator, dtype=v.dtype)) / self.levels
         # v + u can round up to L in float32, and x = 1 would lie in no cell
         return x.clamp(max=1 - 2.0**-24)
 
@@ -162,11 +174,12 @@ class Flip(Transform):
         [[[0.0, 1.0]], [[1.0, 0.0]]]
     """
 
+    is_traced: ClassVar[bool] = True
     is_random: ClassVar[bool] = True
     training_only: ClassVar[bool] = True
 
     def __call__(self, values: Tensor, generator: Generator | None = None) -> Tensor:
-        turned = torch.rand(len(values), generator=generator) < 0.5
+        turned = torch.rand(len(values), generator=generator, dtype=torch.float32) < 0.5
         return torch.where(turned.reshape(-1, *[1] * (values.ndim - 1)), values.flip(-1), values)
 
     def support(self, before: Constraint) -> Constraint:
@@ -192,6 +205,7 @@ class Shift(Transform):
         (True, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
     """
 
+    is_traced: ClassVar[bool] = True
     is_random: ClassVar[bool] = True
     training_only: ClassVar[bool] = True
     pixels: int
