@@ -12,6 +12,11 @@ so that all directions of the m x n matrix W learn equally fast, not only those 
 U V^T is found without a singular value decomposition, by five odd polynomials X <- a X + (b A + c A^2) X with A = X X^T,
 each of which drives the singular values towards 1. That is the arithmetic of 3 to 5 min(m, n) examples in the same layer,
 whatever the batch is.
+
+Adam divides a gradient by the size that its kind has, and so by its own where it is alone in being large. Muon does not: one
+that is hundreds of times as large as the others is all that M knows for some 1 / (1 - mu) = 20 steps and more, and its
+direction is that of one batch. Where a scale is the exponential of a network, such a gradient comes in the end; clipped at a
+few times their usual norm it is one among others.
 """
 
 from __future__ import annotations

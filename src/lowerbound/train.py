@@ -108,7 +108,8 @@ def fit(
         learning_rate: Adam's step size; a step of Muon has the same. An objective may ask for another one for its own
             parameters.
         schedule: of every learning rate over the run: "constant", "cosine" or "linear", which fall to zero.
-        clip: largest norm of the gradient; None leaves it. An objective's own parameters are clipped by themselves.
+        clip: largest norm of the gradient; None leaves it. An objective's own parameters are clipped by themselves. Long
+            trainings by Muon want one, a few times the usual norm.
         patience: stop after so many epochs in a row without a better validation loss; None never stops early.
         device: "auto" takes a GPU if there is one; "cpu", "cuda", "cuda:1", "mps".
         precision: "32-true", "bf16-mixed", "16-mixed" (GPU only) or "64-true".
