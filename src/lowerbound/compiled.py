@@ -195,8 +195,7 @@ def fits_one_graph(plain: Pass, optimizer: torch.optim.Adam) -> bool:
     """Whether a graph of the whole step would do all that the step does.
 
     What waits for a parameter's gradient (a hook) would wait for ever, and of Adam's settings the update knows those alone
-    that objectives are offered. Muon stays outside: what it costs are its matrix
-    products, in a graph or not.
+    that objectives are offered. Muon stays outside: what it costs are its matrix products, in a graph or not.
     """
     hooks = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in plain.parameters())
     others = ("weight_decay", "amsgrad", "maximize")

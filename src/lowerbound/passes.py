@@ -67,7 +67,7 @@ class Pass(nn.Module):
 
 
 class Gathered(Pass):
-    """A pass that is given the places of examples, and gathers and presents them itself: in a graph they are read once.
+    """A pass that is given the places of examples, and gathers and presents them itself, as a graph can.
 
     Args:
         model: gives the draw.
