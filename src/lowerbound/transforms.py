@@ -26,7 +26,8 @@ class Transform(ABC):
     Attributes:
         is_random: whether it is drawn anew at each presentation.
         training_only: whether it is left out wherever something is measured.
-        is_traced: whether a compiled step may take it into its graph: it asks torch alone, and keeps nothing between calls.
+        is_traced: whether a compiled step may take it into its graph: it asks torch alone, keeps nothing between calls, and
+            is simple, since it becomes a part of all that reads x: dequantisation took the compiler minutes.
     """
 
     is_random: ClassVar[bool] = False
@@ -138,7 +139,6 @@ class Dequantise(Transform):
         True
     """
 
-    is_traced: ClassVar[bool] = True
     is_random: ClassVar[bool] = True
     levels: int
 
@@ -174,7 +174,6 @@ class Flip(Transform):
         [[[0.0, 1.0]], [[1.0, 0.0]]]
     """
 
-    is_traced: ClassVar[bool] = True
     is_random: ClassVar[bool] = True
     training_only: ClassVar[bool] = True
 
@@ -205,7 +204,6 @@ class Shift(Transform):
         (True, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
     """
 
-    is_traced: ClassVar[bool] = True
     is_random: ClassVar[bool] = True
     training_only: ClassVar[bool] = True
     pixels: int
