@@ -228,8 +228,8 @@ def fit(
         at_once = None
         if is_one_graph:
             gathers = fabric.device.type == "cpu" and data.is_traced
-            one = Gathered(model, objective, present) if gathers else plain
-            compiled = CompiledStep(one, bare, clip, fabric.device)
+            own = Gathered(model, objective, present) if gathers else plain
+            compiled = CompiledStep(own, bare, clip, fabric.device)
             at_once = AtOnce(compiled, fabric.strategy.precision, None if gathers else fetch, n)
         compiling, compile_seconds = compile, 0.0
         state = TrainingState(model, objective, bare, fabric.strategy.precision, Best(patience), fabric.device)
