@@ -106,6 +106,8 @@ class CompiledStep:
         if without:
             received = {id(p) for i, p in enumerate(self.trained) if i not in without}
             check_gradients(self.plain.model, self.plain.objective, received)
+        if x.is_cuda:  # the next launch of a CUDA graph writes over what this one gave
+            log = {name: value.clone() for name, value in log.items()}
         return log, usage
 
     def step(

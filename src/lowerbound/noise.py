@@ -9,7 +9,7 @@ its own, so that the draws are others than one process's, of the same distributi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -22,17 +22,18 @@ from lowerbound.seeding import random_state, set_random_state
 from lowerbound.shards import Shard, active, entered, summed
 
 
-@contextmanager
-def at_work(shard: Shard, samples: int = 1) -> Iterator[None]:
+def at_work(shard: Shard, samples: int = 1) -> AbstractContextManager[None]:
     """Run a block on some rows of a batch: noise and statistics of the batch are those of the whole.
 
     Args:
         shard: the rows; where they are all, nothing passes through a mode.
         samples: K, by which the dimension of a draw's examples is told from that of its samples.
     """
-    if shard.is_whole:
-        yield
-        return
+    return nullcontext() if shard.is_whole else _on_rows(shard, samples)
+
+
+@contextmanager
+def _on_rows(shard: Shard, samples: int) -> Iterator[None]:
     with entered(shard), _Noise(shard, samples):
         yield
 

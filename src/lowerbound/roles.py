@@ -109,7 +109,8 @@ class Context:
         return {name: value for name, value in vars(self).items() if value is not None}
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> Context:
-        return Context(**{name: function(value) for name, value in self.given.items()})
+        given = self.given
+        return Context(**{name: function(value) for name, value in given.items()}) if given else self
 
 
 class Part(nn.Module, ABC):

@@ -68,7 +68,7 @@ def over_leading(network: nn.Module, value: Tensor, in_shape: Shape, out_shape: 
     if split < 0 or value.shape[split:] != in_shape:
         raise ValueError(f"a value of shape {tuple(value.shape)} does not end in the event shape {in_shape}")
     leading = value.shape[:split]
-    flat = value.reshape(-1, *in_shape)
+    flat = value if split == 1 else value.reshape(-1, *in_shape)
     result = network(flat)
     if not isinstance(result, Tensor) or result.shape != (len(flat), *out_shape):
         given = (
@@ -80,5 +80,7 @@ def over_leading(network: nn.Module, value: Tensor, in_shape: Shape, out_shape: 
             f"{type(network).__name__} was built to map {in_shape} to {out_shape} but returned {given} for each example; a "
             "network factory (in_shape, out_shape) must return a module that maps (N, *in_shape) to (N, *out_shape)"
         )
+    if split != 1:  # a view of the same shape is another call, forth and back
+        result = result.reshape(*leading, *out_shape)
     # under autocast a network answers in half precision; log-densities are summed in the precision of their argument
-    return result.reshape(*leading, *out_shape).to(value.dtype)
+    return result.to(value.dtype)

@@ -7,7 +7,7 @@ far.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +22,51 @@ from lowerbound.processes import ALONE, Processes, together
 from lowerbound.run import Run, load_weights
 from lowerbound.seeding import random_state, set_random_state
 
+WAITING = 16  # steps whose sums are added at once: an addition a step is a tenth of them, and few arrays are kept
+
 
 class Sums:
     """Sums over the examples of an epoch, kept on the device so that no step waits for a number."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.totals: dict[str, Tensor] = {}
         self.seen = 0  # examples, where they are counted
+        self._totals: dict[str, Tensor] = {}
+        self._waiting: list[dict[str, Tensor]] = []
 
     def add(self, values: Mapping[str, Tensor], usage: Mapping[str, Tensor] | None = None, examples: int = 0) -> None:
         """Add quantities of examples, each (B,) or (), and how often each code of a latent was used, each (codes,)."""
         self.seen += examples
-        totals = dict(zip(values, self._sums([value.detach() for value in values.values()]), strict=True))
-        for name, total in totals.items():
-            self.totals[name] = self.totals[name] + total if name in self.totals else total.clone()
+        self._waiting.append({name: value.detach() for name, value in values.items()})
         for name, counts in (usage or {}).items():
-            self.totals[name] = self.totals[name] + counts if name in self.totals else counts.clone()
+            self._totals[name] = self._totals[name] + counts if name in self._totals else counts.clone()
+        if len(self._waiting) >= WAITING:
+            self._settle()
 
-    def _sums(self, values: list[Tensor]) -> Iterable[Tensor]:
-        """The sum of each, (); of all at once where they are alike, since a call costs more than its few numbers."""
+    @property
+    def totals(self) -> dict[str, Tensor]:
+        """The sum of each quantity, (), in double precision where the device has it, and of the usage of codes, (codes,)."""
+        self._settle()
+        return self._totals
+
+    @totals.setter
+    def totals(self, totals: dict[str, Tensor]) -> None:
+        self._totals, self._waiting = totals, []
+
+    def _settle(self) -> None:
+        """Add what waits: of many steps at once, since a call costs more than the few numbers of one."""
+        waiting, self._waiting = self._waiting, []
         precision = torch.float32 if self.device.type == "mps" else torch.float64
-        if len({value.shape for value in values}) == 1 and values[0].ndim == 1 and len(values) > 1:
-            return torch.stack(values).sum(1, dtype=precision).unbind()
-        return [value.sum(dtype=precision) for value in values]
+        for name in dict.fromkeys(name for step in waiting for name in step):
+            values = [step[name] for step in waiting if name in step]
+            if len({value.shape for value in values}) == 1:
+                sums = torch.stack(values).reshape(len(values), -1).sum(1, dtype=precision)
+            else:
+                sums = torch.stack([value.sum(dtype=precision) for value in values])
+            if name in self._totals:
+                sums = torch.cat([self._totals[name][None], sums])
+            # one after the other, so that the last bit does not depend on when this was called
+            self._totals[name] = sums.cumsum(0)[-1].clone()
 
     def collect(self, world: Processes) -> Sums:
         """The sums over all processes; what is kept is all in the first from then on, so that it can be saved."""

@@ -192,7 +192,8 @@ def fit(
     model.check_data(data)
     world = join()
     fabric = make_fabric(device, precision, world)
-    settings |= {"device": str(fabric.device), "devices": world.beside}
+    here = fabric.device
+    settings |= {"device": str(here), "devices": world.beside}
     folder = out if isinstance(out, Run) or out is None else Run(out)
     run = folder if world.is_first else None
     config = world.told(lambda: {} if run is None else configuration(model, objective, data, settings))
@@ -222,17 +223,17 @@ def fit(
 
         def fetch(rows: Tensor) -> tuple[Tensor, Context]:
             x, beside = present(rows)
-            return fabric.to_device(x), beside.to(fabric.device)
+            return x.to(here), beside.to(here)
 
         by_piece = PieceByPiece(fabric, plain, one_pass, stepping, clip, fetch, n, world, accumulate, scaled)
         at_once = None
         if is_one_graph:
-            gathers = fabric.device.type == "cpu" and data.is_traced
+            gathers = here.type == "cpu" and data.is_traced
             own = Gathered(model, objective, present) if gathers else plain
-            compiled = CompiledStep(own, bare, clip, fabric.device)
+            compiled = CompiledStep(own, bare, clip, here)
             at_once = AtOnce(compiled, fabric.strategy.precision, None if gathers else fetch, n)
         compiling, compile_seconds = compile, 0.0
-        state = TrainingState(model, objective, bare, fabric.strategy.precision, Best(patience), fabric.device)
+        state = TrainingState(model, objective, bare, fabric.strategy.precision, Best(patience), here)
         if run is not None and not resume:
             stack.enter_context(_nothing_left_of_a_failure(run, state))
         stack.enter_context(world.watched())
@@ -263,8 +264,9 @@ def fit(
             order = data.order("train", seed, state.epoch)
             started = time.monotonic() - state.seconds
             one_pass.train()
+            batches = order.split(batch_size)
             while state.done < steps:
-                index = order[state.done * batch_size : (state.done + 1) * batch_size]
+                index = batches[state.done]
                 data.read_ahead("train", order, state.done * batch_size, len(index))
                 progressed = state.step / max(1, epochs * steps - 1)  # 0 at the first step, 1 at the last
                 for group, rate in zip(bare.param_groups, rates, strict=True):

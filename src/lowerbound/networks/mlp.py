@@ -76,8 +76,8 @@ class MLP(nn.Module):
                 "batch normalisation compares the examples of a batch, and this batch holds one; take another batch_size, "
                 "or batch_norm false"
             )
-        result: Tensor = self.layers(value.reshape(len(value), -1))
-        return result.reshape(-1, *self.out_shape)
+        result: Tensor = self.layers(value if value.ndim == 2 else value.reshape(len(value), -1))
+        return result if len(self.out_shape) == 1 else result.reshape(-1, *self.out_shape)
 
 
 class Gated(nn.Module):

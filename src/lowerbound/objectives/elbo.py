@@ -132,7 +132,7 @@ class ELBO(Objective):
 
     def terms(self, draw: Draw, step: Step) -> Terms:
         rate = draw.rate_by(self.estimator)
-        loss = draw.distortion + self.weight(step.progress) * rate
+        loss = draw.distortion + (self.weight(step.progress) * rate if self.beta != 1 or self.warmup else rate)
         for penalty in draw.penalties.values():
             loss = loss + penalty
         extra = self.weight(step.progress) * self._free(draw) if self.free_bits else None
