@@ -200,7 +200,8 @@ class Beside(nn.Module):
 
     def through(self, network: nn.Module, value: Tensor, y: Tensor | None, out_shape: Shape) -> Tensor:
         """What a network makes of the value with y beside it: (..., *V) -> (..., *out_shape)."""
-        return over_leading(network, self(value, y), self.in_shape, out_shape)
+        beside = value if self.given is None else self(value, y)
+        return over_leading(network, beside, self.in_shape, out_shape)
 
 
 def learn_conditions(model: nn.Module, y: Tensor | None) -> None:

@@ -16,6 +16,7 @@ enumerated, so that enumeration is no special case.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -39,7 +40,8 @@ class _Held:
             return self  # type: ignore[return-value]  # of the class: for its docstring
         if torch.compiler.is_compiling():  # which finds out by itself what is needed, and needed twice
             return self.function(draw)
-        with torch.set_grad_enabled(draw.has_gradients):
+        is_otherwise = torch.is_grad_enabled() != draw.has_gradients
+        with torch.set_grad_enabled(draw.has_gradients) if is_otherwise else nullcontext():
             draw.__dict__[self.name] = value = self.function(draw)  # where Python looks before it asks here
         return value
 

@@ -275,7 +275,8 @@ class Model(nn.Module, ABC):
 
     def _placed(self, value: Tensor) -> Tensor:
         """A value on the device and in the precision of the model; what numpy holds is taken too."""
-        own = next(self.parameters())
+        own = _first_parameter(self)
+        assert own is not None  # a model that has none cannot be trained
         return torch.as_tensor(value).to(device=own.device, dtype=own.dtype)
 
     def _beside(self, context: Context | None, n: int | None = None) -> Context:
@@ -294,6 +295,17 @@ class Model(nn.Module, ABC):
                     "them"
                 )
         return context.to(next(self.parameters()).device) if context.given else context
+
+
+def _first_parameter(module: nn.Module) -> Tensor | None:
+    """``next(module.parameters())``, which names every module on its way and takes a hundredth of a small model's step."""
+    for own in module._parameters.values():
+        if own is not None:
+            return own
+    for part in module._modules.values():
+        if part is not None and (found := _first_parameter(part)) is not None:
+            return found
+    return None
 
 
 def fills(role: type[Part], **parts: Part) -> None:

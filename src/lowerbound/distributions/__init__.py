@@ -2,6 +2,7 @@
 
 from lowerbound.distributions.codes import AutoregressiveCodes, CodePoint, IndependentCodes
 from lowerbound.distributions.discretized_logistic_mixture import ChannelsFirst, DiscretizedLogisticMixture
+from lowerbound.distributions.entrywise_normal import EntrywiseNormal, UnitNormal
 from lowerbound.distributions.flow import Bijection, Flow
 from lowerbound.distributions.frozen import frozen
 from lowerbound.distributions.full_normal import FullNormal, as_multivariate
@@ -30,6 +31,7 @@ __all__ = [
     "ChannelsFirst",
     "CodePoint",
     "DiscretizedLogisticMixture",
+    "EntrywiseNormal",
     "Flow",
     "FullNormal",
     "IndependentBernoulli",
@@ -40,6 +42,7 @@ __all__ = [
     "OneHot",
     "Product",
     "RelativeBernoulli",
+    "UnitNormal",
     "as_multivariate",
     "categories",
     "count_states",

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from torch.distributions import Distribution, Independent, Normal
 
+from lowerbound.distributions.entrywise_normal import EntrywiseNormal
+
 
 def frozen(distribution: Distribution) -> Distribution | None:
     """The distribution with detached parameters; None where it is not known which they are, as those of a flow's networks.
@@ -23,6 +25,6 @@ def frozen(distribution: Distribution) -> Distribution | None:
     if type(distribution) is Independent:
         base = frozen(distribution.base_dist)
         return base and Independent(base, distribution.reinterpreted_batch_ndims, validate_args=False)
-    if type(distribution) is Normal:
+    if isinstance(distribution, Normal) and type(distribution) in (Normal, EntrywiseNormal):
         return Normal(distribution.loc.detach(), distribution.scale.detach(), validate_args=False)
     return None

@@ -25,11 +25,11 @@ BLOCK = 2**17  # entries scored at a time on a CPU: 512 KiB, of a second-level c
 
 
 class RelativeBernoulli(Bernoulli):
-    """torch's Bernoulli with logits b + r, which are added up when they are asked for.
+    """torch's Bernoulli with logits b + r, which are added up when they are asked for, and not looked at.
 
     Args:
         relative: r, of any shape.
-        base: b, which broadcasts to it.
+        base: b, which broadcasts to it; None for zero.
 
     Example:
         >>> px = RelativeBernoulli(torch.tensor([0.0, 2.0]), torch.tensor([1.0, -1.0]))
@@ -37,14 +37,14 @@ class RelativeBernoulli(Bernoulli):
         (tensor([1., 1.]), torch.Size([2]))
     """
 
-    def __init__(self, relative: Tensor, base: Tensor) -> None:
+    def __init__(self, relative: Tensor, base: Tensor | None = None) -> None:
         self.relative, self.base = relative, base
         self._param = relative  # what torch looks at for shape and device
         Distribution.__init__(self, relative.shape, validate_args=False)
 
     @property
     def logits(self) -> Tensor:
-        return self.base + self.relative
+        return self.relative if self.base is None else self.base + self.relative
 
     def expand(
         self, batch_shape: torch.Size | list[int] | tuple[int, ...], _instance: object = None

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from lowerbound.conditions import Condition
-from lowerbound.distributions import IndependentBernoulli
+from lowerbound.distributions import IndependentBernoulli, RelativeBernoulli
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood
 from lowerbound.shapes import NetworkFactory, Shape
@@ -56,5 +55,4 @@ class BinaryCrossEntropy(Likelihood):
     def forward(self, z: Tensor, context: Context) -> Distribution:
         logits = self.beside.through(self.net, z, context.y, self.x_shape)
         # torch's Bernoulli scores by cross-entropy, and with validation off it takes grey values
-        base = torch.distributions.Bernoulli(logits=logits, validate_args=False)
-        return IndependentBernoulli(base, len(self.x_shape), validate_args=False)
+        return IndependentBernoulli(RelativeBernoulli(logits), len(self.x_shape), validate_args=False)

@@ -7,9 +7,10 @@ mu and sigma.
 from __future__ import annotations
 
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Independent
 
 from lowerbound.conditions import Condition
+from lowerbound.distributions import EntrywiseNormal
 from lowerbound.needs import FACTORISED
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Posterior
@@ -51,5 +52,4 @@ class DiagonalNormal(Posterior):
     def forward(self, x: Tensor, context: Context) -> Distribution:
         out = self.beside.through(self.net, self.units.standardised(x, context.mask), context.y, (2, *self.z_shape))
         loc, log_variance = out.unbind(-len(self.z_shape) - 1)
-        base = Normal(loc, (0.5 * log_variance).exp(), validate_args=False)
-        return Independent(base, len(self.z_shape), validate_args=False)
+        return Independent(EntrywiseNormal(loc, (0.5 * log_variance).exp()), len(self.z_shape), validate_args=False)

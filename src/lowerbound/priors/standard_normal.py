@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Independent
 
+from lowerbound.distributions import UnitNormal
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
 
@@ -35,5 +36,4 @@ class StandardNormal(Prior):
         self.register_buffer("scale", torch.ones(self.z_shape), persistent=False)
 
     def forward(self, context: Context, posterior: Posterior | None = None) -> Distribution:
-        base = Normal(self.loc, self.scale, validate_args=False)
-        return Independent(base, len(self.z_shape), validate_args=False)
+        return Independent(UnitNormal(self.loc, self.scale), len(self.z_shape), validate_args=False)

@@ -1,0 +1,52 @@
+"""Normals of independent entries whose location and scale have one shape, and the KL from any normal to the standard one.
+
+    KL(N(m, s²) ‖ N(0, 1)) = (m² + s² - 1) / 2 - log s
+
+torch broadcasts the arguments of every distribution that is made, and divides by the prior's scale twice. Both are right and
+cost nothing beside a large network; beside a small one each is a hundredth of a training step.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Normal, register_kl
+
+
+class EntrywiseNormal(Normal):
+    """torch's Normal, for a location and a scale that have one shape and are not looked at.
+
+    Args:
+        loc: of any shape.
+        scale: of the same shape, positive.
+
+    Example:
+        >>> EntrywiseNormal(torch.zeros(3), torch.ones(3)).log_prob(torch.zeros(3))
+        tensor([-0.9189, -0.9189, -0.9189])
+    """
+
+    def __init__(self, loc: Tensor, scale: Tensor) -> None:
+        self.loc, self.scale = loc, scale
+        Distribution.__init__(self, loc.shape, validate_args=False)
+
+    def expand(
+        self, batch_shape: torch.Size | list[int] | tuple[int, ...], _instance: object = None
+    ) -> EntrywiseNormal:
+        return type(self)(self.loc.expand(batch_shape), self.scale.expand(batch_shape))
+
+
+class UnitNormal(EntrywiseNormal):
+    """The same where location and scale are known to be 0 and 1, so that a KL need not read them.
+
+    Example:
+        >>> p = UnitNormal(torch.zeros(3), torch.ones(3))
+        >>> torch.distributions.kl_divergence(Normal(1.0, 2.0), p)
+        tensor([1.3069, 1.3069, 1.3069])
+    """
+
+
+@register_kl(Normal, UnitNormal)  # type: ignore[untyped-decorator]  # torch says nothing of it
+def _kl_to_unit_normal(q: Normal, p: UnitNormal) -> Tensor:
+    kl: Tensor = 0.5 * (q.loc.square() + q.scale.square() - 1) - q.scale.log()
+    is_one_of_its = kl.shape[kl.ndim - len(p.batch_shape) :] == p.batch_shape
+    return kl if is_one_of_its else kl.expand(torch.broadcast_shapes(kl.shape, p.batch_shape))
