@@ -174,7 +174,7 @@ class _Update:
                 torch._dynamo.mark_static_address(kept)  # without which a CUDA graph does not change what it is given
         # in each entry the compiler would work these out again; and 1 - 0.999 has lost four digits in float32
         taken, (first, second) = self.states[0]["step"], self.betas
-        # on a CPU nobody waits for a number, and with one this takes a fifth of the time
+        # on a CPU nobody waits for a number, and these are then no operations of torch
         step = (float(taken) if taken.device.type == "cpu" else taken.double()) + 1
         self.size.fill_(self.settings["lr"] / (1 - first**step))
         self.scale.fill_((1 - second**step) ** 0.5)

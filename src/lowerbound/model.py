@@ -298,7 +298,7 @@ class Model(nn.Module, ABC):
 
 
 def _first_parameter(module: nn.Module) -> Tensor | None:
-    """``next(module.parameters())``, which names every module on its way and takes a hundredth of a small model's step."""
+    """``next(module.parameters())``, which makes a name for every module on its way: beside a small network that shows."""
     for own in module._parameters.values():
         if own is not None:
             return own

@@ -22,7 +22,7 @@ from lowerbound.processes import ALONE, Processes, together
 from lowerbound.run import Run, load_weights
 from lowerbound.seeding import random_state, set_random_state
 
-WAITING = 16  # steps whose sums are added at once: an addition a step is a tenth of them, and few arrays are kept
+WAITING = 16  # steps whose sums are added at once: few arrays are kept, and few operations a step are left
 
 
 class Sums:

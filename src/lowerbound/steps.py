@@ -90,7 +90,7 @@ class PieceByPiece:
         if not self.is_scaled:
             optimizer.found_inf = skipped  # read by the fused update
         self.stepping.step()
-        for p in self.parameters:  # a tenth of what the optimiser's own way takes
+        for p in self.parameters:  # the optimiser's own way looks for more to do
             p.grad = None
         sums.add({"skipped": skipped if self.world.is_first else 0 * skipped})
 

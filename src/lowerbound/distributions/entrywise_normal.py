@@ -2,8 +2,8 @@
 
     KL(N(m, s²) ‖ N(0, 1)) = (m² + s² - 1) / 2 - log s
 
-torch broadcasts the arguments of every distribution that is made, and divides by the prior's scale twice. Both are right and
-cost nothing beside a large network; beside a small one each is a hundredth of a training step.
+torch broadcasts the arguments of every distribution that is made, and reads the prior's location and scale. That is nothing
+beside a large network; beside a small one it is part of what a training step by a library costs more than one by hand.
 """
 
 from __future__ import annotations
