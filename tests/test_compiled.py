@@ -17,7 +17,7 @@ from torch import nn
 from torch.distributions.constraints import Constraint
 
 import lowerbound as lb
-from lowerbound.compiled import Compiled, CompiledStep, fits_one_graph, validation
+from lowerbound.compiled import Compiled, CompiledStep, fits_one_graph, tracing_steps, validation
 from lowerbound.dataset import Dataset, Split
 from lowerbound.model import Model
 from lowerbound.objective import Objective
@@ -74,14 +74,13 @@ def adam(model: Model, objective: Objective) -> torch.optim.Adam:
     return make_optimizer("adam", model, objective, 1e-3, fused=True)
 
 
-def in_one_graph(plain: Pass, optimizer: torch.optim.Adam, clip: float | None, backend: str) -> CompiledStep:
+def in_one_graph(plain: Pass, optimizer: torch.optim.Adam, clip: float | None, backend: str) -> Callable[..., Any]:
     """A step whose graph is made by a backend that takes less time than a compiler."""
     step = CompiledStep(plain, optimizer, clip, torch.device("cpu"))
-    if backend == "inductor":
-        return step
-    with validation(on=False):
-        step.graph = torch.compile(step.step, fullgraph=True, dynamic=False, backend=backend)
-    return step
+    if backend != "inductor":
+        with validation(on=False):
+            step.graph = torch.compile(step.step, fullgraph=True, dynamic=False, backend=backend)
+    return tracing_steps()(step)
 
 
 def by_hand(plain: Pass, optimizer: torch.optim.Adam, clip: float | None, *given: Any) -> dict[str, torch.Tensor]:

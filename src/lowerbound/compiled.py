@@ -67,7 +67,7 @@ class Compiled(nn.Module):
 
 
 class CompiledStep:
-    """A training step as one graph.
+    """A training step as one graph, to be called within :func:`tracing_steps`.
 
     Args:
         plain: the pass.
@@ -104,8 +104,7 @@ class CompiledStep:
         for update in self.updates:
             update.look_ahead()
         try:
-            with validation(on=False), tracing_gradients():
-                log, usage, without = self.graph(x, context, examples)
+            log, usage, without = self.graph(x, context, examples)
         except torch._dynamo.exc.TorchDynamoException as error:
             raise ValueError(_why(error, self.plain)) from error
         if without:
@@ -214,13 +213,14 @@ def fits_one_graph(plain: Pass, optimizer: torch.optim.Adam) -> bool:
 
 
 @contextmanager
-def tracing_gradients() -> Iterator[None]:
-    """Let torch trace ``torch.autograd.grad`` in a block; its own way to patch a setting takes long."""
+def tracing_steps() -> Iterator[None]:
+    """Let torch trace whole steps in a block, gradients among it; around all steps, since it takes its time."""
     settings: Any = torch._dynamo.config
     before = settings.trace_autograd_ops
     settings.trace_autograd_ops = True
     try:
-        yield
+        with validation(on=False):
+            yield
     finally:
         settings.trace_autograd_ops = before
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lowerbound.compiled import TRACES_GRADIENTS, Compiled, CompiledStep, fits_one_graph
+from lowerbound.compiled import TRACES_GRADIENTS, Compiled, CompiledStep, fits_one_graph, tracing_steps
 from lowerbound.configuration import Schedule, check_gathered, check_pieces, check_same, check_settings, configuration
 from lowerbound.dataset import Dataset
 from lowerbound.evaluation import warn_of_collapse
@@ -231,6 +231,7 @@ def fit(
             gathers = here.type == "cpu" and data.is_traced
             own = Gathered(model, objective, present) if gathers else plain
             compiled = CompiledStep(own, bare, clip, here)
+            stack.enter_context(tracing_steps())
             at_once = AtOnce(compiled, fabric.strategy.precision, None if gathers else fetch, n)
         compiling, compile_seconds = compile, 0.0
         state = TrainingState(model, objective, bare, fabric.strategy.precision, Best(patience), here)
