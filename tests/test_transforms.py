@@ -41,6 +41,34 @@ def test_the_jacobian_turns_a_density_into_the_mass_of_a_cell() -> None:
     assert bool((bound > mass.log() - 0.35).all())  # the widest gap is that of the cell at 0: 1 - log 2 = 0.31
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (4,), (1, 3, 5)])
+def test_a_binary_value_is_one_as_often_as_its_grey_value_says(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    n = 200_000
+    grey = torch.rand(shape) if shape else torch.tensor(0.3)
+    drawn = Bernoulli()(grey.expand(n, *shape))
+    assert drawn.shape == (n, *shape)
+    assert bool(((drawn == 0) | (drawn == 1)).all())
+    error = (grey * (1 - grey) / n).sqrt()
+    assert bool(((drawn.mean(0) - grey).abs() < 4.5 * error + 2.0**-17).all())
+
+
+def test_black_stays_black_and_white_stays_white() -> None:
+    drawn = Bernoulli()(torch.tensor([0.0, 1.0]).expand(500_000, 2))
+    assert drawn.sum(0).tolist() == [0, 500_000]
+
+
+def test_binary_values_that_come_from_one_number_are_independent() -> None:
+    """Of five values four come from one random number: each of the 32 patterns is as frequent as their product says."""
+    torch.manual_seed(0)
+    n, p = 400_000, torch.tensor([0.5, 0.2, 0.7, 0.4, 0.5])
+    codes = Bernoulli()(p.expand(n, 5)) @ 2.0 ** torch.arange(5)
+    found = torch.bincount(codes.long(), minlength=32)
+    bits = (torch.arange(32)[:, None] >> torch.arange(5)) & 1
+    expected = n * torch.where(bits == 1, p, 1 - p).prod(1)
+    assert ((found - expected) ** 2 / expected).sum() < 61.1  # chi-squared of 31 degrees of freedom: 0.1 % lie above
+
+
 @pytest.mark.parametrize("transform", [Bernoulli(), Dequantise(16), Flip(), Shift(1)])
 def test_what_is_drawn_does_not_depend_on_the_precision_that_networks_compute_in(transform: Transform) -> None:
     """Within a graph in double precision it is presented where double is what torch makes by itself."""
