@@ -50,23 +50,12 @@ def test_a_binary_value_is_one_as_often_as_its_grey_value_says(shape: tuple[int,
     assert drawn.shape == (n, *shape)
     assert bool(((drawn == 0) | (drawn == 1)).all())
     error = (grey * (1 - grey) / n).sqrt()
-    assert bool(((drawn.mean(0) - grey).abs() < 4.5 * error + 2.0**-17).all())
+    assert bool(((drawn.mean(0) - grey).abs() < 4.5 * error + 2.0**-24).all())
 
 
 def test_black_stays_black_and_white_stays_white() -> None:
     drawn = Bernoulli()(torch.tensor([0.0, 1.0]).expand(500_000, 2))
     assert drawn.sum(0).tolist() == [0, 500_000]
-
-
-def test_binary_values_that_come_from_one_number_are_independent() -> None:
-    """Of five values four come from one random number: each of the 32 patterns is as frequent as their product says."""
-    torch.manual_seed(0)
-    n, p = 400_000, torch.tensor([0.5, 0.2, 0.7, 0.4, 0.5])
-    codes = Bernoulli()(p.expand(n, 5)) @ 2.0 ** torch.arange(5)
-    found = torch.bincount(codes.long(), minlength=32)
-    bits = (torch.arange(32)[:, None] >> torch.arange(5)) & 1
-    expected = n * torch.where(bits == 1, p, 1 - p).prod(1)
-    assert ((found - expected) ** 2 / expected).sum() < 61.1  # chi-squared of 31 degrees of freedom: 0.1 % lie above
 
 
 @pytest.mark.parametrize("transform", [Bernoulli(), Dequantise(16), Flip(), Shift(1)])
