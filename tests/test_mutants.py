@@ -79,6 +79,8 @@ MUTANTS = [
     Mutant(5, "KL without -1", "kl.py", "return kl_divergence(q, p)", "return kl_divergence(q, p) + 0.5",
            (f"{KL}::test_of_a_distribution_to_itself_is_zero_in_16_dimensions",
             f"{KL}::test_normals_of_every_form_agree_with_monte_carlo")),
+    Mutant(5, "KL to the standard normal without -1", "distributions/entrywise_normal.py", "q.scale.square() - 1)",
+           "q.scale.square())", (f"{KL}::test_every_posterior_to_every_prior_agrees_with_monte_carlo",)),
     Mutant(5, "KL clamped to zero", "kl.py", "return kl_divergence(q, p)", "return kl_divergence(q, p).clamp(0, 0)",
            (f"{KL}::test_normals_of_every_form_agree_with_monte_carlo",
             f"{KL}::test_every_posterior_to_every_prior_agrees_with_monte_carlo")),

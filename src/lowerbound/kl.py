@@ -3,17 +3,17 @@
 The KL is never negative: -log is convex, so by Jensen's inequality E_q[-log(p/q)] >= -log E_q[p/q] >= 0,
 the last because p integrates to at most one where q is positive.
 
-The formulas are those of torch's registry. Normal distributions of different form (diagonal and full covariance) meet as
-multivariate normals.
+The formulas are those of torch's registry, but for that to the standard normal, which is shorter. Normal distributions of
+different form (diagonal and full covariance) meet as multivariate normals.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Distribution, Independent, kl_divergence
+from torch.distributions import Bernoulli, Distribution, Independent, Normal, kl_divergence
 
-from lowerbound.distributions import as_multivariate
+from lowerbound.distributions import UnitNormal, as_multivariate
 
 
 def closed_form_kl(q: Distribution, p: Distribution) -> Tensor | None:
@@ -61,6 +61,12 @@ def _registered(q: Distribution, p: Distribution) -> Tensor | None:
 
     Its first search cannot be traced by ``torch.compile``; call a model once before it is compiled in one graph.
     """
+    if isinstance(p, UnitNormal) and isinstance(q, Normal):
+        return p.kl_from(q)
+    if isinstance(p, Independent) and isinstance(p.base_dist, UnitNormal) and isinstance(q, Independent):
+        n, each = p.reinterpreted_batch_ndims, _registered(q.base_dist, p.base_dist)
+        if q.reinterpreted_batch_ndims == n:
+            return each.flatten(-n).sum(-1) if n and each is not None else each
     if isinstance(p.base_dist if isinstance(p, Independent) else p, Bernoulli):
         p = p.expand(
             torch.broadcast_shapes(q.batch_shape, p.batch_shape)

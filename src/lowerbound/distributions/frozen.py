@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from torch.distributions import Distribution, Independent, Normal
 
-from lowerbound.distributions.entrywise_normal import EntrywiseNormal
-
 
 def frozen(distribution: Distribution) -> Distribution | None:
     """The distribution with detached parameters; None where it is not known which they are, as those of a flow's networks.
@@ -25,6 +23,9 @@ def frozen(distribution: Distribution) -> Distribution | None:
     if type(distribution) is Independent:
         base = frozen(distribution.base_dist)
         return base and Independent(base, distribution.reinterpreted_batch_ndims, validate_args=False)
-    if isinstance(distribution, Normal) and type(distribution) in (Normal, EntrywiseNormal):
+    if callable(own := getattr(distribution, "frozen", None)):  # what is not torch's says so itself
+        constant: Distribution = own()
+        return constant
+    if type(distribution) is Normal:
         return Normal(distribution.loc.detach(), distribution.scale.detach(), validate_args=False)
     return None

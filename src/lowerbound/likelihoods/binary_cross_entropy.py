@@ -35,6 +35,7 @@ class BinaryCrossEntropy(Likelihood):
         ValueError: a size below 1, or a network that returns another shape.
 
     Example:
+        >>> import torch
         >>> from lowerbound.roles import Context
         >>> score = BinaryCrossEntropy((2,), (4,))
         >>> px = score(torch.zeros(1, 5, 2), Context())
