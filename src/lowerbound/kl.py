@@ -30,11 +30,11 @@ def closed_form_kl(q: Distribution, p: Distribution) -> Tensor | None:
         >>> closed_form_kl(Cauchy(0.0, 1.0), p) is None
         True
     """
-    kl = _registered(q, p)
+    kl = _by_formula(q, p)
     if kl is None:
         full_q, full_p = as_multivariate(q), as_multivariate(p)
         if full_q is not None and full_p is not None:
-            kl = _registered(full_q, full_p)
+            kl = _by_formula(full_q, full_p)
     return kl
 
 
@@ -53,20 +53,20 @@ def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor | None:
     """
     if not (isinstance(q, Independent) and isinstance(p, Independent)):
         return None
-    return _registered(q.base_dist, p.base_dist)
+    return _by_formula(q.base_dist, p.base_dist)
 
 
-def _registered(q: Distribution, p: Distribution) -> Tensor | None:
-    """By torch's registry, which remembers the rule that it found for a pair of types.
+def _by_formula(q: Distribution, p: Distribution) -> Tensor | None:
+    """By the formula to the standard normal, or by torch's registry, which remembers the rule that it found for two types.
 
     Its first search cannot be traced by ``torch.compile``; call a model once before it is compiled in one graph.
     """
-    if isinstance(p, UnitNormal) and isinstance(q, Normal):
+    if isinstance(q, Normal) and isinstance(p, UnitNormal):
         return p.kl_from(q)
-    if isinstance(p, Independent) and isinstance(p.base_dist, UnitNormal) and isinstance(q, Independent):
-        n, each = p.reinterpreted_batch_ndims, _registered(q.base_dist, p.base_dist)
-        if q.reinterpreted_batch_ndims == n:
-            return each.flatten(-n).sum(-1) if n and each is not None else each
+    if isinstance(q, Independent) and isinstance(p, Independent):
+        n, of_q, of_p = q.reinterpreted_batch_ndims, q.base_dist, p.base_dist
+        if n and n == p.reinterpreted_batch_ndims and isinstance(of_q, Normal) and isinstance(of_p, UnitNormal):
+            return of_p.kl_from(of_q).flatten(-n).sum(-1)
     if isinstance(p.base_dist if isinstance(p, Independent) else p, Bernoulli):
         p = p.expand(
             torch.broadcast_shapes(q.batch_shape, p.batch_shape)
