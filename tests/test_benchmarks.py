@@ -91,6 +91,33 @@ def test_a_contestant_answers_over_the_pipe_and_times_its_rounds() -> None:
     assert worker.process.returncode == 0
 
 
+STEPS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from channel import Channel
+taken, settled = 0, 0
+def settle():
+    global settled
+    settled += 1
+channel = Channel({"check": lambda: {"taken": taken, "settled": settled}}, settle)
+while True:
+    channel.step()
+    taken += 1
+"""
+
+
+def test_a_round_of_training_is_so_many_steps_wherever_an_epoch_ends() -> None:
+    worker = Worker("one", [sys.executable, "-c", STEPS, CONTESTANTS], threads=1)
+    try:
+        assert worker.ask("check") == {"taken": 0, "settled": 0}  # no step before it is asked for
+        worker.ask("round 3")
+        assert worker.ask("check") == {"taken": 3, "settled": 1}
+        worker.ask("round 5")
+        assert worker.ask("check") == {"taken": 8, "settled": 2}
+    finally:
+        worker.close()
+
+
 def test_a_contestant_that_dies_is_reported_with_its_last_words() -> None:
     worker = Worker("one", [sys.executable, "-c", PROGRAM, CONTESTANTS, "fail"], threads=1)
     with pytest.raises(RuntimeError, match=r"one died at 'round'[^$]*no such luck"):
@@ -206,6 +233,9 @@ def test_a_claim_says_whether_it_holds() -> None:
         "tutorial / lowerbound": "does not hold",
         "pythae / lowerbound": "does not hold",
     }
+    told = {line[0]: line[-1] for line in claims("c", Measured(times, {}))}
+    assert told["lowerbound / eager"] == "holds"
+    assert told["tutorial / lowerbound"] == told["pythae / lowerbound"] == ""
 
 
 def test_a_table_has_its_columns_below_each_other() -> None:

@@ -17,27 +17,37 @@ class Channel:
 
     Args:
         answers: what to do for each question, beside "round".
+        settle: waits for what a round has begun, where a library returns before its work is done.
     """
 
-    def __init__(self, answers: Answers) -> None:
-        self.answers = answers
+    def __init__(self, answers: Answers, settle: Callable[[], object] = lambda: None) -> None:
+        self.answers, self.settle = answers, settle
         self.out = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
         self.began: float | None = None
+        self.left = 0  # steps of the round that have not begun
+
+    def step(self) -> None:
+        """Called at the beginning of every training step: returns at once within a round, and waits between two."""
+        if not self.left:
+            self.between_rounds()
+        self.left -= 1
 
     def between_rounds(self) -> None:
         """Tell how long the round that ends here took, answer questions, and return when the next round is asked for.
 
-        A library that owns its training loop calls this from a hook at the beginning of every epoch. It ends the process
-        when nobody is left to ask.
+        A round of training is asked for as "round 60": so many steps. It ends the process when nobody is left to ask.
         """
         if self.began is not None:
+            self.settle()
             self.say({"seconds": time.perf_counter() - self.began})
         while line := sys.stdin.readline():
-            if line.strip() == "round":
+            question, *steps = line.split()
+            if question == "round":
+                self.left = int(*steps)
                 self.began = time.perf_counter()
                 return
-            self.say(self.answers[line.strip()]())
+            self.say(self.answers[question]())
         raise SystemExit(0)
 
     def say(self, answer: dict[str, Any]) -> None:
@@ -45,7 +55,7 @@ class Channel:
 
 
 def serve(one_round: Callable[[], object], answers: Answers) -> None:
-    """For contestants whose loop is their own: a round is a call."""
+    """For contestants that are no trainings step by step: a round is a call."""
     channel = Channel(answers)
     while True:
         channel.between_rounds()

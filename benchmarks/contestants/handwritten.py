@@ -13,7 +13,7 @@ import sys
 from contextlib import nullcontext
 
 import torch
-from channel import serve
+from channel import Channel
 from plain import binarised, networks, parameters, set_weights, told, x_and_eps
 from problem import NOISE_SEED, load
 from torch import Tensor, nn
@@ -55,9 +55,10 @@ def main(file: str, precision: str = "float32", compiled: bool = False) -> None:
 
     step_loss = torch.compile(drawn, fullgraph=True) if compiled else drawn
 
-    def one_round() -> None:
+    def one_epoch() -> None:
         total = torch.zeros(())
         for index in torch.randperm(len(data)).split(problem.batch):
+            channel.step()
             with half():
                 loss = step_loss(data.index_select(0, index))
             loss.backward()
@@ -71,7 +72,9 @@ def main(file: str, precision: str = "float32", compiled: bool = False) -> None:
             return told([encoder, decoder], loss_of(encoder, decoder, *x_and_eps(given)), batch)
 
     torch.manual_seed(NOISE_SEED)
-    serve(one_round, {"check": check})
+    channel = Channel({"check": check})
+    while True:
+        one_epoch()
 
 
 if __name__ == "__main__":

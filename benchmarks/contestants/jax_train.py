@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from channel import serve
+from channel import Channel
 from problem import SIDE, Problem, load
 
 ACTIVATIONS = {"ReLU": jax.nn.relu, "Tanh": jnp.tanh, "SiLU": jax.nn.silu}
@@ -121,13 +121,13 @@ def main(file: str, precision: str = "float32") -> None:
     state = (layers, optimizer.init(layers), jax.random.key(0, impl="unsafe_rbg"), jnp.zeros(()))
     orders = np.random.default_rng(0)
 
-    def one_round() -> None:
+    def one_epoch() -> None:
         nonlocal state
         state = (*state[:3], jnp.zeros(()))
         order = orders.permutation(len(data))
         for start in range(0, len(order), problem.batch):
+            channel.step()
             state = step(state, data, order[start : start + problem.batch])
-        jax.block_until_ready(state)
 
     def check() -> dict[str, object]:
         batch = np.asarray(presented(data[: problem.batch], jax.random.key(1)))
@@ -139,7 +139,9 @@ def main(file: str, precision: str = "float32") -> None:
             "batch": len(batch),
         }
 
-    serve(one_round, {"check": check})
+    channel = Channel({"check": check}, settle=lambda: jax.block_until_ready(state))
+    while True:
+        one_epoch()
 
 
 if __name__ == "__main__":

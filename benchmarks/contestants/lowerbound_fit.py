@@ -1,4 +1,4 @@
-"""lowerbound as its users run it: a call of lb.fit that goes on for ever, whose epochs are the rounds.
+"""lowerbound as its users run it: a call of lb.fit that goes on for ever.
 
     python benchmarks/contestants/lowerbound_fit.py problem.npz '{"precision": "bf16-mixed"}'
 
@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from channel import Channel
@@ -22,11 +23,20 @@ import lowerbound as lb
 from lowerbound.dataset import Dataset, Split
 
 
-def card(given: Given) -> Dataset:
+class Heard(Dataset):
+    """Data that tells of every step of a training, of which fit tells it."""
+
+    at_step: Callable[[], object]
+
+    def read_ahead(self, *of: Any) -> None:
+        self.at_step()
+
+
+def card(given: Given, kind: type[Dataset] = Dataset) -> Dataset:
     """The pictures of the problem as a user's card of MNIST has them."""
     whole = lb.data.load("mnist", splits="train_test", binarize="dynamic" if given.problem.is_binary else None)
     values = torch.from_numpy(given.pictures).reshape(-1, *whole.event_shape)
-    return Dataset(whole.name, {"train": Split(values)}, whole.stored_support, whole.transforms)
+    return kind(whole.name, {"train": Split(values)}, whole.stored_support, whole.transforms)
 
 
 def build(given: Given, x_shape: tuple[int, ...], network=None) -> lb.VAE:
@@ -76,9 +86,8 @@ def hearing(at_epoch: Callable[[], None]):
 
 def main(file: str, **settings: object) -> None:
     given = load(file)
-    problem, data = given.problem, card(given)
-    heard = hearing(lambda: channel.between_rounds())  # noqa: PLW0108  the channel is opened last
-    model = build(given, data.event_shape, heard)
+    problem, data = given.problem, card(given, Heard)
+    model = build(given, data.event_shape)
     objective = lb.objectives.IWAE(problem.samples) if problem.samples > 1 else lb.objectives.ELBO()
 
     def check() -> dict[str, object]:
@@ -91,7 +100,7 @@ def main(file: str, **settings: object) -> None:
         torch.set_rng_state(state)
         return told([model], loss, data.present("train", torch.arange(problem.batch)))
 
-    channel = Channel({"check": check})
+    data.at_step = Channel({"check": check}).step
     lb.fit(model, objective, data, epochs=10**6, batch_size=problem.batch, device="cpu", **settings)
 
 

@@ -25,7 +25,7 @@ class Problem:
         latent: Z.
         hidden: widths of the encoder, mirrored in the decoder; of a convolutional model, the channels.
         activation: a class of torch.nn.
-        steps: of a round; where they are fast, as many full batches as there are in MNIST.
+        steps: of a round.
         samples: K; 1 is the ELBO with the closed-form KL, more the importance-weighted bound.
         is_binary: pictures drawn anew as ones and zeros at every presentation, scored by their Bernoulli probability; else
             grey values scored by cross-entropy, as the tutorials do.
@@ -44,10 +44,10 @@ class Problem:
 
 
 PROBLEMS = {
-    "a": Problem("784-512-2, batch 128, grey", 128, 2, (512,), "ReLU", 468),
-    "b1": Problem("784-200-200-50, batch 100, binarised, K = 1", 100, 50, (200, 200), "Tanh", 600, is_binary=True),
-    "b50": Problem("784-200-200-50, batch 100, binarised, K = 50", 100, 50, (200, 200), "Tanh", 50, 50, is_binary=True),
-    "c": Problem("convolutional 1x28x28, batch 128, grey", 128, 32, (32, 64), "SiLU", 100, is_convolutional=True),
+    "a": Problem("784-512-2, batch 128, grey", 128, 2, (512,), "ReLU", 60),
+    "b1": Problem("784-200-200-50, batch 100, binarised, K = 1", 100, 50, (200, 200), "Tanh", 60, is_binary=True),
+    "b50": Problem("784-200-200-50, batch 100, binarised, K = 50", 100, 50, (200, 200), "Tanh", 10, 50, is_binary=True),
+    "c": Problem("convolutional 1x28x28, batch 128, grey", 128, 32, (32, 64), "SiLU", 10, is_convolutional=True),
 }
 
 
@@ -59,7 +59,7 @@ class Given:
         problem: the model.
         weights: of the encoder, then of the decoder, in the order and layout of torch's parameters; the encoder's last layer
             gives the means and then the log-variances.
-        pictures: (n, 784), uint8: a round is one pass over them.
+        pictures: (n, 784), uint8: an epoch is one pass over them.
         x: (B, 784), float32, the examples on which all must find the same loss.
         eps: (K, B, Z), float32, the noise with which they must.
     """

@@ -14,7 +14,7 @@ import sys
 import pyro
 import pyro.distributions as dist
 import torch
-from channel import serve
+from channel import Channel
 from plain import binarised, networks, set_weights, told
 from problem import NOISE_SEED, load
 from pyro.infer import SVI, RenyiELBO, TraceMeanField_ELBO
@@ -53,9 +53,10 @@ def main(file: str) -> None:
     def presented(x: Tensor) -> Tensor:
         return binarised(x) if problem.is_binary else x
 
-    def one_round() -> None:
+    def one_epoch() -> None:
         total = 0.0
         for index in torch.randperm(len(data)).split(problem.batch):
+            channel.step()
             total += svi.step(presented(data[index]))
 
     def check() -> dict[str, object]:
@@ -66,7 +67,9 @@ def main(file: str) -> None:
         return told([encoder, decoder], loss, presented(data[: problem.batch]))
 
     torch.manual_seed(NOISE_SEED)
-    serve(one_round, {"check": check})
+    channel = Channel({"check": check})
+    while True:
+        one_epoch()
 
 
 if __name__ == "__main__":

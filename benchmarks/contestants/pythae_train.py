@@ -21,7 +21,6 @@ from pythae.models import IWAE, VAE, IWAEConfig, VAEConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
-from pythae.trainers.training_callbacks import TrainingCallback
 from torch import Tensor, nn
 
 
@@ -56,14 +55,6 @@ class BinaryIWAE(IWAE):
 
     def forward(self, inputs, **kwargs):
         return super().forward({**inputs, "data": binarised(inputs["data"])}, **kwargs)
-
-
-class BetweenRounds(TrainingCallback):
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
-
-    def on_epoch_begin(self, training_config, **kwargs) -> None:
-        self.channel.between_rounds()
 
 
 def main(file: str) -> None:
@@ -106,7 +97,8 @@ def main(file: str) -> None:
         )
         channel = Channel({"check": check})
         dataset = BaseDataset(data, torch.zeros(len(data)))
-        BaseTrainer(model, dataset, training_config=config, callbacks=[BetweenRounds(channel)]).train()
+        model.register_forward_pre_hook(lambda *_: channel.step())  # what it calls a train step is an epoch
+        BaseTrainer(model, dataset, training_config=config).train()
 
 
 if __name__ == "__main__":

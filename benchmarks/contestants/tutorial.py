@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from channel import serve
+from channel import Channel
 from PIL import Image
 from plain import networks, set_weights, told, x_and_eps
 from problem import PIXELS, SIDE, Given, load
@@ -60,7 +60,7 @@ def loss_of(x_hat: Tensor, x: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
     return cross_entropy - 0.5 * torch.sum(1 + log_var - mu.pow(2) - log_var.exp())
 
 
-def train(model: Tutorial, given: Given, epochs: int) -> Iterator[float]:
+def train(model: Tutorial, given: Given, epochs: int, at_step: Callable[[], object] = lambda: None) -> Iterator[float]:
     """The loop; yields the mean loss of each epoch."""
     pictures = Pictures(torch.from_numpy(given.pictures).view(-1, SIDE, SIDE), given.problem.is_binary)
     loader = DataLoader(pictures, batch_size=given.problem.batch, shuffle=True)
@@ -68,8 +68,10 @@ def train(model: Tutorial, given: Given, epochs: int) -> Iterator[float]:
     for _ in range(epochs):
         model.train()
         total = 0.0
-        for batch in loader:
-            x = batch.view(-1, PIXELS)
+        batches = iter(loader)
+        for _ in range(len(loader)):
+            at_step()
+            x = next(batches).view(-1, PIXELS)
             optimizer.zero_grad()
             x_hat, mu, log_var = model(x)
             loss = loss_of(x_hat, x, mu, log_var)
@@ -94,8 +96,9 @@ def main(file: str) -> None:
             batch = torch.stack([pictures[i] for i in range(given.problem.batch)])
             return told([model], loss_of(x_hat, x, mu, log_var) / len(x), batch)
 
-    epochs = train(model, given, 10**6)
-    serve(lambda: next(epochs), {"check": check})
+    channel = Channel({"check": check})
+    for _ in train(model, given, 10**6, channel.step):
+        pass
 
 
 if __name__ == "__main__":
