@@ -247,7 +247,9 @@ def claims(key: str, found: Measured) -> list[list[str]]:
         if name in found.seconds and other in found.seconds:
             ratio = found.ratio(name, other)
             verdict = "" if holds is None else "holds" if holds(ratio) else "does not hold"
-            if holds and ratio.high > WIDE * ratio.low:  # an interval that holds everything would reach any bound
+            # an interval that holds everything would reach any bound; one on one side of it tells, however wide
+            sides = set() if holds is None else {holds(Ratio(end, end, end)) for end in (ratio.low, ratio.high)}
+            if len(sides) > 1 and ratio.high > WIDE * ratio.low:
                 verdict = "too noisy to tell"
             told.append([f"{name} / {other}", str(ratio), bound, verdict])
     return told

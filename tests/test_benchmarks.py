@@ -226,16 +226,19 @@ def test_the_exponent_is_the_slope_of_the_logarithms_within_its_interval() -> No
 def test_a_claim_says_whether_it_holds() -> None:
     times = {"eager": [1.0, 1.0], "lowerbound": [1.04, 1.04], "tutorial": [4.0, 4.0], "pythae": [2.0, 2.0]}
     times["jax"] = [0.5, 2.0]  # a ratio of which two such rounds tell nothing
+    times["jax, bfloat16"] = [9.0, 10.0]  # and one that lies to one side of the bound, wide as it is
+    times["lowerbound, bf16-mixed"] = [1.0, 1.0]
     told = {line[0]: line[-1] for line in claims("a", Measured(times, {}))}
     assert told == {
         "lowerbound / eager": "holds",
         "lowerbound / jax": "too noisy to tell",
-        "tutorial / lowerbound": "does not hold",
-        "pythae / lowerbound": "does not hold",
+        "lowerbound, bf16-mixed / jax, bfloat16": "holds",
+        "tutorial / lowerbound, bf16-mixed": "holds",
+        "pythae / lowerbound, bf16-mixed": "does not hold",
     }
     told = {line[0]: line[-1] for line in claims("c", Measured(times, {}))}
     assert told["lowerbound / eager"] == "holds"
-    assert told["tutorial / lowerbound"] == told["pythae / lowerbound"] == ""
+    assert told["tutorial / lowerbound, bf16-mixed"] == told["pythae / lowerbound, bf16-mixed"] == ""
 
 
 def test_a_table_has_its_columns_below_each_other() -> None:
