@@ -41,8 +41,8 @@ TRIED: list[dict[str, Any]] = [
     {"epochs": 1, "batch_size": 64, "learning_rate": 8e-3, **FAST},
     {"epochs": 2, "batch_size": 96, "learning_rate": 6e-3, **FAST},
     *({"epochs": 2, "batch_size": 112, "learning_rate": rate, **FAST} for rate in (8e-3, 1e-2)),
-    # a few of the first gradients are tens of times as large as later ones, and Adam's second moment remembers them for
-    # a thousand steps, which is most of the training: not so where they are clipped
+    # Adam's second moment remembers the first gradients, which are large, for a thousand steps, which is most of the
+    # training: not so where they are clipped
     {"epochs": 2, "batch_size": 96, "learning_rate": 8e-3, "clip": 5.0, **FAST},
     {"epochs": 2, "batch_size": 160, "learning_rate": 8e-3, **FAST},
     {"epochs": 2, "batch_size": 160, "learning_rate": 8e-3, "clip": 5.0, **FAST},

@@ -10,36 +10,36 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from channel import Channel
 from plain import set_weights, told
 from problem import NOISE_SEED, Given, load
+from torch import Tensor
 
 import lowerbound as lb
 from lowerbound.dataset import Dataset, Split
 
 
 class Heard(Dataset):
-    """Data that tells of every step of a training, of which fit tells it."""
+    """Data that hand on what fit tells them at the beginning of every step: how many of an epoch's examples are past."""
 
-    at_step: Callable[[], object]
+    def at_step(self, done: int) -> None:
+        """Who listens puts a function in its place."""
 
-    def read_ahead(self, *of: Any) -> None:
-        self.at_step()
+    def read_ahead(self, split: str, order: Tensor, done: int, count: int) -> None:
+        self.at_step(done)
 
 
-def card(given: Given, kind: type[Dataset] = Dataset) -> Dataset:
+def card(given: Given) -> Heard:
     """The pictures of the problem as a user's card of MNIST has them."""
     whole = lb.data.load("mnist", splits="train_test", binarize="dynamic" if given.problem.is_binary else None)
     values = torch.from_numpy(given.pictures).reshape(-1, *whole.event_shape)
-    return kind(whole.name, {"train": Split(values)}, whole.stored_support, whole.transforms)
+    return Heard(whole.name, {"train": Split(values)}, whole.stored_support, whole.transforms)
 
 
-def build(given: Given, x_shape: tuple[int, ...], network=None) -> lb.VAE:
+def build(given: Given, x_shape: tuple[int, ...]) -> lb.VAE:
     problem, z_shape = given.problem, (given.problem.latent,)
     if problem.is_convolutional:
         up = down = partial(lb.networks.Conv, width=problem.hidden[0])
@@ -51,7 +51,7 @@ def build(given: Given, x_shape: tuple[int, ...], network=None) -> lb.VAE:
     likelihood = lb.likelihoods.Bernoulli if problem.is_binary else lb.likelihoods.BinaryCrossEntropy
     model = lb.VAE(
         lb.priors.StandardNormal(z_shape),
-        lb.posteriors.DiagonalNormal(x_shape, z_shape, network=network(down) if network else down),
+        lb.posteriors.DiagonalNormal(x_shape, z_shape, network=down),
         likelihood(z_shape, x_shape, network=up),
     )
     set_weights(given, model.posterior, model.likelihood)
@@ -63,30 +63,9 @@ def build(given: Given, x_shape: tuple[int, ...], network=None) -> lb.VAE:
     return model
 
 
-def hearing(at_epoch: Callable[[], None]):
-    """For build: networks that hear of every epoch, since fit puts the model into training mode at the beginning of each."""
-
-    def of(factory):
-        def make(in_shape, out_shape):
-            network = factory(in_shape, out_shape)
-
-            class Hearing(type(network)):
-                def train(self, mode: bool = True):
-                    if mode:
-                        at_epoch()
-                    return super().train(mode)
-
-            network.__class__ = Hearing
-            return network
-
-        return make
-
-    return of
-
-
 def main(file: str, **settings: object) -> None:
     given = load(file)
-    problem, data = given.problem, card(given, Heard)
+    problem, data = given.problem, card(given)
     model = build(given, data.event_shape)
     objective = lb.objectives.IWAE(problem.samples) if problem.samples > 1 else lb.objectives.ELBO()
 
@@ -100,7 +79,8 @@ def main(file: str, **settings: object) -> None:
         torch.set_rng_state(state)
         return told([model], loss, data.present("train", torch.arange(problem.batch)))
 
-    data.at_step = Channel({"check": check}).step
+    channel = Channel({"check": check})
+    data.at_step = lambda done: channel.step()
     lb.fit(model, objective, data, epochs=10**6, batch_size=problem.batch, device="cpu", **settings)
 
 

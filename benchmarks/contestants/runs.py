@@ -59,21 +59,22 @@ def by_tutorial(given: Given, course: Course, epochs: int) -> None:
 
 
 def by_lowerbound(given: Given, course: Course, epochs: int, **settings: object) -> None:
-    from lowerbound_fit import build, card, hearing
+    from lowerbound_fit import build, card
 
     import lowerbound as lb
 
     started = False
 
-    def at_epoch() -> None:
-        """Called at the beginning of every epoch, which but for the first is the end of another."""
+    def at_step(done: int) -> None:
+        """The beginning of an epoch is but for the first the end of another."""
         nonlocal started
-        if started:
+        if started and not done:
             course.note(model.posterior, model.likelihood)
         started = True
 
     data = card(given)
-    model = build(given, data.event_shape, hearing(at_epoch))
+    data.at_step = at_step
+    model = build(given, data.event_shape)
     course.start()
     history = lb.fit(model, lb.objectives.ELBO(), data, epochs=epochs, device="cpu", **settings)
     course.compiling = sum(epoch.get("compile_seconds", 0.0) for epoch in history.epochs)
