@@ -19,7 +19,7 @@ from pathlib import Path
 import lowerbound as lb
 from lowerbound.cli import main
 from lowerbound.evaluation import annealed, log_marginal, sandwich
-from lowerbound.opened import own_data
+from lowerbound.runs.opened import own_data
 
 PICTURES = 100
 NARROW = 0.5  # nats

@@ -19,7 +19,7 @@ from interleaved import arguments, conditions, interleave, positive, table
 from scipy.stats import t
 
 import lowerbound as lb
-from lowerbound.dataset import Dataset, Split
+from lowerbound.data.dataset import Dataset, Split
 
 BATCH = 100
 SERIES = {"examples": (1, 2, 4, 8), "draws K": (16, 32, 64, 128), "latents Z": (1024, 2048, 4096, 8192)}

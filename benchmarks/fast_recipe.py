@@ -22,7 +22,7 @@ import torch
 from interleaved import conditions, table
 
 import lowerbound as lb
-from lowerbound.dataset import Dataset
+from lowerbound.data.dataset import Dataset
 
 FAST = {"precision": "bf16-mixed", "schedule": "linear"}
 TRIED: list[dict[str, Any]] = [

@@ -47,11 +47,11 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 import lowerbound as lb
-from lowerbound.dataset import Dataset, Split
-from lowerbound.nats import Estimate
+from lowerbound.data.dataset import Dataset, Split
+from lowerbound.evaluation.estimate import Estimate
 from lowerbound.objective import Step
-from lowerbound.seeding import seeded
 from lowerbound.supports import REAL
+from lowerbound.utils.seeding import seeded
 
 D, Z, N = 10, 4, 1000
 INFLATION = 2.0  # s

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 
 import lowerbound as lb
-from lowerbound.dataset import Dataset, Split
+from lowerbound.data.dataset import Dataset, Split
 
 NETWORKS = {
     "MLP 512": lb.networks.MLP,

@@ -17,8 +17,8 @@ import sys
 import torch
 
 import lowerbound as lb
-from lowerbound.opened import own_data
-from lowerbound.run import Run
+from lowerbound.runs.opened import own_data
+from lowerbound.runs.run import Run
 
 EXAMPLES = 10_000  # of the training split, for the scale
 

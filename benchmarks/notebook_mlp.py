@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from lowerbound.cli import main
-from lowerbound.run import Run
+from lowerbound.runs.run import Run
 
 PRINTED = (186.3493, 165.4888, 161.6146, 159.3400, 157.5723)
 SEEDS = (0, 1, 2)

@@ -37,7 +37,7 @@ import torch
 from interleaved import processor
 
 from lowerbound.cli import main
-from lowerbound.files import write_json
+from lowerbound.utils.files import write_json
 
 DRAWS = 5000
 RECORDS = Path(__file__).parent / "records"

@@ -18,8 +18,8 @@ from types import ModuleType
 import torch
 
 import lowerbound as lb
-from lowerbound.dataset import Dataset
-from lowerbound.needs import Composed, Need, Offer, conflict
+from lowerbound.compatibility import Composed, Need, Offer, conflict
+from lowerbound.data.dataset import Dataset
 from lowerbound.objective import Objective
 from lowerbound.roles import Group, Groups, Part
 from lowerbound.shapes import Shape, numel

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import lowerbound as lb
-from lowerbound.dataset import Dataset
+from lowerbound.data.dataset import Dataset
 from lowerbound.objective import Objective
 
 

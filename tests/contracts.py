@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 import lowerbound as lb
+from lowerbound.compatibility import EVALUABLE
+from lowerbound.config.parts import construct, describe
 from lowerbound.distributions import mean, stddev
+from lowerbound.distributions.kl import closed_form_kl
 from lowerbound.draw import Draw, Latent, RateEstimator
-from lowerbound.kl import closed_form_kl
-from lowerbound.needs import EVALUABLE
 from lowerbound.objective import Objective, Step, Terms
-from lowerbound.parts import construct, describe
 from lowerbound.roles import Context, Likelihood, Posterior, Prior
 from lowerbound.shapes import Shape, numel
 from lowerbound.supports import contains

@@ -15,9 +15,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import lowerbound as lb
-from lowerbound.recipes import recipe_text
-from lowerbound.seeding import seeded
-from lowerbound.settings import read_yaml, settings_of
+from lowerbound.config.recipes import recipe_text
+from lowerbound.config.settings import read_yaml, settings_of
+from lowerbound.utils.seeding import seeded
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "contestants"))

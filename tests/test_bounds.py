@@ -11,7 +11,7 @@ from torch import Tensor
 
 import lowerbound as lb
 from lowerbound.objective import Objective, Step
-from tests.models import TwoLatents, on_a_grid
+from tests.known_models import TwoLatents, on_a_grid
 from tests.test_exact import N, ppca
 
 END = Step(1.0, N)

@@ -14,9 +14,9 @@ from lowerbound.codes import Draws
 from lowerbound.distributions import OneHot, relaxed, relaxed_logits, states
 from lowerbound.objective import Objective, Step, check_parts
 from lowerbound.objectives import ELBO, IWAE, DReG, Renyi, ReweightedWakeSleep
-from lowerbound.passes import first_meeting
 from lowerbound.roles import Context
-from tests.models import drawing, finite, log_evidence
+from lowerbound.training.passes import first_meeting
+from tests.known_models import drawing, finite, log_evidence
 
 STEP = Step(0.5, 100)
 

@@ -13,11 +13,11 @@ from torch.distributions import MultivariateNormal
 
 import lowerbound as lb
 from lowerbound.conditions import Beside
-from lowerbound.dataset import Dataset
+from lowerbound.data.dataset import Dataset
 from lowerbound.evaluation import annealed, information, log_marginal, sandwich
 from lowerbound.explore import interpolate, manifold, rates, traverse
+from lowerbound.report.samples import by_condition, framed, samples_shown
 from lowerbound.roles import Context
-from lowerbound.samples import by_condition, framed, samples_shown
 from tests.cli.conftest import Command, command  # noqa: F401  the fixture
 from tests.contracts import within
 

@@ -58,7 +58,7 @@ def test_the_notation_is_that_of_the_code() -> None:
 
 
 def test_the_tree_in_the_readme_is_that_of_the_package() -> None:
-    named = set(re.findall(r"^\s+(\w+(?:\.py|/))", blocks(ROOT / "README.md", "text")[0], re.MULTILINE))
+    named = set(re.findall(r"(?<=\s)(\w+(?:\.py|/))(?=\s)", blocks(ROOT / "README.md", "text")[0]))
     there = {
         p.name + "/" * p.is_dir() for p in (ROOT / "src" / "lowerbound").iterdir() if p.suffix == ".py" or p.is_dir()
     }

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Independent
 
 import lowerbound as lb
-from lowerbound.dataset import Dataset
+from lowerbound.data.dataset import Dataset
 from tests.conftest import make_model
 
 

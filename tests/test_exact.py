@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 import lowerbound as lb
+from lowerbound.compatibility import conflict
 from lowerbound.draw import Draw, Latent
 from lowerbound.evaluation import evidence, log_marginal
-from lowerbound.needs import conflict
 from lowerbound.objective import Step
 from lowerbound.roles import Context, Posterior
 from tests.conftest import make_objective

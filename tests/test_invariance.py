@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
 import lowerbound as lb
-from lowerbound import train
-from lowerbound.dataset import Dataset
+from lowerbound.data.dataset import Dataset
 from lowerbound.draw import Draw
 from lowerbound.objective import Step, Terms
+from lowerbound.training import fit as train
 from tests.composition import halves
 from tests.conftest import make_model
 from tests.test_exact import D, ppca

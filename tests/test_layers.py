@@ -9,26 +9,22 @@ import lowerbound
 
 ROOT = Path(lowerbound.__file__).parent
 
-LAYERS = {
-    "shapes": 0, "codebook": 0, "nats": 0, "supports": 0, "messages": 0, "needs": 0, "seeding": 0, "files": 0, "memory": 0,
-    "modes": 0, "devices": 0, "processes": 0, "zuko": 0, "stopping": 0,
-    "settings": 1, "factors": 1, "conditions": 1, "transforms": 1, "distributions": 1, "pictures": 1, "units": 1,
-    "progress": 1, "shards": 1, "fabric": 1, "launch": 1, "recipes": 1, "flows": 1, "mapped": 1,
-    "roles": 2, "noise": 2, "networks": 2, "kl": 2, "plots": 2,
-    "dataset": 3, "codes": 3, "draw": 3, "checks": 3,
-    "priors": 4, "posteriors": 4, "likelihoods": 4, "fetch": 4, "cards": 4, "model": 4, "objective": 4, "annealing": 4,
-    "data": 5, "models": 5, "objectives": 5, "evaluation": 5, "explore": 5, "samples": 5, "passes": 5,
-    "parts": 6, "measured": 6, "optimizers": 6, "tightness": 6, "scoring": 6,
-    "compiled": 7, "build": 7, "measure": 7, "comparison": 7,
-    "run": 8,
-    "state": 9, "opened": 9, "report": 9,
-    "configuration": 9,
-    "steps": 10,
-    "train": 11,
-    "cli": 12,
-    "__main__": 13,
-}  # fmt: skip
-"""Every module or folder at the top of the package, and its layer; the order is the reading order."""
+ORDER = (
+    "utils",
+    "shapes", "supports", "compatibility", "codebook",
+    "distributions", "parallel", "networks",
+    "conditions", "units", "roles", "codes",
+    "data",
+    "draw", "checks", "model", "objective",
+    "priors", "posteriors", "likelihoods", "models", "objectives",
+    "evaluation", "config", "runs", "training",
+    "plots", "explore", "report",
+    "cli", "__main__",
+)  # fmt: skip
+"""Every package and root module, in the reading order: each imports only from those before it."""
+
+PARTS = ("priors", "posteriors", "likelihoods", "models", "objectives", "networks", "cli")
+"""Packages whose files do not import each other, but for what they share, whose name begins with an underscore."""
 
 ANYWHERE = "__version__"  # the one name that the package itself holds
 
@@ -47,28 +43,41 @@ def imported(path: Path) -> list[tuple[str, ...]]:
             assert node.level == 0, f"{path}: relative imports hide the layer"
             head, *rest = (node.module or "").split(".")
             if head == "lowerbound":
-                found += [tuple(rest)] if rest else [(alias.name,) for alias in node.names if alias.name != ANYWHERE]
+                found += [place(rest, alias.name) for alias in node.names if rest or alias.name != ANYWHERE]
     return found
 
 
+def place(package: list[str], name: str) -> tuple[str, ...]:
+    """Where a name that is imported from a package lies: a module of it, or the package itself."""
+    module = ROOT.joinpath(*package, name)
+    is_module = module.is_dir() or module.with_suffix(".py").is_file()
+    return (*package, name) if is_module or not package else tuple(package)
+
+
 def violations(path: Path, imports: list[tuple[str, ...]]) -> list[str]:
-    place = path.relative_to(ROOT).with_suffix("").parts
-    folder = place[0]
+    own = path.relative_to(ROOT).with_suffix("").parts
+    folder = own[0]
     wrong = []
     for target in imports:
-        if target[0] not in LAYERS:
-            wrong.append(f"{'/'.join(place)} imports {target}, which has no layer")
-        elif target[0] == folder and len(place) > 1:
-            if place[-1] != "__init__":
-                wrong.append(f"{'/'.join(place)} imports its sibling {'.'.join(target)}")
-        elif LAYERS[target[0]] >= LAYERS[folder]:
-            wrong.append(f"{'/'.join(place)} ({LAYERS[folder]}) imports {target[0]} ({LAYERS[target[0]]})")
+        if target[0] not in ORDER:
+            wrong.append(f"{'/'.join(own)} imports {target}, which has no place in the order")
+        elif target[0] == folder and len(own) > 1:
+            if len(target) == 1 and own[-1] != "__init__":
+                wrong.append(f"{'/'.join(own)} imports its own package, and not the module that it needs")
+            elif folder in PARTS and own[-1] != "__init__" and not target[1].startswith("_"):
+                wrong.append(f"{'/'.join(own)} imports its sibling {'.'.join(target)}")
+        elif ORDER.index(target[0]) >= ORDER.index(folder):
+            wrong.append(f"{'/'.join(own)} imports {target[0]}, which comes later")
     return wrong
 
 
-def test_every_module_has_a_layer() -> None:
+def test_every_module_has_a_place() -> None:
     top = {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in modules()}
-    assert top == set(LAYERS)
+    assert top == set(ORDER)
+
+
+def test_the_root_fits_one_screen() -> None:
+    assert len(list(ROOT.glob("*.py"))) <= 18
 
 
 def test_imports_go_down() -> None:
@@ -79,6 +88,8 @@ def test_the_test_sees_an_upward_and_a_sideways_import() -> None:
     assert violations(ROOT / "shapes.py", [("model",)])
     assert violations(ROOT / "priors" / "standard_normal.py", [("priors", "vamp")])
     assert violations(ROOT / "model.py", [("unheard_of",)])
+    assert violations(ROOT / "data" / "mnist.py", [("data",)])
+    assert not violations(ROOT / "data" / "mnist.py", [("data", "fetch")])
 
 
 def test_no_module_is_over_500_lines() -> None:

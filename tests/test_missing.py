@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
 import lowerbound as lb
-from lowerbound.dataset import Dataset
+from lowerbound.data.dataset import Dataset
 from lowerbound.roles import Context, Posterior
 from lowerbound.units import Units, refilled
 from tests.cli.conftest import Command, command  # noqa: F401  the fixture

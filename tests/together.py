@@ -19,12 +19,12 @@ import torch
 from torch import nn
 
 import lowerbound as lb
-from lowerbound.dataset import Dataset
+from lowerbound.data.dataset import Dataset
 from lowerbound.model import Model
 from lowerbound.objective import Objective
-from lowerbound.processes import leave, together
-from lowerbound.run import write_tensors
-from lowerbound.shards import undivided
+from lowerbound.parallel.processes import leave, together
+from lowerbound.parallel.shards import undivided
+from lowerbound.runs.run import write_tensors
 from tests import composition
 
 Case = tuple[Model, Objective, Dataset]

@@ -19,7 +19,7 @@ from problem import NOISE_SEED, Given, load
 from torch import Tensor
 
 import lowerbound as lb
-from lowerbound.dataset import Dataset, Split
+from lowerbound.data.dataset import Dataset, Split
 
 
 class Heard(Dataset):

@@ -25,29 +25,32 @@ if TYPE_CHECKING:
     from lowerbound import plots as plots
     from lowerbound import posteriors as posteriors
     from lowerbound import priors as priors
-    from lowerbound.comparison import Comparison as Comparison
-    from lowerbound.comparison import compare as compare
-    from lowerbound.measure import evaluate as evaluate
-    from lowerbound.measured import Evaluation as Evaluation
+    from lowerbound.evaluation import Comparison as Comparison
+    from lowerbound.evaluation import Estimate as Estimate
+    from lowerbound.evaluation import Evaluation as Evaluation
+    from lowerbound.evaluation import Gaps as Gaps
+    from lowerbound.evaluation import Scores as Scores
+    from lowerbound.evaluation import compare as compare
+    from lowerbound.evaluation import evaluate as evaluate
+    from lowerbound.evaluation import gaps as gaps
+    from lowerbound.evaluation import scores as scores
     from lowerbound.models import VAE as VAE
-    from lowerbound.nats import Estimate as Estimate
-    from lowerbound.run import load as load
-    from lowerbound.scoring import Scores as Scores
-    from lowerbound.scoring import scores as scores
-    from lowerbound.tightness import Gaps as Gaps
-    from lowerbound.tightness import gaps as gaps
-    from lowerbound.train import History as History
-    from lowerbound.train import fit as fit
+    from lowerbound.runs import load as load
+    from lowerbound.training.fit import History as History
+    from lowerbound.training.fit import fit as fit
 
 _PACKAGES = (
     "data", "distributions", "evaluation", "explore", "likelihoods", "models", "networks", "objectives", "plots",
     "posteriors", "priors",
 )  # fmt: skip
 _NAMES = {
-    "VAE": "models", "fit": "train", "History": "train", "evaluate": "measure", "Evaluation": "measured",
-    "compare": "comparison", "Comparison": "comparison", "gaps": "tightness", "Gaps": "tightness",
-    "load": "run", "scores": "scoring", "Scores": "scoring", "Estimate": "nats",
+    "VAE": "models", "fit": "training", "History": "training", "load": "runs",
+    **dict.fromkeys(
+        ("evaluate", "Evaluation", "compare", "Comparison", "gaps", "Gaps", "scores", "Scores", "Estimate"),
+        "evaluation",
+    ),
 }  # fmt: skip
+"""The package that each name comes from."""
 
 __all__ = ["__version__", *_PACKAGES, *_NAMES]  # noqa: PLE0604
 

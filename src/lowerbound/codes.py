@@ -26,11 +26,11 @@ from typing import Literal, get_args
 import torch
 from torch.distributions import Distribution
 
+from lowerbound.compatibility import DRAWN, EVALUABLE, PATHWISE, REPARAMETERISED, UNCONDITIONED, WEIGHABLE, Offer
 from lowerbound.distributions import count_states, relaxed, squashed, states, straight_through
-from lowerbound.messages import unknown
-from lowerbound.needs import DRAWN, EVALUABLE, PATHWISE, REPARAMETERISED, UNCONDITIONED, WEIGHABLE, Offer
 from lowerbound.roles import Drawn
 from lowerbound.shapes import Shape
+from lowerbound.utils.messages import unknown
 
 Draws = Literal["gumbel_softmax", "concrete", "straight_through", "enumerated", "sampled"]
 
@@ -71,7 +71,7 @@ def check_draws(draws: str, temperature: float, states: int) -> None:
 
 
 def offers(draws: Draws, *kinds: Offer) -> frozenset[Offer]:
-    """What a posterior over codes of some kinds offers others (:mod:`lowerbound.needs`)."""
+    """What a posterior over codes of some kinds offers others (:mod:`lowerbound.compatibility`)."""
     without = {
         "gumbel_softmax": {PATHWISE, WEIGHABLE},
         "concrete": set[Offer](),

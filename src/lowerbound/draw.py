@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from lowerbound.kl import kl_per_dimension
+from lowerbound.distributions.kl import kl_per_dimension
 
 RateEstimator = Literal["auto", "closed_form", "sampled"]
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from lowerbound.model import Model
-from lowerbound.modes import evaluating
 from lowerbound.roles import Context
 from lowerbound.shapes import numel
+from lowerbound.utils.modes import evaluating
 
 SPAN = 3.0  # prior standard deviations to each side: beyond them lies 0.3 % of a normal prior
 

@@ -25,13 +25,13 @@ from torch.distributions import Distribution
 
 from lowerbound.checks import check_condition, check_data
 from lowerbound.conditions import as_condition
-from lowerbound.dataset import Dataset
+from lowerbound.data.dataset import Dataset
 from lowerbound.draw import Draw
-from lowerbound.modes import evaluating
 from lowerbound.roles import Context, Likelihood, Part, Posterior
-from lowerbound.seeding import replayed, seeded
 from lowerbound.shapes import Shape, as_shape, numel
 from lowerbound.units import learn_units
+from lowerbound.utils.modes import evaluating
+from lowerbound.utils.seeding import replayed, seeded
 
 LatentSize: TypeAlias = int | list[int | list[int]]
 """What a configuration says of the latents: a size or a shape, or, in a model of several, one for each."""
@@ -353,7 +353,7 @@ def again(part: Part, x: Tensor, context: Context, before: Mapping[str, Tensor],
         part: the part, called with (x, context).
         x: its argument: the same values, which may be reached by another path of gradients.
         context: labels, mask and the like.
-        before: the random state from which it was computed (:func:`~lowerbound.seeding.random_state`).
+        before: the random state from which it was computed (:func:`~lowerbound.utils.seeding.random_state`).
         frozen: False leaves the parameters their gradient.
     """
     parameters = {name: value.detach() if frozen else value for name, value in part.named_parameters()}

@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from lowerbound.compatibility import EVALUABLE, REPARAMETERISED, Need, Offer, check_composed
 from lowerbound.draw import Draw
-from lowerbound.needs import EVALUABLE, REPARAMETERISED, Need, Offer, check_composed
+from lowerbound.parallel.shards import averaged
 from lowerbound.roles import Part
-from lowerbound.shards import averaged
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,12 @@ class Objective(nn.Module, ABC):
         reparameterised: whether gradients are to reach the posterior through z; False for an objective that learns q by log
             q at draws that stay where they are.
         dreams: whether it wants pairs (x, z) from the model beside each batch (:class:`Dream`).
-        needs: what it asks of the model's parts, with the reason (:mod:`lowerbound.needs`); others are refused.
+        needs: what it asks of the model's parts, with the reason (:mod:`lowerbound.compatibility`); others are refused.
         is_bound: whether -loss is, in expectation, at most log p(x).
         rate_name: how the rate in its log was found, for the record.
         batch_statistics: whether it compares the examples of a batch with each other, so that it needs more than one, and
             its value depends on how many there are. Where several processes share a batch, it is taken from the whole of
-            it (:func:`~lowerbound.shards.gathered`), and an ``own_loss`` is a mean by :func:`~lowerbound.shards.averaged`.
+            it (:func:`~lowerbound.parallel.shards.gathered`), and an ``own_loss`` is a mean by :func:`~lowerbound.parallel.shards.averaged`.
         adam: settings of Adam for its own parameters.
     """
 

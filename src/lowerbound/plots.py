@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lowerbound.files import write_atomic
 from lowerbound.shapes import Shape
+from lowerbound.utils.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

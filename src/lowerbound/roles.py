@@ -27,8 +27,7 @@ from torch.distributions import Distribution, Independent
 from torch.distributions.constraints import Constraint
 
 from lowerbound.codebook import Codebook
-from lowerbound.conditions import Beside, Condition
-from lowerbound.needs import (
+from lowerbound.compatibility import (
     DRAWN,
     EVALUABLE,
     LOG_DENSITY,
@@ -42,6 +41,7 @@ from lowerbound.needs import (
     Need,
     Offer,
 )
+from lowerbound.conditions import Beside, Condition
 from lowerbound.shapes import Shape, as_shape
 
 
@@ -119,10 +119,10 @@ class Part(nn.Module, ABC):
     Attributes:
         condition: what the part is told of an example's y: None, a number of classes, or the shape of real values.
         role: prior, posterior or likelihood.
-        offers: what others may need of this part (:mod:`lowerbound.needs`); a part that lacks something usual says so.
+        offers: what others may need of this part (:mod:`lowerbound.compatibility`); a part that lacks something usual says so.
         needs: what it asks of the parts of other roles, with the reason; a model without it is refused.
         batch_statistics: whether, in training, it takes something from the batch as a whole, which then has to be there at
-            once; where several processes share it, by the functions of :mod:`lowerbound.shards`.
+            once; where several processes share it, by the functions of :mod:`lowerbound.parallel.shards`.
     """
 
     role: ClassVar[str]

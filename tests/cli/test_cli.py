@@ -19,9 +19,9 @@ from PIL import Image
 from sklearn.datasets import load_diabetes
 
 from lowerbound.cli import COMMANDS
+from lowerbound.config.recipes import recipe_names
 from lowerbound.data import NAMED
-from lowerbound.dataset import Stored
-from lowerbound.recipes import recipe_names
+from lowerbound.data.dataset import Stored
 from tests.cli.conftest import Command
 
 RNG = np.random.default_rng(0)

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 
 import lowerbound as lb
-from lowerbound import memory
 from lowerbound.data import folders
 from lowerbound.supports import Levels
+from lowerbound.utils import memory
 from tests.pictures import colour_pictures
 
 RNG = np.random.default_rng(0)

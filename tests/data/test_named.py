@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import lowerbound as lb
-from lowerbound import fetch
+from lowerbound.data import fetch
 from lowerbound.supports import Levels
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import lowerbound as lb
-from lowerbound import memory
 from lowerbound.supports import BINARY, COUNTS, INTEGER, REAL, UNIT
+from lowerbound.utils import memory
 
 RNG = np.random.default_rng(0)
 

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
 from lowerbound.distributions import EntrywiseNormal, UnitNormal, frozen
-from lowerbound.kl import closed_form_kl, kl_per_dimension
+from lowerbound.distributions.kl import closed_form_kl, kl_per_dimension
 
 
 def parameters(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, HalfNormal, Independent, OneHotCategorical
 
 import lowerbound as lb
-from lowerbound.dataset import Dataset
+from lowerbound.data.dataset import Dataset
 from lowerbound.draw import Draw
 from lowerbound.evaluation import annealed, evidence, log_marginal, sandwich
 from lowerbound.roles import Context, Posterior, Prior
-from lowerbound.seeding import seeded
+from lowerbound.utils.seeding import seeded
 from tests.conftest import make_model
-from tests.models import Curved, drawing, finite, log_evidence, on_a_grid
+from tests.known_models import Curved, drawing, finite, log_evidence, on_a_grid
 from tests.test_exact import ppca
 
 

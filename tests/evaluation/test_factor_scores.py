@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lowerbound.evaluation import dci, factor_score, mig, sap
 from lowerbound.evaluation.dci import _completeness, _disentanglement
-from lowerbound.factors import GROUPS, binned, checked, entropy, mutual_information
+from lowerbound.evaluation.factors import GROUPS, binned, checked, entropy, mutual_information
 
 Array = NDArray[np.float64]
 

@@ -12,11 +12,11 @@ from torch.distributions import Distribution, MultivariateNormal
 
 import lowerbound as lb
 from lowerbound.codes import Draws
+from lowerbound.distributions.bijections import Generating
 from lowerbound.evaluation import information
-from lowerbound.flows import Generating
 from lowerbound.roles import Context, Posterior
 from tests.contracts import within
-from tests.models import drawing, finite
+from tests.known_models import drawing, finite
 
 D, Z = 4, 2
 N = 1500

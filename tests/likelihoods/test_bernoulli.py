@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 import lowerbound as lb
-from lowerbound.dataset import Dataset
+from lowerbound.data.dataset import Dataset
 from lowerbound.roles import Context
 from tests.conftest import make_model
 from tests.contracts import LikelihoodContract, everywhere

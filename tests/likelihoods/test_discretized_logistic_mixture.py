@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 import lowerbound as lb
-from lowerbound.dataset import Dataset
+from lowerbound.data.dataset import Dataset
 from lowerbound.roles import Context, Likelihood
 from lowerbound.shapes import Shape
 from tests.conftest import make_model

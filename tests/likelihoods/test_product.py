@@ -14,12 +14,12 @@ from torch.distributions import Distribution
 
 import lowerbound as lb
 from lowerbound import distributions
-from lowerbound.build import build_model, complete, with_groups
-from lowerbound.dataset import Dataset
+from lowerbound.compatibility import conflict
+from lowerbound.config.build import build_model, complete, with_groups
+from lowerbound.config.parts import describe
+from lowerbound.data.dataset import Dataset
 from lowerbound.distributions import NegativeBinomial
 from lowerbound.likelihoods import Bernoulli, Categorical, Normal, OptimalNormal, Product
-from lowerbound.needs import conflict
-from lowerbound.parts import describe
 from lowerbound.roles import Context, Group, Likelihood
 from lowerbound.shapes import Shape, numel
 from lowerbound.supports import BINARY, COUNTS, REAL, Columns, Levels, contains

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import lowerbound as lb
-from lowerbound.pictures import plan
+from lowerbound.networks._strided import plan
 from lowerbound.shapes import Shape, numel
 from tests.contracts import all_parameters_get_gradients
 

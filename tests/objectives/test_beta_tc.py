@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal
 
 import lowerbound as lb
+from lowerbound.compatibility import conflict
 from lowerbound.draw import Draw, Latent
-from lowerbound.needs import conflict
 from lowerbound.objective import Step
 from lowerbound.objectives.beta_tc import decomposed
 from tests.contracts import ObjectiveContract
-from tests.models import TwoLatents
+from tests.known_models import TwoLatents
 
 BetaTC = lb.objectives.BetaTC
 N = 6

@@ -5,8 +5,8 @@ import torch
 from torch.distributions import Laplace
 
 import lowerbound as lb
+from lowerbound.distributions.kl import closed_form_kl
 from lowerbound.draw import Draw, Latent
-from lowerbound.kl import closed_form_kl
 from lowerbound.objective import Step
 from tests.contracts import ObjectiveContract, within
 

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 import lowerbound as lb
-from lowerbound.dataset import Dataset
+from lowerbound.data.dataset import Dataset
 from lowerbound.objective import Step
 from lowerbound.objectives.factor_vae import permuted
 from tests.conftest import make_model
 from tests.contracts import ObjectiveContract, within
-from tests.models import TwoLatents
+from tests.known_models import TwoLatents
 
 FactorVAE = lb.objectives.FactorVAE
 STEP = Step(1.0, 100)

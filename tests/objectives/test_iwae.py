@@ -7,7 +7,7 @@ import lowerbound as lb
 from lowerbound.draw import Draw, Latent
 from lowerbound.objective import Step
 from tests.contracts import ObjectiveContract
-from tests.models import finite, log_evidence
+from tests.known_models import finite, log_evidence
 
 STEP = Step(1.0, 100)
 

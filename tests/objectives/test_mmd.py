@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.distributions import Cauchy, Independent, Normal
 
 import lowerbound as lb
+from lowerbound.compatibility import conflict
 from lowerbound.draw import Draw, Latent
-from lowerbound.needs import conflict
 from lowerbound.objective import Step
 from lowerbound.objectives.mmd import width
 from tests.contracts import ObjectiveContract, within
-from tests.models import TwoLatents
+from tests.known_models import TwoLatents
 
 MMD = lb.objectives.MMD
 STEP = Step(1.0, 100)

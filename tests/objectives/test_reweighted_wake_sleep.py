@@ -10,10 +10,10 @@ import lowerbound as lb
 from lowerbound.distributions import states
 from lowerbound.objective import Step, check_parts
 from lowerbound.objectives import ReweightedWakeSleep
-from lowerbound.passes import Pass, dreamt
 from lowerbound.roles import Context
+from lowerbound.training.passes import Pass, dreamt
 from tests.contracts import ObjectiveContract, asked
-from tests.models import drawing, finite, log_evidence
+from tests.known_models import drawing, finite, log_evidence
 
 STEP = Step(0.5, 100)
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 import lowerbound as lb
+from lowerbound.distributions.bijections import Gated
 from lowerbound.evaluation import annealed, evidence, information, refined
-from lowerbound.flows import Gated
 from lowerbound.roles import Context
 from tests.contracts import PosteriorContract, real_line
-from tests.models import Curved
+from tests.known_models import Curved
 from tests.test_exact import linear, ppca
 
 InverseAutoregressive = partial(lb.posteriors.InverseAutoregressive, hidden=(16,), context_size=5)

@@ -10,10 +10,10 @@ import torch
 
 import lowerbound as lb
 from lowerbound.distributions import Flow
+from lowerbound.distributions.bijections import Planar as PlanarMaps
 from lowerbound.evaluation import annealed, information, sandwich
-from lowerbound.flows import Planar as PlanarMaps
+from lowerbound.evaluation.gaps import gaps
 from lowerbound.roles import Context
-from lowerbound.tightness import gaps
 from tests.contracts import PosteriorContract, moved
 
 Planar = partial(lb.posteriors.Planar, layers=3)

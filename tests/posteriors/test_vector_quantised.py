@@ -15,14 +15,14 @@ from torch.distributions import Distribution
 
 import lowerbound as lb
 from lowerbound.codebook import Codebook
-from lowerbound.dataset import Dataset
+from lowerbound.data.dataset import Dataset
 from lowerbound.distributions import CodePoint
 from lowerbound.draw import RateEstimator
 from lowerbound.objective import Step
 from lowerbound.roles import Context
 from lowerbound.shapes import Shape
 from tests.contracts import NO_CONTEXT, PosteriorContract, check_gradients, moved
-from tests.test_train import Stopping, weights
+from tests.training.test_fit import Stopping, weights
 
 VectorQuantised = lb.posteriors.VectorQuantised
 IndependentCodes, AutoregressiveCodes = lb.priors.IndependentCodes, lb.priors.AutoregressiveCodes

@@ -11,7 +11,7 @@ import lowerbound as lb
 from lowerbound.evaluation import annealed, evidence
 from lowerbound.roles import Context
 from tests.contracts import PriorContract, all_parameters_get_gradients, moved, real_line, within
-from tests.models import Curved
+from tests.known_models import Curved
 
 
 class TestMixture(PriorContract):

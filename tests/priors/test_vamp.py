@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 import lowerbound as lb
-from lowerbound.dataset import Dataset
+from lowerbound.data.dataset import Dataset
 from lowerbound.evaluation import annealed, evidence, information, refined
 from lowerbound.objective import Step
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
 from tests.contracts import PriorContract, all_parameters_get_gradients, real_line
-from tests.models import Curved
-from tests.test_train import Stopping, quiet, weights
+from tests.known_models import Curved
+from tests.training.test_fit import Stopping, quiet, weights
 
 X = (4,)
 VampPrior, DiagonalNormal, FullNormal = lb.priors.VampPrior, lb.posteriors.DiagonalNormal, lb.posteriors.FullNormal

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from lowerbound import __version__
-from lowerbound.messages import first_line, unknown
+from lowerbound.utils.messages import first_line, unknown
 
 COMMANDS = {
     "train": ("train", "train a model on data, evaluate it, and write a run folder"),
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("out of memory; try fewer or smaller examples")
     except RuntimeError as error:
         if os.environ.get("WORLD_SIZE", "1") != "1":
-            from lowerbound.processes import ENDED, is_lost
+            from lowerbound.parallel.processes import ENDED, is_lost
 
             if is_lost(error):
                 return _lost(ENDED)
@@ -131,7 +131,7 @@ def _speaks() -> bool:
 
 def _lost(message: str) -> int:
     """The end of one of several processes when another has gone; whoever watches over them says so, if somebody does."""
-    from lowerbound.launch import GONE, is_watched  # and so torch, which help does without
+    from lowerbound.parallel.launch import GONE, is_watched  # and so torch, which help does without
 
     return GONE if is_watched() else _fail(message)
 

@@ -9,27 +9,27 @@ from typing import Any
 
 import torch
 
-from lowerbound.annealing import doubts
-from lowerbound.build import build_objective, complete
-from lowerbound.comparison import compare as compare_evaluations
-from lowerbound.dataset import Dataset
-from lowerbound.devices import find_device
+from lowerbound.config.build import build_objective, complete
+from lowerbound.config.settings import SettingsParser
+from lowerbound.data.dataset import Dataset
 from lowerbound.evaluation import sandwich as sandwich_of
-from lowerbound.launch import launch
-from lowerbound.measure import CHAINS, SAMPLES, TEMPERATURES
-from lowerbound.measure import evaluate as evaluate_model
-from lowerbound.measured import Evaluation
-from lowerbound.messages import first_line
+from lowerbound.evaluation.annealing import doubts
+from lowerbound.evaluation.compare import compare as compare_evaluations
+from lowerbound.evaluation.estimate import Estimate
+from lowerbound.evaluation.evaluate import CHAINS, SAMPLES, TEMPERATURES
+from lowerbound.evaluation.evaluate import evaluate as evaluate_model
+from lowerbound.evaluation.gaps import gaps as gaps_of
+from lowerbound.evaluation.result import Evaluation
+from lowerbound.evaluation.scores import BINS, EXAMPLES
+from lowerbound.evaluation.scores import scores as scores_of
 from lowerbound.model import Model
-from lowerbound.nats import Estimate
-from lowerbound.opened import load_as, open_run, own_data, run_parser, trusted
-from lowerbound.processes import check_devices, launched
-from lowerbound.progress import counting
-from lowerbound.run import Run
-from lowerbound.scoring import BINS, EXAMPLES
-from lowerbound.scoring import scores as scores_of
-from lowerbound.settings import SettingsParser
-from lowerbound.tightness import gaps as gaps_of
+from lowerbound.parallel.launch import launch
+from lowerbound.parallel.processes import check_devices, launched
+from lowerbound.runs.opened import load_as, open_run, own_data, run_parser, trusted
+from lowerbound.runs.run import Run
+from lowerbound.utils.devices import find_device
+from lowerbound.utils.messages import first_line
+from lowerbound.utils.progress import counting
 
 NARROW = 0.5  # nats between the bounds of an example below which its log p(x) counts as known
 

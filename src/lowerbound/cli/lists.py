@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lowerbound.recipes import about, recipe_names, recipe_text
-from lowerbound.settings import SettingsParser
+from lowerbound.config.recipes import about, recipe_names, recipe_text
+from lowerbound.config.settings import SettingsParser
 
 
 def recipes(argv: Sequence[str]) -> None:

@@ -8,18 +8,18 @@ from typing import Any
 
 import torch
 
+from lowerbound.config.settings import SettingsParser
 from lowerbound.evaluation import ACTIVE
+from lowerbound.evaluation.evaluate import evaluate
 from lowerbound.explore import interpolate as interpolate_between
 from lowerbound.explore import manifold as manifold_of
 from lowerbound.explore import rates
 from lowerbound.explore import traverse as traverse_along
-from lowerbound.measure import evaluate
 from lowerbound.model import Model
-from lowerbound.opened import add_label, known, open_run, own_data, run_parser
 from lowerbound.plots import is_picture, save_grid
-from lowerbound.report import write_report
-from lowerbound.run import Run
-from lowerbound.settings import SettingsParser
+from lowerbound.report.page import write_report
+from lowerbound.runs.opened import add_label, known, open_run, own_data, run_parser
+from lowerbound.runs.run import Run
 
 MEASURED = 2000  # examples by whose rate the dimensions are ordered
 MOST = 16  # dimensions that are traversed unless they are named

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from lowerbound.build import (
+from lowerbound.config.build import (
     add_model_settings,
     build_model,
     build_objective,
@@ -24,24 +24,24 @@ from lowerbound.build import (
     wiring,
     with_groups,
 )
-from lowerbound.configuration import check_settings
+from lowerbound.config.recipes import recipe_text
+from lowerbound.config.settings import SettingsParser, add_setting, read_yaml, read_yaml_file, settings_of
 from lowerbound.data import NAMED, OWN, load
-from lowerbound.dataset import Dataset
-from lowerbound.devices import find_device
-from lowerbound.launch import launch, leave_note
-from lowerbound.measure import SAMPLES, evaluate
+from lowerbound.data.dataset import Dataset
+from lowerbound.evaluation.evaluate import SAMPLES, evaluate
 from lowerbound.model import Model
 from lowerbound.objective import Objective
+from lowerbound.parallel.launch import launch, leave_note
+from lowerbound.parallel.processes import check_devices, join, launched
 from lowerbound.plots import is_picture, save_figure, sheet
-from lowerbound.processes import check_devices, join, launched
-from lowerbound.recipes import recipe_text
-from lowerbound.report import write_report
-from lowerbound.run import FORMAT, Run
-from lowerbound.samples import samples_shown
-from lowerbound.seeding import seeded
-from lowerbound.settings import SettingsParser, add_setting, read_yaml, read_yaml_file, settings_of
+from lowerbound.report.page import write_report
+from lowerbound.report.samples import samples_shown
+from lowerbound.runs.run import FORMAT, Run
 from lowerbound.supports import Levels
-from lowerbound.train import fit
+from lowerbound.training.configuration import check_settings
+from lowerbound.training.fit import fit
+from lowerbound.utils.devices import find_device
+from lowerbound.utils.seeding import seeded
 
 FLAGS = ("--resume", "--overwrite", "--quiet", "--no-report", "--help", "-h")
 NOT_SETTINGS = ("model", "objective", "data", "out", "resume", "overwrite", "progress")

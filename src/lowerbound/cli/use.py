@@ -11,24 +11,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lowerbound.cards import Missing
+from lowerbound.config.settings import SettingsParser
 from lowerbound.data import NAMED
+from lowerbound.data.dataset import Dataset
+from lowerbound.data.preprocess import Missing
 from lowerbound.data.tables import text
-from lowerbound.dataset import Dataset
 from lowerbound.evaluation import impute as fill_in
 from lowerbound.evaluation import log_marginal
-from lowerbound.files import write_atomic, write_text
-from lowerbound.measure import SAMPLES
-from lowerbound.messages import either
+from lowerbound.evaluation.evaluate import SAMPLES
 from lowerbound.model import Model
-from lowerbound.opened import add_label, class_names, known, load_as, open_run, own_data, run_parser, table_of
 from lowerbound.plots import is_picture, pairs, save_grid
-from lowerbound.progress import counting
+from lowerbound.report.samples import by_condition, framed
 from lowerbound.roles import Context
-from lowerbound.run import Run
-from lowerbound.samples import by_condition, framed
-from lowerbound.seeding import seeded
-from lowerbound.settings import SettingsParser
+from lowerbound.runs.opened import add_label, class_names, known, load_as, open_run, own_data, run_parser, table_of
+from lowerbound.runs.run import Run
+from lowerbound.utils.files import write_atomic, write_text
+from lowerbound.utils.messages import either
+from lowerbound.utils.progress import counting
+from lowerbound.utils.seeding import seeded
 
 SAMPLED = 64
 EACH = 10  # samples for each y, where there are several

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lowerbound.cards import Binarize, Missing, Splits, make_card
 from lowerbound.data import arrays, cifar10, digits, fashion_mnist, folders, mnist, mnist_static, tables
-from lowerbound.dataset import Dataset, Split, Stored
-from lowerbound.mapped import MappedArray, Memory
-from lowerbound.messages import unknown
+from lowerbound.data.dataset import Dataset, Split, Stored
+from lowerbound.data.mapped import MappedArray, Memory
+from lowerbound.data.preprocess import Binarize, Missing, Splits, make_card
 from lowerbound.shapes import as_shape
+from lowerbound.utils.messages import unknown
 
 __all__ = ["NAMED", "Dataset", "Split", "applicable", "from_arrays", "load"]
 

@@ -1,6 +1,6 @@
 """The user's own arrays: .npy and .npz files, never unpickled.
 
-A large .npy stays in its file (:mod:`lowerbound.mapped`). Loading takes twice its size, since the splits are copies, and as
+A large .npy stays in its file (:mod:`lowerbound.data.mapped`). Loading takes twice its size, since the splits are copies, and as
 float32, which units and starting points are taken from, four times the size of 8-bit pixels. So a file is mapped where it
 is larger than a quarter of the memory; a smaller one is faster to shuffle in memory.
 """
@@ -15,10 +15,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowerbound.dataset import Stored
-from lowerbound.mapped import MappedArray, Memory, is_large, npy_header
-from lowerbound.memory import check_fits
-from lowerbound.messages import first_line, unknown
+from lowerbound.data.dataset import Stored
+from lowerbound.data.mapped import MappedArray, Memory, is_large, npy_header
+from lowerbound.utils.memory import check_fits
+from lowerbound.utils.messages import first_line, unknown
 
 MAGIC = b"\x93NUMPY"
 FACTORS = ("factors", "latents_classes")  # the second is what dSprites calls them

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lowerbound.dataset import Stored
-from lowerbound.fetch import canonical_file
+from lowerbound.data.dataset import Stored
+from lowerbound.data.fetch import canonical_file
 
 MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
 NAME = "cifar-10-binary.tar.gz"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lowerbound.dataset import Stored
+from lowerbound.data.dataset import Stored
 
 
 def read() -> Stored:

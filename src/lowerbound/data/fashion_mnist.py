@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lowerbound.dataset import Stored
-from lowerbound.fetch import read_idx_set
+from lowerbound.data.dataset import Stored
+from lowerbound.data.fetch import read_idx_set
 
 MIRRORS = ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",)  # no https there; the checksum protects
 SHA256 = {

@@ -29,14 +29,14 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowerbound.dataset import Stored
-from lowerbound.fetch import cache_folder
-from lowerbound.files import write_atomic
-from lowerbound.mapped import MappedArray, Memory, is_large
-from lowerbound.memory import GIB, check_fits
-from lowerbound.messages import first_line
-from lowerbound.progress import counting
+from lowerbound.data.dataset import Stored
+from lowerbound.data.fetch import cache_folder
+from lowerbound.data.mapped import MappedArray, Memory, is_large
 from lowerbound.shapes import as_shape
+from lowerbound.utils.files import write_atomic
+from lowerbound.utils.memory import GIB, check_fits
+from lowerbound.utils.messages import first_line
+from lowerbound.utils.progress import counting
 
 if TYPE_CHECKING:  # pillow is imported where pictures are opened, and not for help
     from PIL import Image

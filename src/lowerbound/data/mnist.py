@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lowerbound.dataset import Stored
-from lowerbound.fetch import read_idx_set
+from lowerbound.data.dataset import Stored
+from lowerbound.data.fetch import read_idx_set
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",

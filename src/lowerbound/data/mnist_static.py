@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lowerbound.dataset import Stored
-from lowerbound.fetch import canonical_file, unzipped
+from lowerbound.data.dataset import Stored
+from lowerbound.data.fetch import canonical_file, unzipped
 
 MIRRORS = ("http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/",)  # the checksums protect
 SHA256 = {  # of the text, whether it lies on disk as it is or gzipped

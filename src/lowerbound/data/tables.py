@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowerbound.dataset import Stored
-from lowerbound.memory import check_fits
-from lowerbound.messages import first_line, unknown
+from lowerbound.data.dataset import Stored
+from lowerbound.utils.memory import check_fits
+from lowerbound.utils.messages import first_line, unknown
 
 DIGITS = frozenset("0123456789+- ")
 NUMERIC = DIGITS | frozenset(".eE")  # what Python would read besides, as in nan, 1_000 or ١, is no number in a table

@@ -8,8 +8,8 @@ from lowerbound.distributions.frozen import frozen
 from lowerbound.distributions.full_normal import FullNormal, as_multivariate
 from lowerbound.distributions.independent_bernoulli import IndependentBernoulli, RelativeBernoulli
 from lowerbound.distributions.levels import LevelCategorical
-from lowerbound.distributions.mean import mean
 from lowerbound.distributions.mixture import Mixture
+from lowerbound.distributions.moments import mean, stddev
 from lowerbound.distributions.negative_binomial import NegativeBinomial
 from lowerbound.distributions.one_hot import OneHot
 from lowerbound.distributions.product import Product
@@ -23,7 +23,6 @@ from lowerbound.distributions.relaxed import (
     straight_through,
 )
 from lowerbound.distributions.states import count_states, states
-from lowerbound.distributions.stddev import stddev
 
 __all__ = [
     "AutoregressiveCodes",

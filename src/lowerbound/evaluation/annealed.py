@@ -2,7 +2,7 @@
 
     log (1/C) sum_c w_c,   E[w_c] = p(x)
 
-over C chains from q(z|x) or the prior to p(x, z) (:mod:`lowerbound.annealing`): unbiased weights whatever the number of
+over C chains from q(z|x) or the prior to p(x, z) (:mod:`lowerbound.evaluation.annealing`): unbiased weights whatever the number of
 temperatures, so that in expectation the logarithm of their mean is at most log p(x), and close to it where they vary little.
 """
 
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lowerbound.annealing import LEAPFROG, Joint, Path, Plan, Start, Ticks
 from lowerbound.checks import check_finite
-from lowerbound.memory import kept
-from lowerbound.modes import evaluating
+from lowerbound.evaluation.annealing import LEAPFROG, Joint, Path, Plan, Start, Ticks
 from lowerbound.roles import Context
-from lowerbound.seeding import seeded
+from lowerbound.utils.allocator import kept
+from lowerbound.utils.modes import evaluating
+from lowerbound.utils.seeding import seeded
 
 
 @dataclass(frozen=True)

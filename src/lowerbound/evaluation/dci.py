@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lowerbound.factors import checked, with_error
-from lowerbound.nats import Estimate
+from lowerbound.evaluation.estimate import Estimate
+from lowerbound.evaluation.factors import checked, with_error
 
 TREES = 20  # of each forest; importances are averages over trees, and more of them move the scores by less than their errors
 

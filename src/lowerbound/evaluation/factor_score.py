@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lowerbound.factors import UNIT, Score, checked
-from lowerbound.nats import Estimate
+from lowerbound.evaluation.estimate import Estimate
+from lowerbound.evaluation.factors import UNIT, Score, checked
 
 
 def factor_score(

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from lowerbound.checks import check_density, check_finite
 from lowerbound.distributions import mean
 from lowerbound.draw import Draw
-from lowerbound.memory import values_held
-from lowerbound.modes import evaluating
 from lowerbound.roles import Context
-from lowerbound.seeding import seeded
+from lowerbound.utils.memory import values_held
+from lowerbound.utils.modes import evaluating
+from lowerbound.utils.seeding import seeded
 
 VALUES = 2**24  # numbers that p(x|z) of one batch may hold: 64 MiB in float32
 BATCH = 100  # examples at a time

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from lowerbound.checks import check_density, check_finite
 from lowerbound.distributions import categories, mean
 from lowerbound.draw import Draw
-from lowerbound.memory import check_fits, kept, values_held
-from lowerbound.modes import evaluating
 from lowerbound.roles import Context
-from lowerbound.seeding import seeded
+from lowerbound.utils.allocator import kept
+from lowerbound.utils.memory import check_fits, values_held
+from lowerbound.utils.modes import evaluating
+from lowerbound.utils.seeding import seeded
 
 VALUES = 2**24  # numbers that one chunk's p(x|z) may hold: 64 MiB in float32
 CACHED = 2**22  # the same on a CPU: 16 MiB, where passes over them are several times faster than over memory

@@ -5,7 +5,7 @@
 with the dimensions in the order of what they say of v_f. It is 1 where each factor is in one dimension and in no other,
 and 0 where it is spread alike over two. Codes are posterior means cut into bins, as in Locatello et al. 2019, arXiv
 1811.12359, not samples of q as in Chen et al.; both entries of a gap are too large by about the same bias
-(:mod:`lowerbound.factors`).
+(:mod:`lowerbound.evaluation.factors`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lowerbound.factors import Score, binned, checked, entropy, gaps, mutual_information, with_error
+from lowerbound.evaluation.factors import Score, binned, checked, entropy, gaps, mutual_information, with_error
 
 
 def mig(codes: ArrayLike | Tensor, factors: ArrayLike | Tensor, bins: int = 20) -> Score:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lowerbound.annealing import LEAPFROG, Joint, Path, Plan, Start, Ticks
 from lowerbound.checks import check_finite
-from lowerbound.modes import evaluating
+from lowerbound.evaluation.annealing import LEAPFROG, Joint, Path, Plan, Start, Ticks
 from lowerbound.roles import Context
-from lowerbound.seeding import seeded
+from lowerbound.utils.modes import evaluating
+from lowerbound.utils.seeding import seeded
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lowerbound.factors import Score, checked, gaps, with_error
+from lowerbound.evaluation.factors import Score, checked, gaps, with_error
 
 
 def sap(codes: ArrayLike | Tensor, factors: ArrayLike | Tensor, amounts: bool = False, seed: int = 0) -> Score:

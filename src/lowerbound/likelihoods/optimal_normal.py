@@ -13,9 +13,9 @@ from torch.distributions import Distribution, Independent, Normal
 
 from lowerbound.conditions import Condition
 from lowerbound.networks import MLP
+from lowerbound.parallel.shards import summed
 from lowerbound.roles import Context, Likelihood
 from lowerbound.shapes import NetworkFactory, Shape
-from lowerbound.shards import summed
 from lowerbound.supports import REAL
 from lowerbound.units import Units
 

@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
 from lowerbound import distributions
-from lowerbound.needs import LOG_DENSITY
+from lowerbound.compatibility import LOG_DENSITY
 from lowerbound.roles import Context, Groups, Likelihood
 from lowerbound.shapes import Shape, numel
 from lowerbound.supports import Columns

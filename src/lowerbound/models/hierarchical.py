@@ -34,17 +34,17 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 from torch.nn.functional import logsigmoid
 
+from lowerbound.compatibility import EVALUABLE, REALS, REPARAMETERISED, check_composed
 from lowerbound.distributions import FullNormal, as_multivariate, mean, stddev
+from lowerbound.distributions.kl import closed_form_kl
 from lowerbound.draw import Draw, Latent
-from lowerbound.kl import closed_form_kl
-from lowerbound.messages import unknown
 from lowerbound.model import LatentSize, Model, Shapes, again, agree_on_y, check_samples, fills
-from lowerbound.modes import evaluating
-from lowerbound.needs import EVALUABLE, REALS, REPARAMETERISED, check_composed
 from lowerbound.roles import Context, Likelihood, Part, Posterior, Prior
-from lowerbound.seeding import random_state
 from lowerbound.shapes import NetworkFactory, Shape, as_shape, numel, over_leading
 from lowerbound.units import Units
+from lowerbound.utils.messages import unknown
+from lowerbound.utils.modes import evaluating
+from lowerbound.utils.seeding import random_state
 
 Inference = Literal["bottom_up", "top_down"]
 Sampler: TypeAlias = Callable[[Distribution, torch.Size], Tensor]

@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from lowerbound.compatibility import REALS, REPARAMETERISED, check_composed
 from lowerbound.conditions import can_look
 from lowerbound.distributions import OneHot, mean, stddev
+from lowerbound.distributions.kl import closed_form_kl
 from lowerbound.draw import Draw, Latent
-from lowerbound.kl import closed_form_kl
 from lowerbound.model import Model, agree_on_y, check_samples, fills
-from lowerbound.modes import evaluating
-from lowerbound.needs import REALS, REPARAMETERISED, check_composed
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood, Posterior, Prior
 from lowerbound.shapes import NetworkFactory, Shape, over_leading
 from lowerbound.units import Units, learn_units
+from lowerbound.utils.modes import evaluating
 
 UNLABELLED = -1
 

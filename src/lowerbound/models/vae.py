@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from lowerbound.compatibility import BITS, VECTORS, check_composed
 from lowerbound.distributions import frozen, is_code, mean, nearest, stddev
+from lowerbound.distributions.kl import closed_form_kl
 from lowerbound.draw import Draw, Latent
-from lowerbound.kl import closed_form_kl
 from lowerbound.model import Model, again, agree_on_y, check_samples, fills
-from lowerbound.modes import evaluating
-from lowerbound.needs import BITS, VECTORS, check_composed
 from lowerbound.roles import Context, Likelihood, Posterior, Prior
-from lowerbound.seeding import random_state
 from lowerbound.shapes import Shape
+from lowerbound.utils.modes import evaluating
+from lowerbound.utils.seeding import random_state
 
 
 class VAE(Model):

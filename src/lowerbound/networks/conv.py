@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lowerbound.pictures import convolutional, plan
+from lowerbound.networks._strided import convolutional, plan
 from lowerbound.shapes import Shape
 
 

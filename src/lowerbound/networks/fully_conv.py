@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lowerbound.pictures import Block
+from lowerbound.networks._strided import Block
 from lowerbound.shapes import Shape, numel
 
 

@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from lowerbound.parallel.shards import rows_of_batch
 from lowerbound.shapes import Shape, as_shape, numel
-from lowerbound.shards import rows_of_batch
 
 FEW = 2**16  # values below which a gradient written in Python costs more than is saved
 Activation = Literal["ReLU", "Tanh", "SiLU", "GELU", "ELU", "LeakyReLU", "Softplus", "Sigmoid", "GLU"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lowerbound.pictures import Block, convolutional, plan
+from lowerbound.networks._strided import Block, convolutional, plan
 from lowerbound.shapes import Shape
 
 

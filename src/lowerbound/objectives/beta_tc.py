@@ -29,10 +29,10 @@ from typing import ClassVar
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
+from lowerbound.compatibility import DRAWN, EVALUABLE, FACTORISED, WEIGHABLE, Need, Offer
 from lowerbound.draw import Draw, Latent, RateEstimator
-from lowerbound.needs import DRAWN, EVALUABLE, FACTORISED, WEIGHABLE, Need, Offer
 from lowerbound.objective import Objective, Step, Terms
-from lowerbound.shards import gathered, gathered_logsumexp, own_rows
+from lowerbound.parallel.shards import gathered, gathered_logsumexp, own_rows
 
 
 class BetaTC(Objective):

@@ -24,8 +24,8 @@ from functools import partial
 from torch import Tensor
 
 from lowerbound.checks import check_weights
+from lowerbound.compatibility import LOG_DENSITY, PATHWISE, WEIGHABLE, Need, Offer
 from lowerbound.draw import Draw
-from lowerbound.needs import LOG_DENSITY, PATHWISE, WEIGHABLE, Need, Offer
 from lowerbound.objective import Objective, Step, Terms
 
 

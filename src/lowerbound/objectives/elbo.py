@@ -22,8 +22,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from lowerbound.compatibility import WEIGHABLE, Need, Offer
 from lowerbound.draw import Draw, RateEstimator
-from lowerbound.needs import WEIGHABLE, Need, Offer
 from lowerbound.objective import Objective, Step, Terms
 
 

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from lowerbound.compatibility import REALS, REPARAMETERISED, Need, Offer
 from lowerbound.draw import Draw
-from lowerbound.needs import REALS, REPARAMETERISED, Need, Offer
 from lowerbound.networks import MLP
 from lowerbound.objective import Objective, Step, Terms
+from lowerbound.parallel.shards import averaged, gathered, own_rows, undivided
 from lowerbound.shapes import NetworkFactory, Shape, as_shape, over_leading
-from lowerbound.shards import averaged, gathered, own_rows, undivided
 
 
 class FactorVAE(Objective):

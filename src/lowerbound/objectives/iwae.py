@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lowerbound.checks import check_weights
+from lowerbound.compatibility import DRAWN, LOG_DENSITY, WEIGHABLE, Need, Offer
 from lowerbound.draw import Draw
-from lowerbound.needs import DRAWN, LOG_DENSITY, WEIGHABLE, Need, Offer
 from lowerbound.objective import Objective, Step, Terms
 
 

@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from lowerbound.compatibility import MOVABLE, Need, Offer
 from lowerbound.distributions import stddev
 from lowerbound.draw import Draw
-from lowerbound.needs import MOVABLE, Need, Offer
 from lowerbound.objective import Objective, Step, Terms
-from lowerbound.shards import gathered, undivided
+from lowerbound.parallel.shards import gathered, undivided
 
 Kernel = Literal["inverse_multiquadratic", "gaussian"]
 

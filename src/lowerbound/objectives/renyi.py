@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from lowerbound.checks import check_weights
+from lowerbound.compatibility import DRAWN, LOG_DENSITY, WEIGHABLE, Need, Offer
 from lowerbound.draw import Draw
-from lowerbound.needs import DRAWN, LOG_DENSITY, WEIGHABLE, Need, Offer
 from lowerbound.objective import Objective, Step, Terms
 
 NEAR_ONE = 1e-3  # |1 - alpha| below which the logarithm of a sum close to 1 would lose digits

@@ -18,8 +18,8 @@ from typing import Literal
 
 import torch
 
+from lowerbound.compatibility import EVALUABLE, LOG_DENSITY, OWN, Need, Offer
 from lowerbound.draw import Draw
-from lowerbound.needs import EVALUABLE, LOG_DENSITY, OWN, Need, Offer
 from lowerbound.objective import Objective, Step, Terms
 
 Phase = Literal["wake", "sleep", "both"]

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from lowerbound.codes import Draws, check_draws, drawn, offers
+from lowerbound.compatibility import BITS, FACTORISED
 from lowerbound.conditions import Condition
 from lowerbound.distributions import relaxed_logits
-from lowerbound.needs import BITS, FACTORISED
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Drawn, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, numel

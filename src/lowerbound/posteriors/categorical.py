@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from lowerbound.codes import Draws, check_categories, check_draws, drawn, offers
+from lowerbound.compatibility import VECTORS
 from lowerbound.conditions import Condition
 from lowerbound.distributions import OneHot, relaxed_logits
-from lowerbound.needs import VECTORS
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Drawn, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, numel

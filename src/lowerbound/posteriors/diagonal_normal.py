@@ -9,9 +9,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
+from lowerbound.compatibility import FACTORISED
 from lowerbound.conditions import Condition
 from lowerbound.distributions import EntrywiseNormal
-from lowerbound.needs import FACTORISED
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Posterior
 from lowerbound.shapes import NetworkFactory, Shape

@@ -19,7 +19,7 @@ from torch.distributions import Distribution
 
 from lowerbound.conditions import Condition
 from lowerbound.distributions import Flow
-from lowerbound.flows import Generating, autoregressive
+from lowerbound.distributions.bijections import Generating, autoregressive
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, numel

@@ -12,11 +12,11 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributions import Distribution
 
+from lowerbound.compatibility import EVALUABLE
 from lowerbound.conditions import Condition
 from lowerbound.distributions import Flow
-from lowerbound.flows import Planar as PlanarMaps
-from lowerbound.flows import check_sizes
-from lowerbound.needs import EVALUABLE
+from lowerbound.distributions.bijections import Planar as PlanarMaps
+from lowerbound.distributions.bijections import check_sizes
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, numel

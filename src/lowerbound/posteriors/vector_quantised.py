@@ -28,14 +28,14 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from lowerbound.codebook import Codebook
+from lowerbound.compatibility import CODEBOOK, DRAWN, REPARAMETERISED, UNCONDITIONED, WEIGHABLE
 from lowerbound.distributions import CodePoint
-from lowerbound.modes import evaluating
-from lowerbound.needs import CODEBOOK, DRAWN, REPARAMETERISED, UNCONDITIONED, WEIGHABLE
 from lowerbound.networks import MLP
+from lowerbound.parallel.shards import gathered, undivided
 from lowerbound.roles import Context, Drawn, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, over_leading
-from lowerbound.shards import gathered, undivided
 from lowerbound.units import Units
+from lowerbound.utils.modes import evaluating
 
 NOISE = 0.01  # of the vectors' spread: what a code that starts at one of them is moved by, so that no two are the same
 BATCH = 100  # examples that are encoded at a time to start the codes from

@@ -15,8 +15,8 @@ from torch.distributions import Categorical, Distribution
 from torch.nn import functional
 
 from lowerbound.codebook import Codebook, matching
+from lowerbound.compatibility import CODEBOOK, MOVABLE, Need
 from lowerbound.distributions import AutoregressiveCodes as AutoregressiveCodesDistribution
-from lowerbound.needs import CODEBOOK, MOVABLE, Need
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
-from lowerbound.needs import BITS, MOVABLE, Need
+from lowerbound.compatibility import BITS, MOVABLE, Need
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
 

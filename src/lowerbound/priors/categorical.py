@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
 from lowerbound.codes import check_categories
+from lowerbound.compatibility import MOVABLE, VECTORS, Need
 from lowerbound.distributions import OneHot
-from lowerbound.needs import MOVABLE, VECTORS, Need
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
 

@@ -13,8 +13,8 @@ from torch import nn
 from torch.distributions import Distribution
 
 from lowerbound.codebook import Codebook, matching
+from lowerbound.compatibility import CODEBOOK, MOVABLE, Need
 from lowerbound.distributions import IndependentCodes as IndependentCodesDistribution
-from lowerbound.needs import CODEBOOK, MOVABLE, Need
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
 

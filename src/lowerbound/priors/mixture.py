@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.distributions import Distribution, Independent, Normal
 
+from lowerbound.compatibility import MOVABLE
 from lowerbound.distributions import Mixture as MixtureDistribution
-from lowerbound.needs import MOVABLE
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from lowerbound.distributions import Flow
-from lowerbound.flows import Normalising, couplings
+from lowerbound.distributions.bijections import Normalising, couplings
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape, numel
 

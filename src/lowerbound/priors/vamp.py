@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from lowerbound.compatibility import EVALUABLE, MOVABLE, OWN, UNCONDITIONED, Need
 from lowerbound.distributions import Mixture
-from lowerbound.messages import first_line
-from lowerbound.modes import evaluating
-from lowerbound.needs import EVALUABLE, MOVABLE, OWN, UNCONDITIONED, Need
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape, as_shape
 from lowerbound.supports import UNIT, contains, smallest
 from lowerbound.units import Units
+from lowerbound.utils.messages import first_line
+from lowerbound.utils.modes import evaluating
 
 EDGE = 0.01  # how far inside of [0, 1] a pseudo-input starts, where the sigmoid still has a slope
 

@@ -1,0 +1,232 @@
+"""Shards: a batch worked on in pieces, by several processes at once or one after the other, with the result of the whole.
+
+A loss is a mean over the B examples of a batch, so a piece of b of them weighs b / B. Two things are more than a mean:
+
+* *Noise.* Every piece draws that of the whole batch and takes its own rows (:mod:`~lowerbound.parallel.noise`).
+* *Statistics of the batch.* What compares examples takes them from the whole batch: :func:`gathered`, with gradients.
+
+Outside of a shard everything here is the identity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowerbound.parallel.processes import Processes
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some rows of a batch.
+
+    Args:
+        start: the first.
+        stop: behind the last.
+        size: B, rows of the whole batch.
+        processes: at work on it at the same time, whose gradients will be averaged.
+        is_last: whether this process has no other piece of the batch after this one.
+        is_spare: whether these rows count elsewhere: a process that is left without any, in a batch smaller than there are
+            processes, works on the first row and adds nothing.
+        pieces: of each process, one after the other.
+    """
+
+    start: int
+    stop: int
+    size: int
+    processes: int = 1
+    is_last: bool = True
+    is_spare: bool = False
+    pieces: int = 1
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are all rows, and no other process is at work."""
+        return self.processes == self.pieces == 1
+
+    @property
+    def rows(self) -> slice:
+        """Which rows."""
+        return slice(self.start, self.stop)
+
+    @property
+    def weight(self) -> float:
+        """Of a mean over these rows, so that the processes' gradients average to that of the mean over the batch."""
+        return 0.0 if self.is_spare else self.processes * (self.stop - self.start) / self.size
+
+    def counted(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Quantities of these rows, (b,) each, as far as they count here; of the usage of codes, (codes,), nothing does."""
+        return {name: value * 0 for name, value in values.items()} if self.is_spare else dict(values)
+
+
+_active: Shard | None = None
+_gatherings = 0
+
+
+def active() -> Shard | None:
+    """The rows at hand, where they are not all."""
+    return _active
+
+
+@contextmanager
+def entered(shard: Shard | None) -> Iterator[None]:
+    """Run a block in which these are the rows at hand; None for all."""
+    global _active, _gatherings  # noqa: PLW0603  # one at a time, as torch has one generator
+    before = _active
+    _active = shard
+    _gatherings = _gatherings if shard is None else 0
+    try:
+        yield
+    finally:
+        _active = before
+
+
+def pieces(size: int, world: Processes, accumulate: int = 1) -> list[Shard]:
+    """The shards of a batch that fall to this process, as even as can be.
+
+    Example:
+        >>> [shard.rows for shard in pieces(7, Processes(rank=1, size=2))]
+        [slice(3, 7, None)]
+    """
+    count = world.size * accumulate
+    found = []
+    for turn in range(accumulate):
+        start, stop = (size * (turn * world.size + world.rank + i) // count for i in (0, 1))
+        is_spare = start == stop
+        start, stop = (0, 1) if is_spare else (start, stop)
+        found.append(Shard(start, stop, size, world.size, turn == accumulate - 1, is_spare, accumulate))
+    return found
+
+
+def undivided() -> AbstractContextManager[None]:
+    """For a block on what has been gathered: what it draws, all processes draw alike."""
+    return entered(None)
+
+
+def averaged(values: Tensor) -> Tensor:
+    """The mean over a batch, (), of which these are the values of the rows at hand: their share of it."""
+    return values.mean() if _active is None else values.mean() * _active.weight
+
+
+def rows_of_batch(n: int) -> int:
+    """How many examples the batch has of which n are at hand."""
+    return n if _active is None else _active.size
+
+
+def own_rows(whole: Tensor, dim: int = 0) -> Tensor:
+    """Those rows of what belongs to the whole batch that are at hand."""
+    return whole if _active is None else whole.narrow(dim, _active.start, _active.stop - _active.start)
+
+
+def gathered(own: Tensor, dim: int = 0) -> Tensor:
+    """The values of the whole batch, of which these are the rows at hand; gradients go back to where a row came from.
+
+    Args:
+        own: b rows along a dimension.
+        dim: which.
+
+    Raises:
+        ValueError: the batch is worked on in pieces one after the other, so that the rest is not there.
+
+    Example:
+        >>> gathered(torch.arange(3))  # by one process
+        tensor([0, 1, 2])
+    """
+    if _active is None:
+        return own
+    _check_at_once(_active)
+    start, stop = (0, 0) if _active.is_spare else (_active.start, _active.stop)
+    return _placed(own, dim, start, stop, _active.size)
+
+
+def gathered_logsumexp(values: Tensor, dim: int) -> Tensor:
+    """``torch.logsumexp`` over a dimension that holds the rows at hand, and over those of the other processes."""
+    own = torch.logsumexp(values, dim)
+    if _active is None:
+        return own
+    own = torch.full_like(own, -math.inf) + 0 * own if _active.is_spare else own
+    return torch.logsumexp(_beside(own), 0)
+
+
+def summed(own: Tensor) -> Tensor:
+    """The sum over the batch, of which this is that over the rows at hand; with gradients."""
+    if _active is None:
+        return own
+    return _beside(own * 0 if _active.is_spare else own).sum(0)
+
+
+def _beside(own: Tensor) -> Tensor:
+    """What each process has, (N, ...)."""
+    assert _active is not None
+    _check_at_once(_active)
+    rank = torch.distributed.get_rank()
+    return _placed(own[None], 0, rank, rank + 1, _active.processes)
+
+
+def _check_at_once(shard: Shard) -> None:
+    if shard.pieces > 1:
+        raise ValueError(
+            "a statistic of the batch needs the whole batch, which is worked on in pieces; use accumulate 1, with more "
+            "devices or a smaller batch_size"
+        )
+
+
+def has_gathered() -> bool:
+    """Whether the shard that was entered last has taken anything from the whole of its batch."""
+    return _gatherings > 0
+
+
+def check_in_step(world: Processes) -> None:
+    """Refuse to go on where the processes have drawn different numbers of random numbers, so that they would draw others.
+
+    Raises:
+        ValueError: they have.
+    """
+    if world.size == 1:
+        return
+    own = torch.cat([torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [])])
+    first = own.clone()
+    world.copy_first([first])
+    if world.agree(not torch.equal(own, first))[0]:
+        raise ValueError(
+            "the processes have drawn different amounts of random numbers, so their draws are not those of one: a part "
+            "draws as many as its examples ask for; use devices 1, or draw under lowerbound.parallel.shards.undivided()"
+        )
+
+
+def _placed(own: Tensor, dim: int, start: int, stop: int, size: int) -> Tensor:
+    global _gatherings  # noqa: PLW0603  # see entered
+    _gatherings += 1
+    placed: Tensor = _Placed.apply(own, dim, start, stop, size)  # type: ignore[no-untyped-call]  # torch does not say
+    return placed
+
+
+class _Placed(torch.autograd.Function):
+    """The sum over the processes of zeros in which each has put its rows; back go the sum of the gradients' rows."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, dim: int, start: int, stop: int, size: int) -> Tensor:
+        ctx.place = dim, start, stop
+        ctx.shape = own.shape
+        shape = list(own.shape)
+        shape[dim] = size
+        whole = own.new_zeros(shape)
+        if stop > start:
+            whole.narrow(dim, start, stop - start).copy_(own)
+        torch.distributed.all_reduce(whole)
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        dim, start, stop = ctx.place
+        whole = gradients[0].clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(whole)
+        if stop == start:
+            return whole.new_zeros(ctx.shape), None, None, None, None
+        return whole.narrow(dim, start, stop - start).contiguous(), None, None, None, None

@@ -1,0 +1,110 @@
+"""A trained run, as the commands open it: its model on a device, and data read as its own were."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from lowerbound.config.settings import SettingsParser, settings_of
+from lowerbound.data import applicable, load
+from lowerbound.data.dataset import Dataset
+from lowerbound.data.preprocess import Missing
+from lowerbound.model import Model
+from lowerbound.parallel.processes import join
+from lowerbound.roles import Context
+from lowerbound.runs.run import Run
+from lowerbound.utils.devices import find_device
+from lowerbound.utils.messages import unknown
+
+
+def run_parser(command: str, usage: str, description: str) -> SettingsParser:
+    """A parser with the arguments that every command on a run has."""
+    parser = SettingsParser(usage=f"lowerbound {command} {usage}", description=description)
+    parser.add_argument("run", type=str, metavar="RUN", help="the run folder that training wrote")
+    parser.add_argument("-h", "--help", action="store_true", help="show this help")
+    parser.add_argument("--device", type=str, default="auto", help="auto takes a GPU if there is one; cpu, cuda, mps")
+    parser.add_argument("--trust", type=str, help="packages, by name, whose parts may be imported: a,b")
+    return parser
+
+
+def trusted(given: Mapping[str, Any]) -> list[str]:
+    """The packages that --trust names."""
+    return [name.strip() for name in (given["trust"] or "").split(",") if name.strip()]
+
+
+def open_run(given: Mapping[str, Any]) -> tuple[Run, Model]:
+    """The run folder that the arguments name, and its model on the device that they name."""
+    run = Run(given["run"])
+    device = join().place(find_device(given["device"]))
+    return run, run.model(trusted(given)).to(device)
+
+
+def load_as(run: Run, source: str | None, splits: str | None = None, missing: Missing | None = None) -> Dataset:
+    """Data read as the run's own were: the same levels, classes, binarisation, dequantisation and size of pictures.
+
+    Args:
+        run: the run.
+        source: a name or a path; None for the run's own data.
+        splits: another way to split them.
+        missing: another way with missing entries.
+    """
+    own = run.config()["data"]
+    name = own.get("name") if source is None else source
+    if name is None:
+        raise ValueError(f"{run.path} was trained on arrays in memory, which no file names; measure it in Python")
+    options = {setting.name: own[setting.name] for setting in settings_of(load)[1:] if setting.name in own}
+    options |= {key: value for key, value in {"splits": splits, "missing": missing}.items() if value}
+    if source is not None:
+        options.pop("memory", None)  # it holds for the run's own file, of whatever size another is
+    return load(name, **applicable(name, options))
+
+
+def table_of(run: Run) -> tuple[list[str] | None, dict[str, list[str]]]:
+    """The names of the columns of a run's data, or None, and the labels of those that hold classes."""
+    own = run.config()["data"]
+    classes = [name.partition("=") for name in own.get("categorical") or ()]
+    return own.get("columns"), {name: labels.split("|") for name, _, labels in classes}
+
+
+def known(run: Run, model: Model, label: str | None) -> Context:
+    """What a label, named as on the command line, is to a model: one row of context; an empty one where none is named.
+
+    Raises:
+        ValueError: the model is not conditioned on classes, or there is no class of that name.
+    """
+    if label is None:
+        return Context()
+    if not isinstance(model.condition, int):
+        raise ValueError(f"--label {label}: the model of {run.path} is not conditioned on classes; leave it out")
+    names = class_names(run, model)
+    if label not in names:
+        raise ValueError(unknown("label", label, names))
+    return Context(y=torch.tensor([names.index(label)]))
+
+
+def class_names(run: Run, model: Model) -> list[str]:
+    """The names of the classes that a model is conditioned on, their numbers where they have none; empty without classes."""
+    if not isinstance(model.condition, int):
+        return []
+    return list(run.config()["data"].get("classes") or map(str, range(model.condition)))
+
+
+def add_label(parser: SettingsParser) -> None:
+    """Give a parser --label."""
+    parser.add_argument(
+        "--label", type=str, help="of a model that is conditioned on classes: which, by its name in the data"
+    )
+
+
+def own_data(run: Run) -> Dataset:
+    """The data that a run was trained on.
+
+    Raises:
+        ValueError: they have changed since, or were never in a file.
+    """
+    data = load_as(run, None)
+    if data.sha256 != run.config()["data"].get("sha256"):
+        raise ValueError(f"{data.name} holds other data than {run.path} was trained on: its SHA-256 has changed")
+    return data

@@ -1,0 +1,178 @@
+"""A pass through model and objective: what training repeats, and what is checked when the two first meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lowerbound.conditions import learn_conditions
+from lowerbound.data.dataset import Dataset
+from lowerbound.draw import Draw
+from lowerbound.model import Model
+from lowerbound.objective import Dream, Objective, Step
+from lowerbound.roles import Context
+from lowerbound.supports import UNIT, contains
+from lowerbound.units import refilled, summary
+from lowerbound.utils.messages import first_line
+from lowerbound.utils.modes import evaluating
+from lowerbound.utils.seeding import seeded
+
+Fetch = Callable[[Tensor], tuple[Tensor, Context]]
+"""The training examples at some indices (b,), (b, *X), with what is known beside them."""
+
+
+class Passed:
+    """What a pass gives: the scalar to differentiate; loss, penalties and all that is logged; how often codes occur.
+
+    It is a plain object, since Fabric looks into tuples, mappings and data classes for tensors, at each step and twice.
+    """
+
+    def __init__(self, total: Tensor, log: dict[str, Tensor], usage: dict[str, Tensor]) -> None:
+        self.total, self.log, self.usage = total, log, usage
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.total, self.log, self.usage))
+
+
+class Pass(nn.Module):
+    """One pass through model and objective, tensors in and tensors out: what Fabric wraps, and may compile or distribute.
+
+    Args:
+        model: gives the draw.
+        objective: makes a loss of it.
+    """
+
+    def __init__(self, model: Model, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int) -> Passed:
+        """The scalar to differentiate; loss, penalties and all that is logged, (B,) each; how often codes occur, (K,) each.
+
+        Args:
+            x: examples, (B, *X).
+            context: what is known beside them, by the fields of :class:`~lowerbound.roles.Context`.
+            progress: of the run, in [0, 1].
+            examples: number of training examples.
+        """
+        beside, objective = Context(**context), self.objective
+        draw = drawn(self.model, objective, x, beside)
+        dream = dreamt(self.model, len(x), beside) if objective.dreams else None
+        terms = objective(draw, Step(progress, examples, dream))
+        loss = terms.loss if terms.batch_loss is None else terms.loss + terms.batch_loss
+        return Passed(terms.both, {"loss": loss, **terms.log, **draw.penalties}, dict(draw.usage))
+
+
+class Gathered(Pass):
+    """A pass that is given the places of examples, and gathers and presents them itself, as a graph can.
+
+    Args:
+        model: gives the draw.
+        objective: makes a loss of it.
+        fetch: the examples at indices (B,), (B, *X), with what is known beside them, where the parameters are.
+    """
+
+    def __init__(self, model: Model, objective: Objective, fetch: Fetch) -> None:
+        super().__init__(model, objective)
+        self.fetch = fetch
+
+    def forward(self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int) -> Passed:
+        """As :meth:`Pass.forward`, where x are indices (B,), and the context is empty."""
+        x, beside = self.fetch(x)
+        dtype = next(self.parameters()).dtype  # in double precision that is not the data's
+        given = {name: value.to(dtype) if value.is_floating_point() else value for name, value in beside.given.items()}
+        return super().forward(x.to(dtype), given, progress, examples)
+
+
+def drawn(model: Model, objective: Objective, x: Tensor, context: Context) -> Draw:
+    """The draw that an objective asks for."""
+    # what is usual is not said, so that a model that offers nothing else need not know the word
+    unusual = {} if objective.reparameterised else {"reparameterised": False}
+    return model(x, context, objective.samples, objective.path_gradient, **unusual)
+
+
+def dreamt(model: Model, n: int, context: Context) -> Dream:
+    """N pairs from the model as it is in evaluation, and log q(z|x) of them as in training."""
+    with evaluating(model):
+        x, latents = model.dream(n, context)
+    return Dream(x, latents, model.log_posterior(x, latents, context))
+
+
+def first_meeting(model: Model, objective: Objective, data: Dataset) -> str:
+    """Let model and objective meet on one example, and say how the rate will be estimated.
+
+    Raises:
+        ValueError: the model fails on it, or does not give what the objective needs.
+    """
+    with torch.no_grad(), seeded(0), evaluating(model):
+        x = data.present("train", torch.zeros(1, dtype=torch.long))
+        context = data.context("train")[:1].to(next(model.parameters()).device)
+        try:
+            # of the model's modes only its own is that of training: it draws as it will, and nothing in its networks moves
+            model.training = True
+            draw = drawn(model, objective, x, context)
+        except (RuntimeError, AttributeError, KeyError, IndexError) as error:
+            raise ValueError(
+                f"the model fails on a single example: {type(error).__name__}: {first_line(error)}"
+            ) from error
+        finally:
+            model.training = False
+        objective.check(draw)
+    return objective.rate_name(draw)
+
+
+def prepare(model: Model, data: Dataset) -> None:
+    """Give the model what it takes from the training examples before the first step: units and starting points.
+
+    Of data in a file too large for it, units come from all examples and starting points from some (:meth:`Dataset.excerpt`).
+    """
+    x, are_all = data.excerpt("train")
+    mask = data["train"].mask  # of data in a file there is none
+    if not contains(UNIT, data.support):
+        model.learn_units(x if are_all else summary(data.batches("train")), mask)
+    learn_conditions(model, data.context("train").y)
+    model.prepare(refilled(x, mask))
+
+
+def parameter_groups(model: nn.Module, objective: Objective) -> list[dict[str, Any]]:
+    """What Adam is given: the parameters of the model, and those of the objective with the settings that it asks for."""
+    groups = [{"params": trained(model)}, {"params": trained(objective), **objective.adam}]
+    return [group for group in groups if group["params"]]
+
+
+def trained(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are not excluded by ``requires_grad_(False)``."""
+    return [p for p in module.parameters() if p.requires_grad]
+
+
+def not_finite(gradients: Iterable[Tensor]) -> Tensor:
+    """Whether any gradient is not finite: 1 if so, found on the device, where nothing waits for it.
+
+    A sum is not finite where a term is not, or where finite ones exceed the largest number together, as no gradient that
+    deserves a step does. No norm is as cheap: on a CPU the largest entry takes 30 times as long, and squares overflow.
+    """
+    total = torch.stack([gradient.sum() for gradient in gradients]).sum()
+    return (~total.isfinite()).float()  # not by what zero times it is: a compiler takes that for zero
+
+
+def check_gradients(model: nn.Module, objective: nn.Module, received: Collection[int]) -> None:
+    """Every parameter must receive a gradient on the first step.
+
+    Args:
+        model: whose parameters.
+        objective: whose parameters too.
+        received: the ``id`` of each that did.
+
+    Raises:
+        ValueError: which do not.
+    """
+    named = [*model.named_parameters(), *objective.named_parameters(prefix="objective")]
+    without = [name for name, p in named if p.requires_grad and id(p) not in received]
+    if without:
+        raise ValueError(
+            f"{len(without)} parameters receive no gradient and would not be trained: {', '.join(without[:5])}; use them in "
+            "forward, or exclude them with requires_grad_(False)"
+        )

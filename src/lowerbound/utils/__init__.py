@@ -1,0 +1,1 @@
+"""Tools that know nothing of variational autoencoders: messages, files, devices, seeds, memory, progress."""
