@@ -35,7 +35,9 @@ class Exact(Posterior):
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
         scale = torch.linalg.cholesky(self.covariance)
-        return MultivariateNormal((x - self.bias) @ self.matrix.T, scale_tril=scale.expand(len(x), Z, Z))
+        return MultivariateNormal(
+            (x - self.bias) @ self.matrix.T, scale_tril=scale.expand(len(x), Z, Z)
+        )
 
 
 def known() -> tuple[lb.VAE, dict[str, float]]:
@@ -55,7 +57,12 @@ def known() -> tuple[lb.VAE, dict[str, float]]:
     second = posterior.matrix.detach() @ covariance @ posterior.matrix.detach().T  # E[m m'] over x
     s = posterior.covariance
     rate = 0.5 * (s.trace() + second.trace() - Z - torch.logdet(s))
-    truth = {"nll": float(nll), "elbo": -float(nll), "rate": float(rate), "distortion": float(nll - rate)}
+    truth = {
+        "nll": float(nll),
+        "elbo": -float(nll),
+        "rate": float(rate),
+        "distortion": float(nll - rate),
+    }
     return lb.VAE(lb.priors.StandardNormal((Z,)), posterior, likelihood), truth
 
 
@@ -65,7 +72,7 @@ def coverage(repetitions: int, seed: int = 0) -> dict[str, float]:
     model, truth = known()
     held = dict.fromkeys(truth, 0)
     for repetition in range(repetitions):
-        x, _ = model.dream(EXAMPLES)
+        x, _ = model.sample_joint(EXAMPLES)
         data = lb.data.from_arrays(x.numpy(), splits="all")
         result = lb.evaluate(model, data, split="all", samples=SAMPLES, seed=repetition)
         for name, value in truth.items():
@@ -76,7 +83,9 @@ def coverage(repetitions: int, seed: int = 0) -> dict[str, float]:
 
 def run(repetitions: int) -> bool:
     shares = coverage(repetitions)
-    print(f"{repetitions:,} test sets of {EXAMPLES} examples; a fair interval gives 95 %, ± {band(repetitions):.1%}")
+    print(
+        f"{repetitions:,} test sets of {EXAMPLES} examples; a fair interval gives 95 %, ± {band(repetitions):.1%}"
+    )
     for name, share in shares.items():
         print(f"{name:>10}  {share:.2%}")
     return all(0.935 <= share <= 0.965 for share in shares.values())

@@ -18,10 +18,16 @@ def install() -> Path:
     python, done = HOME / "bin" / "python", HOME / "installed"
     wanted = REQUIREMENTS.read_text() + CONSTRAINTS.read_text()
     if not (done.is_file() and done.read_text() == wanted):
-        print(f"installing {REQUIREMENTS.relative_to(ROOT)} into {HOME.relative_to(ROOT)}", file=sys.stderr)
+        print(
+            f"installing {REQUIREMENTS.relative_to(ROOT)} into {HOME.relative_to(ROOT)}",
+            file=sys.stderr,
+        )
         subprocess.run([sys.executable, "-m", "venv", "--clear", HOME], check=True)
         # the constraints hold torch and numpy to the versions that lowerbound is tested with: the same arithmetic for all
-        subprocess.run([python, "-m", "pip", "install", "-q", "-c", CONSTRAINTS, "-r", REQUIREMENTS], check=True)
+        subprocess.run(
+            [python, "-m", "pip", "install", "-q", "-c", CONSTRAINTS, "-r", REQUIREMENTS],
+            check=True,
+        )
         done.write_text(wanted)
     return python
 

@@ -48,7 +48,12 @@ def train(folder: Path) -> Path:
         "out": str(folder / "mnist"),
     }
     code = main(
-        ["train", "mnist", "--no-report", *(word for key, value in settings.items() for word in (f"--{key}", value))]
+        [
+            "train",
+            "mnist",
+            "--no-report",
+            *(word for key, value in settings.items() for word in (f"--{key}", value)),
+        ]
     )
     if code:
         sys.exit(code)
@@ -60,7 +65,9 @@ def run(path: Path) -> bool:
     model = found.model()
     x = own_data(found).examples("test")[:PICTURES]
     print(f"{PICTURES} pictures simulated from the model, 16 chains each way\n")
-    print(f"{'temperatures':>12}  leapfrog  {'start':<9}  {'upper - lower':>15}  below {NARROW}  accepted  seconds")
+    print(
+        f"{'temperatures':>12}  leapfrog  {'start':<9}  {'upper - lower':>15}  below {NARROW}  accepted  seconds"
+    )
     narrow = []
     for temperatures, leapfrog, start in WAYS:
         before = time.perf_counter()

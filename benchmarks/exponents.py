@@ -22,7 +22,11 @@ import lowerbound as lb
 from lowerbound.data.dataset import Dataset, Split
 
 BATCH = 100
-SERIES = {"examples": (1, 2, 4, 8), "draws K": (16, 32, 64, 128), "latents Z": (1024, 2048, 4096, 8192)}
+SERIES = {
+    "examples": (1, 2, 4, 8),
+    "draws K": (16, 32, 64, 128),
+    "latents Z": (1024, 2048, 4096, 8192),
+}
 
 
 def few(n: int) -> Dataset:
@@ -44,7 +48,9 @@ def epoch(n: int, samples: int, latent: int) -> Callable[[], float]:
             lb.likelihoods.Bernoulli((latent,), data.event_shape, network=network),
         )
         # the first epoch warms up: moments are made, memory is taken
-        history = lb.fit(model, objective, data, epochs=2, batch_size=BATCH, device="cpu", progress=False)
+        history = lb.fit(
+            model, objective, data, epochs=2, batch_size=BATCH, device="cpu", progress=False
+        )
         return history.epochs[-1]["seconds"]
 
     return run
@@ -68,9 +74,14 @@ def exponent(sizes: tuple[int, ...], seconds: list[list[float]]) -> tuple[float,
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument(
-        "--steps", type=positive, default=20, help="batches an epoch, of the smallest number of examples"
+        "--steps",
+        type=positive,
+        default=20,
+        help="batches an epoch, of the smallest number of examples",
     )
-    parser.add_argument("--series", nargs="+", choices=SERIES, default=list(SERIES), help="which; all by default")
+    parser.add_argument(
+        "--series", nargs="+", choices=SERIES, default=list(SERIES), help="which; all by default"
+    )
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     print(conditions(asked.threads, rounds=asked.rounds))

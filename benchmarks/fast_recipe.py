@@ -26,13 +26,28 @@ from lowerbound.data.dataset import Dataset
 
 FAST = {"precision": "bf16-mixed", "schedule": "linear"}
 TRIED: list[dict[str, Any]] = [
-    {"epochs": 5, "batch_size": 128, "learning_rate": 1e-3, "precision": "32-true", "schedule": "constant"},
+    {
+        "epochs": 5,
+        "batch_size": 128,
+        "learning_rate": 1e-3,
+        "precision": "32-true",
+        "schedule": "constant",
+    },
     *({"epochs": 2, "batch_size": 128, "learning_rate": rate, **FAST} for rate in (5e-3, 8e-3)),
     *({"epochs": 3, "batch_size": 128, "learning_rate": rate, **FAST} for rate in (4e-3, 6e-3)),
     *({"epochs": 3, "batch_size": 256, "learning_rate": rate, **FAST} for rate in (6e-3, 1e-2)),
     {"epochs": 4, "batch_size": 256, "learning_rate": 8e-3, **FAST},
-    {"epochs": 3, "batch_size": 128, "learning_rate": 5e-3, "precision": "bf16-mixed", "schedule": "cosine"},
-    *({"epochs": 2, "batch_size": 256, "learning_rate": rate, "optimizer": "muon", **FAST} for rate in (5e-3, 1e-2)),
+    {
+        "epochs": 3,
+        "batch_size": 128,
+        "learning_rate": 5e-3,
+        "precision": "bf16-mixed",
+        "schedule": "cosine",
+    },
+    *(
+        {"epochs": 2, "batch_size": 256, "learning_rate": rate, "optimizer": "muon", **FAST}
+        for rate in (5e-3, 1e-2)
+    ),
     {"epochs": 2, "batch_size": 1024, "learning_rate": 1e-2, "optimizer": "muon", **FAST},
     {"epochs": 2, "batch_size": 128, "learning_rate": 1.2e-2, **FAST},
     {"epochs": 2, "batch_size": 96, "learning_rate": 8e-3, **FAST},
@@ -46,11 +61,20 @@ TRIED: list[dict[str, Any]] = [
     {"epochs": 2, "batch_size": 96, "learning_rate": 8e-3, "clip": 5.0, **FAST},
     {"epochs": 2, "batch_size": 160, "learning_rate": 8e-3, **FAST},
     {"epochs": 2, "batch_size": 160, "learning_rate": 8e-3, "clip": 5.0, **FAST},
-    *({"epochs": 2, "batch_size": 192, "learning_rate": 1.2e-2, "clip": clip, **FAST} for clip in (2.0, 5.0, 10.0)),
+    *(
+        {"epochs": 2, "batch_size": 192, "learning_rate": 1.2e-2, "clip": clip, **FAST}
+        for clip in (2.0, 5.0, 10.0)
+    ),
     {"epochs": 2, "batch_size": 224, "learning_rate": 1e-2, "clip": 5.0, **FAST},
     {"epochs": 2, "batch_size": 256, "learning_rate": 1.2e-2, "clip": 5.0, **FAST},
-    *({"epochs": 2, "batch_size": 128, "learning_rate": rate, "clip": 5.0, **FAST} for rate in (8e-3, 1.2e-2)),
-    *({"epochs": 2, "batch_size": 160, "learning_rate": rate, "clip": 5.0, **FAST} for rate in (1.2e-2, 1.6e-2)),
+    *(
+        {"epochs": 2, "batch_size": 128, "learning_rate": rate, "clip": 5.0, **FAST}
+        for rate in (8e-3, 1.2e-2)
+    ),
+    *(
+        {"epochs": 2, "batch_size": 160, "learning_rate": rate, "clip": 5.0, **FAST}
+        for rate in (1.2e-2, 1.6e-2)
+    ),
 ]
 
 
@@ -77,9 +101,15 @@ def objective(model: lb.VAE, data: Dataset) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of weights and training; 0 by default")
-    parser.add_argument("--only", type=int, nargs="+", help="lines of the table, from 0; all by default")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="of weights and training; 0 by default"
+    )
+    parser.add_argument(
+        "--only", type=int, nargs="+", help="lines of the table, from 0; all by default"
+    )
     asked = parser.parse_args()
     torch.set_num_threads(1)
     data = lb.data.load("mnist", splits="train_test")
@@ -89,12 +119,31 @@ def main() -> None:
         if asked.only and i not in asked.only:
             continue
         found = [train(data, seed, settings) for seed in asked.seeds]
-        words = [settings.get("optimizer", "adam"), *(settings[name] for name in ("batch_size", "learning_rate"))]
-        words += [f"{settings['schedule']} {settings['epochs']}", settings.get("clip", "-"), settings["precision"]]
+        words = [
+            settings.get("optimizer", "adam"),
+            *(settings[name] for name in ("batch_size", "learning_rate")),
+        ]
+        words += [
+            f"{settings['schedule']} {settings['epochs']}",
+            settings.get("clip", "-"),
+            settings["precision"],
+        ]
         seconds, objectives = zip(*found, strict=True)
-        rows.append([str(i), *map(str, words), f"{min(seconds):.1f}", " ".join(f"{value:.2f}" for value in objectives)])
+        rows.append(
+            [
+                str(i),
+                *map(str, words),
+                f"{min(seconds):.1f}",
+                " ".join(f"{value:.2f}" for value in objectives),
+            ]
+        )
         print("  ".join(rows[-1]), flush=True)
-    print(table(["", "optimizer", "batch", "rate", "epochs", "clip", "precision", "s", "objective"], rows))
+    print(
+        table(
+            ["", "optimizer", "batch", "rate", "epochs", "clip", "precision", "s", "objective"],
+            rows,
+        )
+    )
 
 
 if __name__ == "__main__":

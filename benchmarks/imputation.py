@@ -45,7 +45,17 @@ ADULT = [
     "sex",
 ]
 ADULT += ["gain", "loss", "hours", "country", "income"]
-CLASSES = ("workclass", "education", "marital", "occupation", "relationship", "race", "sex", "country", "income")
+CLASSES = (
+    "workclass",
+    "education",
+    "marital",
+    "occupation",
+    "relationship",
+    "race",
+    "sex",
+    "country",
+    "income",
+)
 HIDDEN = ["--posterior.network.hidden", "[64]", "--likelihood.network.hidden", "[64]"]
 Table = list[list[str]]
 
@@ -68,16 +78,25 @@ def filled(folder: Path, header: list[str], rows: Table, options: list[str]) -> 
         return list(csv.reader(lines))[1:]
 
 
-def squared_errors(x: np.ndarray[Any, Any], gone: np.ndarray[Any, Any], folder: Path) -> dict[str, tuple[float, float]]:
+def squared_errors(
+    x: np.ndarray[Any, Any], gone: np.ndarray[Any, Any], folder: Path
+) -> dict[str, tuple[float, float]]:
     """Of a table of numbers: the mean over removed cells, and its standard error over rows, by method."""
     seen = np.where(gone, np.nan, x)
     scale = np.nanstd(seen, 0)
-    rows = [["" if g else str(v) for v, g in zip(*row, strict=True)] for row in zip(x, gone, strict=True)]
+    rows = [
+        ["" if g else str(v) for v, g in zip(*row, strict=True)]
+        for row in zip(x, gone, strict=True)
+    ]
     names = [f"column_{i}" for i in range(x.shape[1])]
     options = ["--latent", "4", "--epochs", "150", "--batch-size", "32", *HIDDEN]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # its own default asks for more than 50 rounds give
-        iterative = IterativeImputer(random_state=0, max_iter=50).fit_transform(seen / scale) * scale
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # its own default asks for more than 50 rounds give
+        iterative = (
+            IterativeImputer(random_state=0, max_iter=50).fit_transform(seen / scale) * scale
+        )
     guesses = {
         "means": np.tile(np.nanmean(seen, 0), (len(x), 1)),
         "lowerbound": np.array(filled(folder, names, rows, options), dtype=float),
@@ -98,7 +117,9 @@ def adult(source: Path, folder: Path) -> None:
     lines = (line.split(", ") for line in source.read_text().splitlines() if line.strip())
     whole = [row for row in lines if "?" not in row][:ADULT_ROWS]
     gone = np.random.default_rng(0).random((len(whole), len(ADULT))) < SHARE
-    rows = [["" if g else v for v, g in zip(*row, strict=True)] for row in zip(whole, gone, strict=True)]
+    rows = [
+        ["" if g else v for v, g in zip(*row, strict=True)] for row in zip(whole, gone, strict=True)
+    ]
     options = [
         "--data.categorical",
         f"[{','.join(CLASSES)}]",
@@ -113,11 +134,16 @@ def adult(source: Path, folder: Path) -> None:
     print(f"\n{'Adult':<16} {'lowerbound':>10} {'without x':>10}   of {len(whole):,} rows")
     for j, name in enumerate(ADULT):
         there = [row[j] for row, g in zip(whole, gone[:, j], strict=True) if not g]
-        truth, guess = ([row[j] for row, g in zip(table, gone[:, j], strict=True) if g] for table in (whole, full))
+        truth, guess = (
+            [row[j] for row, g in zip(table, gone[:, j], strict=True) if g]
+            for table in (whole, full)
+        )
         if name in CLASSES:
             frequent = Counter(there).most_common(1)[0][0]
             right = np.mean([a == b for a, b in zip(truth, guess, strict=True)])
-            print(f"{name:<16} {right:>10.1%} {np.mean([v == frequent for v in truth]):>10.1%}   right")
+            print(
+                f"{name:<16} {right:>10.1%} {np.mean([v == frequent for v in truth]):>10.1%}   right"
+            )
         else:
             seen, cells = np.array(there, float), np.array(truth, float)
             own = np.mean((np.array(guess, float) - cells) ** 2) / seen.var()
@@ -126,7 +152,9 @@ def adult(source: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(f"{'table':<16} {'means':>16} {'lowerbound':>16} {'IterativeImputer':>18}   squared error, variances")
+    print(
+        f"{'table':<16} {'means':>16} {'lowerbound':>16} {'IterativeImputer':>18}   squared error, variances"
+    )
     for name, x in (("wine", load_wine().data), ("breast cancer", load_breast_cancer().data)):
         with tempfile.TemporaryDirectory() as scratch:
             gone = np.random.default_rng(0).random(x.shape) < SHARE

@@ -44,7 +44,11 @@ class Worker:
     """
 
     def __init__(
-        self, name: str, command: Sequence[str | Path], threads: int, environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        threads: int,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
@@ -54,7 +58,12 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self.errors,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **(environment or {})},
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": str(threads),
+                "MKL_NUM_THREADS": str(threads),
+                **(environment or {}),
+            },
         )
 
     def ask(self, question: str) -> dict[str, Any]:
@@ -123,13 +132,19 @@ def paired(times: Sequence[float], others: Sequence[float]) -> Ratio:
     return Ratio(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
 
 
-def interleave(turns: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1) -> dict[str, list[Any]]:
+def interleave(
+    turns: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1
+) -> dict[str, list[Any]]:
     """What each turn returned in each round, those for warming up left out; the order within a round is shuffled."""
     names, found, shuffled = list(turns), {name: [] for name in turns}, random.Random(0)
     for i in range(-warm_up, rounds):
         shuffled.shuffle(names)
         for name in names:
-            print(f"\r\033[Kround {i + 1} of {rounds}: {name}" if sys.stderr.isatty() else "", end="", file=sys.stderr)
+            print(
+                f"\r\033[Kround {i + 1} of {rounds}: {name}" if sys.stderr.isatty() else "",
+                end="",
+                file=sys.stderr,
+            )
             answer = turns[name]()
             if i >= 0:
                 found[name].append(answer)
@@ -152,7 +167,11 @@ def conditions(threads: int, **also: object) -> str:
 
 def processor() -> str:
     try:
-        named = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        named = [
+            line
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ]
         return named[0].partition(":")[2].strip()
     except (OSError, IndexError):
         return platform.processor() or platform.machine()
@@ -171,7 +190,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
 
     def row(line: Sequence[str]) -> str:
-        cells = [line[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)]
+        cells = [line[0].ljust(widths[0])] + [
+            c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)
+        ]
         return "  ".join(cells).rstrip()
 
     return "\n".join(map(row, lines))
@@ -179,12 +200,20 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def arguments(description: str | None, rounds: int = ROUNDS) -> argparse.ArgumentParser:
     """The options that every benchmark has."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--rounds", type=positive, default=rounds, help=f"rounds that count, {rounds} by default; 2 show that it runs"
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--threads", type=positive, default=os.cpu_count(), help="threads, and cores that all are bound to"
+        "--rounds",
+        type=positive,
+        default=rounds,
+        help=f"rounds that count, {rounds} by default; 2 show that it runs",
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        default=os.cpu_count(),
+        help="threads, and cores that all are bound to",
     )
     return parser
 

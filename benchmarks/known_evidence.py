@@ -89,14 +89,18 @@ def make_problem() -> dict[str, Tensor]:
 def exact_nll(problem: dict[str, Tensor]) -> Tensor:
     """-log p(x) of each example, in float64, of the weights and data as float32 rounds them."""
     weight, bias, x = (problem[name].double() for name in ("weight", "bias", "x"))
-    return -MultivariateNormal(bias, weight @ weight.T + torch.eye(D, dtype=torch.float64)).log_prob(x)
+    return -MultivariateNormal(
+        bias, weight @ weight.T + torch.eye(D, dtype=torch.float64)
+    ).log_prob(x)
 
 
 def gap(samples: int, draws: int = 4_000_000) -> Estimate:
     """log p(x) - E[L_K]; of one draw in closed form, which is that of the ELBO."""
     if samples == 1:
         return Estimate(Z * ((INFLATION**2 - 1) / 2 - math.log(INFLATION)), 0.0, 1)
-    chi_squared = torch.from_numpy(np.random.default_rng(0).chisquare(Z, (draws // samples, samples)))
+    chi_squared = torch.from_numpy(
+        np.random.default_rng(0).chisquare(Z, (draws // samples, samples))
+    )
     log_r = Z * math.log(INFLATION) - (INFLATION**2 - 1) / 2 * chi_squared
     return Estimate.over(math.log(samples) - log_r.logsumexp(1))
 
@@ -120,10 +124,14 @@ def build(problem: dict[str, Tensor]) -> lb.VAE:
 def our_answers(problem: dict[str, Tensor]) -> list[Answer]:
     model, x, rows = build(problem), problem["x"], []
     data = Dataset("ppca", {"test": Split(x)}, REAL)
-    model.likelihood.net.register_forward_hook(lambda net, inputs, output: rows.append(len(inputs[0])))
+    model.likelihood.net.register_forward_hook(
+        lambda net, inputs, output: rows.append(len(inputs[0]))
+    )
     with torch.no_grad(), seeded(0):
         loss = lb.objectives.ELBO().terms(model(x), Step(1.0, N)).loss
-    answers = [Answer("ELBO().terms(model(x)).loss", 1, sum(rows) / N, float(loss.mean()), loss.double())]
+    answers = [
+        Answer("ELBO().terms(model(x)).loss", 1, sum(rows) / N, float(loss.mean()), loss.double())
+    ]
     for samples in sorted({samples for samples, _ in CALLS}):
         rows.clear()
         evaluation = lb.evaluate(model, data, samples=samples, batch_size=N, seed=0)
@@ -131,7 +139,11 @@ def our_answers(problem: dict[str, Tensor]) -> list[Answer]:
         nll = evaluation.nll.value
         answers.append(
             Answer(
-                f"evaluate(model, data, samples={samples}).nll", samples, made, nll, evaluation.values["nll"].double()
+                f"evaluate(model, data, samples={samples}).nll",
+                samples,
+                made,
+                nll,
+                evaluation.values["nll"].double(),
             )
         )
     return answers
@@ -146,8 +158,13 @@ def their_answers(problem: dict[str, Tensor]) -> tuple[str, list[Answer]]:
         script = CONTESTANTS / "pythae_evidence.py"
         # -I: nothing of this environment reaches the other one
         command = [python, "-I", script, file, json.dumps(CALLS)]
-        said = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    answers = [Answer(**{**given, "values": torch.tensor(given["values"]).double()}) for given in said["answers"]]
+        said = json.loads(
+            subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        )
+    answers = [
+        Answer(**{**given, "values": torch.tensor(given["values"]).double()})
+        for given in said["answers"]
+    ]
     return f"pythae {said['pythae']}, torch {said['torch']}", answers
 
 
@@ -166,11 +183,16 @@ def print_rows(title: str, answers: list[Answer], exact: Tensor, gaps: dict[int,
     for answer in answers:
         stderr = Estimate.over(answer.values).stderr
         sign, off = compare(answer, exact)
-        returned, raw = f"{answer.returned:.3f} ± {stderr:.3f}", answer.returned - float(exact.mean())
+        returned, raw = (
+            f"{answer.returned:.3f} ± {stderr:.3f}",
+            answer.returned - float(exact.mean()),
+        )
         put_right = f"{off.value:+.3f} ± {off.stderr:.3f}"
         offsets = f"{raw:>+13.3f}{'+' if sign > 0 else '-':>6}{put_right:>17}"
         expected = f"{gaps[answer.asked].value:>+10.3f}{gaps[round(answer.made)].value:>+8.3f}"
-        print(f"  {answer.call:<40}{answer.asked:>5}{answer.made:>6g}{returned:>17}{offsets}{expected}")
+        print(
+            f"  {answer.call:<40}{answer.asked:>5}{answer.made:>6g}{returned:>17}{offsets}{expected}"
+        )
 
 
 def is_right(answer: Answer, exact: Tensor, gaps: dict[int, Estimate]) -> bool:
@@ -187,12 +209,16 @@ def main() -> int:
     version, theirs = their_answers(problem)
     gaps = {k: gap(k) for k in sorted({round(n) for a in ours + theirs for n in (a.asked, a.made)})}
 
-    print(f"D = {D}, Z = {Z}, standard deviations of the encoder {INFLATION:g} times the exact posterior's")
+    print(
+        f"D = {D}, Z = {Z}, standard deviations of the encoder {INFLATION:g} times the exact posterior's"
+    )
     print(f"{'exact -log p(x)':<24} {Estimate.over(exact)}")
     print(f"{'exact -ELBO':<24} {Estimate.over(exact + gap(1).value)}, {gap(1).value:.4f} above")
     print(f"{'D/2 log(2 pi)':<24} {D / 2 * math.log(2 * math.pi):.4f} nats")
     monte_carlo = max(offset.stderr for offset in gaps.values())
-    print(f"{'expected offsets':<24} in closed form at one draw, else Monte Carlo ± {monte_carlo:.4f}")
+    print(
+        f"{'expected offsets':<24} in closed form at one draw, else Monte Carlo ± {monte_carlo:.4f}"
+    )
     print()
     print_rows(f"lowerbound, torch {torch.__version__}", ours, exact, gaps)
     print()

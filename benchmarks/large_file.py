@@ -38,9 +38,7 @@ from interleaved import conditions, table
 
 SHAPE = (3, 64, 64)
 GIB = 2**30
-MODEL = (
-    "--latent 8 --posterior.network.hidden [32] --likelihood Normal --likelihood.network.hidden [32] --batch-size 500"
-)
+MODEL = "--latent 8 --posterior.network.hidden [32] --likelihood Normal --likelihood.network.hidden [32] --batch-size 500"
 COLUMNS = [
     "",
     "starts in",
@@ -103,9 +101,21 @@ def clocks(pid: int) -> tuple[float, float]:
     return ran / 1e9, time.monotonic() - (ran + queued) / 1e9
 
 
-def run(path: Path, memory: str, out: Path, limit: float | None, prefix: str, threads: int) -> Found:
+def run(
+    path: Path, memory: str, out: Path, limit: float | None, prefix: str, threads: int
+) -> Found:
     command = [*shlex.split(prefix), sys.executable, "-m", "lowerbound", "train", str(path)]
-    command += ["--epochs", "1", "--samples", "1", "--quiet", "--out", str(out), "--data.memory", memory]
+    command += [
+        "--epochs",
+        "1",
+        "--samples",
+        "1",
+        "--quiet",
+        "--out",
+        str(out),
+        "--data.memory",
+        memory,
+    ]
     forget(path)
     began = time.monotonic()
     process = subprocess.Popen(
@@ -128,19 +138,37 @@ def run(path: Path, memory: str, out: Path, limit: float | None, prefix: str, th
         if len(marks) == 1 and metrics.exists() and metrics.stat().st_size:
             marks.append(clocks(process.pid))
         time.sleep(0.05)
-    rate = json.loads(metrics.read_text().splitlines()[0])["examples_per_second"] if metrics.exists() else 0.0
-    examples = 0.9 * np.load(path, mmap_mode="r").shape[0]  # those that are trained on, and those for validation
-    cpu, asleep = (1000 * (b - a) / examples for a, b in zip(*marks, strict=True)) if marks[1:] else (0.0, 0.0)
+    rate = (
+        json.loads(metrics.read_text().splitlines()[0])["examples_per_second"]
+        if metrics.exists()
+        else 0.0
+    )
+    examples = (
+        0.9 * np.load(path, mmap_mode="r").shape[0]
+    )  # those that are trained on, and those for validation
+    cpu, asleep = (
+        (1000 * (b - a) / examples for a, b in zip(*marks, strict=True))
+        if marks[1:]
+        else (0.0, 0.0)
+    )
     return Found(starts, rate, cpu, asleep, anonymous, of_file, process.returncode)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--gib", type=float, default=8.0, help="size of the file")
-    parser.add_argument("--limit", type=float, default=2.0, help="GiB of anonymous memory that a process may have")
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where the file is made")
+    parser.add_argument(
+        "--limit", type=float, default=2.0, help="GiB of anonymous memory that a process may have"
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=Path(tempfile.gettempdir()), help="where the file is made"
+    )
     parser.add_argument("--prefix", default="", help="put before each run")
-    parser.add_argument("--part", type=int, default=16, help="one in so many of the pictures are those in memory")
+    parser.add_argument(
+        "--part", type=int, default=16, help="one in so many of the pictures are those in memory"
+    )
     parser.add_argument("--dtype", choices=("uint8", "float32"), default="uint8")
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
@@ -163,8 +191,16 @@ def main() -> None:
             ("in memory, after", small, "load"),
         ):
             limit = asked.limit if memory == "map" else None
-            found[title] = run(path, memory, folder / title.replace(" ", "-"), limit, asked.prefix, asked.threads)
-    in_memory = sum(found[name].cpu + found[name].asleep for name in ("in memory, before", "in memory, after")) / 2
+            found[title] = run(
+                path, memory, folder / title.replace(" ", "-"), limit, asked.prefix, asked.threads
+            )
+    in_memory = (
+        sum(
+            found[name].cpu + found[name].asleep
+            for name in ("in memory, before", "in memory, after")
+        )
+        / 2
+    )
     lines = [
         [
             title,

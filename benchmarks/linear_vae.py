@@ -49,7 +49,17 @@ def optimum(x: Tensor, k: int) -> MultivariateNormal:
 
 def row(k: int, folder: Path) -> bool:
     out = folder / str(k)
-    arguments = ["train", "--config", "linear-vae", "--latent", str(k), "--out", str(out), "--quiet", "--no-report"]
+    arguments = [
+        "train",
+        "--config",
+        "linear-vae",
+        "--latent",
+        str(k),
+        "--out",
+        str(out),
+        "--quiet",
+        "--no-report",
+    ]
     if code := main(arguments):
         sys.exit(code)
     model = lb.load(out)

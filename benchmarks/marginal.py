@@ -40,20 +40,36 @@ def operations(problem: Problem, samples: int) -> int:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--samples", type=positive, default=5000, help="K, 5,000 by default")
-    parser.add_argument("--examples", type=positive, default=500, help="pictures a round, 500 by default")
+    parser.add_argument(
+        "--examples", type=positive, default=500, help="pictures a round, 500 by default"
+    )
     asked = parser.parse_args()
     problem = PROBLEMS[MODEL]
-    print(conditions(asked.threads, rounds=asked.rounds, model=problem.title, samples=asked.samples))
+    print(
+        conditions(asked.threads, rounds=asked.rounds, model=problem.title, samples=asked.samples)
+    )
     calls = {
-        "log_marginal": ("lowerbound_marginal.py", {"call": "log_marginal", "first": ALONE}, asked.examples),
-        "evaluate": ("lowerbound_marginal.py", {"call": "evaluate", "first": ALONE}, asked.examples),
+        "log_marginal": (
+            "lowerbound_marginal.py",
+            {"call": "log_marginal", "first": ALONE},
+            asked.examples,
+        ),
+        "evaluate": (
+            "lowerbound_marginal.py",
+            {"call": "evaluate", "first": ALONE},
+            asked.examples,
+        ),
         "evaluate, bf16-mixed": (
             "lowerbound_marginal.py",
             {"call": "evaluate", "first": ALONE, "precision": "bf16-mixed"},
             asked.examples,
         ),
         **{
-            f"pythae, batch_size={size}": ("pythae_marginal.py", {"batch_size": size, "examples": ALONE}, ALONE)
+            f"pythae, batch_size={size}": (
+                "pythae_marginal.py",
+                {"batch_size": size, "examples": ALONE},
+                ALONE,
+            )
             for size in (100, asked.samples)
         },
     }
@@ -75,13 +91,17 @@ def main() -> None:
                 told = worker.ask("answer")
                 before = answers.get(name, {"bytes": 0})
                 if told["bytes"] is not None and before["bytes"] is not None:
-                    told["bytes"] = max(told["bytes"], before["bytes"])  # the first call is the one that takes most
+                    told["bytes"] = max(
+                        told["bytes"], before["bytes"]
+                    )  # the first call is the one that takes most
                 answers[name] = told
                 return seconds
 
             return per_example
 
-        rates = Worker("rates", [sys.executable, CONTESTANTS / "rates.py", file, "{}"], asked.threads)
+        rates = Worker(
+            "rates", [sys.executable, CONTESTANTS / "rates.py", file, "{}"], asked.threads
+        )
         stack.callback(rates.close)
 
         def at_the_moment() -> float:
@@ -89,7 +109,9 @@ def main() -> None:
             rates.ask("round")
             return operations(problem, asked.samples) / rates.ask("rates")["float32"]
 
-        found = interleave({**{name: turn(name) for name in calls}, "matrix product": at_the_moment}, asked.rounds)
+        found = interleave(
+            {**{name: turn(name) for name in calls}, "matrix product": at_the_moment}, asked.rounds
+        )
     rows = []
     for name, seconds in found.items():
         told = answers.get(name, {})
@@ -97,10 +119,16 @@ def main() -> None:
         share = paired(found["matrix product"], seconds)
         rows.append([name, f"{1e3 * statistics.median(seconds):.2f}", f"{share}", str(paired(seconds, found["evaluate"])),
                      "" if value is None else f"{value:.2f}", "" if held is None else f"{held / 2**20:.0f}"])  # fmt: skip
-    print(table(["", "ms/picture", "of the product's rate", "to evaluate", "log p(x)", "MiB more"], rows))
+    print(
+        table(
+            ["", "ms/picture", "of the product's rate", "to evaluate", "log p(x)", "MiB more"], rows
+        )
+    )
     values = [told["value"] for told in answers.values()]
     if not max(values) - min(values) < CLOSE:
-        sys.exit(f"they do not estimate the same: log p(x) of the first {ALONE} pictures is {values}")
+        sys.exit(
+            f"they do not estimate the same: log p(x) of the first {ALONE} pictures is {values}"
+        )
     print(f"should be: evaluate at 0.60 of the rate or more, at most 1024 MiB more, pythae at 20 or more; log p(x) is "
           f"the mean over the first {ALONE} pictures")  # fmt: skip
 

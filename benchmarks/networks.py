@@ -46,11 +46,22 @@ def main() -> None:
             likelihood=lb.likelihoods.Normal(z_shape, x_shape, network=network),
         )
         started = time.monotonic()
-        lb.fit(model, lb.objectives.ELBO(), data, epochs=6, learning_rate=2e-3, schedule="cosine", progress=False)
+        lb.fit(
+            model,
+            lb.objectives.ELBO(),
+            data,
+            epochs=6,
+            learning_rate=2e-3,
+            schedule="cosine",
+            progress=False,
+        )
         seconds = (time.monotonic() - started) / 6
         elbo = lb.evaluate(model, data, samples=1).elbo.times(-1, "nats")
         count = sum(p.numel() for p in model.parameters())
-        print(f"{name:<28} {count:>10,} {elbo.value:>9.1f} ± {elbo.stderr:<6.1f} {seconds:>8.1f}", flush=True)
+        print(
+            f"{name:<28} {count:>10,} {elbo.value:>9.1f} ± {elbo.stderr:<6.1f} {seconds:>8.1f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

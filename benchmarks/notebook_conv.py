@@ -37,13 +37,18 @@ def check(folder: str) -> bool:
         squares, count = 0.0, 0
         for x in data.examples("train")[:EXAMPLES].split(500):
             residual = x - model(x).px.mean[0]
-            squares, count = squares + float(residual.double().pow(2).sum()), count + residual.numel()
+            squares, count = (
+                squares + float(residual.double().pow(2).sum()),
+                count + residual.numel(),
+            )
     z = float(difference.mean() / (difference.std() / math.sqrt(len(difference))))
     scale, best = model.likelihood.log_scale.exp().item(), math.sqrt(squares / count)
     elbo = lb.evaluate(model, data, samples=10).elbo
     print(f"{folder}: {data}")
     print(f"  -ELBO                            {elbo.times(-1, 'nats')}")
-    print(f"  sampled less closed-form KL      {float(difference.mean()):+.3f} nats, {z:+.1f} standard errors")
+    print(
+        f"  sampled less closed-form KL      {float(difference.mean()):+.3f} nats, {z:+.1f} standard errors"
+    )
     print(f"  closed-form KL, mean and least   {float(kl.mean()):.2f}, {float(kl.min()):.2f} nats")
     print(f"  learned scale, r.m.s. residual   {scale:.5f}, {best:.5f} ({scale / best - 1:+.2%})")
     return abs(z) <= 4 and float(kl.min()) >= 0 and abs(scale / best - 1) <= 0.02

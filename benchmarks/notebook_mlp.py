@@ -22,7 +22,18 @@ SEEDS = (0, 1, 2)
 def losses(seed: int, folder: Path) -> list[float]:
     out = folder / str(seed)
     code = main(
-        ["train", "--config", "notebook-mlp", "--seed", str(seed), "--out", str(out), "--quiet", "--samples", "1"]
+        [
+            "train",
+            "--config",
+            "notebook-mlp",
+            "--seed",
+            str(seed),
+            "--out",
+            str(out),
+            "--quiet",
+            "--samples",
+            "1",
+        ]
     )
     if code:
         sys.exit(code)
@@ -31,7 +42,9 @@ def losses(seed: int, folder: Path) -> list[float]:
 
 def table(runs: list[list[float]]) -> list[tuple[float, float]]:
     """Print the table; return (printed, mean over seeds) for each epoch."""
-    print(f"{'epoch':>5} {'notebook':>9} {'mean':>8} {'off by':>7}   seeds {', '.join(map(str, SEEDS))}")
+    print(
+        f"{'epoch':>5} {'notebook':>9} {'mean':>8} {'off by':>7}   seeds {', '.join(map(str, SEEDS))}"
+    )
     rows = []
     for epoch, (printed, ours) in enumerate(zip(PRINTED, zip(*runs, strict=True), strict=True), 1):
         mean = statistics.mean(ours)

@@ -33,9 +33,20 @@ print(time.perf_counter() - began)
 def turn(folder: Path, cores: int, caches: Path, is_new: bool) -> Callable[[], float]:
     def run() -> float:
         cache = tempfile.mkdtemp(dir=caches) if is_new else str(caches / "kept")
-        command = [*bound_to_cores(cores), sys.executable, "-c", LOAD, str(folder), str(folder.parent / "one")]
+        command = [
+            *bound_to_cores(cores),
+            sys.executable,
+            "-c",
+            LOAD,
+            str(folder),
+            str(folder.parent / "one"),
+        ]
         environment = {**os.environ, "LOWERBOUND_CACHE": cache}
-        return float(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        return float(
+            subprocess.run(
+                command, env=environment, check=True, stdout=subprocess.PIPE, text=True
+            ).stdout
+        )
 
     return run
 
@@ -56,7 +67,9 @@ def main() -> None:
         generator = np.random.default_rng(0)
         for i in range(asked.pictures):
             coarse = Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=np.uint8))
-            coarse.resize((asked.side, asked.side), Image.Resampling.BICUBIC).save(folder / f"{i:06}.jpg", quality=90)
+            coarse.resize((asked.side, asked.side), Image.Resampling.BICUBIC).save(
+                folder / f"{i:06}.jpg", quality=90
+            )
         turns = {
             "decoded, 1 core": turn(folder, 1, caches, True),
             f"decoded, {every} cores": turn(folder, every, caches, True),
@@ -64,7 +77,10 @@ def main() -> None:
         }
         found = interleave(turns, asked.rounds)
     first = found["decoded, 1 core"]
-    rows = [[title, f"{statistics.median(own):.2f}", str(paired(own, first))] for title, own in found.items()]
+    rows = [
+        [title, f"{statistics.median(own):.2f}", str(paired(own, first))]
+        for title, own in found.items()
+    ]
     print(table(["", "seconds", "to one core"], rows))
 
 

@@ -55,17 +55,26 @@ class Method:
 BURDA = "Burda et al. 2015, table 1"
 TOMCZAK = "Norouzi et al. 2020, of Tomczak and Welling 2018"
 BERG = "van den Berg et al. 2018"
-COMPILE = ("--compile", "true")  # the same numbers up to rounding, in less time where much is done beside the products
+COMPILE = (
+    "--compile",
+    "true",
+)  # the same numbers up to rounding, in less time where much is done beside the products
 METHODS = {
     "iwae-1layer-k1": Method(("--config", "iwae-1layer", *COMPILE), 86.76, BURDA),
     "iwae-1layer-k5": Method(
-        ("--config", "iwae-1layer", "--objective.samples", "5", "--epochs", "200", *COMPILE), 85.54, BURDA
+        ("--config", "iwae-1layer", "--objective.samples", "5", "--epochs", "200", *COMPILE),
+        85.54,
+        BURDA,
     ),
     "iwae-2layer-k1": Method(("--config", "iwae-2layer", *COMPILE), 85.33, BURDA),
     "vamp": Method(("--config", "vamp", *COMPILE), 82.43, TOMCZAK),
-    "vamp-standard-normal": Method(("--config", "vamp", "--prior.part", "StandardNormal", *COMPILE), 84.45, TOMCZAK),
+    "vamp-standard-normal": Method(
+        ("--config", "vamp", "--prior.part", "StandardNormal", *COMPILE), 84.45, TOMCZAK
+    ),
     "iaf": Method(("--config", "iaf"), 80.79, BERG),
-    "iaf-diagonal-normal": Method(("--config", "iaf", "--posterior.part", "DiagonalNormal"), 82.14, BERG),
+    "iaf-diagonal-normal": Method(
+        ("--config", "iaf", "--posterior.part", "DiagonalNormal"), 82.14, BERG
+    ),
 }
 """Two of them are the same protocol without its point: what a method brings is their difference."""
 
@@ -86,7 +95,16 @@ def run(name: str, seed: int, folder: Path) -> None:
     if record(name, seed).is_file():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    how = [*METHODS[name].options, "--seed", str(seed), "--out", str(folder), "--no-report", "--samples", "100"]
+    how = [
+        *METHODS[name].options,
+        "--seed",
+        str(seed),
+        "--out",
+        str(folder),
+        "--no-report",
+        "--samples",
+        "100",
+    ]
     if not (folder / "evaluation.json").is_file():
         begun = (folder / "config.yaml").is_file()
         command = ["train", *(["--resume", "--out", str(folder)] if begun else how)]
@@ -98,7 +116,9 @@ def run(name: str, seed: int, folder: Path) -> None:
                 out.write(f"{time.process_time() - before:.1f}\n")
         if code:
             sys.exit(code)
-    is_done = json.loads((folder / "evaluation.json").read_text())["samples"] == DRAWS  # training leaves one of fewer
+    is_done = (
+        json.loads((folder / "evaluation.json").read_text())["samples"] == DRAWS
+    )  # training leaves one of fewer
     if not is_done and (code := main(["evaluate", str(folder), "--samples", str(DRAWS)])):
         sys.exit(code)
     write_json(record(name, seed), told(name, seed, folder))
@@ -113,7 +133,9 @@ def told(name: str, seed: int, folder: Path) -> dict[str, Any]:
         "method": name,
         "seed": seed,
         "command": shlex.join(["lowerbound", "train", *METHODS[name].options, "--seed", str(seed)]),
-        "commit": subprocess.run(described, capture_output=True, text=True, check=False).stdout.strip(),
+        "commit": subprocess.run(
+            described, capture_output=True, text=True, check=False
+        ).stdout.strip(),
         "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
         "machine": processor(),
         "threads": torch.get_num_threads(),
@@ -121,7 +143,10 @@ def told(name: str, seed: int, folder: Path) -> dict[str, Any]:
         "epochs": len(epochs),
         "minutes": sum(epoch["seconds"] for epoch in epochs) / 60,
         "busy": busy_minutes(folder),
-        **{key: evaluation[key] for key in ("samples", "n", "sha256", "elbo", "nll", "rate", "active_units")},
+        **{
+            key: evaluation[key]
+            for key in ("samples", "n", "sha256", "elbo", "nll", "rate", "active_units")
+        },
     }
 
 
@@ -135,7 +160,9 @@ def table(records: Path) -> str:
     ]
     means: dict[str, list[float]] = {}
     for name, method in METHODS.items():
-        found = [json.loads(path.read_text()) for path in sorted(records.glob(f"{name}-[0-9]*.json"))]
+        found = [
+            json.loads(path.read_text()) for path in sorted(records.glob(f"{name}-[0-9]*.json"))
+        ]
         if not found:
             continue
         values = means[name] = [own["nll"]["value"] for own in found]
@@ -146,7 +173,9 @@ def table(records: Path) -> str:
             f"{max((own['busy'] for own in found if own['busy']), default=math.nan):>5.1f}  {method.source}"
         )
     for one, other in combinations([name for name in means if len(means[name]) > 1], 2):
-        error = math.sqrt(sum(statistics.variance(means[name]) / len(means[name]) for name in (one, other)))
+        error = math.sqrt(
+            sum(statistics.variance(means[name]) / len(means[name]) for name in (one, other))
+        )
         gap = statistics.mean(means[one]) - statistics.mean(means[other])
         order = "no order" if abs(gap) <= 2 * error else f"{one if gap < 0 else other} is better"
         lines.append(f"{one} less {other}: {gap:+.2f} ± {error:.2f}, {order}")
@@ -154,11 +183,17 @@ def table(records: Path) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/published"), help="a folder for the run folders")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/published"), help="a folder for the run folders"
+    )
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--table", action="store_true", help="print what there is, and do nothing else")
+    parser.add_argument(
+        "--table", action="store_true", help="print what there is, and do nothing else"
+    )
     given = parser.parse_args()
     if not given.table:
         for seed in given.seeds:  # all methods once before any twice

@@ -29,7 +29,11 @@ PROGRAMS = {
 def turn(program: str, threads: int) -> Callable[[], float]:
     def run() -> float:
         began = time.perf_counter()
-        subprocess.run([*bound_to_cores(threads), sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [*bound_to_cores(threads), sys.executable, "-c", program],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         return time.perf_counter() - began
 
     return run
@@ -38,11 +42,17 @@ def turn(program: str, threads: int) -> Callable[[], float]:
 def main() -> None:
     asked = arguments(__doc__).parse_args()
     print(conditions(asked.threads, rounds=asked.rounds))
-    found = interleave({name: turn(program, asked.threads) for name, program in PROGRAMS.items()}, asked.rounds)
+    found = interleave(
+        {name: turn(program, asked.threads) for name, program in PROGRAMS.items()}, asked.rounds
+    )
     torch = found["import torch"]
-    rows = [[name, f"{statistics.median(of):.3f}", str(paired(of, torch))] for name, of in found.items()]
+    rows = [
+        [name, f"{statistics.median(of):.3f}", str(paired(of, torch))] for name, of in found.items()
+    ]
     print(table(["", "seconds", "to import torch"], rows))
-    print("should be: import lowerbound at most 1.15 of import torch; lowerbound --help at most 0.3 s")
+    print(
+        "should be: import lowerbound at most 1.15 of import torch; lowerbound --help at most 0.3 s"
+    )
 
 
 if __name__ == "__main__":

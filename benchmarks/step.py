@@ -30,7 +30,17 @@ from typing import Any
 
 import torch
 from environment import CONTESTANTS, install
-from interleaved import KEEP_MEMORY, Ratio, Worker, arguments, conditions, interleave, paired, positive, table
+from interleaved import (
+    KEEP_MEMORY,
+    Ratio,
+    Worker,
+    arguments,
+    conditions,
+    interleave,
+    paired,
+    positive,
+    table,
+)
 from torch import Tensor
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
@@ -74,12 +84,19 @@ ENTRANTS = {
     "eager": Contestant("handwritten.py"),
     "eager, bfloat16": Contestant("handwritten.py", {"precision": "bfloat16"}, "bfloat16"),
     "compiled": Contestant("handwritten.py", {"compiled": True}),
-    "compiled, bfloat16": Contestant("handwritten.py", {"compiled": True, "precision": "bfloat16"}, "bfloat16"),
-    **{name: Contestant("lowerbound_fit.py", given, precision) for name, (precision, given) in SETTINGS.items()},
+    "compiled, bfloat16": Contestant(
+        "handwritten.py", {"compiled": True, "precision": "bfloat16"}, "bfloat16"
+    ),
+    **{
+        name: Contestant("lowerbound_fit.py", given, precision)
+        for name, (precision, given) in SETTINGS.items()
+    },
     "pythae": Contestant("pythae_train.py", is_foreign=True),
     "pyro": Contestant("pyro_train.py", is_foreign=True),
     "jax": Contestant("jax_train.py", is_foreign=True),
-    "jax, bfloat16": Contestant("jax_train.py", {"precision": "bfloat16"}, "bfloat16", is_foreign=True),
+    "jax, bfloat16": Contestant(
+        "jax_train.py", {"precision": "bfloat16"}, "bfloat16", is_foreign=True
+    ),
 }
 
 
@@ -92,14 +109,18 @@ def mnist(n: int) -> Tensor:
     return stored[order[:n]].flatten(1)
 
 
-def prepare(key: str, pictures: Tensor, file: Path, examples: int | None = None) -> dict[str, float]:
+def prepare(
+    key: str, pictures: Tensor, file: Path, examples: int | None = None
+) -> dict[str, float]:
     """Write the problem, and say what every contestant must find on its first examples (a batch of them)."""
     problem = PROBLEMS[key]
     examples = examples or problem.batch
     torch.manual_seed(0)
     pair = networks(problem)
     if problem.is_binary:  # the biases of the pixels start from their mean, as lowerbound's do
-        parameters(*pair)[-1].data = (pictures.double().mean(0) / 255).clamp(1e-3, 1 - 1e-3).logit().float()
+        parameters(*pair)[-1].data = (
+            (pictures.double().mean(0) / 255).clamp(1e-3, 1 - 1e-3).logit().float()
+        )
     x = pictures[:examples].float() / 255
     x = torch.bernoulli(x) if problem.is_binary else x
     torch.manual_seed(NOISE_SEED)
@@ -130,13 +151,22 @@ def exact(encoder: Callable, decoder: Callable, x: Tensor, eps: Tensor) -> tuple
         loss = (kl_divergence(q, p) - log_px[0]).mean()
         return loss, loss
     log_w = log_px + p.log_prob(z) - q.log_prob(z)
-    return (math.log(len(eps)) - log_w.logsumexp(0)).mean(), -(log_w.softmax(0) * log_w).sum(0).mean()
+    return (math.log(len(eps)) - log_w.logsumexp(0)).mean(), -(log_w.softmax(0) * log_w).sum(
+        0
+    ).mean()
 
 
-def disagreements(told: Mapping[str, Any], known: Mapping[str, float], problem: Problem, precision: str) -> list[str]:
+def disagreements(
+    told: Mapping[str, Any], known: Mapping[str, float], problem: Problem, precision: str
+) -> list[str]:
     """What a contestant does otherwise than it must, in words."""
-    off = [f"{n} is {told[n]}, not {known[n]}" for n in ("parameters", "batch") if told[n] != known[n]]
-    if not min(abs(told["loss"] / known[n] - 1) for n in ("loss", "surrogate")) <= TOLERANCE[precision]:
+    off = [
+        f"{n} is {told[n]}, not {known[n]}" for n in ("parameters", "batch") if told[n] != known[n]
+    ]
+    if (
+        not min(abs(told["loss"] / known[n] - 1) for n in ("loss", "surrogate"))
+        <= TOLERANCE[precision]
+    ):
         off.append(f"the loss is {told['loss']:.6g}, not {known['loss']:.6g}")
     if told["is_binary"] != problem.is_binary:
         off.append(f"the pictures are {'' if told['is_binary'] else 'not '}binarised")
@@ -164,7 +194,9 @@ class Measured:
         return 1e3 * statistics.median(self.seconds[name])
 
     def fastest(self, names: list[str]) -> str | None:
-        return min((name for name in names if name in self.seconds), key=self.milliseconds, default=None)
+        return min(
+            (name for name in names if name in self.seconds), key=self.milliseconds, default=None
+        )
 
 
 def measure(key: str, entrants: Mapping[str, Contestant], steps: int, rounds: int, threads: int,
@@ -172,7 +204,9 @@ def measure(key: str, entrants: Mapping[str, Contestant], steps: int, rounds: in
     """All contestants on one problem."""
     problem = PROBLEMS[key]
     # an environment that nobody here runs in would be minutes and gigabytes for nothing
-    foreign = install() if any(one.is_foreign for one in entrants.values()) else Path(sys.executable)
+    foreign = (
+        install() if any(one.is_foreign for one in entrants.values()) else Path(sys.executable)
+    )
     with ExitStack() as stack:
         file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "problem.npz"
         known = prepare(key, mnist(TRAINED // problem.batch * problem.batch), file)
@@ -194,7 +228,8 @@ def measure(key: str, entrants: Mapping[str, Contestant], steps: int, rounds: in
             return rates.ask("rates")
 
         turns = {
-            name: lambda one=worker: one.ask(f"round {steps}")["seconds"] / steps for name, worker in workers.items()
+            name: lambda one=worker: one.ask(f"round {steps}")["seconds"] / steps
+            for name, worker in workers.items()
         }
         found = interleave({**turns, "rates": at_the_moment}, rounds)
         measured = found.pop("rates")
@@ -216,14 +251,23 @@ def rows(found: Measured, entrants: Mapping[str, Contestant]) -> list[list[str]]
         against = str(found.ratio(name, "eager")) if "eager" in found.seconds else ""
         loss = f"{found.losses[name]:.2f}" if name in found.losses else ""
         lines.append(
-            [name, f"{found.milliseconds(name):.3f}", against, str(found.ratio(name, f"floor, {precision}")), loss]
+            [
+                name,
+                f"{found.milliseconds(name):.3f}",
+                against,
+                str(found.ratio(name, f"floor, {precision}")),
+                loss,
+            ]
         )
     return lines
 
 
 def claims(key: str, found: Measured) -> list[list[str]]:
     """What is to hold, as [what, ratio, bound, verdict]; only of contestants that took part."""
-    of = {p: found.fastest([name for name, (own, _) in SETTINGS.items() if own == p]) for p in TOLERANCE}
+    of = {
+        p: found.fastest([name for name, (own, _) in SETTINGS.items() if own == p])
+        for p in TOLERANCE
+    }
     fastest = found.fastest(list(SETTINGS))
     limit = 1.1 if key == "c" else 1.05
     reported = ("reported", None)
@@ -248,7 +292,11 @@ def claims(key: str, found: Measured) -> list[list[str]]:
             ratio = found.ratio(name, other)
             verdict = "" if holds is None else "holds" if holds(ratio) else "does not hold"
             # an interval that holds everything would reach any bound; one on one side of it tells, however wide
-            sides = set() if holds is None else {holds(Ratio(end, end, end)) for end in (ratio.low, ratio.high)}
+            sides = (
+                set()
+                if holds is None
+                else {holds(Ratio(end, end, end)) for end in (ratio.low, ratio.high)}
+            )
             if len(sides) > 1 and ratio.high > WIDE * ratio.low:
                 verdict = "too noisy to tell"
             told.append([f"{name} / {other}", str(ratio), bound, verdict])
@@ -257,7 +305,13 @@ def claims(key: str, found: Measured) -> list[list[str]]:
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--models", nargs="+", choices=PROBLEMS, default=list(PROBLEMS), help="which; all by default")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=PROBLEMS,
+        default=list(PROBLEMS),
+        help="which; all by default",
+    )
     parser.add_argument("--contestants", nargs="+", choices=ENTRANTS, default=list(ENTRANTS), metavar="NAME",
                         help=f"which of {', '.join(repr(name) for name in ENTRANTS)}; all by default")  # fmt: skip
     parser.add_argument(
@@ -265,14 +319,26 @@ def main() -> None:
         type=positive,
         help="steps of a round; " + ", ".join(f"{p.steps} on {key}" for key, p in PROBLEMS.items()),
     )
-    parser.add_argument("--keep-memory", action="store_true", help="raise glibc's allocator thresholds for all of them")
+    parser.add_argument(
+        "--keep-memory",
+        action="store_true",
+        help="raise glibc's allocator thresholds for all of them",
+    )
     given = parser.parse_args()
     environment = KEEP_MEMORY if given.keep_memory else {}
-    print(conditions(given.threads, rounds=given.rounds, allocator="thresholds raised" if environment else "as it is"))
+    print(
+        conditions(
+            given.threads,
+            rounds=given.rounds,
+            allocator="thresholds raised" if environment else "as it is",
+        )
+    )
     for key in given.models:
         problem = PROBLEMS[key]
         # the tutorials draw once
-        entrants = {n: ENTRANTS[n] for n in given.contestants if problem.samples == 1 or n != "tutorial"}
+        entrants = {
+            n: ENTRANTS[n] for n in given.contestants if problem.samples == 1 or n != "tutorial"
+        }
         steps = given.steps or problem.steps
         print(f"\n({key}) {problem.title}; rounds of {steps} steps")
         found = measure(key, entrants, steps, given.rounds, given.threads, environment)

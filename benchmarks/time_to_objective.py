@@ -53,7 +53,13 @@ def objective(given: Given, weights: str) -> float:
     """Nats a picture over all of them, one draw each, the same noise for all who ask."""
     pair = networks(given.problem)
     with np.load(weights) as stored:
-        own = Given(given.problem, [stored[name] for name in stored.files], given.pictures, given.x, given.eps)
+        own = Given(
+            given.problem,
+            [stored[name] for name in stored.files],
+            given.pictures,
+            given.x,
+            given.eps,
+        )
     set_weights(own, *pair)
     generator, total = torch.Generator().manual_seed(0), 0.0
     for rows in torch.from_numpy(given.pictures).split(1000):
@@ -79,7 +85,9 @@ class Reached(NamedTuple):
     compiling: float
 
 
-def reached(course: list[Mapping[str, Any]], compiling: float, given: Given, target: float) -> Reached:
+def reached(
+    course: list[Mapping[str, Any]], compiling: float, given: Given, target: float
+) -> Reached:
     """When the target was reached."""
     least = float("inf")
     for i, epoch in enumerate(course, 1):
@@ -106,12 +114,26 @@ def row(name: str, of: list[Reached], tutorial: list[Reached]) -> list[str]:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument(
-        "--trainings", nargs="+", choices=TRAININGS, default=list(TRAININGS), help="which; all by default"
+        "--trainings",
+        nargs="+",
+        choices=TRAININGS,
+        default=list(TRAININGS),
+        help="which; all by default",
     )
-    parser.add_argument("--examples", type=positive, default=60_000, help="pictures; fewer only show that it runs")
-    parser.add_argument("--target", type=float, default=PRINTED, help=f"nats a picture, {PRINTED} by default")
+    parser.add_argument(
+        "--examples", type=positive, default=60_000, help="pictures; fewer only show that it runs"
+    )
+    parser.add_argument(
+        "--target", type=float, default=PRINTED, help=f"nats a picture, {PRINTED} by default"
+    )
     asked = parser.parse_args()
-    print(conditions(asked.threads, rounds=asked.rounds, target=f"{asked.target} nats on {asked.examples:,} pictures"))
+    print(
+        conditions(
+            asked.threads,
+            rounds=asked.rounds,
+            target=f"{asked.target} nats on {asked.examples:,} pictures",
+        )
+    )
     with ExitStack() as stack:
         file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "problem.npz"
         prepare("a", mnist(asked.examples), file)
@@ -132,7 +154,9 @@ def main() -> None:
 
             return train
 
-        found = interleave({name: turn(name) for name in asked.trainings}, asked.rounds + 1, warm_up=0)
+        found = interleave(
+            {name: turn(name) for name in asked.trainings}, asked.rounds + 1, warm_up=0
+        )
     base = found.get("tutorial", found[asked.trainings[0]])
     head = [
         "",

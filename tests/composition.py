@@ -18,7 +18,7 @@ from types import ModuleType
 import torch
 
 import lowerbound as lb
-from lowerbound.compatibility import Composed, Need, Offer, conflict
+from lowerbound.compatibility import Capability, Composed, Requirement, conflict
 from lowerbound.data.dataset import Dataset
 from lowerbound.objective import Objective
 from lowerbound.roles import Group, Groups, Part
@@ -58,7 +58,10 @@ def covering() -> list[Combination]:
     """Combinations in which every two parts of different roles meet at least once, greedily few."""
     whole = everything()
     bits: dict[object, int] = {}  # of each pair of parts, so that a set of pairs is a number
-    pairs = {c: sum(1 << bits.setdefault(pair, len(bits)) for pair in combinations(enumerate(c), 2)) for c in whole}
+    pairs = {
+        c: sum(1 << bits.setdefault(pair, len(bits)) for pair in combinations(enumerate(c), 2))
+        for c in whole
+    }
     left, chosen = (1 << len(bits)) - 1, []
     # first those that live: two parts that fit each other must not have met beside a third that is refused alone
     for pool in ([c for c in whole if not refused(c)], whole):
@@ -82,22 +85,26 @@ class Refusal:
 
     role: str
     needy: tuple[str, ...]
-    need: Need
-    offer: Offer
+    need: Requirement
+    offer: Capability
     without: tuple[str, ...]
 
 
 def refusals() -> list[Refusal]:
     """What parts declare against each other; likewise parts together."""
-    found: dict[tuple[str, Need, Offer], list[str]] = {}
+    found: dict[tuple[str, Requirement, Capability], list[str]] = {}
     for role in ROLES:
         for name in names(role):
-            for offer, need in _declared(role, name).needs.items():
+            for offer, need in _declared(role, name).requirements.items():
                 found.setdefault((role, need, offer), []).append(name)
     return [
         Refusal(role, tuple(needy), need, offer, without)
         for (role, need, offer), needy in found.items()
-        if (without := tuple(n for n in names(offer.role) if offer not in _declared(offer.role, n).offers))
+        if (
+            without := tuple(
+                n for n in names(offer.role) if offer not in _declared(offer.role, n).capabilities
+            )
+        )
     ]
 
 
@@ -118,7 +125,9 @@ def data_for(likelihood: str) -> Dataset:
             x, y = data.examples("all")[:EXAMPLES], data["all"].y
             assert y is not None
             labels = [str(i) for i in range(CLASSES)]
-            return lb.data.from_arrays(x.numpy(), y[:EXAMPLES], splits="train_valid_test", classes=labels)
+            return lb.data.from_arrays(
+                x.numpy(), y[:EXAMPLES], splits="train_valid_test", classes=labels
+            )
     raise AssertionError(f"no form of the digits suits {likelihood}")
 
 
@@ -137,13 +146,19 @@ def halves(event_shape: Shape) -> Groups:
     """Two groups of entries with likelihoods that both suit grey levels."""
     n = numel(event_shape)
     of_levels = partial(lb.likelihoods.Categorical, levels=17)
-    return {"first": Group(range(n // 2), of_levels), "second": Group(range(n // 2, n), lb.likelihoods.Normal)}
+    return {
+        "first": Group(range(n // 2), of_levels),
+        "second": Group(range(n // 2, n), lb.likelihoods.Normal),
+    }
 
 
 def compose(combination: Combination, data: Dataset) -> tuple[lb.VAE, Objective]:
     """A model and an objective."""
     torch.manual_seed(0)
-    parts = {role: build(role, name, data.event_shape) for role, name in zip(ROLES, combination, strict=True)}
+    parts = {
+        role: build(role, name, data.event_shape)
+        for role, name in zip(ROLES, combination, strict=True)
+    }
     objective = parts.pop("objective")
     return lb.VAE(**parts), objective
 
@@ -179,11 +194,19 @@ def page() -> str:
         ),
     ]
     for role, folder in FOLDERS.items():
-        lines += ["", f"## {plural(role).capitalize()}", "", "| part | formula | source | file |", "|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {plural(role).capitalize()}",
+            "",
+            "| part | formula | source | file |",
+            "|---|---|---|---|",
+        ]
         for name in names(role):
             part = getattr(folder, name)
             file = Path(inspect.getsourcefile(part) or "").relative_to(ROOT)
-            lines.append(f"| `{name}` | {formula(part)} | {source(part)} | [{file.name}](../{file}) |")
+            lines.append(
+                f"| `{name}` | {formula(part)} | {source(part)} | [{file.name}](../{file}) |"
+            )
     return "\n".join(lines) + "\n"
 
 

@@ -41,7 +41,9 @@ def small_model(binary_digits: Dataset) -> lb.VAE:
     return make_model(binary_digits)
 
 
-def make_model(data: Dataset, latent: int = 3, likelihood: str = "Bernoulli", **settings: object) -> lb.VAE:
+def make_model(
+    data: Dataset, latent: int = 3, likelihood: str = "Bernoulli", **settings: object
+) -> lb.VAE:
     x_shape, z_shape = data.event_shape, (latent,)
     return lb.VAE(
         prior=lb.priors.StandardNormal(z_shape),

@@ -27,7 +27,7 @@ from lowerbound.objective import Objective, Step, Terms
 from lowerbound.roles import Context, Likelihood, Posterior, Prior
 from lowerbound.shapes import Shape, numel
 from lowerbound.supports import contains
-from lowerbound.units import Units
+from lowerbound.units import Standardizer
 
 SHAPES: list[Shape] = [(), (1,), (3,), (1, 4, 5), (3, 2, 2)]
 NO_CONTEXT = Context()
@@ -50,7 +50,7 @@ def moved(part: nn.Module) -> nn.Module:
         for p in part.parameters():
             p.mul_(3).add_(0.2 * torch.randn_like(p) / (p.shape[-1] ** 0.5 if p.ndim > 1 else 1))
         for module in part.modules():
-            if isinstance(module, Units):
+            if isinstance(module, Standardizer):
                 module.learn(100 + 50 * torch.randn(20, *module.loc.shape))
     return part
 
@@ -83,21 +83,29 @@ def unit_interval(distribution: Distribution, n: int = 64) -> tuple[Tensor, Tens
     return everywhere(distribution, 0.5 * (points + 1), 0.5 * weights)
 
 
-def everywhere(distribution: Distribution, points: object, weights: object) -> tuple[Tensor, Tensor]:
+def everywhere(
+    distribution: Distribution, points: object, weights: object
+) -> tuple[Tensor, Tensor]:
     """The same points and weights (n,) for every entry."""
     shape = distribution.mean.shape
     one, other = (
-        torch.as_tensor(v, dtype=distribution.mean.dtype).reshape(-1, *[1] * len(shape)).expand(-1, *shape)
+        torch.as_tensor(v, dtype=distribution.mean.dtype)
+        .reshape(-1, *[1] * len(shape))
+        .expand(-1, *shape)
         for v in (points, weights)
     )
     return one, other
 
 
-def total_probability(log_prob: Callable[[Tensor], Tensor], rule: tuple[Tensor, Tensor], event: Shape) -> Tensor:
+def total_probability(
+    log_prob: Callable[[Tensor], Tensor], rule: tuple[Tensor, Tensor], event: Shape
+) -> Tensor:
     """The integral (sum) of a density over events of shape () or (1,), or over all pairs of entries for (2,)."""
     x, weights = rule
     if numel(event) == 1:
-        return (log_prob(x).exp() * weights.reshape(weights.shape[: weights.ndim - len(event)])).sum(0)
+        return (
+            log_prob(x).exp() * weights.reshape(weights.shape[: weights.ndim - len(event)])
+        ).sum(0)
     one, other = (v.movedim(-1, 0) for v in (x, weights))
     pairs = torch.stack(torch.broadcast_tensors(one[0][:, None], one[1][None]), -1)
     return (log_prob(pairs).exp() * other[0][:, None] * other[1][None]).sum((0, 1))
@@ -109,7 +117,9 @@ def check_gradients(loss: Callable[[], Tensor], *modules: nn.Module) -> None:
     ``loss`` must fix its own noise. At a step of 1e-6 the difference is off by about 1e-12 in its third derivative, and by
     1e-10 of the loss in rounding.
     """
-    named = [(name, p) for module in modules for name, p in module.named_parameters() if p.requires_grad]
+    named = [
+        (name, p) for module in modules for name, p in module.named_parameters() if p.requires_grad
+    ]
     value = loss()
     gradients = torch.autograd.grad(value, [p for _, p in named])
     generator, step, size = torch.Generator().manual_seed(1), 1e-6, max(1.0, abs(value.item()))
@@ -125,7 +135,9 @@ def check_gradients(loss: Callable[[], Tensor], *modules: nn.Module) -> None:
                 p.sub_(sign * step * direction)
         expected = (ends[0] - ends[1]) / (2 * step)
         found = (gradient * direction).sum().item()
-        assert abs(found - expected) <= 1e-5 * abs(expected) + 1e-8 * size, f"{name}: {found}, not {expected}"
+        assert abs(found - expected) <= 1e-5 * abs(expected) + 1e-8 * size, (
+            f"{name}: {found}, not {expected}"
+        )
 
 
 def asked(model: lb.VAE, objective: Objective, x: Tensor) -> Draw:
@@ -169,7 +181,9 @@ def moments(distribution: Distribution, rule: tuple[Tensor, Tensor]) -> tuple[Te
     except NotImplementedError:
         z, weights = rule
         pairs = torch.stack(torch.broadcast_tensors(z[:, None, 0], z[None, :, 1]), -1)
-        each = (distribution.log_prob(pairs).exp() * weights[:, None, 0] * weights[None, :, 1])[..., None].detach()
+        each = (distribution.log_prob(pairs).exp() * weights[:, None, 0] * weights[None, :, 1])[
+            ..., None
+        ].detach()
         centre = (each * pairs).sum((0, 1))
         return centre, (each * (pairs - centre) ** 2).sum((0, 1))
 
@@ -195,7 +209,9 @@ class PartContract(ABC):
     role: ClassVar[str]
 
     def check_describes_itself(self, part: nn.Module, **shapes: Shape) -> None:
-        own = [type(part).__module__.split(".")[0]]  # a part of somebody else's package is found by its path
+        own = [
+            type(part).__module__.split(".")[0]
+        ]  # a part of somebody else's package is found by its path
         again = construct(self.role, describe(part, self.role), own, **shapes)
         assert describe(again, self.role) == describe(part, self.role)
         again.load_state_dict(part.state_dict())
@@ -281,7 +297,7 @@ class PosteriorContract(PartContract):
         qz = part(torch.rand(5, 4), NO_CONTEXT)
         draw = qz.rsample if qz.has_rsample else qz.sample
         assert qz.log_prob(draw(leading)).shape == (*leading, 5)
-        if EVALUABLE in part.offers:
+        if EVALUABLE in part.capabilities:
             assert qz.log_prob(torch.randn(*leading, 5, 3)).shape == (*leading, 5)
         else:
             with pytest.raises(NotImplementedError, match="at its own draws alone"):
@@ -290,19 +306,24 @@ class PosteriorContract(PartContract):
     def test_the_density_at_a_draw_is_that_at_its_values(self) -> None:
         """A draw may know its density; at the same numbers it is the same, and so is its gradient in the parameters."""
         part = self.make((4,), (3,)).double()
-        if EVALUABLE not in part.offers:
+        if EVALUABLE not in part.capabilities:
             pytest.skip("its density is known at own draws alone")
         qz = part(torch.rand(5, 4).double(), NO_CONTEXT)
         z = (qz.rsample if qz.has_rsample else qz.sample)((7,))
         own, again = qz.log_prob(z), qz.log_prob(z.view_as(z))
         assert torch.allclose(own, again, rtol=1e-8)
-        gradients = [torch.autograd.grad(v.sum(), list(part.parameters()), retain_graph=True) for v in (own, again)]
-        assert all(torch.allclose(*pair, rtol=1e-6, atol=1e-8) for pair in zip(*gradients, strict=True))
+        gradients = [
+            torch.autograd.grad(v.sum(), list(part.parameters()), retain_graph=True)
+            for v in (own, again)
+        ]
+        assert all(
+            torch.allclose(*pair, rtol=1e-6, atol=1e-8) for pair in zip(*gradients, strict=True)
+        )
 
     def test_gradients_reach_every_parameter_through_the_draw(self) -> None:
         part = self.make((4,), (3,))
         qz = part.relaxed(part(torch.rand(5, 4), NO_CONTEXT))
-        z = part.drawn(qz, 2, reparameterised=True, training=True).z
+        z = part.draw_latent(qz, 2, reparameterised=True, training=True).z
         (z.pow(2).sum() + qz.log_prob(z).sum()).backward()
         all_parameters_get_gradients(part)
 
@@ -314,7 +335,7 @@ class PosteriorContract(PartContract):
     @pytest.mark.parametrize("learned", [False, True])
     def test_is_normalised(self, z_shape: Shape, learned: bool) -> None:
         part = self.make((4,), z_shape).double()
-        if EVALUABLE not in part.offers:
+        if EVALUABLE not in part.capabilities:
             pytest.skip("its density is known at own draws alone")
         qz = (moved(part) if learned else part)(torch.rand(5, 4).double(), NO_CONTEXT)
         total = total_probability(qz.log_prob, self.quadrature(qz), z_shape)
@@ -323,7 +344,9 @@ class PosteriorContract(PartContract):
     @pytest.mark.parametrize("kl", ["auto", "sampled"])
     def test_gradients_of_the_loss_are_those_of_finite_differences(self, kl: RateEstimator) -> None:
         model = lb.VAE(self.prior((3,)), self.make((4,), (3,)), lb.likelihoods.Normal((3,), (4,)))
-        check_loss_gradients(model.double(), lb.objectives.ELBO(kl=kl, samples=2), torch.rand(5, 4).double())
+        check_loss_gradients(
+            model.double(), lb.objectives.ELBO(kl=kl, samples=2), torch.rand(5, 4).double()
+        )
 
     def test_training_and_evaluation_mean_the_same_distribution(self) -> None:
         part, x = moved(self.make((4,), (3,))), torch.rand(5, 4)
@@ -332,7 +355,7 @@ class PosteriorContract(PartContract):
         assert torch.equal(stddev(one), stddev(other))
 
     def test_treats_examples_separately(self) -> None:
-        if EVALUABLE not in self.make((4,), (3,)).offers:
+        if EVALUABLE not in self.make((4,), (3,)).capabilities:
             pytest.skip("its density is known at own draws alone")
         part, x, z = (
             moved(self.make((4,), (3,))).double().eval(),
@@ -345,11 +368,11 @@ class PosteriorContract(PartContract):
             assert torch.allclose(log_q[:, b : b + 1], alone, rtol=1e-10, atol=1e-10)
 
     def test_a_masked_value_changes_nothing(self) -> None:
-        """Whatever stands at a missing entry, nan included: ``self.units.standardised(x, context.mask)`` sees to it."""
+        """Whatever stands at a missing entry, nan included: ``self.standardizer.standardize(x, context.mask)`` sees to it."""
         part, x = moved(self.make((4,), (3,))).eval(), torch.rand(5, 4)
         z, context = torch.randn(7, 5, 3), Context(mask=torch.tensor([[1, 0, 1, 1]]).expand(5, 4))
         other = torch.where(context.mask == 1, x, torch.nan)
-        if EVALUABLE not in part.offers:
+        if EVALUABLE not in part.capabilities:
             draws = []
             for each in (x, other):
                 torch.manual_seed(1)
@@ -371,10 +394,14 @@ class PosteriorContract(PartContract):
     @pytest.mark.parametrize("x_shape", SHAPES)
     def test_may_be_conditioned_on_y(self, x_shape: Shape, condition: int | list[int]) -> None:
         """Built from its own settings with a condition; y is broadcast, matters, is asked for, and gets gradients."""
-        part = given_y(self.make(x_shape, (3,)), self.role, condition, x_shape=x_shape, z_shape=(3,))
+        part = given_y(
+            self.make(x_shape, (3,)), self.role, condition, x_shape=x_shape, z_shape=(3,)
+        )
         y = torch.tensor([0, 1, 2, 0, 1]) if condition == 3 else torch.randn(5, 2)
         x, z = torch.rand(5, *x_shape), torch.randn(7, 5, 3)
-        if EVALUABLE not in part.offers:  # its own draws, with the same noise, are what can be looked at
+        if (
+            EVALUABLE not in part.capabilities
+        ):  # its own draws, with the same noise, are what can be looked at
             one, other = (seeded_draw(part(x, Context(y=own))) for own in (y, y.flip(0)))
             assert not torch.allclose(one, other)
             one.sum().backward()
@@ -413,7 +440,10 @@ class LikelihoodContract(PartContract):
 
     @pytest.mark.parametrize("z_shape", SHAPES)
     def test_takes_any_latent_shape(self, z_shape: Shape) -> None:
-        assert self.make(z_shape, (4,))(torch.randn(7, 5, *z_shape), NO_CONTEXT).batch_shape == (7, 5)
+        assert self.make(z_shape, (4,))(torch.randn(7, 5, *z_shape), NO_CONTEXT).batch_shape == (
+            7,
+            5,
+        )
 
     @pytest.mark.parametrize("x_shape", SHAPES)
     def test_log_prob_sums_over_the_event(self, x_shape: Shape) -> None:
@@ -422,7 +452,9 @@ class LikelihoodContract(PartContract):
         x = px.sample()[0]
         log_px = part.log_prob(px, x, None)
         assert log_px.shape == (7, 5)
-        assert torch.allclose(log_px, part.log_prob(px, x, torch.ones(x_shape)), rtol=1e-4, atol=1e-4)
+        assert torch.allclose(
+            log_px, part.log_prob(px, x, torch.ones(x_shape)), rtol=1e-4, atol=1e-4
+        )
 
     def test_samples_lie_in_the_support(self) -> None:
         part = self.make((3,), (4,))
@@ -462,11 +494,15 @@ class LikelihoodContract(PartContract):
         """Over all pairs of entries too: a mean over the entries, in place of their sum, is no density of the pair."""
         part = self.make((3,), x_shape).to(dtype).eval()
         px = (moved(part) if learned else part)(torch.randn(5, 3, dtype=dtype), NO_CONTEXT)
-        total = total_probability(lambda x: part.log_prob(px, x, None), self.quadrature(px), x_shape)
+        total = total_probability(
+            lambda x: part.log_prob(px, x, None), self.quadrature(px), x_shape
+        )
         if part.is_density:
             assert torch.allclose(total, torch.ones(5, dtype=dtype), rtol=0, atol=tolerance)
         else:
-            assert bool(((total - 1).abs() > 0.01).all()), "a score that is normalised is a density: say so"
+            assert bool(((total - 1).abs() > 0.01).all()), (
+                "a score that is normalised is a density: say so"
+            )
 
     def test_mean_and_variance_are_those_of_the_density(self) -> None:
         part = moved(self.make((3,), ())).double().eval()
@@ -522,7 +558,9 @@ class LikelihoodContract(PartContract):
     @pytest.mark.parametrize("z_shape", SHAPES)
     def test_may_be_conditioned_on_y(self, z_shape: Shape, condition: int | list[int]) -> None:
         """Built from its own settings with a condition; y is broadcast, matters, is asked for, and gets gradients."""
-        part = given_y(self.make(z_shape, (4,)), self.role, condition, x_shape=(4,), z_shape=z_shape)
+        part = given_y(
+            self.make(z_shape, (4,)), self.role, condition, x_shape=(4,), z_shape=z_shape
+        )
         y = torch.tensor([0, 1, 2, 0, 1]) if condition == 3 else torch.randn(5, 2)
         z = torch.randn(2, 7, 5, *z_shape)
         px = part(z, Context(y=y))
@@ -544,19 +582,26 @@ class ObjectiveContract(PartContract):
     is_a_mean: ClassVar[bool] = True
     """Whether the model's loss is a mean over the examples of a batch, each by itself."""
 
-    def draw(self, samples: int = 1, path_gradient: bool = False, reparameterised: bool = True) -> tuple[lb.VAE, Draw]:
+    def draw(
+        self, samples: int = 1, path_gradient: bool = False, reparameterised: bool = True
+    ) -> tuple[lb.VAE, Draw]:
         model = lb.VAE(
             prior=lb.priors.StandardNormal((2,)),
             posterior=lb.posteriors.DiagonalNormal((4,), (2,)),
             likelihood=lb.likelihoods.Normal((2,), (4,)),
         )
         return model, model(
-            torch.rand(5, 4), samples=samples, path_gradient=path_gradient, reparameterised=reparameterised
+            torch.rand(5, 4),
+            samples=samples,
+            path_gradient=path_gradient,
+            reparameterised=reparameterised,
         )
 
     def test_one_loss_for_each_example_and_gradients_for_every_parameter(self) -> None:
         objective = self.make()
-        model, draw = self.draw(objective.samples, objective.path_gradient, objective.reparameterised)
+        model, draw = self.draw(
+            objective.samples, objective.path_gradient, objective.reparameterised
+        )
         terms = objective.terms(draw, Step(0.5, 100))
         assert terms.loss.shape == (5,)
         assert terms.total.shape == ()
@@ -572,7 +617,9 @@ class ObjectiveContract(PartContract):
             parameters = list(module.parameters())
             assert (terms.own_loss is None) == (not list(objective.parameters()))
             if loss is not None and parameters:
-                reached = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+                reached = torch.autograd.grad(
+                    loss, parameters, retain_graph=True, allow_unused=True
+                )
                 assert all(gradient is None for gradient in reached)
 
     def test_logs_the_unweighted_elbo(self) -> None:
@@ -594,7 +641,9 @@ class ObjectiveContract(PartContract):
             assert "one, other" in str(error)  # noqa: PT017  either is right, and which one is the objective's to say
             return
         before, after = (objective.terms(each, Step(0.5, 100)) for each in (draw, penalised))
-        assert torch.allclose(after.loss - before.loss, penalties["one"] + penalties["other"], atol=1e-4)
+        assert torch.allclose(
+            after.loss - before.loss, penalties["one"] + penalties["other"], atol=1e-4
+        )
         assert after.log.keys() == before.log.keys()
 
     def test_gradients_of_the_loss_are_those_of_finite_differences(self) -> None:
@@ -632,18 +681,29 @@ class ObjectiveContract(PartContract):
         with torch.no_grad():
             moved(model.posterior.net)  # codes that are neither the prior's nor independent
             for size in (16, 64):
-                terms = [objective.terms(model(torch.rand(size, 4).double()), Step(0.5, 1000)) for _ in range(300)]
+                terms = [
+                    objective.terms(model(torch.rand(size, 4).double()), Step(0.5, 1000))
+                    for _ in range(300)
+                ]
                 extra = {
                     "total": [t.total for t in terms],
                     "own": [t.own_loss for t in terms if t.own_loss is not None],
                 }
                 logged = {name: [t.log[name].mean() for t in terms] for name in terms[0].log}
-                found.append({name: torch.stack(values) for name, values in {**extra, **logged}.items() if values})
+                found.append(
+                    {
+                        name: torch.stack(values)
+                        for name, values in {**extra, **logged}.items()
+                        if values
+                    }
+                )
         for name, small in found[0].items():
             large = found[1][name]
             error = (small.var() / len(small) + large.var() / len(large)).sqrt()
             # the logarithm of an unbiased estimate has a bias, which a batch of 16 and one of 64 do not share
-            assert (small.mean() - large.mean()).abs() <= 4 * error + 0.1 * large.mean().abs().clamp(min=0.1), name
+            assert (
+                small.mean() - large.mean()
+            ).abs() <= 4 * error + 0.1 * large.mean().abs().clamp(min=0.1), name
 
     def test_the_loss_does_not_grow_with_the_batch(self) -> None:
         """Every example twice: the same mean, hence the same step at the same learning rate."""
@@ -658,7 +718,9 @@ class ObjectiveContract(PartContract):
         _, draw = self.draw(self.make().samples)
         if not self.is_a_mean or self.make().terms(draw, Step(0.5, 100)).batch_loss is not None:
             pytest.skip("a statistic of the batch is none of its parts")
-        whole, large, small = (self.terms_at(rows, [0, 1]) for rows in ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3], [4, 5]))
+        whole, large, small = (
+            self.terms_at(rows, [0, 1]) for rows in ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3], [4, 5])
+        )
         for all_of_it, one, other in zip(whole[1:], large[1:], small[1:], strict=True):
             assert torch.allclose(all_of_it, (4 * one + 2 * other) / 6, rtol=1e-8, atol=1e-12)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
 import lowerbound as lb
-from lowerbound.codes import Draws
+from lowerbound.codes import CodeSampling
 from lowerbound.draw import Draw, Latent
 from lowerbound.roles import Context, Likelihood
 
@@ -27,15 +27,19 @@ class Curved(Likelihood):
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
         features = torch.cat([2 * z, z.square() - 1], -1)
-        return Independent(Bernoulli(logits=features @ self.weight, validate_args=False), 1, validate_args=False)
+        return Independent(
+            Bernoulli(logits=features @ self.weight, validate_args=False), 1, validate_args=False
+        )
 
 
 def on_a_grid(x_size: int = 5, n: int = 8) -> tuple[lb.VAE, Tensor, Tensor]:
     """A curved model with one latent in float64, examples drawn from it, and their log p(x) by numerical integration."""
     model = lb.VAE(
-        lb.priors.StandardNormal((1,)), lb.posteriors.DiagonalNormal((x_size,), (1,)), Curved((1,), (x_size,))
+        lb.priors.StandardNormal((1,)),
+        lb.posteriors.DiagonalNormal((x_size,), (1,)),
+        Curved((1,), (x_size,)),
     ).double()
-    x, _ = model.dream(n)
+    x, _ = model.sample_joint(n)
     z = torch.linspace(-10, 10, 20001, dtype=torch.float64)[:, None, None].expand(-1, n, -1)
     with torch.no_grad():
         log_joint = model.log_joint(x, (z,))
@@ -43,7 +47,9 @@ def on_a_grid(x_size: int = 5, n: int = 8) -> tuple[lb.VAE, Tensor, Tensor]:
     return model, x, torch.logsumexp(log_joint, 0) + math.log(20 / 20000)
 
 
-def finite(z_shape: tuple[int, ...] = (4,), x_size: int = 5, draws: Draws = "enumerated") -> lb.VAE:
+def finite(
+    z_shape: tuple[int, ...] = (4,), x_size: int = 5, draws: CodeSampling = "enumerated"
+) -> lb.VAE:
     """A model of categorical codes in float64, far from where it starts, with linear networks."""
     network = partial(lb.networks.MLP, hidden=())
     model = lb.VAE(
@@ -57,7 +63,7 @@ def finite(z_shape: tuple[int, ...] = (4,), x_size: int = 5, draws: Draws = "enu
     return model
 
 
-def drawing(model: lb.VAE, draws: Draws) -> lb.VAE:
+def drawing(model: lb.VAE, draws: CodeSampling) -> lb.VAE:
     """The same weights with codes that are drawn in another way."""
     other = finite(model.z_shape, *model.x_shape, draws)
     other.load_state_dict(model.state_dict())
@@ -72,7 +78,9 @@ def log_evidence(model: lb.VAE, x: Tensor) -> Tensor:
         z = torch.zeros(n, categories, dtype=x.dtype)
         for i, c in enumerate(chosen):
             z[i, c] = 1
-        terms.append(model.log_joint(x, (z.reshape(model.z_shape).expand(1, len(x), *model.z_shape),))[0])
+        terms.append(
+            model.log_joint(x, (z.reshape(model.z_shape).expand(1, len(x), *model.z_shape),))[0]
+        )
     return torch.logsumexp(torch.stack(terms), 0)
 
 
@@ -91,7 +99,13 @@ class TwoLatents(nn.Module):
     def _below(self, above: Tensor) -> Distribution:
         return Independent(Normal(self.posterior[1](above), 0.9), 1)
 
-    def forward(self, x: Tensor, context: Context | None = None, samples: int = 1, path_gradient: bool = False) -> Draw:
+    def forward(
+        self,
+        x: Tensor,
+        context: Context | None = None,
+        samples: int = 1,
+        path_gradient: bool = False,
+    ) -> Draw:
         q_top = self._top(x)
         drawn_top = q_top.rsample((samples,))
         q_below = self._below(drawn_top)

@@ -13,7 +13,9 @@ from PIL import Image
 TILE, ROWS, COLUMNS = 32, 20, 50
 
 
-def colour_pictures(data: Path, split: Literal["train", "test"] = "train") -> tuple[np.ndarray, np.ndarray]:
+def colour_pictures(
+    data: Path, split: Literal["train", "test"] = "train"
+) -> tuple[np.ndarray, np.ndarray]:
     """The first 10,000 training or 1,000 test pictures.
 
     Args:
@@ -24,7 +26,11 @@ def colour_pictures(data: Path, split: Literal["train", "test"] = "train") -> tu
         x uint8 (n, 3, 32, 32), y int64 (n,).
     """
     folder = data / "cifar10"
-    sheets = sorted(folder.glob("train_*.webp")) if split == "train" else [folder / "test_first1000.webp"]
+    sheets = (
+        sorted(folder.glob("train_*.webp"))
+        if split == "train"
+        else [folder / "test_first1000.webp"]
+    )
     x = np.concatenate([_tiles(sheet) for sheet in sheets])
     with np.load(folder / "labels.npz") as labels:
         y = labels["train" if split == "train" else "test_first1000"][: len(x)].astype(np.int64)
@@ -38,7 +44,9 @@ def _tiles(sheet: Path) -> np.ndarray:
     return tiles.transpose(0, 2, 4, 1, 3).reshape(-1, 3, TILE, TILE)
 
 
-def cifar10_archive(path: Path, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]) -> Path:
+def cifar10_archive(
+    path: Path, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
+) -> Path:
     """Write pictures as CIFAR-10's binary archive: five batches of training records, one of test records."""
     parts = zip(*(np.array_split(array, 5) for array in train), strict=True)
     batches = {f"data_batch_{i}": part for i, part in enumerate(parts, 1)}

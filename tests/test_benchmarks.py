@@ -28,7 +28,7 @@ from interleaved import Worker, interleave, paired, table
 from lowerbound_fit import build
 from marginal import operations
 from plain import networks, parameters
-from problem import NOISE_SEED, PIXELS, PROBLEMS, Given, load
+from problem import NOISE_SEED, PIXELS, PROBLEMS, ConditionEncoder, load
 from step import TOLERANCE, Measured, claims, disagreements, exact, prepare
 from time_to_objective import FAST
 
@@ -37,14 +37,20 @@ CONTESTANTS = ROOT / "benchmarks" / "contestants"
 
 
 @pytest.fixture(params=PROBLEMS)
-def given(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Given, dict[str, float]]:
+def given(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> tuple[ConditionEncoder, dict[str, float]]:
     """A problem on noise for pictures, and what is known of it."""
-    pictures = torch.randint(256, (200, PIXELS), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    pictures = torch.randint(
+        256, (200, PIXELS), generator=torch.Generator().manual_seed(1), dtype=torch.uint8
+    )
     known = prepare(request.param, pictures, tmp_path / "problem.npz")
     return load(str(tmp_path / "problem.npz")), known
 
 
-def test_the_interval_of_a_paired_ratio_holds_the_truth_as_often_as_it_says_however_the_machine_drifts() -> None:
+def test_the_interval_of_a_paired_ratio_holds_the_truth_as_often_as_it_says_however_the_machine_drifts() -> (
+    None
+):
     rng = np.random.default_rng(0)
     hits, repeats = 0, 2000
     for _ in range(repeats):
@@ -125,7 +131,9 @@ def test_a_contestant_that_dies_is_reported_with_its_last_words() -> None:
     worker.close()
 
 
-def test_what_is_written_by_hand_has_the_loss_of_torch_distributions(given: tuple[Given, dict[str, float]]) -> None:
+def test_what_is_written_by_hand_has_the_loss_of_torch_distributions(
+    given: tuple[ConditionEncoder, dict[str, float]],
+) -> None:
     problem, known = given
     pair = networks(problem.problem)
     set_to(problem, *pair)
@@ -134,14 +142,18 @@ def test_what_is_written_by_hand_has_the_loss_of_torch_distributions(given: tupl
     assert float(loss) == pytest.approx(known["loss"], rel=TOLERANCE["float32"])
 
 
-def test_lowerbound_is_given_the_same_model(given: tuple[Given, dict[str, float]]) -> None:
+def test_lowerbound_is_given_the_same_model(
+    given: tuple[ConditionEncoder, dict[str, float]],
+) -> None:
     problem, known = given
     samples, shape = problem.problem.samples, (1, 28, 28)
     model = build(problem, shape)
     objective = lb.objectives.IWAE(samples) if samples > 1 else lb.objectives.ELBO()
     with torch.no_grad(), seeded(NOISE_SEED):
         draw = model(torch.from_numpy(problem.x).view(-1, *shape), samples=samples)
-    assert float(objective(draw, lb.objective.Step(1.0, 200)).total) == pytest.approx(known["loss"], rel=1e-5)
+    assert float(objective(draw, lb.objective.Step(1.0, 200)).total) == pytest.approx(
+        known["loss"], rel=1e-5
+    )
     assert sum(p.numel() for p in model.parameters()) == known["parameters"]
 
 
@@ -158,8 +170,14 @@ def test_pythaes_surrogate_has_the_gradient_of_the_bound(tmp_path: Path) -> None
     z = mu + (0.5 * log_var).exp() * eps
     logits = decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
     log_px = (logits * x - torch.nn.functional.softplus(logits)).sum(-1)
-    log_w = log_px - 0.5 * z.square().sum(-1) + 0.5 * (log_var + (z - mu).square() / log_var.exp()).sum(-1)
-    surrogate = torch.autograd.grad(-(log_w.softmax(0).detach() * log_w).sum(0).mean(), parameters(*pair))
+    log_w = (
+        log_px
+        - 0.5 * z.square().sum(-1)
+        + 0.5 * (log_var + (z - mu).square() / log_var.exp()).sum(-1)
+    )
+    surrogate = torch.autograd.grad(
+        -(log_w.softmax(0).detach() * log_w).sum(0).mean(), parameters(*pair)
+    )
     for ours, theirs in zip(bound, surrogate, strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -170,7 +188,14 @@ def test_a_contestant_that_trains_something_else_is_found_out() -> None:
     problem = PROBLEMS["a"]
     assert disagreements(right, known, problem, "float32") == []
     assert disagreements({**right, "loss": 499.0}, known, problem, "float32") == []
-    wrongs = [("parameters", 11), ("batch", 5), ("loss", 500.1), ("loss", math.nan), ("is_binary", True), ("mean", 0.3)]
+    wrongs = [
+        ("parameters", 11),
+        ("batch", 5),
+        ("loss", 500.1),
+        ("loss", math.nan),
+        ("is_binary", True),
+        ("mean", 0.3),
+    ]
     for name, wrong in wrongs:
         assert len(disagreements({**right, name: wrong}, known, problem, "float32")) == 1, name
 
@@ -196,7 +221,9 @@ def test_the_operations_of_an_evaluation_are_those_of_the_decoder() -> None:
     assert operations(problem, 1) == sum(2 * a * b for a, b in pairwise((50, 200, 200, 784)))
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel tells no peak elsewhere")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="the kernel tells no peak elsewhere"
+)
 def test_memory_that_is_given_back_before_the_end_is_seen() -> None:
     # in a process of its own: the memory that earlier tests have freed is the allocator's, and taking it again is no growth
     program = """
@@ -209,7 +236,9 @@ def call():
 
 print(json.dumps([measured(call), measured(lambda: 0.0)]))
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=CONTESTANTS, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=CONTESTANTS, capture_output=True, text=True, check=True
+    )
     large, none = json.loads(done.stdout)
     assert large["value"] == 1.0
     assert 120 * 2**20 < large["bytes"] < 200 * 2**20
@@ -224,9 +253,17 @@ def test_the_exponent_is_the_slope_of_the_logarithms_within_its_interval() -> No
 
 
 def test_a_claim_says_whether_it_holds() -> None:
-    times = {"eager": [1.0, 1.0], "lowerbound": [1.04, 1.04], "tutorial": [4.0, 4.0], "pythae": [2.0, 2.0]}
+    times = {
+        "eager": [1.0, 1.0],
+        "lowerbound": [1.04, 1.04],
+        "tutorial": [4.0, 4.0],
+        "pythae": [2.0, 2.0],
+    }
     times["jax"] = [0.5, 2.0]  # a ratio of which two such rounds tell nothing
-    times["jax, bfloat16"] = [9.0, 10.0]  # and one that lies to one side of the bound, wide as it is
+    times["jax, bfloat16"] = [
+        9.0,
+        10.0,
+    ]  # and one that lies to one side of the bound, wide as it is
     times["lowerbound, bf16-mixed"] = [1.0, 1.0]
     told = {line[0]: line[-1] for line in claims("a", Measured(times, {}))}
     assert told == {
@@ -238,14 +275,16 @@ def test_a_claim_says_whether_it_holds() -> None:
     }
     told = {line[0]: line[-1] for line in claims("c", Measured(times, {}))}
     assert told["lowerbound / eager"] == "holds"
-    assert told["tutorial / lowerbound, bf16-mixed"] == told["pythae / lowerbound, bf16-mixed"] == ""
+    assert (
+        told["tutorial / lowerbound, bf16-mixed"] == told["pythae / lowerbound, bf16-mixed"] == ""
+    )
 
 
 def test_a_table_has_its_columns_below_each_other() -> None:
     assert table(["", "ms"], [["a", "1.5"], ["bcd", "10.0"]]) == "       ms\na     1.5\nbcd  10.0"
 
 
-def set_to(given: Given, *modules: torch.nn.Module) -> None:
+def set_to(given: ConditionEncoder, *modules: torch.nn.Module) -> None:
     for own, value in zip(parameters(*modules), given.weights, strict=True):
         own.data = torch.from_numpy(value)
 
@@ -253,7 +292,11 @@ def set_to(given: Given, *modules: torch.nn.Module) -> None:
 def test_the_settings_that_are_timed_are_those_of_the_recipe() -> None:
     recipe = read_yaml(recipe_text("notebook-mlp-fast"), "the recipe")
     of_fit = {setting.name for setting in settings_of(lb.fit)}
-    assert {key: value for key, value in recipe.items() if key in of_fit - {"data", "objective", "model"}} == FAST
+    assert {
+        key: value
+        for key, value in recipe.items()
+        if key in of_fit - {"data", "objective", "model"}
+    } == FAST
 
 
 def test_the_table_of_published_recipes_in_the_documentation_is_that_of_the_records() -> None:
@@ -268,11 +311,24 @@ def test_every_record_names_a_method_its_seed_and_how_it_was_found() -> None:
         assert path == published.record(own["method"], own["seed"])
         assert own["method"] in published.METHODS
         assert (own["samples"], own["n"], own["nll"]["unit"]) == (published.DRAWS, 10_000, "nats")
-        assert {"command", "commit", "date", "machine", "threads", "torch", "minutes", "busy"} <= set(own)
+        assert {
+            "command",
+            "commit",
+            "date",
+            "machine",
+            "threads",
+            "torch",
+            "minutes",
+            "busy",
+        } <= set(own)
 
 
 def test_an_order_of_methods_is_claimed_beyond_two_standard_errors_only(tmp_path: Path) -> None:
-    nll = {"vamp": (82.0, 82.2, 82.1), "vamp-standard-normal": (84.0, 84.2, 84.1), "iaf": (82.0, 82.4, 82.0)}
+    nll = {
+        "vamp": (82.0, 82.2, 82.1),
+        "vamp-standard-normal": (84.0, 84.2, 84.1),
+        "iaf": (82.0, 82.4, 82.0),
+    }
     for name, values in nll.items():
         for seed, value in enumerate(values):
             own = {"nll": {"value": value, "stderr": 0.2}, "minutes": 20.0, "busy": None}
@@ -287,7 +343,15 @@ def test_a_run_that_has_been_evaluated_leaves_a_record_and_is_not_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the bundled digits, at two draws."""
-    options = ("digits", "--data.binarize", "threshold", "--likelihood", "Bernoulli", "--epochs", "1")
+    options = (
+        "digits",
+        "--data.binarize",
+        "threshold",
+        "--likelihood",
+        "Bernoulli",
+        "--epochs",
+        "1",
+    )
     monkeypatch.setattr(published, "METHODS", {"small": published.Method(options, 30.0, "nobody")})
     monkeypatch.setattr(published, "RECORDS", tmp_path)
     monkeypatch.setattr(published, "DRAWS", 2)

@@ -25,7 +25,10 @@ OBJECTIVES = [
 ]
 PATH = [
     # an objective with path gradients, and the one whose gradient it has in expectation
-    (lb.objectives.ELBO(samples=5, path_gradient=True), lb.objectives.ELBO(kl="sampled", samples=5)),
+    (
+        lb.objectives.ELBO(samples=5, path_gradient=True),
+        lb.objectives.ELBO(kl="sampled", samples=5),
+    ),
     (lb.objectives.DReG(samples=5), lb.objectives.IWAE(samples=5)),
 ]
 
@@ -34,16 +37,24 @@ def bound(objective: Objective, model: lb.VAE, x: Tensor, seed: int = 0) -> Tens
     """-loss of each example."""
     torch.manual_seed(seed)
     with torch.no_grad():
-        return -objective.terms(model(x, None, objective.samples, objective.path_gradient), END).loss
+        return -objective.terms(
+            model(x, None, objective.samples, objective.path_gradient), END
+        ).loss
 
 
-def gradients(objective: Objective, model: torch.nn.Module, x: Tensor, seed: int) -> dict[str, Tensor]:
+def gradients(
+    objective: Objective, model: torch.nn.Module, x: Tensor, seed: int
+) -> dict[str, Tensor]:
     """The gradient of each part's parameters, in one vector a part."""
     model.zero_grad()
     torch.manual_seed(seed)
-    objective.terms(model(x, None, objective.samples, objective.path_gradient), END).total.backward()
+    objective.terms(
+        model(x, None, objective.samples, objective.path_gradient), END
+    ).total.backward()
     return {
-        role: torch.cat([p.grad.flatten() for p in getattr(model, role).parameters() if p.requires_grad])
+        role: torch.cat(
+            [p.grad.flatten() for p in getattr(model, role).parameters() if p.requires_grad]
+        )
         for role in ("posterior", "likelihood")
     }
 
@@ -68,14 +79,18 @@ def test_at_the_exact_posterior_each_is_the_evidence(objective: Objective) -> No
     ],
     ids=lambda objective: type(objective).__name__,
 )
-def test_what_compares_examples_and_is_called_a_bound_lies_below_the_evidence_too(objective: Objective) -> None:
+def test_what_compares_examples_and_is_called_a_bound_lies_below_the_evidence_too(
+    objective: Objective,
+) -> None:
     """The loss of a batch, with its statistic, in mean over batches."""
     model, x, exact = on_a_grid()
     objective = objective.double()
     assert objective.is_bound
     torch.manual_seed(0)
     with torch.no_grad():
-        slack = torch.stack([-objective.terms(model(x), END).total - exact.mean() for _ in range(50)])
+        slack = torch.stack(
+            [-objective.terms(model(x), END).total - exact.mean() for _ in range(50)]
+        )
     assert -5 < slack.mean() <= 4 * standard_error(slack)
 
 
@@ -97,9 +112,13 @@ def test_the_importance_weighted_bound_rises_with_the_draws() -> None:
 
 @pytest.mark.parametrize(("path", "ordinary"), PATH, ids=lambda objective: type(objective).__name__)
 @pytest.mark.parametrize("latents", [1, 2])
-def test_a_path_gradient_is_the_ordinary_one_in_expectation(path: Objective, ordinary: Objective, latents: int) -> None:
+def test_a_path_gradient_is_the_ordinary_one_in_expectation(
+    path: Objective, ordinary: Objective, latents: int
+) -> None:
     """With the same noise: of the likelihood to rounding; of the posterior in mean, entry by entry."""
-    model, x = ppca(inflation=1.5)[:2] if latents == 1 else (TwoLatents(), torch.randn(16, 4).double())
+    model, x = (
+        ppca(inflation=1.5)[:2] if latents == 1 else (TwoLatents(), torch.randn(16, 4).double())
+    )
     x = x[:16].repeat(250, 1)  # many draws at once
     differences = []
     for seed in range(60):
@@ -107,19 +126,31 @@ def test_a_path_gradient_is_the_ordinary_one_in_expectation(path: Objective, ord
         assert torch.allclose(ours["likelihood"], theirs["likelihood"], rtol=1e-9, atol=1e-12)
         differences.append(ours["posterior"] - theirs["posterior"])
     difference = torch.stack(differences)
-    assert int((difference.std(0) > 1e-3).sum()) >= 17  # another estimator, of all but what is above a diagonal
-    assert bool((difference.mean(0).abs() <= 4.5 * difference.std(0) / math.sqrt(len(difference)) + 1e-12).all())
+    assert (
+        int((difference.std(0) > 1e-3).sum()) >= 17
+    )  # another estimator, of all but what is above a diagonal
+    assert bool(
+        (
+            difference.mean(0).abs() <= 4.5 * difference.std(0) / math.sqrt(len(difference)) + 1e-12
+        ).all()
+    )
 
 
 @pytest.mark.parametrize(("path", "ordinary"), PATH, ids=lambda objective: type(objective).__name__)
-def test_a_path_gradient_has_no_variance_at_the_exact_posterior(path: Objective, ordinary: Objective) -> None:
+def test_a_path_gradient_has_no_variance_at_the_exact_posterior(
+    path: Objective, ordinary: Objective
+) -> None:
     model, x, _ = ppca()
-    ours, theirs = (gradients(objective, model, x, seed=0)["posterior"] for objective in (path, ordinary))
+    ours, theirs = (
+        gradients(objective, model, x, seed=0)["posterior"] for objective in (path, ordinary)
+    )
     assert theirs.norm() > 0.01
     assert ours.norm() < 1e-8 * theirs.norm()
 
 
-@pytest.mark.parametrize("objective", [path for path, _ in PATH], ids=lambda objective: type(objective).__name__)
+@pytest.mark.parametrize(
+    "objective", [path for path, _ in PATH], ids=lambda objective: type(objective).__name__
+)
 def test_batch_statistics_move_once_a_step(objective: Objective) -> None:
     def network(in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> torch.nn.Module:
         return torch.nn.Sequential(torch.nn.BatchNorm1d(6), lb.networks.MLP(in_shape, out_shape))
@@ -131,7 +162,9 @@ def test_batch_statistics_move_once_a_step(objective: Objective) -> None:
     )
     data = lb.data.from_arrays(torch.rand(100, 6).numpy(), splits="train_valid_test")
     lb.fit(model, objective, data, epochs=2, batch_size=20, progress=False)
-    assert model.posterior.net[0].num_batches_tracked.item() == 2 * math.ceil(len(data["train"]) / 20)
+    assert model.posterior.net[0].num_batches_tracked.item() == 2 * math.ceil(
+        len(data["train"]) / 20
+    )
 
 
 def test_the_bounds_are_ordered_from_the_elbo_to_the_evidence() -> None:

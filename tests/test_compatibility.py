@@ -6,11 +6,19 @@ import pytest
 import torch
 
 import lowerbound as lb
-from lowerbound.compatibility import EVALUABLE, LOG_DENSITY, REPARAMETERISED, Need, Offer, check_composed, conflict
+from lowerbound.compatibility import (
+    EVALUABLE,
+    LOG_DENSITY,
+    REPARAMETERISED,
+    Capability,
+    Requirement,
+    check_composed,
+    conflict,
+)
 from lowerbound.objective import Objective, check_parts
 
 X, Z = (4,), (2,)
-HEAT = Offer("prior", "is cold", "a warm prior (StandardNormal)")
+HEAT = Capability("prior", "is cold", "a warm prior (StandardNormal)")
 
 
 class Cold(lb.priors.StandardNormal):
@@ -18,21 +26,21 @@ class Cold(lb.priors.StandardNormal):
 
 
 class Warm(lb.priors.StandardNormal):
-    offers = frozenset({HEAT})
+    capabilities = frozenset({HEAT})
 
 
 class Along(lb.posteriors.DiagonalNormal):
-    offers = lb.posteriors.DiagonalNormal.offers - {EVALUABLE}
+    capabilities = lb.posteriors.DiagonalNormal.capabilities - {EVALUABLE}
 
 
 class Discrete(lb.posteriors.DiagonalNormal):
-    offers = lb.posteriors.DiagonalNormal.offers - {REPARAMETERISED}
+    capabilities = lb.posteriors.DiagonalNormal.capabilities - {REPARAMETERISED}
 
 
 class Freezing(lb.likelihoods.Normal):
     """A likelihood that needs what a prior offers."""
 
-    needs = {HEAT: Need("freezes", "Normal")}
+    requirements = {HEAT: Requirement("freezes", "Normal")}
 
 
 def model(
@@ -45,7 +53,8 @@ def model(
 
 def test_a_model_is_refused_when_it_is_built_and_both_parts_are_named() -> None:
     with pytest.raises(
-        ValueError, match=r"^Freezing freezes, and Cold is cold; use Normal, or a warm prior \(Standard"
+        ValueError,
+        match=r"^Freezing freezes, and Cold is cold; use Normal, or a warm prior \(Standard",
     ):
         model(prior=Cold, likelihood=Freezing)
     model(prior=Warm, likelihood=Freezing)
@@ -53,16 +62,24 @@ def test_a_model_is_refused_when_it_is_built_and_both_parts_are_named() -> None:
 
 
 def test_it_does_not_matter_in_which_order_parts_are_given() -> None:
-    needy, lacking = Freezing(Z, X), Cold(Z)
-    assert conflict(needy, lacking) == conflict(lacking, needy) is not None
+    needy, remaining_bias = Freezing(Z, X), Cold(Z)
+    assert conflict(needy, remaining_bias) == conflict(remaining_bias, needy) is not None
     assert conflict(needy, needy) is None  # what is asked of a prior is asked of no likelihood
 
 
 def test_usual_parts_offer_what_is_usual() -> None:
-    parts = lb.priors.StandardNormal(Z), lb.posteriors.FullNormal(X, Z), lb.likelihoods.Bernoulli(Z, X)
-    for objective in (lb.objectives.ELBO(path_gradient=True), lb.objectives.DReG(), lb.objectives.Renyi()):
+    parts = (
+        lb.priors.StandardNormal(Z),
+        lb.posteriors.FullNormal(X, Z),
+        lb.likelihoods.Bernoulli(Z, X),
+    )
+    for objective in (
+        lb.objectives.ELBO(path_gradient=True),
+        lb.objectives.DReG(),
+        lb.objectives.Renyi(),
+    ):
         check_composed(objective, *parts)
-    assert LOG_DENSITY not in lb.likelihoods.BinaryCrossEntropy(Z, X).offers
+    assert LOG_DENSITY not in lb.likelihoods.BinaryCrossEntropy(Z, X).capabilities
 
 
 @pytest.mark.parametrize(
@@ -74,7 +91,12 @@ def test_usual_parts_offer_what_is_usual() -> None:
             "^ELBO takes path gradients, .* and Along knows .* draws alone; use",
             lb.objectives.ELBO(),
         ),
-        (lb.objectives.DReG(), Along, "^DReG takes path gradients, .* and Along knows", lb.objectives.IWAE()),
+        (
+            lb.objectives.DReG(),
+            Along,
+            "^DReG takes path gradients, .* and Along knows",
+            lb.objectives.IWAE(),
+        ),
         (
             lb.objectives.DReG(),
             Discrete,
@@ -94,6 +116,7 @@ def test_an_objective_is_refused_when_it_first_meets_the_model(
 
 def test_a_prior_that_is_made_of_the_posterior_needs_its_density_anywhere() -> None:
     with pytest.raises(
-        ValueError, match="^VampPrior evaluates .* and Along knows .*; use Mixture or StandardNormal, or"
+        ValueError,
+        match="^VampPrior evaluates .* and Along knows .*; use Mixture or StandardNormal, or",
     ):
         lb.VAE(lb.priors.VampPrior(Z, X, components=3), Along(X, Z), lb.likelihoods.Normal(Z, X))

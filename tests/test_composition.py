@@ -60,7 +60,9 @@ def lives(combination: Combination, folder: Path) -> None:
         lb.fit(fresh, objective, data, **killed)
     fresh, objective = compose(combination, data)
     lb.fit(fresh, objective, data, **killed, resume=True)
-    assert all(torch.equal(value, again.state_dict()[name]) for name, value in fresh.state_dict().items())
+    assert all(
+        torch.equal(value, again.state_dict()[name]) for name, value in fresh.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("combination", covering(), ids="-".join)
@@ -75,12 +77,21 @@ def test_every_combination(combination: Combination, tmp_path: Path) -> None:
 
 
 def test_the_page_of_parts_is_that_of_the_parts() -> None:
-    assert (ROOT / "docs" / "parts.md").read_text("utf-8") == page(), "write it: python -m tests.composition"
+    assert (ROOT / "docs" / "parts.md").read_text("utf-8") == page(), (
+        "write it: python -m tests.composition"
+    )
 
 
 def test_the_table_of_refusals_holds_those_pairs_and_no_others() -> None:
-    listed = {frozenset({(r.role, a), (r.offer.role, b)}) for r in refusals() for a in r.needy for b in r.without}
+    listed = {
+        frozenset({(r.role, a), (r.offer.role, b)})
+        for r in refusals()
+        for a in r.needy
+        for b in r.without
+    }
     roles = ("prior", "posterior", "likelihood", "objective")
     for combination in everything():
         pairs = permutations(zip(roles, combination, strict=True), 2)
-        assert any(frozenset(pair) in listed for pair in pairs) == (refused(combination) is not None)
+        assert any(frozenset(pair) in listed for pair in pairs) == (
+            refused(combination) is not None
+        )

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 import lowerbound as lb
-from lowerbound.conditions import Beside
+from lowerbound.conditions import ConditionedInput
 from lowerbound.data.dataset import Dataset
 from lowerbound.evaluation import annealed, information, log_marginal, sandwich
 from lowerbound.explore import interpolate, manifold, rates, traverse
@@ -32,18 +32,27 @@ def linear_model() -> tuple[lb.VAE, Tensor, Tensor]:
         lb.posteriors.FullNormal((4,), (2,), condition=CLASSES, network=LINEAR),
         lb.likelihoods.Normal((2,), (4,), scale=SCALE, condition=CLASSES, network=LINEAR),
     ).double()
-    prior, posterior, likelihood = (part.net.layers[0] for part in (model.prior, model.posterior, model.likelihood))
+    prior, posterior, likelihood = (
+        part.net.layers[0] for part in (model.prior, model.posterior, model.likelihood)
+    )
     log_variance = torch.tensor([-0.6, 0.8]).double()
     with torch.no_grad():
         noise = (2 * model.likelihood.log_scale).exp()  # 0.49, as near as float32 had it
         prior.weight[2:], prior.bias[2:] = 0.0, log_variance
-        weights, shifts = likelihood.weight[:, :2], likelihood.weight[:, 2:] + likelihood.bias[:, None]
+        weights, shifts = (
+            likelihood.weight[:, :2],
+            likelihood.weight[:, 2:] + likelihood.bias[:, None],
+        )
         means = prior.weight[:2] + prior.bias[:2, None]  # one column a class
-        covariance = torch.linalg.inv(torch.diag((-log_variance).exp()) + weights.T @ weights / noise)
+        covariance = torch.linalg.inv(
+            torch.diag((-log_variance).exp()) + weights.T @ weights / noise
+        )
         gain = covariance @ weights.T / noise
         posterior.weight.zero_()
         posterior.weight[:2, :4] = gain
-        posterior.weight[:2, 4:] = covariance @ torch.diag((-log_variance).exp()) @ means - gain @ shifts
+        posterior.weight[:2, 4:] = (
+            covariance @ torch.diag((-log_variance).exp()) @ means - gain @ shifts
+        )
         factor = torch.linalg.cholesky(covariance)
         posterior.bias.copy_(torch.cat([torch.zeros(2), 2 * factor.diag().log(), factor[1, :1]]))
         of_x = weights @ torch.diag(log_variance.exp()) @ weights.T + noise * torch.eye(4).double()
@@ -61,7 +70,9 @@ def test_the_evidence_of_a_linear_model_is_that_of_its_closed_form() -> None:
     assert torch.allclose(-draw.rate - draw.distortion, draw.log_w.mean(0), atol=3)
     assert torch.allclose(log_marginal(model, x, Context(y=y), samples=2), exact, rtol=1e-10)
     other = MultivariateNormal(means[y.flip(0)], covariance).log_prob(x)
-    assert torch.allclose(model(x, Context(y=y.flip(0))).iwae, model(x, Context(y=y.flip(0))).log_w[0])
+    assert torch.allclose(
+        model(x, Context(y=y.flip(0))).iwae, model(x, Context(y=y.flip(0))).log_w[0]
+    )
     assert not torch.allclose(exact, other)
     walked = annealed(model, x, Context(y=y), chains=4, temperatures=5, seed=0)
     assert torch.allclose(walked.log_marginal, exact, atol=1e-8)
@@ -87,27 +98,38 @@ def test_simulated_data_are_sandwiched_given_y() -> None:
 
 def test_where_the_prior_depends_on_y_there_is_no_information_about_one_p_of_z() -> None:
     model, _, _ = linear_model()
-    assert information(model, torch.randn(4, 4).double(), Context(y=torch.tensor([0, 1, 2, 0]))) is None
+    assert (
+        information(model, torch.randn(4, 4).double(), Context(y=torch.tensor([0, 1, 2, 0])))
+        is None
+    )
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (1, 4, 5), (3, 2, 2), (4, 5)])
 @pytest.mark.parametrize("condition", [4, (), (2,), (1, 4, 2)])
-def test_y_is_broadcast_against_leading_dimensions(shape: tuple[int, ...], condition: int | tuple[int, ...]) -> None:
-    beside = Beside(shape, condition, "it")
+def test_y_is_broadcast_against_leading_dimensions(
+    shape: tuple[int, ...], condition: int | tuple[int, ...]
+) -> None:
+    beside = ConditionedInput(shape, condition, "it")
     y = torch.randint(4, (5,)) if isinstance(condition, int) else torch.randn(5, *condition)
     value = torch.randn(2, 7, 5, *shape)
     both = beside(value, y)
     assert both.shape == (2, 7, 5, *beside.in_shape)
     assert torch.allclose(
-        beside(value, y[:1])[:, :, 3], beside(value, y[:1].expand(5, *y.shape[1:]))[:, :, 3], atol=1e-6
+        beside(value, y[:1])[:, :, 3],
+        beside(value, y[:1].expand(5, *y.shape[1:]))[:, :, 3],
+        atol=1e-6,
     )
-    assert torch.allclose(both[1, 3, 2], beside(value[1, 3, 2], y[2:3]).reshape(beside.in_shape), atol=1e-6)
-    assert not torch.equal(both, beside(value, y.flip(0) if isinstance(condition, tuple) else (y + 1) % 4))
+    assert torch.allclose(
+        both[1, 3, 2], beside(value[1, 3, 2], y[2:3]).reshape(beside.in_shape), atol=1e-6
+    )
+    assert not torch.equal(
+        both, beside(value, y.flip(0) if isinstance(condition, tuple) else (y + 1) % 4)
+    )
 
 
 def test_without_a_condition_nothing_is_there() -> None:
     value = torch.randn(5, 3)
-    beside = Beside((3,), None, "it")
+    beside = ConditionedInput((3,), None, "it")
     assert beside(value, None) is value
     assert not beside.state_dict()
 
@@ -135,12 +157,17 @@ def test_digits_are_likelier_given_their_own_label(binary_digits: Dataset, tmp_p
     lb.fit(model, lb.objectives.ELBO(), binary_digits, out=tmp_path / "run", **how)
     x, y = binary_digits.examples("test"), binary_digits["test"].y
     assert y is not None
-    each = [log_marginal(model, x, Context(y=torch.full((len(x),), c)), samples=20, seed=0) for c in range(10)]
+    each = [
+        log_marginal(model, x, Context(y=torch.full((len(x),), c)), samples=20, seed=0)
+        for c in range(10)
+    ]
     log_p = torch.stack(each, 1)
     own = log_p[torch.arange(len(x)), y]
     others = (log_p.sum(1) - own) / 9
     assert (own - others).mean() > 5 * (own - others).std() / len(x) ** 0.5
-    assert (log_p.argmax(1) == y).float().mean() > 0.75  # Bayes' rule with equal p(y) reads the digits; chance is 0.1
+    assert (
+        log_p.argmax(1) == y
+    ).float().mean() > 0.75  # Bayes' rule with equal p(y) reads the digits; chance is 0.1
     result = lb.evaluate(model, binary_digits, samples=5)
     assert result.conditional
     assert "p(x|y)" in result.estimator
@@ -158,7 +185,9 @@ def test_digits_are_likelier_given_their_own_label(binary_digits: Dataset, tmp_p
         lb.fit(fresh, lb.objectives.ELBO(), binary_digits, out=tmp_path / "killed", **how)
     fresh = conditional(binary_digits, "ConditionalNormal")
     lb.fit(fresh, lb.objectives.ELBO(), binary_digits, out=tmp_path / "killed", resume=True, **how)
-    assert all(torch.equal(value, model.state_dict()[name]) for name, value in fresh.state_dict().items())
+    assert all(
+        torch.equal(value, model.state_dict()[name]) for name, value in fresh.state_dict().items()
+    )
 
 
 def test_a_strip_of_each_picture_is_y_and_the_picture_is_completed() -> None:
@@ -169,8 +198,12 @@ def test_a_strip_of_each_picture_is_y_and_the_picture_is_completed() -> None:
     assert torch.equal(y, x[..., 3:5])
     model = conditional(data)
     lb.fit(model, lb.objectives.ELBO(), data, epochs=8, learning_rate=5e-3, progress=False)
-    given, wrong = (log_marginal(model, x, Context(y=own), samples=10, seed=0) for own in (y, y.flip(0)))
-    assert within(given - wrong, 10.0, 20) or (given - wrong).mean() > 10  # the strip is part of x, and told
+    given, wrong = (
+        log_marginal(model, x, Context(y=own), samples=10, seed=0) for own in (y, y.flip(0))
+    )
+    assert (
+        within(given - wrong, 10.0, 20) or (given - wrong).mean() > 10
+    )  # the strip is part of x, and told
     rows = framed(by_condition(model, data.context("test")[:4], 3), x[:4], data)
     assert rows.shape == (4, 5, 1, 8, 8)
     assert torch.equal(rows[:, 0, :, :, 3:5], y[:4])
@@ -185,7 +218,9 @@ def test_a_y_that_is_not_finite_is_refused() -> None:
         lb.posteriors.DiagonalNormal((4,), (2,), condition=(3,)),
         lb.likelihoods.Bernoulli((2,), (4,), condition=(3,)),
     )
-    with pytest.raises(ValueError, match=r"real values of shape \(3,\), and y holds some that are not finite"):
+    with pytest.raises(
+        ValueError, match=r"real values of shape \(3,\), and y holds some that are not finite"
+    ):
         model.sample(2, context=Context(y=torch.tensor([0.0, float("nan"), 1.0]).expand(2, 3)))
 
 
@@ -208,7 +243,11 @@ def test_real_values_are_seen_in_units_of_their_spread() -> None:
 
 @pytest.mark.parametrize("prior", ["StandardNormal", "ConditionalNormal"])
 def test_every_verb_takes_y(binary_digits: Dataset, prior: str) -> None:
-    model, x, context = conditional(binary_digits, prior), binary_digits.examples("test"), binary_digits.context("test")
+    model, x, context = (
+        conditional(binary_digits, prior),
+        binary_digits.examples("test"),
+        binary_digits.context("test"),
+    )
     three, eight = Context(y=torch.tensor([3])), Context(y=torch.tensor([8]))
     assert model.sample(4, seed=0, context=three).shape == (4, 1, 8, 8)
     for verb in (
@@ -229,12 +268,18 @@ def test_every_verb_takes_y(binary_digits: Dataset, prior: str) -> None:
 
 
 def test_permuted_labels_give_other_numbers(binary_digits: Dataset) -> None:
-    model, x, context = conditional(binary_digits), binary_digits.examples("test"), binary_digits.context("test")
+    model, x, context = (
+        conditional(binary_digits),
+        binary_digits.examples("test"),
+        binary_digits.context("test"),
+    )
     y = context.y
     assert y is not None
     own = log_marginal(model, x, context, samples=5, seed=0)
     assert torch.equal(own, log_marginal(model, x, context, samples=5, seed=0))
-    assert not torch.allclose(own, log_marginal(model, x, Context(y=(y + 1) % 10), samples=5, seed=0))
+    assert not torch.allclose(
+        own, log_marginal(model, x, Context(y=(y + 1) % 10), samples=5, seed=0)
+    )
 
 
 def test_classes_keep_their_names() -> None:
@@ -247,7 +292,9 @@ def test_classes_keep_their_names() -> None:
     assert numbers["train"].y is not None
     assert set(numbers["train"].y.tolist()) == {0, 1}
     # another file of the same kind has the same numbers for the same names, whichever of them it holds
-    again = lb.data.from_arrays(x[:10], np.array(["cat"] * 10), classes=data.options["classes"], splits="all")
+    again = lb.data.from_arrays(
+        x[:10], np.array(["cat"] * 10), classes=data.options["classes"], splits="all"
+    )
     assert again["all"].y is not None
     assert again["all"].y.tolist() == [1] * 10
     with pytest.raises(ValueError, match="unknown label 'dog'"):
@@ -265,17 +312,27 @@ def test_classes_keep_their_names() -> None:
         (torch.tensor([[1], [2]]), r"y has the shape \(2, 1\), and \(2,\) is needed"),
     ],
 )
-def test_a_y_that_is_not_what_was_asked_for_is_refused(binary_digits: Dataset, y: Tensor | None, words: str) -> None:
+def test_a_y_that_is_not_what_was_asked_for_is_refused(
+    binary_digits: Dataset, y: Tensor | None, words: str
+) -> None:
     model, x = conditional(binary_digits), torch.zeros(2, 1, 8, 8)
-    for verb in (lambda c: model(x, c), lambda c: model.sample(2, context=c), lambda c: model.reconstruct(x, c)):
+    for verb in (
+        lambda c: model(x, c),
+        lambda c: model.sample(2, context=c),
+        lambda c: model.reconstruct(x, c),
+    ):
         with pytest.raises(ValueError, match=words):
             verb(Context(y=y))
 
 
-def test_what_does_not_fit_is_refused_in_one_line(binary_digits: Dataset, small_model: lb.VAE) -> None:
+def test_what_does_not_fit_is_refused_in_one_line(
+    binary_digits: Dataset, small_model: lb.VAE
+) -> None:
     with pytest.raises(ValueError, match="y in the context is of 3 examples, and 5 are asked for"):
         small_model.sample(5, context=Context(y=torch.arange(3)))
-    with pytest.raises(ValueError, match="the parts disagree on what y is: prior None, posterior 10, likelihood 3"):
+    with pytest.raises(
+        ValueError, match="the parts disagree on what y is: prior None, posterior 10, likelihood 3"
+    ):
         lb.VAE(
             lb.priors.StandardNormal((2,)),
             lb.posteriors.DiagonalNormal((4,), (2,), condition=10),
@@ -288,7 +345,9 @@ def test_what_does_not_fit_is_refused_in_one_line(binary_digits: Dataset, small_
         lb.priors.ConditionalNormal((2,), None)
     unlabelled = lb.data.from_arrays(binary_digits.examples("test").numpy())
     for act in (lambda m, d: lb.fit(m, lb.objectives.ELBO(), d, progress=False), lb.evaluate):
-        with pytest.raises(ValueError, match="conditioned on 10 classes, and the data has no labels"):
+        with pytest.raises(
+            ValueError, match="conditioned on 10 classes, and the data has no labels"
+        ):
             act(conditional(binary_digits), unlabelled)
     with pytest.raises(ValueError, match="strip takes y from x, and Bernoulli draws x anew"):
         lb.data.load("digits", binarize="dynamic", strip=[3, 4])
@@ -298,7 +357,8 @@ def test_what_does_not_fit_is_refused_in_one_line(binary_digits: Dataset, small_
 
 def test_pseudo_inputs_have_no_y_so_a_posterior_that_needs_one_is_refused() -> None:
     with pytest.raises(
-        ValueError, match="VampPrior asks for q.* no y, and DiagonalNormal is given y; use another prior"
+        ValueError,
+        match="VampPrior asks for q.* no y, and DiagonalNormal is given y; use another prior",
     ):
         lb.VAE(
             lb.priors.VampPrior((2,), (4,), components=3),
@@ -318,11 +378,25 @@ def test_the_command_line_conditions_and_samples_by_label(command: Command) -> N
         "--latent",
         2,
     ]
-    how = ["--data.binarize", "threshold", "--epochs", 1, "--samples", 2, "--no-report", "--out", "run"]
+    how = [
+        "--data.binarize",
+        "threshold",
+        "--epochs",
+        1,
+        "--samples",
+        2,
+        "--no-report",
+        "--out",
+        "run",
+    ]
     code, _, err = command("train", "digits", *options, *how)
     assert code == 0, err
     config = lb.run.Run("run").config()
-    assert [config[role]["condition"] for role in ("prior", "posterior", "likelihood")] == [10, 10, 10]
+    assert [config[role]["condition"] for role in ("prior", "posterior", "likelihood")] == [
+        10,
+        10,
+        10,
+    ]
     assert command("sample", "run", "--out", "all.npy")[0] == 0
     assert np.load("all.npy").shape == (100, 1, 8, 8)
     assert command("sample", "run", "--label", "3", "-n", 7, "--out", "threes.npy")[0] == 0
@@ -343,7 +417,16 @@ def test_samples_of_a_table_say_which_class_they_are_of(command: Command) -> Non
     kinds = ["oak", "elm", "ash"]
     rows = [f"{i % 3 + 0.01 * i},{kinds[i % 3]}" for i in range(60)]
     Path("trees.csv").write_text("\n".join(["height,kind", *rows]))
-    options = ["--posterior.condition", "y", "--likelihood.condition", "y", "--likelihood", "Normal", "--latent", 1]
+    options = [
+        "--posterior.condition",
+        "y",
+        "--likelihood.condition",
+        "y",
+        "--likelihood",
+        "Normal",
+        "--latent",
+        1,
+    ]
     how = ["--epochs", 1, "--samples", 2, "--no-report", "--out", "run"]
     code, _, err = command("train", "trees.csv", "--data.labels", "kind", *options, *how)
     assert code == 0, err
@@ -352,5 +435,7 @@ def test_samples_of_a_table_say_which_class_they_are_of(command: Command) -> Non
     assert header == "height,kind"
     assert [row.split(",")[1] for row in drawn] == ["ash", "ash", "elm", "elm", "oak", "oak"]
     assert command("sample", "run", "-n", 3, "--label", "oak", "--out", "oaks.csv")[0] == 0
-    again = lb.data.load("oaks.csv", labels="kind", splits="all")  # it is a table that can be read again
+    again = lb.data.load(
+        "oaks.csv", labels="kind", splits="all"
+    )  # it is a table that can be read again
     assert (len(again["all"]), again.classes) == (3, ("oak",))

@@ -28,7 +28,9 @@ def test_every_command_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Mo
     names = np.random.default_rng(0).choice(["adelie", "gentoo", ""], 60)
     cells = [f"{i},{'' if i % 5 else 1.5 * i},{i % 2},{name}" for i, name in enumerate(names)]
     Path("my.csv").write_text("\n".join(["rings,weight,is_male,species", *cells]))
-    lines = [line for block in blocks(ROOT / "README.md", "bash") for line in block.splitlines() if line]
+    lines = [
+        line for block in blocks(ROOT / "README.md", "bash") for line in block.splitlines() if line
+    ]
     commands = [shlex.split(line, comments=True) for line in lines]
     ours = [words[1:] for words in commands if words and words[0] == "lowerbound"]
     assert len(ours) >= 8
@@ -45,7 +47,11 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_the_notation_is_that_of_the_code() -> None:
     source = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
-    rows = [line for line in (ROOT / "docs" / "notation.md").read_text().splitlines() if line.startswith("|")]
+    rows = [
+        line
+        for line in (ROOT / "docs" / "notation.md").read_text().splitlines()
+        if line.startswith("|")
+    ]
     names = [re.split(r"(?<!\\)\|", row)[2] for row in rows]
     code = {
         word
@@ -60,7 +66,9 @@ def test_the_notation_is_that_of_the_code() -> None:
 def test_the_tree_in_the_readme_is_that_of_the_package() -> None:
     named = set(re.findall(r"(?<=\s)(\w+(?:\.py|/))(?=\s)", blocks(ROOT / "README.md", "text")[0]))
     there = {
-        p.name + "/" * p.is_dir() for p in (ROOT / "src" / "lowerbound").iterdir() if p.suffix == ".py" or p.is_dir()
+        p.name + "/" * p.is_dir()
+        for p in (ROOT / "src" / "lowerbound").iterdir()
+        if p.suffix == ".py" or p.is_dir()
     }
     assert there - {"__pycache__/", "__main__.py"} <= named | {"__init__.py"}
 
@@ -74,7 +82,9 @@ def functions_of(file: Path) -> set[str]:
     """The functions of a file, as name or Class::name."""
     body = ast.parse(file.read_text()).body
     classes = [node for node in body if isinstance(node, ast.ClassDef)]
-    methods = {f"{c.name}::{f.name}" for c in classes for f in c.body if isinstance(f, ast.FunctionDef)}
+    methods = {
+        f"{c.name}::{f.name}" for c in classes for f in c.body if isinstance(f, ast.FunctionDef)
+    }
     return methods | {f.name for f in body if isinstance(f, ast.FunctionDef)}
 
 

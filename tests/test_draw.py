@@ -25,7 +25,9 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     return values
 
 
-def test_a_closed_kl_needs_no_density_of_z(binary_digits: Dataset, scored: list[torch.Tensor]) -> None:
+def test_a_closed_kl_needs_no_density_of_z(
+    binary_digits: Dataset, scored: list[torch.Tensor]
+) -> None:
     model, x = make_model(binary_digits), binary_digits.examples("test")[:8]
     for objective, evaluated in (
         (lb.objectives.ELBO(), 0),

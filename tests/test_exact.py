@@ -31,7 +31,9 @@ class ExactPosterior(Posterior):
         m = weight.T @ weight + variance * torch.eye(Z, dtype=weight.dtype)
         self.matrix = nn.Parameter(torch.linalg.solve(m, weight.T))
         self.offset = nn.Parameter(-self.matrix.detach() @ bias)
-        self.scale_tril = nn.Parameter(inflation * torch.linalg.cholesky(variance * torch.linalg.inv(m)))
+        self.scale_tril = nn.Parameter(
+            inflation * torch.linalg.cholesky(variance * torch.linalg.inv(m))
+        )
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
         return MultivariateNormal(
@@ -58,8 +60,12 @@ def ppca(inflation: float = 1.0) -> tuple[lb.VAE, Tensor, Tensor]:
     layer.weight.data.copy_(weight)
     # the scale as float32 rounds it, squared in float64: the truth must be that of this model
     variance = likelihood.log_scale.detach().exp() ** 2
-    model = lb.VAE(StandardNormal((Z,)), ExactPosterior(weight, bias, variance, inflation), likelihood).double()
-    truth = MultivariateNormal(bias, weight @ weight.T + variance * torch.eye(D, dtype=torch.float64))
+    model = lb.VAE(
+        StandardNormal((Z,)), ExactPosterior(weight, bias, variance, inflation), likelihood
+    ).double()
+    truth = MultivariateNormal(
+        bias, weight @ weight.T + variance * torch.eye(D, dtype=torch.float64)
+    )
     x = truth.sample((N,))
     return model, x, truth.log_prob(x)
 
@@ -119,7 +125,9 @@ def test_the_path_gradient_vanishes_at_the_exact_posterior() -> None:
         model.zero_grad()
         torch.manual_seed(0)
         model(x, path_gradient=path_gradient).log_w.mean().backward()
-        sizes[path_gradient] = torch.cat([p.grad.flatten() for p in model.posterior.parameters()]).norm().item()
+        sizes[path_gradient] = (
+            torch.cat([p.grad.flatten() for p in model.posterior.parameters()]).norm().item()
+        )
     assert sizes[True] < 1e-8 * sizes[False]
 
 
@@ -138,7 +146,9 @@ def test_a_batch_norm_in_the_posterior_moves_once_with_path_gradients() -> None:
 
 def test_a_posterior_with_dropout_is_scored_with_the_dropout_it_was_drawn_with() -> None:
     def network(in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> nn.Module:
-        return nn.Sequential(lb.networks.MLP(in_shape, (64,)), nn.Dropout(0.5), lb.networks.MLP((64,), out_shape))
+        return nn.Sequential(
+            lb.networks.MLP(in_shape, (64,)), nn.Dropout(0.5), lb.networks.MLP((64,), out_shape)
+        )
 
     model = lb.VAE(
         prior=lb.priors.StandardNormal((2,)),
@@ -178,7 +188,7 @@ def test_the_joint_is_prior_times_likelihood() -> None:
 
 def test_dreams_have_the_marginal_covariance() -> None:
     model, _, _ = ppca()
-    x, (z,) = model.dream(20000)
+    x, (z,) = model.sample_joint(20000)
     layer = model.likelihood.net.layers[0]
     assert z.shape == (20000, Z)
     centred = x - layer.bias
@@ -193,7 +203,9 @@ def test_the_evidence_uses_exactly_k_samples_whatever_the_chunk(chunk: int) -> N
     model, x, _ = ppca(inflation=1.5)
     counted = []
     with torch.no_grad():
-        noisy = log_marginal(lambda *a: counted.append(a[2]) or model(*a), x[:5], samples=10, chunk=chunk)
+        noisy = log_marginal(
+            lambda *a: counted.append(a[2]) or model(*a), x[:5], samples=10, chunk=chunk
+        )
     assert sum(counted) == 10
     assert noisy.shape == (5,)
 
@@ -213,11 +225,17 @@ def test_examples_and_draws_are_cut_into_chunks_and_put_together_again(
     with torch.no_grad():
         found = evidence(counted, x[:7], Context(index=torch.arange(7)), samples=23)
     assert asked.tolist() == [23] * 7
-    assert torch.allclose(found.log_terms, (exact[:7] - math.log(23)).expand(23, 7), rtol=1e-8)  # q is the posterior
+    assert torch.allclose(
+        found.log_terms, (exact[:7] - math.log(23)).expand(23, 7), rtol=1e-8
+    )  # q is the posterior
     assert torch.allclose(found.log_marginal, exact[:7], rtol=1e-8)
     assert torch.allclose(found.rate, model(x[:7]).rate, rtol=1e-12)  # in closed form
     whole = evidence(model, x[:7], samples=20_000, chunk=20_000)
-    assert torch.allclose(found.distortion, whole.distortion, atol=6 * found.log_terms.new_tensor(D / 23).sqrt().item())
+    assert torch.allclose(
+        found.distortion,
+        whole.distortion,
+        atol=6 * found.log_terms.new_tensor(D / 23).sqrt().item(),
+    )
 
 
 def test_the_chunk_changes_nothing_but_rounding_given_the_same_noise() -> None:
@@ -253,7 +271,11 @@ def test_the_objective_is_a_bound_on_the_exact_evidence() -> None:
     model, x, exact = ppca(inflation=1.3)
     every = [make_objective(name, Z).double() for name in lb.objectives.__all__]
     own = [objective for objective in every if conflict(objective, model.posterior) is None]
-    for objective in (*own, lb.objectives.ELBO(beta=2.0), lb.objectives.ELBO(kl="sampled", samples=5)):
+    for objective in (
+        *own,
+        lb.objectives.ELBO(beta=2.0),
+        lb.objectives.ELBO(kl="sampled", samples=5),
+    ):
         with torch.no_grad():
             terms = objective.terms(asked(model, objective, x), Step(1, N))
         bounds = [terms.log["elbo"]] + [-terms.loss] * objective.is_bound

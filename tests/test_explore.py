@@ -22,7 +22,9 @@ class Shown(nn.Module):
 def model(n: int) -> lb.VAE:
     return lb.VAE(
         prior=lb.priors.Normal((n,)),
-        posterior=lb.posteriors.DiagonalNormal((n,), (n,), network=lambda i, o: lb.networks.MLP(i, o, hidden=())),
+        posterior=lb.posteriors.DiagonalNormal(
+            (n,), (n,), network=lambda i, o: lb.networks.MLP(i, o, hidden=())
+        ),
         likelihood=lb.likelihoods.Normal((n,), (n,), network=Shown),
     )
 
@@ -37,7 +39,9 @@ def test_a_traversal_moves_one_dimension_by_three_prior_deviations() -> None:
     assert frames.shape == (2, 7, 4)
     mean, scale = vae.prior_scale(torch.zeros(vae.code_shape))
     for row, d in enumerate((1, 3)):
-        assert torch.allclose(frames[row, [0, 3, 6], d], mean[d] + scale[d] * torch.tensor([-3.0, 0.0, 3.0]))
+        assert torch.allclose(
+            frames[row, [0, 3, 6], d], mean[d] + scale[d] * torch.tensor([-3.0, 0.0, 3.0])
+        )
         others = [i for i in range(4) if i != d]
         assert torch.equal(frames[row][:, others], z[others].expand(7, 3))
 
@@ -84,7 +88,9 @@ DISCRETE = {
         lb.likelihoods.Bernoulli((3, 4), (1, 8, 8)),
     ),
     "bits": lambda: lb.VAE(
-        lb.priors.Bernoulli((5,)), lb.posteriors.Bernoulli((1, 8, 8), (5,)), lb.likelihoods.Bernoulli((5,), (1, 8, 8))
+        lb.priors.Bernoulli((5,)),
+        lb.posteriors.Bernoulli((1, 8, 8), (5,)),
+        lb.likelihoods.Bernoulli((5,), (1, 8, 8)),
     ),
 }
 
@@ -104,7 +110,9 @@ def test_discrete_codes_stay_codes_on_every_way(kind: str, monkeypatch) -> None:
         each = moved.reshape(values, n, -1)
         assert len(each[:, d].unique(dim=0)) == values
         others = [i for i in range(n) if i != d]
-        assert torch.equal(each[:, others], codes[0].reshape(1, n, -1)[:, others].expand(values, -1, -1))
+        assert torch.equal(
+            each[:, others], codes[0].reshape(1, n, -1)[:, others].expand(values, -1, -1)
+        )
     path = interpolate(model, x[:3], x[3:], steps=n + 1)
     assert path.shape == (3, n + 1, 1, 8, 8)
     assert torch.equal(seen[-1][:, 0], codes[:3])
@@ -115,7 +123,9 @@ def test_discrete_codes_stay_codes_on_every_way(kind: str, monkeypatch) -> None:
             assert bool((z.sum(-1) == 1).all())
     by_rate, variance = rates(model, x)
     assert by_rate.shape == variance.shape == (n,)
-    with pytest.raises(ValueError, match=f"no latent dimension {n}; they are numbered 0 to {n - 1}"):
+    with pytest.raises(
+        ValueError, match=f"no latent dimension {n}; they are numbered 0 to {n - 1}"
+    ):
         traverse(model, codes[0], [n])
     with pytest.raises(ValueError, match="these codes are discrete; use traverse"):
         manifold(model)

@@ -29,7 +29,12 @@ def run(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
     return subprocess.run(
-        [sys.executable, *argv], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *argv],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -52,12 +57,33 @@ def test_they_are_parts_on_the_command_line(outside: Path) -> None:
         "objective": "mine.target.RateTarget",
     }
     options = [word for role, part in parts.items() for word in (f"--{role}", part)]
-    train = ["train", "digits", "--epochs", "1", "--samples", "2", "--out", "run", "--no-report", "--quiet", *options]
+    train = [
+        "train",
+        "digits",
+        "--epochs",
+        "1",
+        "--samples",
+        "2",
+        "--out",
+        "run",
+        "--no-report",
+        "--quiet",
+        *options,
+    ]
     refused = run(outside, "-m", "lowerbound", *train)
     assert refused.returncode == 2
     assert "--trust mine" in refused.stderr
     done = run(
-        outside, "-m", "lowerbound", *train, "--prior.scale", "0.7", "--objective.target", "3", "--trust", "mine"
+        outside,
+        "-m",
+        "lowerbound",
+        *train,
+        "--prior.scale",
+        "0.7",
+        "--objective.target",
+        "3",
+        "--trust",
+        "mine",
     )
     assert done.returncode == 0, done.stderr
     assert "scale: 0.7" in (outside / "run" / "config.yaml").read_text()

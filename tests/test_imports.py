@@ -8,7 +8,17 @@ import sys
 import pytest
 
 DRAWING = {"matplotlib", "PIL", "jinja2"}
-HEAVY = {"sklearn", "scipy", "pandas", "pyarrow", "pooch", "requests", "lightning_fabric", "zuko", "torchvision"}
+HEAVY = {
+    "sklearn",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "pooch",
+    "requests",
+    "lightning_fabric",
+    "zuko",
+    "torchvision",
+}
 SETTINGS = {"jsonargparse", "yaml", "rich"}
 PARTS = "lb.VAE, lb.models, lb.priors, lb.posteriors, lb.likelihoods, lb.objectives, lb.networks"
 
@@ -17,11 +27,20 @@ PARTS = "lb.VAE, lb.models, lb.priors, lb.posteriors, lb.likelihoods, lb.objecti
     ("program", "absent"),
     [
         ("import lowerbound", {"torch", "numpy", *SETTINGS, *DRAWING, *HEAVY}),
-        ("from lowerbound.cli import main; main(['--help'])", {"torch", "numpy", *SETTINGS, *DRAWING, *HEAVY}),
+        (
+            "from lowerbound.cli import main; main(['--help'])",
+            {"torch", "numpy", *SETTINGS, *DRAWING, *HEAVY},
+        ),
         ("from lowerbound.cli import main; main(['train', '--help'])", {"rich", *DRAWING, *HEAVY}),
-        ("from lowerbound.cli import main; main(['evaluate', '--help'])", {"rich", *DRAWING, *HEAVY}),
+        (
+            "from lowerbound.cli import main; main(['evaluate', '--help'])",
+            {"rich", *DRAWING, *HEAVY},
+        ),
         (f"import lowerbound as lb; {PARTS}", {*SETTINGS, *DRAWING, *HEAVY}),
-        ("import lowerbound as lb; lb.fit, lb.evaluate, lb.data, lb.load", {"rich", *DRAWING, *HEAVY}),
+        (
+            "import lowerbound as lb; lb.fit, lb.evaluate, lb.data, lb.load",
+            {"rich", *DRAWING, *HEAVY},
+        ),
     ],
 )
 def test_is_not_imported(program: str, absent: set[str]) -> None:

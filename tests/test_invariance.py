@@ -32,7 +32,9 @@ def exact_model() -> tuple[lb.VAE, MultivariateNormal]:
     model, _, _ = ppca()
     layer = model.likelihood.net.layers[0]
     weight, variance = layer.weight.detach(), model.likelihood.log_scale.detach().exp() ** 2
-    return model, MultivariateNormal(layer.bias.detach(), weight @ weight.T + variance * torch.eye(D).double())
+    return model, MultivariateNormal(
+        layer.bias.detach(), weight @ weight.T + variance * torch.eye(D).double()
+    )
 
 
 def unit_data(splits: str) -> Dataset:
@@ -46,12 +48,16 @@ def reordered(data: Dataset, split: str, order: Tensor) -> Dataset:
 
 
 @pytest.mark.parametrize("batch_size", BATCHES)
-def test_evaluation_is_the_mean_over_all_examples_whatever_the_batch_and_the_order(batch_size: int) -> None:
+def test_evaluation_is_the_mean_over_all_examples_whatever_the_batch_and_the_order(
+    batch_size: int,
+) -> None:
     model, truth = exact_model()
     data = unit_data("all")
     exact = -truth.log_prob(data.examples("all").double())
     for order in (torch.arange(N), torch.randperm(N)):
-        nll = lb.evaluate(model, reordered(data, "all", order), split="all", samples=3, batch_size=batch_size).nll
+        nll = lb.evaluate(
+            model, reordered(data, "all", order), split="all", samples=3, batch_size=batch_size
+        ).nll
         assert nll.n == N
         assert nll.value == pytest.approx(exact.mean().item(), rel=1e-8)
         assert nll.stderr == pytest.approx(exact.std().item() / math.sqrt(N), rel=1e-8)
@@ -99,7 +105,10 @@ def test_every_example_is_seen_once_an_epoch() -> None:
     first, second = torch.cat(seen[:3]), torch.cat(seen[3:])
     assert not torch.equal(first, second)  # in another order
     for epoch in (first, second):
-        assert torch.equal(epoch[epoch[:, 0].argsort()], data.examples("train")[data.examples("train")[:, 0].argsort()])
+        assert torch.equal(
+            epoch[epoch[:, 0].argsort()],
+            data.examples("train")[data.examples("train")[:, 0].argsort()],
+        )
 
 
 @pytest.mark.parametrize("bad", [math.nan, -math.inf])
@@ -117,7 +126,9 @@ def test_an_example_that_cannot_be_scored_is_never_left_out(bad: float) -> None:
 
     data = unit_data("train_valid_test")
     model = lb.VAE(
-        lb.priors.StandardNormal((2,)), lb.posteriors.DiagonalNormal((D,), (2,)), Blind((2,), (D,), scale=0.5)
+        lb.priors.StandardNormal((2,)),
+        lb.posteriors.DiagonalNormal((D,), (2,)),
+        Blind((2,), (D,), scale=0.5),
     )
     for split in ("test", "train", "valid"):
         x_bad, n = data.examples(split)[5, 0], len(data[split])
@@ -127,7 +138,11 @@ def test_an_example_that_cannot_be_scored_is_never_left_out(bad: float) -> None:
         with pytest.raises(ValueError, match=message):
             lb.evaluation.log_marginal(model, data.examples(split), samples=2)
     history = lb.fit(
-        model, lb.objectives.ELBO(), reordered(data, "valid", torch.tensor([0, 1])), epochs=1, progress=False
+        model,
+        lb.objectives.ELBO(),
+        reordered(data, "valid", torch.tensor([0, 1])),
+        epochs=1,
+        progress=False,
     )
     assert history.series("elbo", "valid")[0] is not None
     x_bad = data.examples("train")[5, 0]
@@ -137,25 +152,33 @@ def test_an_example_that_cannot_be_scored_is_never_left_out(bad: float) -> None:
 
 
 @pytest.mark.parametrize("likelihood", lb.likelihoods.__all__)
-def test_training_and_evaluation_are_on_one_scale(likelihood: str, digits: Dataset, binary_digits: Dataset) -> None:
+def test_training_and_evaluation_are_on_one_scale(
+    likelihood: str, digits: Dataset, binary_digits: Dataset
+) -> None:
     """No constant is dropped in one of them: in 64 dimensions, half of log 2 pi for each would be 58.8 nats."""
     with_levels = ("Categorical", "DiscretizedLogisticMixture")
     data = binary_digits if likelihood in ("Bernoulli", "NegativeBinomial") else digits
     settings = {"groups": halves(data.event_shape)} if likelihood == "Product" else {}
     settings |= {"levels": 17} if likelihood in with_levels else {}
     model = make_model(data, likelihood=likelihood, **settings)
-    history = lb.fit(model, lb.objectives.ELBO(), data, epochs=1, learning_rate=1e-12, progress=False)
+    history = lb.fit(
+        model, lb.objectives.ELBO(), data, epochs=1, learning_rate=1e-12, progress=False
+    )
     for split in ("train", "valid"):
         result = lb.evaluate(model, data, split=split, samples=5)
         with torch.no_grad():
-            spread = model(data.examples(split), samples=5).log_px.std(0).square().mean().sqrt().item()
+            spread = (
+                model(data.examples(split), samples=5).log_px.std(0).square().mean().sqrt().item()
+            )
         error = spread * math.sqrt((1 + 1 / 5) / len(data[split]))
         score = result.distortion or result.cross_entropy
         name = "distortion" if result.distortion else "cross_entropy"
         # 0.1: an optimal scale is the batch's in training and the mean of the batches' in evaluation
         slack = 4 * error + 0.1 * (likelihood == "OptimalNormal" and split == "train") + 1e-4
         assert abs(history.series(name, split)[0] - score.value) < slack
-        assert abs(history.series("loss", split)[0] - score.value - result.rate.value) < slack + 1e-3
+        assert (
+            abs(history.series("loss", split)[0] - score.value - result.rate.value) < slack + 1e-3
+        )
 
 
 @pytest.mark.parametrize("samples", [1, 3, 250, 1000])
@@ -183,5 +206,11 @@ def test_an_objective_is_given_the_draws_it_asks_for() -> None:
 
     seen: set[int] = set()
     model, _ = exact_model()
-    lb.fit(model, Watching(kl="sampled", samples=7), unit_data("train_valid_test"), epochs=1, progress=False)
+    lb.fit(
+        model,
+        Watching(kl="sampled", samples=7),
+        unit_data("train_valid_test"),
+        epochs=1,
+        progress=False,
+    )
     assert seen == {7}

@@ -33,12 +33,22 @@ def test_a_ladder_of_feature_maps_is_trained_from_a_configuration(tmp_path: Path
         "epochs: 4\nbatch_size: 8\n"
     )
     run = tmp_path / "run"
-    parts = [str(tmp_path / "stripes.npz"), "--config", str(tmp_path / "ladder.yaml"), "--device", "cpu"]
-    assert main(["train", *parts, "--out", str(run), "--samples", "2", "--quiet", "--no-report"]) == 0
+    parts = [
+        str(tmp_path / "stripes.npz"),
+        "--config",
+        str(tmp_path / "ladder.yaml"),
+        "--device",
+        "cpu",
+    ]
+    assert (
+        main(["train", *parts, "--out", str(run), "--samples", "2", "--quiet", "--no-report"]) == 0
+    )
     model, result = lb.load(run), json.loads((run / "evaluation.json").read_text())
     assert not any(isinstance(module, torch.nn.Linear) for module in model.modules())
     assert [level["latent_dimensions"] for level in result["levels"]] == [196, 98, 48]
-    assert sum(level["rate"]["value"] for level in result["levels"]) == pytest.approx(result["rate"]["value"], rel=1e-4)
+    assert sum(level["rate"]["value"] for level in result["levels"]) == pytest.approx(
+        result["rate"]["value"], rel=1e-4
+    )
     epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert epochs[-1]["train"]["elbo"] > epochs[0]["train"]["elbo"] + 5
     assert model.sample(2, seed=0).shape == (2, 1, 28, 28)
@@ -51,7 +61,9 @@ def test_a_product_with_an_extreme_scale_keeps_its_gradient_in_float32(log_varia
     """The square of a scale of e^-30, in a gradient its cube, is beyond what float32 holds; the product is not."""
     loc = torch.tensor([1.0, -3.0], requires_grad=True)
     logs = torch.tensor([log_variance, 0.0], requires_grad=True)
-    first, second = (Independent(Normal(loc[i : i + 1], (0.5 * logs[i : i + 1]).exp()), 1) for i in (0, 1))
+    first, second = (
+        Independent(Normal(loc[i : i + 1], (0.5 * logs[i : i + 1]).exp()), 1) for i in (0, 1)
+    )
     product = _product(first, second)
     near = 0 if log_variance < 0 else 1  # the narrow one decides
     mean, scale = float(product.mean.detach()), float(product.stddev.detach())
@@ -65,8 +77,12 @@ def test_a_product_with_an_extreme_scale_keeps_its_gradient_in_float32(log_varia
 @pytest.mark.parametrize("posterior", [lb.posteriors.DiagonalNormal, lb.posteriors.FullNormal])
 def test_a_product_is_the_two_densities_multiplied_up_to_a_constant(posterior: type) -> None:
     torch.manual_seed(0)
-    first, second = (posterior((3,), (2,)).double()(2 * torch.randn(1, 3).double(), Context()) for _ in range(2))
-    diagonal = lb.posteriors.DiagonalNormal((3,), (2,)).double()(torch.randn(1, 3).double(), Context())
+    first, second = (
+        posterior((3,), (2,)).double()(2 * torch.randn(1, 3).double(), Context()) for _ in range(2)
+    )
+    diagonal = lb.posteriors.DiagonalNormal((3,), (2,)).double()(
+        torch.randn(1, 3).double(), Context()
+    )
     z = 3 * torch.randn(50, 1, 2).double()
     for other in (second, diagonal):  # forms may be mixed
         with torch.no_grad():

@@ -38,12 +38,20 @@ def imported(path: Path) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found += [tuple(a.name.split(".")[1:]) for a in node.names if a.name.split(".")[0] == "lowerbound"]
+            found += [
+                tuple(a.name.split(".")[1:])
+                for a in node.names
+                if a.name.split(".")[0] == "lowerbound"
+            ]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports hide the layer"
             head, *rest = (node.module or "").split(".")
             if head == "lowerbound":
-                found += [place(rest, alias.name) for alias in node.names if rest or alias.name != ANYWHERE]
+                found += [
+                    place(rest, alias.name)
+                    for alias in node.names
+                    if rest or alias.name != ANYWHERE
+                ]
     return found
 
 
@@ -63,7 +71,9 @@ def violations(path: Path, imports: list[tuple[str, ...]]) -> list[str]:
             wrong.append(f"{'/'.join(own)} imports {target}, which has no place in the order")
         elif target[0] == folder and len(own) > 1:
             if len(target) == 1 and own[-1] != "__init__":
-                wrong.append(f"{'/'.join(own)} imports its own package, and not the module that it needs")
+                wrong.append(
+                    f"{'/'.join(own)} imports its own package, and not the module that it needs"
+                )
             elif folder in PARTS and own[-1] != "__init__" and not target[1].startswith("_"):
                 wrong.append(f"{'/'.join(own)} imports its sibling {'.'.join(target)}")
         elif ORDER.index(target[0]) >= ORDER.index(folder):
@@ -93,7 +103,9 @@ def test_the_test_sees_an_upward_and_a_sideways_import() -> None:
 
 
 def test_no_module_is_over_500_lines() -> None:
-    assert not {path.name: n for path in modules() if (n := len(path.read_text().splitlines())) > 500}
+    assert not {
+        path.name: n for path in modules() if (n := len(path.read_text().splitlines())) > 500
+    }
 
 
 def test_no_code_looks_before_it_leaps() -> None:
@@ -102,5 +114,14 @@ def test_no_code_looks_before_it_leaps() -> None:
 
 
 def test_loading_never_unpickles() -> None:
-    forbidden = ("import pickle", "torch.load(", "allow_pickle=True", "yaml.load(", "eval(model", "exec(")
-    assert not [(path, word) for path in modules() for word in forbidden if word in path.read_text()]
+    forbidden = (
+        "import pickle",
+        "torch.load(",
+        "allow_pickle=True",
+        "yaml.load(",
+        "eval(model",
+        "exec(",
+    )
+    assert not [
+        (path, word) for path in modules() for word in forbidden if word in path.read_text()
+    ]

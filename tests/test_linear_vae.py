@@ -24,10 +24,21 @@ def trained(k: int, **settings: object) -> tuple[lb.VAE, lb.dataset.Dataset]:
     linear = lb.networks.MLP
     model = lb.VAE(
         lb.priors.StandardNormal(z_shape),
-        lb.posteriors.DiagonalNormal(x_shape, z_shape, network=lambda i, o: linear(i, o, hidden=())),
-        lb.likelihoods.Normal(z_shape, x_shape, scale="shared", network=lambda i, o: linear(i, o, hidden=())),
+        lb.posteriors.DiagonalNormal(
+            x_shape, z_shape, network=lambda i, o: linear(i, o, hidden=())
+        ),
+        lb.likelihoods.Normal(
+            z_shape, x_shape, scale="shared", network=lambda i, o: linear(i, o, hidden=())
+        ),
     )
-    lb.fit(model, lb.objectives.ELBO(kl="closed_form"), data, schedule="cosine", progress=False, **settings)
+    lb.fit(
+        model,
+        lb.objectives.ELBO(kl="closed_form"),
+        data,
+        schedule="cosine",
+        progress=False,
+        **settings,
+    )
     return model, data
 
 
@@ -35,10 +46,14 @@ def trained(k: int, **settings: object) -> tuple[lb.VAE, lb.dataset.Dataset]:
     ("k", "settings"),
     [
         (10, {"epochs": 10, "batch_size": 200, "learning_rate": 0.02}),
-        pytest.param(50, {"epochs": 25, "batch_size": 100, "learning_rate": 0.01}, marks=pytest.mark.slow),
+        pytest.param(
+            50, {"epochs": 25, "batch_size": 100, "learning_rate": 0.01}, marks=pytest.mark.slow
+        ),
     ],
 )
-def test_training_reaches_the_closed_form(k: int, settings: dict[str, float], real_data: Path) -> None:
+def test_training_reaches_the_closed_form(
+    k: int, settings: dict[str, float], real_data: Path
+) -> None:
     torch.manual_seed(0)
     model, data = trained(k, **settings)
     learned = marginal(model)
@@ -54,7 +69,9 @@ def test_training_reaches_the_closed_form(k: int, settings: dict[str, float], re
 
 def test_the_closed_form_is_that_of_scikit_learn(digits: lb.dataset.Dataset) -> None:
     x = digits.examples("train").double().flatten(1)
-    x = x + 0.01 * torch.randn_like(x)  # pixels that are always 0 would make the covariance singular
+    x = x + 0.01 * torch.randn_like(
+        x
+    )  # pixels that are always 0 would make the covariance singular
     for k in (2, 10):
         # scikit-learn divides the covariance by n - 1, and the likelihood is greatest with n
         theirs = PCA(k, svd_solver="full").fit(x.numpy()).score_samples(x.numpy())
@@ -69,8 +86,12 @@ def test_the_marginal_is_read_off_the_decoder() -> None:
     model = lb.VAE(
         lb.priors.StandardNormal((2,)),
         lb.posteriors.DiagonalNormal((5,), (2,)),
-        lb.likelihoods.Normal((2,), (5,), scale=0.7, network=lambda i, o: lb.networks.MLP(i, o, hidden=())),
+        lb.likelihoods.Normal(
+            (2,), (5,), scale=0.7, network=lambda i, o: lb.networks.MLP(i, o, hidden=())
+        ),
     )
     x = torch.randn(50, 5)
-    slack = lb.evaluation.log_marginal(model, x, samples=5000, seed=0) - marginal(model).log_prob(x.double())
+    slack = lb.evaluation.log_marginal(model, x, samples=5000, seed=0) - marginal(model).log_prob(
+        x.double()
+    )
     assert abs(slack.mean()) < 4 * slack.std() / 50**0.5 + 0.01

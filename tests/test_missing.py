@@ -15,7 +15,7 @@ from torch.distributions import Distribution, MultivariateNormal
 import lowerbound as lb
 from lowerbound.data.dataset import Dataset
 from lowerbound.roles import Context, Posterior
-from lowerbound.units import Units, refilled
+from lowerbound.units import Standardizer, refilled
 from tests.cli.conftest import Command, command  # noqa: F401  the fixture
 from tests.contracts import within
 
@@ -25,7 +25,11 @@ N, D = 60, 5
 def table(garbage: float, binary: bool = False) -> Dataset:
     """Numbers of which a fifth is missing, with the same value at every missing place."""
     rng = np.random.default_rng(0)
-    x = (rng.random((N, D)) < 0.4).astype(float) if binary else 50 + 9 * rng.normal(size=(N, D)) * rng.random(D)
+    x = (
+        (rng.random((N, D)) < 0.4).astype(float)
+        if binary
+        else 50 + 9 * rng.normal(size=(N, D)) * rng.random(D)
+    )
     mask = rng.random((N, D)) < 0.8
     mask[:, 0], mask[:, 1] = True, False  # one column is always there, and one never
     return lb.data.from_arrays(np.where(mask, x, garbage), mask=mask, levels="none")
@@ -36,9 +40,15 @@ def model_for(
 ) -> lb.VAE:
     torch.manual_seed(0)
     x_shape = data.event_shape
-    p = lb.priors.VampPrior((2,), x_shape, 5) if prior == "VampPrior" else lb.priors.StandardNormal((2,))
+    p = (
+        lb.priors.VampPrior((2,), x_shape, 5)
+        if prior == "VampPrior"
+        else lb.priors.StandardNormal((2,))
+    )
     return lb.VAE(
-        p, getattr(lb.posteriors, posterior)(x_shape, (2,)), getattr(lb.likelihoods, likelihood)((2,), x_shape)
+        p,
+        getattr(lb.posteriors, posterior)(x_shape, (2,)),
+        getattr(lb.likelihoods, likelihood)((2,), x_shape),
     )
 
 
@@ -75,7 +85,7 @@ def test_a_model_called_on_its_own_sees_no_missing_value(garbage: float) -> None
     for value in (0.0, garbage):
         model = model_for(table(0.0), "Normal").eval()
         for module in model.modules():
-            if isinstance(module, Units):
+            if isinstance(module, Standardizer):
                 module.learn(torch.where(mask, x, value), mask)
         filled = torch.where(mask, x, value)
         torch.manual_seed(1)
@@ -98,13 +108,15 @@ def test_units_are_those_of_the_observed_entries() -> None:
     x = torch.randn(200, 3) * torch.tensor([1.0, 20.0, 5.0]) + 7
     mask = torch.rand(200, 3) < 0.6
     mask[:, 2] = False
-    units = Units((3,))
-    units.learn(torch.where(mask, x, math.nan), mask)
+    standardizer = Standardizer((3,))
+    standardizer.learn(torch.where(mask, x, math.nan), mask)
     for d in range(2):
-        assert units.loc[d].item() == pytest.approx(x[mask[:, d], d].mean().item(), rel=1e-5)
-        assert units.scale[d].item() == pytest.approx(x[mask[:, d], d].std().item(), rel=1e-5)
-    assert (units.loc[2], units.scale[2]) == (0, 1)
-    shown = units.standardised(torch.where(mask, x, math.nan), mask)
+        assert standardizer.loc[d].item() == pytest.approx(x[mask[:, d], d].mean().item(), rel=1e-5)
+        assert standardizer.scale[d].item() == pytest.approx(
+            x[mask[:, d], d].std().item(), rel=1e-5
+        )
+    assert (standardizer.loc[2], standardizer.scale[2]) == (0, 1)
+    shown = standardizer.standardize(torch.where(mask, x, math.nan), mask)
     assert bool((shown[~mask] == 0).all())
     assert bool(refilled(x, mask).isfinite().all())
     assert torch.equal(refilled(x, mask)[mask], x[mask])
@@ -113,18 +125,40 @@ def test_units_are_those_of_the_observed_entries() -> None:
 def test_training_takes_units_and_starting_points_from_what_is_observed() -> None:
     data = table(0.0)
     model = model_for(data, "Normal", prior="VampPrior")
-    lb.fit(model, lb.objectives.ELBO(), data, epochs=1, batch_size=1000, learning_rate=1e-9, progress=False)
+    lb.fit(
+        model,
+        lb.objectives.ELBO(),
+        data,
+        epochs=1,
+        batch_size=1000,
+        learning_rate=1e-9,
+        progress=False,
+    )
     mask, x = data["train"].mask, data.examples("train")
     for d in (0, 2, 3, 4):
-        assert model.posterior.units.loc[d].item() == pytest.approx(x[mask[:, d], d].mean().item(), rel=1e-5)
+        assert model.posterior.standardizer.loc[d].item() == pytest.approx(
+            x[mask[:, d], d].mean().item(), rel=1e-5
+        )
     starts = model.prior.pseudo_inputs
-    assert bool((starts[:, [0, 2, 3, 4]] > 10).all())  # and not at the zero that is stored for a missing entry
+    assert bool(
+        (starts[:, [0, 2, 3, 4]] > 10).all()
+    )  # and not at the zero that is stored for a missing entry
     data = table(0.0, binary=True)
     model = model_for(data, "Bernoulli")
-    lb.fit(model, lb.objectives.ELBO(), data, epochs=1, batch_size=1000, learning_rate=1e-9, progress=False)
+    lb.fit(
+        model,
+        lb.objectives.ELBO(),
+        data,
+        epochs=1,
+        batch_size=1000,
+        learning_rate=1e-9,
+        progress=False,
+    )
     mask, x = data["train"].mask, data.examples("train")
     for d in (0, 2, 3, 4):
-        assert model.likelihood.base[d].sigmoid().item() == pytest.approx(x[mask[:, d], d].mean().item(), abs=0.03)
+        assert model.likelihood.base[d].sigmoid().item() == pytest.approx(
+            x[mask[:, d], d].mean().item(), abs=0.03
+        )
 
 
 class Exact(Posterior):
@@ -166,7 +200,11 @@ def test_the_evidence_is_that_of_the_observed_entries() -> None:
     found = lb.evaluation.log_marginal(model, missing, Context(mask=mask), samples=3, seed=0)
     for b, seen in enumerate(mask):
         inner = covariance[seen][:, seen]
-        exact = MultivariateNormal(centre[seen], inner).log_prob(x[b, seen]) if seen.any() else torch.tensor(0.0)
+        exact = (
+            MultivariateNormal(centre[seen], inner).log_prob(x[b, seen])
+            if seen.any()
+            else torch.tensor(0.0)
+        )
         assert found[b].item() == pytest.approx(exact.item(), abs=1e-8)
 
 
@@ -195,10 +233,16 @@ def test_classes_get_the_most_probable_one() -> None:
     likelihood = lb.likelihoods.Categorical((2,), (2,), levels=3)
     with torch.no_grad():
         likelihood.net.layers[-1].weight.zero_()
-        likelihood.net.layers[-1].bias.copy_(torch.tensor([[0.5, 0.1], [0.1, 0.2], [0.4, 0.7]]).log().flatten())
-    model = lb.VAE(lb.priors.StandardNormal((2,)), lb.posteriors.DiagonalNormal((2,), (2,)), likelihood)
+        likelihood.net.layers[-1].bias.copy_(
+            torch.tensor([[0.5, 0.1], [0.1, 0.2], [0.4, 0.7]]).log().flatten()
+        )
+    model = lb.VAE(
+        lb.priors.StandardNormal((2,)), lb.posteriors.DiagonalNormal((2,), (2,)), likelihood
+    )
     x, context = torch.zeros(3, 2), Context(mask=torch.zeros(3, 2))
-    full = lb.evaluation.impute(model, x, context, samples=2000, seed=0, levels=torch.tensor([3, 0]))
+    full = lb.evaluation.impute(
+        model, x, context, samples=2000, seed=0, levels=torch.tensor([3, 0])
+    )
     assert torch.equal(full[:, 0], torch.zeros(3))
     assert torch.allclose(full[:, 1], torch.tensor(0.8), atol=1e-4)
 
@@ -235,14 +279,19 @@ def test_a_mask_that_is_none_is_refused(mask: np.ndarray, message: str) -> None:
         lb.data.from_arrays(np.ones((N, D)), mask=mask)
 
 
-@pytest.mark.parametrize("mask", [torch.ones(D), torch.ones(6, D - 1), torch.ones(4, D), torch.ones(6, 1, D)])
+@pytest.mark.parametrize(
+    "mask", [torch.ones(D), torch.ones(6, D - 1), torch.ones(4, D), torch.ones(6, 1, D)]
+)
 def test_a_model_refuses_a_mask_of_another_shape(mask: Tensor) -> None:
     with pytest.raises(ValueError, match="does not fit examples of shape"):
         model_for(table(0.0), "Normal")(torch.ones(6, D), Context(mask=mask))
 
 
 def test_pictures_with_missing_pixels_are_binarised_and_not_moved() -> None:
-    x, mask = np.random.default_rng(0).random((40, 1, 4, 4)), np.random.default_rng(1).random((40, 1, 4, 4)) < 0.7
+    x, mask = (
+        np.random.default_rng(0).random((40, 1, 4, 4)),
+        np.random.default_rng(1).random((40, 1, 4, 4)) < 0.7,
+    )
     data = lb.data.from_arrays(np.where(mask, x, np.nan), mask=mask, binarize="dynamic")
     lb.fit(model_for(data, "Bernoulli"), lb.objectives.ELBO(), data, epochs=1, progress=False)
     for option in ({"flip": True}, {"shift": 1}):
@@ -256,7 +305,11 @@ def test_empty_cells_are_read_where_the_user_says_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="row 2, column 'b' is empty; .*missing='marginalise'"):
         lb.data.load(file)
     data = lb.data.load(file, missing="marginalise", splits="all")
-    assert data["all"].mask[:3].tolist() == [[True, False, True], [False, True, False], [True, True, True]]
+    assert data["all"].mask[:3].tolist() == [
+        [True, False, True],
+        [False, True, False],
+        [True, True, True],
+    ]
     assert data.examples("all")[:3].tolist() == [[1, 0, 0.5], [0, 2, 0], [3, 4, 1.5]]
     assert data.columns == ("a", "b", "c")
     array = tmp_path / "t.npy"
@@ -275,26 +328,59 @@ def test_a_parquet_table_is_read_like_a_csv(tmp_path: Path) -> None:
 
     columns = {"a": [1, None, 3] * 5, "b": [0.5, math.nan, None] * 5, "kind": ["x", "y", None] * 5}
     parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
-    data = lb.data.load(tmp_path / "t.parquet", missing="marginalise", categorical=["kind"], splits="all")
+    data = lb.data.load(
+        tmp_path / "t.parquet", missing="marginalise", categorical=["kind"], splits="all"
+    )
     (tmp_path / "t.csv").write_text("a,b,kind\n" + "1,0.5,x\n,,y\n3,,\n" * 5)
-    same = lb.data.load(tmp_path / "t.csv", missing="marginalise", categorical=["kind"], splits="all")
+    same = lb.data.load(
+        tmp_path / "t.csv", missing="marginalise", categorical=["kind"], splits="all"
+    )
     assert data.sha256 == same.sha256
     assert data.categories == same.categories == {"kind": ("x", "y")}
 
 
-def test_a_table_with_holes_is_filled_in_better_than_by_means(command: Command, tmp_path: Path) -> None:  # noqa: F811  a fixture
+def test_a_table_with_holes_is_filled_in_better_than_by_means(
+    command: Command, tmp_path: Path
+) -> None:  # noqa: F811  a fixture
     """The wine table with a fifth of its cells removed, from the command line: beyond chance better than column means."""
     wine = load_wine()
     rng = np.random.default_rng(0)
     gone = rng.random(wine.data.shape) < 0.2
     rows = [
-        ",".join("" if g else str(v) for v, g in zip(*row, strict=True)) for row in zip(wine.data, gone, strict=True)
+        ",".join("" if g else str(v) for v, g in zip(*row, strict=True))
+        for row in zip(wine.data, gone, strict=True)
     ]
     (tmp_path / "wine.csv").write_text("\n".join([",".join(wine.feature_names), *rows]))
-    small = ["--latent", 3, "--epochs", 40, "--batch-size", 16, "--learning-rate", 0.003, "--no-report", "--quiet"]
-    small += ["--posterior.network.hidden", "[32]", "--likelihood.network.hidden", "[32]", "--samples", 10]
-    assert command("train", "wine.csv", "--data.missing", "marginalise", *small, "--out", "run")[0] == 0
-    assert command("impute", "run", "wine.csv", "--split", "all", "--samples", 200, "--out", "full.csv")[0] == 0
+    small = [
+        "--latent",
+        3,
+        "--epochs",
+        40,
+        "--batch-size",
+        16,
+        "--learning-rate",
+        0.003,
+        "--no-report",
+        "--quiet",
+    ]
+    small += [
+        "--posterior.network.hidden",
+        "[32]",
+        "--likelihood.network.hidden",
+        "[32]",
+        "--samples",
+        10,
+    ]
+    assert (
+        command("train", "wine.csv", "--data.missing", "marginalise", *small, "--out", "run")[0]
+        == 0
+    )
+    assert (
+        command(
+            "impute", "run", "wine.csv", "--split", "all", "--samples", 200, "--out", "full.csv"
+        )[0]
+        == 0
+    )
     header, *lines = (tmp_path / "full.csv").read_text().splitlines()
     assert header == ",".join(wine.feature_names)
     full = np.array([[float(cell) for cell in line.split(",")] for line in lines])
@@ -302,7 +388,8 @@ def test_a_table_with_holes_is_filled_in_better_than_by_means(command: Command, 
     seen = np.where(gone, np.nan, wine.data)
     centre, scale = np.nanmean(seen, 0), np.nanstd(seen, 0)
     errors = [
-        np.where(gone, ((guess - wine.data) / scale) ** 2, 0).sum(1) for guess in (np.tile(centre, (178, 1)), full)
+        np.where(gone, ((guess - wine.data) / scale) ** 2, 0).sum(1)
+        for guess in (np.tile(centre, (178, 1)), full)
     ]
     better = errors[0] - errors[1]
     assert better.mean() > 4 * better.std() / math.sqrt(len(better))

@@ -56,5 +56,7 @@ def test_the_wheel_runs_outside_the_checkout(built: Path, tmp_path: Path) -> Non
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     where = [sys.executable, "-c", "import lowerbound; print(lowerbound.__file__)"]
-    done = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
     assert str(tmp_path) in done.stdout

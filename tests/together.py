@@ -23,7 +23,7 @@ from lowerbound.data.dataset import Dataset
 from lowerbound.model import Model
 from lowerbound.objective import Objective
 from lowerbound.parallel.processes import leave, together
-from lowerbound.parallel.shards import undivided
+from lowerbound.parallel.shards import replicated
 from lowerbound.runs.run import write_tensors
 from tests import composition
 
@@ -44,7 +44,7 @@ class Lottery(nn.Module):
         self.net = lb.networks.MLP(in_shape, out_shape)
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
-        with undivided():
+        with replicated():
             torch.rand(int(value.detach().sum().round().abs()))
         result: torch.Tensor = self.net(value)
         return result
@@ -56,7 +56,10 @@ class Dropped(nn.Module):
     def __init__(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            lb.networks.MLP(in_shape, (20,)), nn.Dropout(0.3), nn.ReLU(), lb.networks.MLP((20,), out_shape)
+            lb.networks.MLP(in_shape, (20,)),
+            nn.Dropout(0.3),
+            nn.ReLU(),
+            lb.networks.MLP((20,), out_shape),
         )
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
@@ -128,7 +131,13 @@ def train(folder: Path, names: Iterable[str], **how: Any) -> None:
             continue
         own, _, pieces = name.partition(" / ")
         model, objective, data = case(own)
-        settings = {"epochs": 2, "batch_size": 13, "precision": "64-true", "device": "cpu", "progress": False}
+        settings = {
+            "epochs": 2,
+            "batch_size": 13,
+            "precision": "64-true",
+            "device": "cpu",
+            "progress": False,
+        }
         settings |= HOW.get(own, {}) | ({"accumulate": int(pieces)} if pieces else {}) | how
         history = lb.fit(model, objective, data, **settings)  # type: ignore[arg-type]  # settings of several types
         result = lb.evaluate(model, data, "train", samples=3, batch_size=7)
@@ -136,7 +145,10 @@ def train(folder: Path, names: Iterable[str], **how: Any) -> None:
             tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
             tensors |= {f"objective.{key}": value for key, value in objective.state_dict().items()}
             write_tensors(folder / f"{name.replace('/', 'in')}.safetensors", tensors)
-            told = [{key: epoch[key] for key in ("train", "valid", "skipped_steps")} for epoch in history.epochs]
+            told = [
+                {key: epoch[key] for key in ("train", "valid", "skipped_steps")}
+                for epoch in history.epochs
+            ]
             content = {"epochs": told, "evaluation": result.as_json()}
             (folder / f"{name.replace('/', 'in')}.json").write_text(json.dumps(content))
 
@@ -151,14 +163,31 @@ def die(folder: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     model.register_forward_hook(kill)
-    lb.fit(model, objective, data, epochs=4, batch_size=13, progress=False, out=folder / "run", checkpoint_seconds=0)
+    lb.fit(
+        model,
+        objective,
+        data,
+        epochs=4,
+        batch_size=13,
+        progress=False,
+        out=folder / "run",
+        checkpoint_seconds=0,
+    )
 
 
 def compiled(folder: Path) -> None:
     """Train without and with compilation."""
     for name in ("plain", "compiled"):
         model, objective, data = case("dropout")
-        history = lb.fit(model, objective, data, epochs=2, batch_size=13, progress=False, compile=name == "compiled")
+        history = lb.fit(
+            model,
+            objective,
+            data,
+            epochs=2,
+            batch_size=13,
+            progress=False,
+            compile=name == "compiled",
+        )
         if together().is_first:
             (folder / name).write_text(json.dumps(history.series("loss")))
 

@@ -26,7 +26,10 @@ PICTURES = ("NHWC", "HWIO", "NHWC")  # what XLA is fast with on a CPU
 def from_torch(weights: list[np.ndarray]) -> list[tuple[jax.Array, jax.Array]]:
     """(weight, bias) of each layer: matrices (in, out), kernels (3, 3, in, out), or (3, 3, out, in) of transposed ones."""
     pairs = zip(weights[::2], weights[1::2], strict=True)
-    return [(jnp.asarray(w.T if w.ndim == 2 else w.transpose(2, 3, 1, 0)), jnp.asarray(b)) for w, b in pairs]
+    return [
+        (jnp.asarray(w.T if w.ndim == 2 else w.transpose(2, 3, 1, 0)), jnp.asarray(b))
+        for w, b in pairs
+    ]
 
 
 def networks(problem: Problem, dtype: jnp.dtype):
@@ -54,7 +57,12 @@ def networks(problem: Problem, dtype: jnp.dtype):
         weight, bias = (part.astype(dtype) for part in layer)
         kernel = jnp.flip(weight, (0, 1)).swapaxes(2, 3)
         out = jax.lax.conv_general_dilated(
-            value.astype(dtype), kernel, (1, 1), [(1, 2), (1, 2)], lhs_dilation=(2, 2), dimension_numbers=PICTURES
+            value.astype(dtype),
+            kernel,
+            (1, 1),
+            [(1, 2), (1, 2)],
+            lhs_dilation=(2, 2),
+            dimension_numbers=PICTURES,
         )
         return out + bias
 
@@ -62,7 +70,9 @@ def networks(problem: Problem, dtype: jnp.dtype):
         value = x.reshape(-1, SIDE, SIDE, 1)
         for layer in layers[:-1]:
             value = activation(down(layer, value))
-        return dense(layers[-1], value.transpose(0, 3, 1, 2).reshape(len(value), -1))  # flat in the order of torch
+        return dense(
+            layers[-1], value.transpose(0, 3, 1, 2).reshape(len(value), -1)
+        )  # flat in the order of torch
 
     def decode(layers, z):
         least = SIDE // 4
@@ -83,7 +93,10 @@ def make_loss(problem: Problem, dtype: jnp.dtype):
         mu, log_var = jnp.split(encode(layers[:middle], x).astype(jnp.float32), 2, 1)
         z = mu + jnp.exp(0.5 * log_var) * eps
         logits = decode(layers[middle:], z.reshape(-1, problem.latent)).astype(jnp.float32)
-        log_px = (logits.reshape(*eps.shape[:2], -1) * x - jax.nn.softplus(logits).reshape(*eps.shape[:2], -1)).sum(-1)
+        log_px = (
+            logits.reshape(*eps.shape[:2], -1) * x
+            - jax.nn.softplus(logits).reshape(*eps.shape[:2], -1)
+        ).sum(-1)
         if problem.samples == 1:
             return (0.5 * (mu**2 + jnp.exp(log_var) - 1 - log_var).sum(-1) - log_px[0]).mean()
         log_w = log_px - 0.5 * (z**2 - eps**2 - log_var).sum(-1)

@@ -34,7 +34,9 @@ class Heard(Dataset):
 
 def card(given: Given) -> Heard:
     """The pictures of the problem as a user's card of MNIST has them."""
-    whole = lb.data.load("mnist", splits="train_test", binarize="dynamic" if given.problem.is_binary else None)
+    whole = lb.data.load(
+        "mnist", splits="train_test", binarize="dynamic" if given.problem.is_binary else None
+    )
     values = torch.from_numpy(given.pictures).reshape(-1, *whole.event_shape)
     return Heard(whole.name, {"train": Split(values)}, whole.stored_support, whole.transforms)
 
@@ -48,7 +50,9 @@ def build(given: Given, x_shape: tuple[int, ...]) -> lb.VAE:
             partial(lb.networks.MLP, hidden=hidden, activation=problem.activation)
             for hidden in (problem.hidden, problem.hidden[::-1])
         )
-    likelihood = lb.likelihoods.Bernoulli if problem.is_binary else lb.likelihoods.BinaryCrossEntropy
+    likelihood = (
+        lb.likelihoods.Bernoulli if problem.is_binary else lb.likelihoods.BinaryCrossEntropy
+    )
     model = lb.VAE(
         lb.priors.StandardNormal(z_shape),
         lb.posteriors.DiagonalNormal(x_shape, z_shape, network=down),
@@ -70,7 +74,10 @@ def main(file: str, **settings: object) -> None:
     objective = lb.objectives.IWAE(problem.samples) if problem.samples > 1 else lb.objectives.ELBO()
 
     def check() -> dict[str, object]:
-        x, half = torch.from_numpy(given.x).view(-1, *data.event_shape), "bf16" in str(settings.get("precision"))
+        x, half = (
+            torch.from_numpy(given.x).view(-1, *data.event_shape),
+            "bf16" in str(settings.get("precision")),
+        )
         state = torch.get_rng_state()
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
             torch.manual_seed(NOISE_SEED)

@@ -29,10 +29,14 @@ def main(file: str, samples: int, call: str, first: int, precision: str = "32-tr
     # binary already: drawing it again gives the same pictures, and so both calls see one x
     data = lb.data.from_arrays(given.x.reshape(-1, *data.event_shape), splits="all")
     calls = {
-        "log_marginal": lambda: float(log_marginal(model, x, samples=samples, seed=0)[:first].mean()),
+        "log_marginal": lambda: float(
+            log_marginal(model, x, samples=samples, seed=0)[:first].mean()
+        ),
         "evaluate": lambda: (
             -float(
-                lb.evaluate(model, data, split="all", samples=samples, precision=precision).values["nll"][:first].mean()
+                lb.evaluate(model, data, split="all", samples=samples, precision=precision)
+                .values["nll"][:first]
+                .mean()
             )
         ),
     }

@@ -45,9 +45,34 @@ class Problem:
 
 PROBLEMS = {
     "a": Problem("784-512-2, batch 128, grey", 128, 2, (512,), "ReLU", 60),
-    "b1": Problem("784-200-200-50, batch 100, binarised, K = 1", 100, 50, (200, 200), "Tanh", 60, is_binary=True),
-    "b50": Problem("784-200-200-50, batch 100, binarised, K = 50", 100, 50, (200, 200), "Tanh", 10, 50, is_binary=True),
-    "c": Problem("convolutional 1x28x28, batch 128, grey", 128, 32, (32, 64), "SiLU", 10, is_convolutional=True),
+    "b1": Problem(
+        "784-200-200-50, batch 100, binarised, K = 1",
+        100,
+        50,
+        (200, 200),
+        "Tanh",
+        60,
+        is_binary=True,
+    ),
+    "b50": Problem(
+        "784-200-200-50, batch 100, binarised, K = 50",
+        100,
+        50,
+        (200, 200),
+        "Tanh",
+        10,
+        50,
+        is_binary=True,
+    ),
+    "c": Problem(
+        "convolutional 1x28x28, batch 128, grey",
+        128,
+        32,
+        (32, 64),
+        "SiLU",
+        10,
+        is_convolutional=True,
+    ),
 }
 
 
@@ -84,4 +109,6 @@ def load(file: str) -> Given:
     with np.load(file) as stored:
         arrays: dict[str, Any] = dict(stored)
     weights = [arrays[f"w{i}"] for i in range(sum(name.startswith("w") for name in arrays))]
-    return Given(PROBLEMS[str(arrays["key"])], weights, arrays["pictures"], arrays["x"], arrays["eps"])
+    return Given(
+        PROBLEMS[str(arrays["key"])], weights, arrays["pictures"], arrays["x"], arrays["eps"]
+    )

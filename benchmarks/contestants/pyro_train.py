@@ -45,7 +45,9 @@ def main(file: str) -> None:
             pyro.sample("z", dist.Normal(mu, (0.5 * log_var).exp()).to_event(1))
 
     if problem.samples > 1:
-        bound = RenyiELBO(alpha=0, num_particles=problem.samples, vectorize_particles=True, max_plate_nesting=1)
+        bound = RenyiELBO(
+            alpha=0, num_particles=problem.samples, vectorize_particles=True, max_plate_nesting=1
+        )
     else:
         bound = TraceMeanField_ELBO()
     svi = SVI(model, guide, Adam({"lr": 1e-3}), loss=bound)

@@ -55,7 +55,9 @@ def build(problem: dict[str, Tensor]) -> VAE:
     return VAE(config, encoder, Decoder(problem["weight"], problem["bias"])).eval()
 
 
-def answer(model: VAE, x: Tensor, ask: Callable[[Tensor], float], call: str, asked: int) -> dict[str, object]:
+def answer(
+    model: VAE, x: Tensor, ask: Callable[[Tensor], float], call: str, asked: int
+) -> dict[str, object]:
     """What one call on all data returns, and what it returns for each example alone.
 
     pythae gives means over examples without a standard error. get_nll goes through the examples one by one, so from
@@ -78,8 +80,14 @@ def main(file: str, calls: list[tuple[int, int | None]]) -> None:
         answers = [answer(model, x, lambda data: model({"data": data}).loss, "VAE()(data).loss", 1)]
         for samples, batch_size in calls:
             options = {} if batch_size is None else {"batch_size": batch_size}
-            call = f"VAE.get_nll(data, {samples}{''.join(f', {k}={v}' for k, v in options.items())})"
-            answers.append(answer(model, x, partial(model.get_nll, n_samples=samples, **options), call, samples))
+            call = (
+                f"VAE.get_nll(data, {samples}{''.join(f', {k}={v}' for k, v in options.items())})"
+            )
+            answers.append(
+                answer(
+                    model, x, partial(model.get_nll, n_samples=samples, **options), call, samples
+                )
+            )
     print(json.dumps({"pythae": version("pythae"), "torch": torch.__version__, "answers": answers}))
 
 

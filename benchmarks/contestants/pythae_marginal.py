@@ -21,7 +21,9 @@ from pythae_train import Decoder, Encoder
 
 def main(file: str, samples: int, batch_size: int, examples: int) -> None:
     given = load(file)
-    config = VAEConfig(input_dim=(PIXELS,), latent_dim=given.problem.latent, reconstruction_loss="bce")
+    config = VAEConfig(
+        input_dim=(PIXELS,), latent_dim=given.problem.latent, reconstruction_loss="bce"
+    )
     encoder, decoder = networks(given.problem)
     model = VAE(config, Encoder(encoder), Decoder(decoder)).eval()
     set_weights(given, model.encoder, model.decoder)

@@ -97,7 +97,9 @@ def main(file: str) -> None:
         )
         channel = Channel({"check": check})
         dataset = BaseDataset(data, torch.zeros(len(data)))
-        model.register_forward_pre_hook(lambda *_: channel.step())  # what it calls a train step is an epoch
+        model.register_forward_pre_hook(
+            lambda *_: channel.step()
+        )  # what it calls a train step is an epoch
         BaseTrainer(model, dataset, training_config=config).train()
 
 

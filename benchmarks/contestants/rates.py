@@ -38,7 +38,10 @@ def seconds(work: Callable[[], object]) -> float:
 
 def main(file: str) -> None:
     given = load(file)
-    matrices = {name: torch.randn(SIZE, SIZE, dtype=getattr(torch, name)) for name in ("float32", "bfloat16")}
+    matrices = {
+        name: torch.randn(SIZE, SIZE, dtype=getattr(torch, name))
+        for name in ("float32", "bfloat16")
+    }
     source, target = torch.ones(COPIED), torch.empty(COPIED)
     found: dict[str, float] = {}
 

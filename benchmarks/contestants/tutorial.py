@@ -26,7 +26,13 @@ from torch.utils.data import DataLoader, Dataset
 def to_tensor(picture: Image.Image) -> Tensor:
     """As torchvision's ToTensor: (C, H, W) in [0, 1]."""
     values = torch.from_numpy(np.array(picture, np.uint8, copy=True))
-    return values.view(picture.size[1], picture.size[0], 1).permute(2, 0, 1).contiguous().to(torch.float32).div(255)
+    return (
+        values.view(picture.size[1], picture.size[0], 1)
+        .permute(2, 0, 1)
+        .contiguous()
+        .to(torch.float32)
+        .div(255)
+    )
 
 
 class Pictures(Dataset):
@@ -60,9 +66,13 @@ def loss_of(x_hat: Tensor, x: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
     return cross_entropy - 0.5 * torch.sum(1 + log_var - mu.pow(2) - log_var.exp())
 
 
-def train(model: Tutorial, given: Given, epochs: int, at_step: Callable[[], object] = lambda: None) -> Iterator[float]:
+def train(
+    model: Tutorial, given: Given, epochs: int, at_step: Callable[[], object] = lambda: None
+) -> Iterator[float]:
     """The loop; yields the mean loss of each epoch."""
-    pictures = Pictures(torch.from_numpy(given.pictures).view(-1, SIDE, SIDE), given.problem.is_binary)
+    pictures = Pictures(
+        torch.from_numpy(given.pictures).view(-1, SIDE, SIDE), given.problem.is_binary
+    )
     loader = DataLoader(pictures, batch_size=given.problem.batch, shuffle=True)
     optimizer = torch.optim.Adam(model.parameters())
     for _ in range(epochs):
@@ -90,7 +100,9 @@ def main(file: str) -> None:
 
     def check() -> dict[str, object]:
         x, eps = x_and_eps(given)
-        pictures = Pictures(torch.from_numpy(given.pictures).view(-1, SIDE, SIDE), given.problem.is_binary)
+        pictures = Pictures(
+            torch.from_numpy(given.pictures).view(-1, SIDE, SIDE), given.problem.is_binary
+        )
         with torch.no_grad():
             x_hat, mu, log_var = model(x, eps[0])
             batch = torch.stack([pictures[i] for i in range(given.problem.batch)])

@@ -61,7 +61,9 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"lowerbound.{name}")
     if name in _NAMES:
         return getattr(importlib.import_module(f"lowerbound.{_NAMES[name]}"), name)
-    raise AttributeError(f"module 'lowerbound' has no attribute {name!r}; it has {', '.join(__all__)}")
+    raise AttributeError(
+        f"module 'lowerbound' has no attribute {name!r}; it has {', '.join(__all__)}"
+    )
 
 
 def __dir__() -> list[str]:

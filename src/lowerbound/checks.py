@@ -31,14 +31,22 @@ def check_data(likelihood: Likelihood, event_shape: Shape, support: Constraint, 
         _refuse_columns(likelihood, support, name)
     remedies = []
     if contains(UNIT, support) and support != BINARY:
-        remedies.append("binarise the data (data.load(..., binarize='dynamic') or --data.binarize dynamic)")
+        remedies.append(
+            "binarise the data (data.load(..., binarize='dynamic') or --data.binarize dynamic)"
+        )
     if likelihood.support is COUNTS and isinstance(support, Levels):
-        remedies.append("read integers as counts (data.load(..., levels='none') or --data.levels none)")
+        remedies.append(
+            "read integers as counts (data.load(..., levels='none') or --data.levels none)"
+        )
     counts = "NegativeBinomial or " if contains(COUNTS, support) and support != BINARY else ""
-    categorical = f"Categorical with levels={support.count} or " if isinstance(support, Levels) else ""
+    categorical = (
+        f"Categorical with levels={support.count} or " if isinstance(support, Levels) else ""
+    )
     remedies.append(f"choose another likelihood ({categorical}{counts}Normal)")
     if contains(UNIT, support):
-        remedies.append("or ask for BinaryCrossEntropy by name, which is no likelihood and is reported as such")
+        remedies.append(
+            "or ask for BinaryCrossEntropy by name, which is no likelihood and is reported as such"
+        )
     what = "a density" if likelihood.is_density else "a score"
     raise ValueError(
         f"{type(likelihood).__name__} is {what} on {describe(likelihood.support)}, but {name} lies on "
@@ -67,15 +75,25 @@ def check_condition(wanted: int | Shape | None, there: int | Shape | None, name:
 
 
 def _y(condition: int | Shape) -> str:
-    return f"{condition} classes" if isinstance(condition, int) else f"real values of shape {condition}"
+    return (
+        f"{condition} classes"
+        if isinstance(condition, int)
+        else f"real values of shape {condition}"
+    )
 
 
 def _refuse_columns(likelihood: Likelihood, support: Constraint, name: str) -> NoReturn:
     assert isinstance(likelihood.support, Columns)  # the caller has looked
     outer = likelihood.support.each
     inner = support.each if isinstance(support, Columns) else (support,) * len(outer)
-    wrong = [i for i, (one, other) in enumerate(zip(outer, inner, strict=True)) if not contains(one, other)]
-    told = "; ".join(f"column {i} on {describe(inner[i])}, and not on {describe(outer[i])}" for i in wrong[:3])
+    wrong = [
+        i
+        for i, (one, other) in enumerate(zip(outer, inner, strict=True))
+        if not contains(one, other)
+    ]
+    told = "; ".join(
+        f"column {i} on {describe(inner[i])}, and not on {describe(outer[i])}" for i in wrong[:3]
+    )
     raise ValueError(
         f"{type(likelihood).__name__} does not suit {len(wrong)} of the {len(outer)} columns of {name}: {told}; put them "
         "into a group with another likelihood (--likelihood Product without groups finds them from the data)"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-VALUES = 2**22  # distances that are held at a time: 16 MiB
+MAX_DISTANCES = 2**22  # distances that are held at a time: 16 MiB
 ALIKE = 1e-4  # of a code's largest entry: what is nearer to it than that differs by rounding
 
 
@@ -71,20 +71,28 @@ class Codebook:
         centre = self.vectors.mean(0)
         codes = self.vectors - centre
         flat = (rows - centre).reshape(-1, rows.shape[-1]).to(codes)
-        pieces = flat.split(max(1, VALUES // len(codes)))
-        return torch.cat([torch.cdist(piece, codes).argmin(1) for piece in pieces]).reshape(rows.shape[:-1])
+        pieces = flat.split(max(1, MAX_DISTANCES // len(codes)))
+        return torch.cat([torch.cdist(piece, codes).argmin(1) for piece in pieces]).reshape(
+            rows.shape[:-1]
+        )
 
     @torch.no_grad()
     def holds(self, z: Tensor, index: Tensor | None = None) -> Tensor:
         """Whether z (..., *Z) is made of codes up to rounding, or of those of these numbers (..., P): (...)."""
         own = self.vectors[self.find(z) if index is None else index]
         size = own.abs().amax(-1, keepdim=True)
-        return ((self.rows(z) - own).abs() <= ALIKE * size + torch.finfo(own.dtype).tiny).all(-1).all(-1)
+        return (
+            ((self.rows(z) - own).abs() <= ALIKE * size + torch.finfo(own.dtype).tiny)
+            .all(-1)
+            .all(-1)
+        )
 
     def counts(self, index: Tensor) -> Tensor:
         """How often each code occurs among numbers of any shape, (K,)."""
         flat = index.flatten()
-        return torch.zeros(len(self), dtype=flat.dtype, device=flat.device).scatter_add_(0, flat, torch.ones_like(flat))
+        return torch.zeros(len(self), dtype=flat.dtype, device=flat.device).scatter_add_(
+            0, flat, torch.ones_like(flat)
+        )
 
 
 def matching(book: Codebook | None, codes: int, prior: str) -> Codebook:

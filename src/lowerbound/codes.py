@@ -26,18 +26,24 @@ from typing import Literal, get_args
 import torch
 from torch.distributions import Distribution
 
-from lowerbound.compatibility import DRAWN, EVALUABLE, PATHWISE, REPARAMETERISED, UNCONDITIONED, WEIGHABLE, Offer
+from lowerbound.compatibility import (
+    EVALUABLE,
+    PATHWISE,
+    REPARAMETERISED,
+    SAMPLED,
+    UNCONDITIONED,
+    WEIGHABLE,
+    Capability,
+)
 from lowerbound.distributions import count_states, relaxed, squashed, states, straight_through
-from lowerbound.roles import Drawn
+from lowerbound.roles import LatentSample
 from lowerbound.shapes import Shape
 from lowerbound.utils.messages import unknown
 
-Draws = Literal["gumbel_softmax", "concrete", "straight_through", "enumerated", "sampled"]
+CodeSampling = Literal["gumbel_softmax", "concrete", "straight_through", "enumerated", "sampled"]
 
 FEW = 256  # states that are enumerated in evaluation without being asked: no more work than a few hundred draws, and exact
-MOST = (
-    1024  # states that are enumerated at all: a batch of 100 pictures of 784 values then takes 300 MB for p(x|z) alone
-)
+MOST = 1024  # states that are enumerated at all: a batch of 100 pictures of 784 values then takes 300 MB for p(x|z) alone
 
 
 def check_categories(z_shape: Shape) -> None:
@@ -58,8 +64,8 @@ def check_draws(draws: str, temperature: float, states: int) -> None:
     Raises:
         ValueError: another word for draws, a temperature that is not positive, or too many states to be enumerated.
     """
-    if draws not in get_args(Draws):
-        raise ValueError(unknown("draws", draws, get_args(Draws)))
+    if draws not in get_args(CodeSampling):
+        raise ValueError(unknown("draws", draws, get_args(CodeSampling)))
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature is {temperature}: it must be a positive number, such as 0.5")
     if draws == "enumerated" and states > MOST:
@@ -70,19 +76,29 @@ def check_draws(draws: str, temperature: float, states: int) -> None:
         )
 
 
-def offers(draws: Draws, *kinds: Offer) -> frozenset[Offer]:
+def capabilities(draws: CodeSampling, *kinds: Capability) -> frozenset[Capability]:
     """What a posterior over codes of some kinds offers others (:mod:`lowerbound.compatibility`)."""
     without = {
         "gumbel_softmax": {PATHWISE, WEIGHABLE},
-        "concrete": set[Offer](),
+        "concrete": set[Capability](),
         "straight_through": {PATHWISE},
-        "enumerated": {PATHWISE, DRAWN},
+        "enumerated": {PATHWISE, SAMPLED},
         "sampled": {PATHWISE, REPARAMETERISED},
     }
-    return frozenset({EVALUABLE, REPARAMETERISED, PATHWISE, WEIGHABLE, DRAWN, UNCONDITIONED, *kinds}) - without[draws]
+    return (
+        frozenset({EVALUABLE, REPARAMETERISED, PATHWISE, WEIGHABLE, SAMPLED, UNCONDITIONED, *kinds})
+        - without[draws]
+    )
 
 
-def drawn(q: Distribution, samples: int, draws: Draws, temperature: float, differentiably: bool, few: bool) -> Drawn:
+def draw_codes(
+    q: Distribution,
+    samples: int,
+    draws: CodeSampling,
+    temperature: float,
+    differentiably: bool,
+    few: bool,
+) -> LatentSample:
     """Codes from q, or all of them.
 
     Args:
@@ -96,13 +112,13 @@ def drawn(q: Distribution, samples: int, draws: Draws, temperature: float, diffe
     if draws == "enumerated" or (few and count_states(q) <= FEW):
         every, batch = states(q), q.batch_shape
         every = every.reshape(len(every), *[1] * len(batch), *q.event_shape)
-        return Drawn(every.expand(-1, *batch, *q.event_shape), is_enumerated=True)
+        return LatentSample(every.expand(-1, *batch, *q.event_shape), is_enumerated=True)
     shape = torch.Size((samples,))
     if differentiably and draws == "gumbel_softmax":
-        return Drawn(relaxed(q, temperature).rsample(shape), is_relaxed=True)
+        return LatentSample(relaxed(q, temperature).rsample(shape), is_relaxed=True)
     if differentiably and draws == "straight_through":
-        return Drawn(straight_through(q, temperature, shape))
+        return LatentSample(straight_through(q, temperature, shape))
     if differentiably and draws == "concrete":
         logits = q.rsample(shape)
-        return Drawn(squashed(q, logits), at=logits)
-    return Drawn(q.rsample(shape) if q.has_rsample else q.sample(shape))
+        return LatentSample(squashed(q, logits), at=logits)
+    return LatentSample(q.rsample(shape) if q.has_rsample else q.sample(shape))

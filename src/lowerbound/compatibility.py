@@ -17,7 +17,7 @@ from typing import Protocol
 
 
 @dataclass(frozen=True)
-class Offer:
+class Capability:
     """Something that the parts of one role may have, and others may need.
 
     Args:
@@ -32,7 +32,7 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Need:
+class Requirement:
     """Why something is needed, and what does without.
 
     Args:
@@ -44,70 +44,74 @@ class Need:
     instead: str
 
 
-EVALUABLE = Offer(
+EVALUABLE = Capability(
     "posterior",
     "knows log q(z|x) at its own draws alone",
     "a posterior that can be evaluated at any z (DiagonalNormal, FullNormal)",
 )
 """log q(z|x) at any z, and not at the draws of that same call alone."""
 
-REPARAMETERISED = Offer(
+REPARAMETERISED = Capability(
     "posterior",
     "draws z without a gradient",
     "a posterior with reparameterised draws (DiagonalNormal, FullNormal)",
 )
 """Draws through which gradients reach the posterior's parameters."""
 
-FACTORISED = Offer(
+FACTORISED = Capability(
     "posterior",
     "has entries of z that depend on each other",
     "a posterior with independent entries (DiagonalNormal)",
 )
 """A density that is a product over the entries of z: its distribution is an Independent over scalars."""
 
-MOVABLE = Offer(
+MOVABLE = Capability(
     "prior",
     "draws z without a gradient in its parameters",
     "a prior with reparameterised draws (StandardNormal, Normal)",
 )
 """Draws through which gradients reach the prior's parameters, if it has any."""
 
-PATHWISE = Offer(
+PATHWISE = Capability(
     "posterior",
     "draws z from no density",
     "a posterior that does (DiagonalNormal, FullNormal, or codes with draws 'concrete')",
 )
 """Draws from a density, so that the gradient along z and that of log q are two forms of one."""
 
-WEIGHABLE = Offer(
+WEIGHABLE = Capability(
     "posterior",
     "draws z between codes, where p(z) and q(z|x) are no probabilities",
     "draws 'concrete' or 'straight_through'",
 )
 """Draws at which p(z) and q(z|x) are what they are: probabilities or densities."""
 
-DRAWN = Offer("posterior", "enumerates z", "draws 'concrete' or 'straight_through'")
+SAMPLED = Capability("posterior", "enumerates z", "draws 'concrete' or 'straight_through'")
 """Draws of z, and not all its values."""
 
-REALS = Offer("posterior", "gives codes", "a posterior on the real line (DiagonalNormal, FullNormal)")
+REALS = Capability(
+    "posterior", "gives codes", "a posterior on the real line (DiagonalNormal, FullNormal)"
+)
 """z with real entries."""
 
-VECTORS = Offer("posterior", "gives none", "the posterior Categorical")
+VECTORS = Capability("posterior", "gives none", "the posterior Categorical")
 """z made of unit vectors, one for each categorical variable."""
 
-BITS = Offer("posterior", "gives none", "the posterior Bernoulli")
+BITS = Capability("posterior", "gives none", "the posterior Bernoulli")
 """z made of zeros and ones."""
 
-UNCONDITIONED = Offer("posterior", "is given y", "a posterior without a condition")
+UNCONDITIONED = Capability("posterior", "is given y", "a posterior without a condition")
 """q(z|x) of x alone."""
 
-OWN = Offer("prior", "is made of q", "a prior with parameters of its own (Mixture, StandardNormal)")
+OWN = Capability(
+    "prior", "is made of q", "a prior with parameters of its own (Mixture, StandardNormal)"
+)
 """A p(z) that does not depend on the posterior's parameters."""
 
-CODEBOOK = Offer("posterior", "has no codebook", "the posterior VectorQuantised")
+CODEBOOK = Capability("posterior", "has no codebook", "the posterior VectorQuantised")
 """z put together from the vectors of a codebook."""
 
-LOG_DENSITY = Offer(
+LOG_DENSITY = Capability(
     "likelihood",
     "is a score of x and no log-density",
     "a likelihood (Bernoulli on binarised data, ContinuousBernoulli, Categorical, Normal)",
@@ -123,11 +127,11 @@ class Composed(Protocol):
         """Prior, posterior, likelihood or objective, in small letters."""
 
     @property
-    def offers(self) -> frozenset[Offer]:
+    def capabilities(self) -> frozenset[Capability]:
         """What it has."""
 
     @property
-    def needs(self) -> Mapping[Offer, Need]:
+    def requirements(self) -> Mapping[Capability, Requirement]:
         """What it asks of the part of another role, and why."""
 
 
@@ -143,8 +147,8 @@ def conflict(*parts: Composed) -> str | None:
         'IWAE weighs draws by p(x, z) / q(z|x), and BinaryCrossEntropy is a score of x and no log-density'
     """
     for needy, asked in permutations(parts, 2):
-        for offer, need in needy.needs.items():
-            if asked.role == offer.role and offer not in asked.offers:
+        for offer, need in needy.requirements.items():
+            if asked.role == offer.role and offer not in asked.capabilities:
                 names = type(needy).__name__, type(asked).__name__
                 return f"{names[0]} {need.reason}, and {names[1]} {offer.lack}; use {need.instead}, or {offer.remedy}"
     return None

@@ -55,7 +55,7 @@ def can_look(y: Tensor) -> bool:
     return y.device.type == "cpu" and not torch.compiler.is_compiling() and y.numel() > 0
 
 
-class Given(nn.Module):
+class ConditionEncoder(nn.Module):
     """y as a network takes it: (..., *Y) -> (..., *shape).
 
     Args:
@@ -67,7 +67,7 @@ class Given(nn.Module):
         TypeError: neither a whole number nor a shape.
 
     Example:
-        >>> Given(3, "p(z|y)")(torch.tensor([2, 0]))
+        >>> ConditionEncoder(3, "p(z|y)")(torch.tensor([2, 0]))
         tensor([[0., 0., 1.],
                 [1., 0., 0.]])
     """
@@ -91,7 +91,11 @@ class Given(nn.Module):
     @property
     def words(self) -> str:
         """What is asked for, in words."""
-        return f"one of {self.classes} classes" if self.classes is not None else f"real values of shape {self.y_shape}"
+        return (
+            f"one of {self.classes} classes"
+            if self.classes is not None
+            else f"real values of shape {self.y_shape}"
+        )
 
     @torch.no_grad()
     def learn(self, y: Tensor) -> None:
@@ -115,12 +119,18 @@ class Given(nn.Module):
             )
         if self.classes is None:
             if y.shape[max(0, y.ndim - len(self.y_shape)) :] != self.y_shape:
-                raise ValueError(f"{self.name} is conditioned on {self.words}, and y has the shape {tuple(y.shape)}")
+                raise ValueError(
+                    f"{self.name} is conditioned on {self.words}, and y has the shape {tuple(y.shape)}"
+                )
             if can_look(y) and not bool(torch.isfinite(y).all()):
-                raise ValueError(f"{self.name} is conditioned on {self.words}, and y holds some that are not finite")
+                raise ValueError(
+                    f"{self.name} is conditioned on {self.words}, and y holds some that are not finite"
+                )
             return y
         if y.is_floating_point() or y.dtype == torch.bool:
-            raise ValueError(f"{self.name} is conditioned on {self.words}, whole numbers, and y holds {y.dtype}")
+            raise ValueError(
+                f"{self.name} is conditioned on {self.words}, whole numbers, and y holds {y.dtype}"
+            )
         if can_look(y):
             low, high = int(y.min()), int(y.max())
             if low < 0 or high >= self.classes:
@@ -138,7 +148,7 @@ class Given(nn.Module):
         return (y[..., None] == torch.arange(self.classes, device=y.device)).to(self.loc.dtype)
 
 
-class Beside(nn.Module):
+class ConditionedInput(nn.Module):
     """Puts y beside a value of shape V: (..., *V) and y -> (..., *in_shape), which a network takes in the place of V.
 
     With condition None it has no weights, in_shape is V, and a value passes as it is.
@@ -149,7 +159,7 @@ class Beside(nn.Module):
         name: who is conditioned, for messages.
 
     Example:
-        >>> vector, picture = Beside((3,), 10, "q(z|x, y)"), Beside((3, 8, 8), 10, "q(z|x, y)")
+        >>> vector, picture = ConditionedInput((3,), 10, "q(z|x, y)"), ConditionedInput((3, 8, 8), 10, "q(z|x, y)")
         >>> vector.in_shape, picture.in_shape
         ((13,), (4, 8, 8))
         >>> vector(torch.zeros(7, 5, 3), torch.arange(5)).shape
@@ -160,7 +170,7 @@ class Beside(nn.Module):
         super().__init__()
         self.shape = shape
         self.in_shape = shape
-        self.given = None if condition is None else Given(condition, name)
+        self.given = None if condition is None else ConditionEncoder(condition, name)
         if self.given is None:
             return
         width = numel(self.given.shape)
@@ -180,7 +190,9 @@ class Beside(nn.Module):
             return value
         split = value.ndim - len(self.shape)
         if split < 0 or value.shape[split:] != self.shape:
-            raise ValueError(f"a value of shape {tuple(value.shape)} does not end in the event shape {self.shape}")
+            raise ValueError(
+                f"a value of shape {tuple(value.shape)} does not end in the event shape {self.shape}"
+            )
         known = self.given(y).to(value.dtype)
         known = known.reshape(*known.shape[: known.ndim - len(self.given.shape)], -1)
         try:
@@ -196,9 +208,13 @@ class Beside(nn.Module):
         height, width = self.shape[-2:]
         channels = value.reshape(*value.shape[:split], -1, height, width)
         own = self.channel(known).reshape(*known.shape[:-1], 1, height, width)
-        return torch.cat([part.expand(*leading, -1, -1, -1) for part in (channels, own.to(value.dtype))], -3)
+        return torch.cat(
+            [part.expand(*leading, -1, -1, -1) for part in (channels, own.to(value.dtype))], -3
+        )
 
-    def through(self, network: nn.Module, value: Tensor, y: Tensor | None, out_shape: Shape) -> Tensor:
+    def through(
+        self, network: nn.Module, value: Tensor, y: Tensor | None, out_shape: Shape
+    ) -> Tensor:
         """What a network makes of the value with y beside it: (..., *V) -> (..., *out_shape)."""
         beside = value if self.given is None else self(value, y)
         return over_leading(network, beside, self.in_shape, out_shape)
@@ -207,5 +223,5 @@ class Beside(nn.Module):
 def learn_conditions(model: nn.Module, y: Tensor | None) -> None:
     """Set the units of every real condition of a model, from the y of the training examples (n, *Y)."""
     for module in model.modules():
-        if isinstance(module, Given) and y is not None:
+        if isinstance(module, ConditionEncoder) and y is not None:
             module.learn(y.to(module.loc.device))

@@ -46,13 +46,19 @@ def rates(
             rows = slice(start, start + batch_size)
             draw = model(x[rows], context[rows])
             parts.append(draw.rate_per_dimension)
-            means.append(model.encode(x[rows], context[rows]).reshape(len(x[rows]), -1, model.categories or 1))
+            means.append(
+                model.encode(x[rows], context[rows]).reshape(
+                    len(x[rows]), -1, model.categories or 1
+                )
+            )
     known = [part for part in parts if part is not None]
     variance = torch.cat(means).cpu().double().var(0).sum(1).float()
     return (torch.cat(known).mean(0) if len(known) == len(parts) else None), variance
 
 
-def traverse(model: Model, z: Tensor, dimensions: list[int], steps: int = 15, context: Context | None = None) -> Tensor:
+def traverse(
+    model: Model, z: Tensor, dimensions: list[int], steps: int = 15, context: Context | None = None
+) -> Tensor:
     """Means of p(x|z) as single latent dimensions move from -3 to +3 prior standard deviations: (dimensions, steps, *X).
 
     A discrete variable takes each of its values in turn, whatever ``steps`` says: (dimensions, values, *X).
@@ -83,7 +89,9 @@ def traverse(model: Model, z: Tensor, dimensions: list[int], steps: int = 15, co
     if wrong := [d for d in dimensions if not 0 <= d < n]:
         raise ValueError(f"there is no latent dimension {wrong[0]}; they are numbered 0 to {n - 1}")
     if model.categories is not None:
-        return torch.stack([model.decode(_values(z, d, model.categories), context) for d in dimensions])
+        return torch.stack(
+            [model.decode(_values(z, d, model.categories), context) for d in dimensions]
+        )
     mean, scale = (value.flatten() for value in model.prior_scale(z, context))
     rows = []
     for d in dimensions:
@@ -125,11 +133,19 @@ def interpolate(
     first, last = model.encode(start, contexts[0]), model.encode(end, contexts[1])
     # one y a row, and beside it the steps of the row
     y = None if contexts[0] is None or contexts[0].y is None else Context(y=contexts[0].y[:, None])
-    weights = torch.linspace(0, 1, steps, device=first.device).reshape(1, steps, *[1] * len(model.code_shape))
+    weights = torch.linspace(0, 1, steps, device=first.device).reshape(
+        1, steps, *[1] * len(model.code_shape)
+    )
     if model.categories is not None:
         n = numel(model.code_shape) // model.categories
-        place = torch.arange(n, device=first.device).repeat_interleave(model.categories).reshape(model.code_shape)
-        return model.decode(torch.where(place < (weights * n).round(), last[:, None], first[:, None]), y)
+        place = (
+            torch.arange(n, device=first.device)
+            .repeat_interleave(model.categories)
+            .reshape(model.code_shape)
+        )
+        return model.decode(
+            torch.where(place < (weights * n).round(), last[:, None], first[:, None]), y
+        )
     return model.decode(torch.lerp(first[:, None], last[:, None], weights), y)
 
 
@@ -148,14 +164,18 @@ def manifold(model: Model, side: int = 20, context: Context | None = None) -> Te
         ValueError: discrete codes, another number of latent dimensions, or a side below 2.
     """
     if model.categories is not None:
-        raise ValueError("a manifold is one of two real latent dimensions, and these codes are discrete; use traverse")
+        raise ValueError(
+            "a manifold is one of two real latent dimensions, and these codes are discrete; use traverse"
+        )
     if (dimensions := numel(model.code_shape)) != 2:
         raise ValueError(
             f"a manifold can be shown where there are 2 latent dimensions, and here there are {dimensions}"
         )
     if side < 2:
         raise ValueError(f"side is {side}: at least 2 pictures to a side are needed")
-    mean, scale = (value.flatten() for value in model.prior_scale(torch.zeros(model.code_shape), context))
+    mean, scale = (
+        value.flatten() for value in model.prior_scale(torch.zeros(model.code_shape), context)
+    )
     probabilities = (torch.arange(side, device=mean.device) + 0.5) / side
     quantiles = torch.special.ndtri(probabilities)
     across = mean[0] + scale[0] * quantiles

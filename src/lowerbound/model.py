@@ -2,7 +2,7 @@
 
     model(x)        z ~ q(z|x), and the three log-densities: a draw
     log_joint       log p(x, z) at given latents
-    dream           (x, z) ~ p(x, z)
+    sample_joint    (x, z) ~ p(x, z)
     encode, decode  x -> code -> mean of p(x|z), deterministic
     sample          x ~ p(x)
 
@@ -107,7 +107,9 @@ class Model(nn.Module, ABC):
         """Every part by its slot, as in "prior" or "posteriors.1"."""
         parts: dict[str, Part] = {}
         for name, module in self.named_modules():
-            if isinstance(module, Part) and not any(name.startswith(f"{above}.") for above in parts):
+            if isinstance(module, Part) and not any(
+                name.startswith(f"{above}.") for above in parts
+            ):
                 parts[name] = module
         return parts
 
@@ -136,11 +138,15 @@ class Model(nn.Module, ABC):
         """
 
     @abstractmethod
-    def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
+    def log_joint(
+        self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None
+    ) -> Tensor:
         """Log p(x, z) in nats, (K, B), for given latents, each (K, B, *Z)."""
 
-    def log_posterior(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
-        """Log q(z|x) in nats, (..., B), for given latents, each (..., B, *Z): of dreams, or of the states of a chain.
+    def log_posterior(
+        self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None
+    ) -> Tensor:
+        """Log q(z|x) in nats, (..., B), for given latents, each (..., B, *Z): of joint samples, or of the states of a chain.
 
         x need not be data: what runs along with those, as the statistics of a batch normalisation, is left as it is.
 
@@ -152,7 +158,9 @@ class Model(nn.Module, ABC):
         )
 
     @abstractmethod
-    def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def sample_joint(
+        self, n: int, context: Context | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """N pairs from p(x, z), ancestrally: x (n, *X) and the latents, each (n, *Z); a context of one row is for all."""
 
     @abstractmethod
@@ -188,7 +196,11 @@ class Model(nn.Module, ABC):
 
     @torch.no_grad()
     def sample(
-        self, n: int, seed: int | None = None, context: Context | None = None, mean_of_x: bool = False
+        self,
+        n: int,
+        seed: int | None = None,
+        context: Context | None = None,
+        mean_of_x: bool = False,
     ) -> Tensor:
         """N draws from the model, (n, *X).
 
@@ -205,7 +217,7 @@ class Model(nn.Module, ABC):
         if n < 1:
             raise ValueError(f"n is {n}: at least 1 sample must be asked for")
         with seeded(seed), evaluating(self):
-            x, latents = self.dream(n, context)
+            x, latents = self.sample_joint(n, context)
         return self.decode(self.code(latents), context) if mean_of_x else x
 
     def code(self, latents: Sequence[Tensor]) -> Tensor:
@@ -308,7 +320,7 @@ def _first_parameter(module: nn.Module) -> Tensor | None:
     return None
 
 
-def fills(role: type[Part], **parts: Part) -> None:
+def check_role(role: type[Part], **parts: Part) -> None:
     """Refuse parts that do not fill a role, by the name of the argument that they were given for.
 
     Raises:
@@ -316,7 +328,11 @@ def fills(role: type[Part], **parts: Part) -> None:
     """
     for name, part in parts.items():
         if not isinstance(part, role):
-            given = part.__name__ + " (the class itself)" if isinstance(part, type) else type(part).__name__
+            given = (
+                part.__name__ + " (the class itself)"
+                if isinstance(part, type)
+                else type(part).__name__
+            )
             raise TypeError(
                 f"{name}={given} is not a {role.__name__}: pass an object from lowerbound.{role.__name__.lower()}s"
             )
@@ -330,7 +346,9 @@ def agree_on_y(**parts: Part) -> None:
     """
     if len({as_condition(part.condition) for part in parts.values()} - {None}) > 1:
         told = ", ".join(f"{name} {part.condition}" for name, part in parts.items())
-        raise ValueError(f"the parts disagree on what y is: {told}; give each the same condition, or None")
+        raise ValueError(
+            f"the parts disagree on what y is: {told}; give each the same condition, or None"
+        )
 
 
 def check_samples(samples: int) -> None:
@@ -343,7 +361,9 @@ def check_samples(samples: int) -> None:
         raise ValueError(f"samples is {samples}: at least 1 draw is needed")
 
 
-def again(part: Part, x: Tensor, context: Context, before: Mapping[str, Tensor], frozen: bool = True) -> Distribution:
+def again(
+    part: Part, x: Tensor, context: Context, before: Mapping[str, Tensor], frozen: bool = True
+) -> Distribution:
     """The same distribution as a part has just given, with detached parameters.
 
     It is computed again: on copies of the buffers, so that batch statistics move once, and from the random state of the
@@ -356,8 +376,12 @@ def again(part: Part, x: Tensor, context: Context, before: Mapping[str, Tensor],
         before: the random state from which it was computed (:func:`~lowerbound.utils.seeding.random_state`).
         frozen: False leaves the parameters their gradient.
     """
-    parameters = {name: value.detach() if frozen else value for name, value in part.named_parameters()}
+    parameters = {
+        name: value.detach() if frozen else value for name, value in part.named_parameters()
+    }
     copies = {name: value.clone() for name, value in part.named_buffers()}
     with replayed(before):
-        given: Distribution = torch.func.functional_call(part, {**parameters, **copies}, (x, context))
+        given: Distribution = torch.func.functional_call(
+            part, {**parameters, **copies}, (x, context)
+        )
     return given

@@ -15,14 +15,20 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from lowerbound.compatibility import EVALUABLE, REPARAMETERISED, Need, Offer, check_composed
+from lowerbound.compatibility import (
+    EVALUABLE,
+    REPARAMETERISED,
+    Capability,
+    Requirement,
+    check_composed,
+)
 from lowerbound.draw import Draw
-from lowerbound.parallel.shards import averaged
+from lowerbound.parallel.shards import batch_mean
 from lowerbound.roles import Part
 
 
 @dataclass(frozen=True)
-class Dream:
+class JointSample:
     """Pairs from the model, x ~ p(x|z) and z ~ p(z), as many as the batch has examples, and what q says of them.
 
     Args:
@@ -43,12 +49,12 @@ class Step:
     Args:
         progress: how much of the run is done, in [0, 1]; it drives every schedule.
         examples: number of training examples.
-        dream: pairs from the model, for an objective that says ``dreams``.
+        joint_sample: pairs from the model, for an objective that says ``needs_joint_sample``.
     """
 
     progress: float
     examples: int
-    dream: Dream | None = None
+    joint_sample: JointSample | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ class Terms:
     @property
     def total(self) -> Tensor:
         """The scalar that the model minimises."""
-        mean = averaged(self.loss)
+        mean = batch_mean(self.loss)
         return mean if self.batch_loss is None else mean + self.batch_loss
 
     @property
@@ -80,13 +86,13 @@ class Terms:
         return self.total if self.own_loss is None else self.total + self.own_loss
 
 
-PATH = Need(
+PATH = Requirement(
     "takes path gradients, for which log q(z|x) is evaluated at its draws a second time",
     "an objective with ordinary ones (ELBO, IWAE)",
 )
 
 
-REPARAMETERISATION = Need("differentiates through draws", "ReweightedWakeSleep")
+REPARAMETERISATION = Requirement("differentiates through draws", "ReweightedWakeSleep")
 
 
 class Objective(nn.Module, ABC):
@@ -99,27 +105,27 @@ class Objective(nn.Module, ABC):
             gradient.
         reparameterised: whether gradients are to reach the posterior through z; False for an objective that learns q by log
             q at draws that stay where they are.
-        dreams: whether it wants pairs (x, z) from the model beside each batch (:class:`Dream`).
+        needs_joint_sample: whether it wants pairs (x, z) from the model beside each batch (:class:`JointSample`).
         needs: what it asks of the model's parts, with the reason (:mod:`lowerbound.compatibility`); others are refused.
         is_bound: whether -loss is, in expectation, at most log p(x).
         rate_name: how the rate in its log was found, for the record.
         batch_statistics: whether it compares the examples of a batch with each other, so that it needs more than one, and
             its value depends on how many there are. Where several processes share a batch, it is taken from the whole of
-            it (:func:`~lowerbound.parallel.shards.gathered`), and an ``own_loss`` is a mean by :func:`~lowerbound.parallel.shards.averaged`.
+            it (:func:`~lowerbound.parallel.shards.all_gather`), and an ``own_loss`` is a mean by :func:`~lowerbound.parallel.shards.batch_mean`.
         adam: settings of Adam for its own parameters.
     """
 
     role: ClassVar[str] = "objective"
-    offers: frozenset[Offer] = frozenset()
+    capabilities: frozenset[Capability] = frozenset()
     samples: int = 1
     path_gradient: bool = False
     batch_statistics: ClassVar[bool] = False
     reparameterised: bool = True
-    dreams: bool = False
+    needs_joint_sample: bool = False
     __call__: Callable[..., Terms]
 
     @property
-    def needs(self) -> Mapping[Offer, Need]:
+    def requirements(self) -> Mapping[Capability, Requirement]:
         """What it asks of the model's parts, and why."""
         reparameterised = {REPARAMETERISED: REPARAMETERISATION} if self.reparameterised else {}
         return reparameterised | ({EVALUABLE: PATH} if self.path_gradient else {})

@@ -23,7 +23,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCREEN = 64  # screen pixels that a picture's longer side is enlarged to, at least, so that 8x8 digits can be seen
-COLOURS = ("#2563eb", "#ea580c", "#059669", "#7c3aed", "#db2777", "#0891b2", "#ca8a04", "#dc2626", "#4b5563", "#65a30d")
+COLOURS = (
+    "#2563eb",
+    "#ea580c",
+    "#059669",
+    "#7c3aed",
+    "#db2777",
+    "#0891b2",
+    "#ca8a04",
+    "#dc2626",
+    "#4b5563",
+    "#65a30d",
+)
 
 
 def is_picture(event_shape: Shape) -> bool:
@@ -36,7 +47,9 @@ def is_picture(event_shape: Shape) -> bool:
     return len(event_shape) == 2 or (len(event_shape) == 3 and event_shape[0] in (1, 3))
 
 
-def grid(x: Tensor, limits: tuple[float, float] = (0.0, 1.0), columns: int | None = None) -> NDArray[np.uint8]:
+def grid(
+    x: Tensor, limits: tuple[float, float] = (0.0, 1.0), columns: int | None = None
+) -> NDArray[np.uint8]:
     """Pictures (n, H, W) or (n, C, H, W) side by side in one 8-bit colour picture, row by row.
 
     Args:
@@ -54,12 +67,16 @@ def grid(x: Tensor, limits: tuple[float, float] = (0.0, 1.0), columns: int | Non
     """
     shape = tuple(x.shape[1:])
     if not is_picture(shape):
-        raise ValueError(f"events of shape {shape} are no pictures ((H, W), or (C, H, W) with 1 or 3 channels)")
+        raise ValueError(
+            f"events of shape {shape} are no pictures ((H, W), or (C, H, W) with 1 or 3 channels)"
+        )
     n, height, width = len(x), shape[-2], shape[-1]
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
     low, high = limits
-    pixels = ((x.float().cpu() - low) / max(high - low, 1e-12)).clamp(0, 1).reshape(n, -1, height, width)
+    pixels = (
+        ((x.float().cpu() - low) / max(high - low, 1e-12)).clamp(0, 1).reshape(n, -1, height, width)
+    )
     pixels = pixels.expand(n, 3, height, width).permute(0, 2, 3, 1)
     gap = max(1, width // 16)
     sheet = np.full(((height + gap) * rows + gap, (width + gap) * columns + gap, 3), 255, np.uint8)
@@ -76,7 +93,10 @@ def pairs(x: Tensor, reconstructions: Tensor, columns: int) -> Tensor:
     """
     missing = -len(x) % columns
     filler = x.new_ones(missing, *x.shape[1:])
-    rows = [torch.cat([part, filler]).reshape(-1, columns, *x.shape[1:]) for part in (x, reconstructions)]
+    rows = [
+        torch.cat([part, filler]).reshape(-1, columns, *x.shape[1:])
+        for part in (x, reconstructions)
+    ]
     return torch.stack(rows, 1).flatten(0, 2)
 
 
@@ -91,7 +111,9 @@ def png(x: Tensor, limits: tuple[float, float], columns: int | None = None) -> b
     return buffer.getvalue()
 
 
-def save_grid(path: Path, x: Tensor, limits: tuple[float, float], columns: int | None = None) -> None:
+def save_grid(
+    path: Path, x: Tensor, limits: tuple[float, float], columns: int | None = None
+) -> None:
     """Write :func:`grid` as a PNG."""
     content = png(x, limits, columns)
     write_atomic(path, lambda stream: stream.write(content))
@@ -117,7 +139,9 @@ def save_figure(path: Path, figure: Figure) -> None:
     write_atomic(path, lambda stream: stream.write(content))
 
 
-def pictures(x: Tensor, limits: tuple[float, float], columns: int | None = None, title: str = "") -> Figure:
+def pictures(
+    x: Tensor, limits: tuple[float, float], columns: int | None = None, title: str = ""
+) -> Figure:
     """Pictures side by side as a figure: samples, the frames of a traversal, an interpolation or the latent plane.
 
     Args:
@@ -163,7 +187,10 @@ def sheet(
         words: what the samples are.
     """
     columns = 16
-    both, below = grid(pairs(x, reconstructions, columns), limits, columns), grid(samples, limits, columns)
+    both, below = (
+        grid(pairs(x, reconstructions, columns), limits, columns),
+        grid(samples, limits, columns),
+    )
     heights = [both.shape[0], below.shape[0]]
     figure = _blank(9, 1.2 + 9 * sum(heights) / both.shape[1])
     top, bottom = figure.subplots(2, 1, height_ratios=heights)
@@ -183,7 +210,14 @@ def curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     """
     is_density = records[0]["train"]["elbo"] is not None
     usual = ("elbo", "rate", "distortion") if is_density else ("loss", "rate", "cross_entropy")
-    names = [*usual, *(name for name in records[0]["train"] if name not in (*usual, "loss", "elbo", "distortion"))]
+    names = [
+        *usual,
+        *(
+            name
+            for name in records[0]["train"]
+            if name not in (*usual, "loss", "elbo", "distortion")
+        ),
+    ]
     rows = math.ceil(len(names) / 3)
     figure = _blank(9, 2.7 * rows)
     epochs = [record["epoch"] for record in records]
@@ -195,8 +229,18 @@ def curves(records: Sequence[Mapping[str, Any]]) -> Figure:
             values = [(record[split] or {}).get(name) for record in records]
             if any(value is not None for value in values):
                 numbers = [math.nan if value is None else value for value in values]
-                axes.plot(epochs, numbers, color=colour, label=split, marker="." if len(epochs) < 15 else "")
-        _clip_start(axes, [(r[s] or {}).get(name) for r in records for s in ("train", "valid")], len(records))
+                axes.plot(
+                    epochs,
+                    numbers,
+                    color=colour,
+                    label=split,
+                    marker="." if len(epochs) < 15 else "",
+                )
+        _clip_start(
+            axes,
+            [(r[s] or {}).get(name) for r in records for s in ("train", "valid")],
+            len(records),
+        )
         _plain(axes, name.replace("_", " "), "epoch", "nats" if name in usual else "")
     figure.axes[0].legend(frameon=False, fontsize=8)
     return figure
@@ -242,14 +286,22 @@ def evidence(points: Sequence[Mapping[str, Any]]) -> Figure:
     samples = [point["samples"] for point in points]
     values, errors = ([point["nll"][key] for point in points] for key in ("value", "stderr"))
     axes.errorbar(
-        samples, values, yerr=[e or 0.0 for e in errors], marker="o", markersize=4, capsize=3, color=COLOURS[0]
+        samples,
+        values,
+        yerr=[e or 0.0 for e in errors],
+        marker="o",
+        markersize=4,
+        capsize=3,
+        color=COLOURS[0],
     )
     axes.set_xscale("log")
     _plain(axes, "", "importance samples K", "−log p(x), nats")
     return figure
 
 
-def codes(z: Tensor, y: Tensor | None, axes_names: tuple[str, str], classes: Sequence[str] | None = None) -> Figure:
+def codes(
+    z: Tensor, y: Tensor | None, axes_names: tuple[str, str], classes: Sequence[str] | None = None
+) -> Figure:
     """Codes in the plane, coloured by label.
 
     Args:
@@ -265,7 +317,9 @@ def codes(z: Tensor, y: Tensor | None, axes_names: tuple[str, str], classes: Seq
     if y is None:
         axes.scatter(points[:, 0], points[:, 1], s=6, color=COLOURS[0], linewidths=0)
     elif len(labels) > 2 * len(COLOURS):
-        axes.scatter(points[:, 0], points[:, 1], s=6, c=y.cpu().numpy(), cmap="viridis", linewidths=0)
+        axes.scatter(
+            points[:, 0], points[:, 1], s=6, c=y.cpu().numpy(), cmap="viridis", linewidths=0
+        )
     else:
         for i, label in enumerate(labels):
             chosen = points[(y == label).cpu().numpy()]
@@ -278,7 +332,9 @@ def codes(z: Tensor, y: Tensor | None, axes_names: tuple[str, str], classes: Seq
                 linewidths=0,
                 alpha=0.8,
             )
-        axes.legend(frameon=False, fontsize=8, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.legend(
+            frameon=False, fontsize=8, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5)
+        )
     _plain(axes, "", *axes_names)
     return figure
 
@@ -297,7 +353,13 @@ def lines(groups: Sequence[tuple[str, Tensor]], rows: int = 6) -> Figure:
         axes.axis("off" if i >= count else "on")
         for (name, values), colour in zip(groups, COLOURS, strict=False):
             if i < count:
-                axes.plot(values[i].flatten().cpu().numpy(), marker=".", color=colour, label=name, linewidth=1)
+                axes.plot(
+                    values[i].flatten().cpu().numpy(),
+                    marker=".",
+                    color=colour,
+                    label=name,
+                    linewidth=1,
+                )
         _plain(axes, "", "", "")
     panels[0].legend(frameon=False, fontsize=7)
     return figure
@@ -318,7 +380,13 @@ def fans(groups: Sequence[tuple[str, Tensor]]) -> Figure:
         name, path = groups[i]
         for step, values in enumerate(path):
             shade = 0.2 + 0.8 * step / max(1, len(path) - 1)
-            axes.plot(values.flatten().cpu().numpy(), color=COLOURS[0], alpha=shade, linewidth=1, marker=".")
+            axes.plot(
+                values.flatten().cpu().numpy(),
+                color=COLOURS[0],
+                alpha=shade,
+                linewidth=1,
+                marker=".",
+            )
         _plain(axes, name, "", "")
     return figure
 

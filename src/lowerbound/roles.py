@@ -28,7 +28,6 @@ from torch.distributions.constraints import Constraint
 
 from lowerbound.codebook import Codebook
 from lowerbound.compatibility import (
-    DRAWN,
     EVALUABLE,
     LOG_DENSITY,
     MOVABLE,
@@ -36,12 +35,13 @@ from lowerbound.compatibility import (
     PATHWISE,
     REALS,
     REPARAMETERISED,
+    SAMPLED,
     UNCONDITIONED,
     WEIGHABLE,
-    Need,
-    Offer,
+    Capability,
+    Requirement,
 )
-from lowerbound.conditions import Beside, Condition
+from lowerbound.conditions import Condition, ConditionedInput
 from lowerbound.shapes import Shape, as_shape
 
 
@@ -96,7 +96,9 @@ class Context:
         """
         if self.mask is None:
             return x
-        if self.mask.ndim != x.ndim or any(m not in (1, n) for m, n in zip(self.mask.shape, x.shape, strict=True)):
+        if self.mask.ndim != x.ndim or any(
+            m not in (1, n) for m, n in zip(self.mask.shape, x.shape, strict=True)
+        ):
             raise ValueError(
                 f"a mask of shape {tuple(self.mask.shape)} does not fit examples of shape {tuple(x.shape)}: it must hold a "
                 "1 for every entry that is observed and a 0 for every one that is missing, (B, *X)"
@@ -110,7 +112,9 @@ class Context:
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> Context:
         given = self.given
-        return Context(**{name: function(value) for name, value in given.items()}) if given else self
+        return (
+            Context(**{name: function(value) for name, value in given.items()}) if given else self
+        )
 
 
 class Part(nn.Module, ABC):
@@ -128,8 +132,8 @@ class Part(nn.Module, ABC):
     role: ClassVar[str]
     batch_statistics: ClassVar[bool] = False
     condition: Condition = None
-    offers: frozenset[Offer] = frozenset()
-    needs: Mapping[Offer, Need] = MappingProxyType({})
+    capabilities: frozenset[Capability] = frozenset()
+    requirements: Mapping[Capability, Requirement] = MappingProxyType({})
 
     def prepare(self, x: Tensor) -> None:
         """Take from the training examples (n, *X) what the part needs of them; called by fit before the first step.
@@ -146,8 +150,10 @@ class Prior(Part):
     """
 
     role = "prior"
-    offers = frozenset({MOVABLE, OWN})
-    needs = MappingProxyType({REALS: Need("is a density of real z", "the prior that suits its z")})
+    capabilities = frozenset({MOVABLE, OWN})
+    requirements = MappingProxyType(
+        {REALS: Requirement("is a density of real z", "the prior that suits its z")}
+    )
     __call__: Callable[..., Distribution]
 
     def __init__(self, z_shape: Shape) -> None:
@@ -160,7 +166,7 @@ class Prior(Part):
 
 
 @dataclass(frozen=True)
-class Drawn:
+class LatentSample:
     """Values of z.
 
     Args:
@@ -182,11 +188,13 @@ class Posterior(Part):
     Attributes:
         x_shape: X, the event shape of the data.
         z_shape: Z, the event shape of the latent.
-        beside: puts y beside x; a network is built for ``beside.in_shape``, which is X where there is no condition.
+        conditioned_input: puts y beside x; a network is built for ``conditioned_input.in_shape``, which is X where there is no condition.
     """
 
     role = "posterior"
-    offers = frozenset({EVALUABLE, REPARAMETERISED, PATHWISE, WEIGHABLE, DRAWN, REALS, UNCONDITIONED})
+    capabilities = frozenset(
+        {EVALUABLE, REPARAMETERISED, PATHWISE, WEIGHABLE, SAMPLED, REALS, UNCONDITIONED}
+    )
     __call__: Callable[..., Distribution]
 
     def __init__(self, x_shape: Shape, z_shape: Shape, condition: Condition = None) -> None:
@@ -194,16 +202,16 @@ class Posterior(Part):
         self.x_shape = as_shape(x_shape, "the data shape")
         self.z_shape = as_shape(z_shape, "the latent shape")
         self.condition = condition
-        self.beside = Beside(self.x_shape, condition, type(self).__name__)
+        self.conditioned_input = ConditionedInput(self.x_shape, condition, type(self).__name__)
         if condition is not None:
-            self.offers = self.offers - {UNCONDITIONED}
+            self.capabilities = self.capabilities - {UNCONDITIONED}
 
     @abstractmethod
     def forward(self, x: Tensor, context: Context) -> Distribution:
         """The distribution of z given x (B, *X), with batch shape (B,) and event shape Z.
 
         Where the context has a mask, nothing may depend on the missing entries of x, which the model has set to zero and
-        :meth:`~lowerbound.units.Units.standardised` sets to the mean.
+        :meth:`~lowerbound.units.Standardizer.standardize` sets to the mean.
         """
 
     def codebook(self) -> Codebook | None:
@@ -225,7 +233,9 @@ class Posterior(Part):
         """
         return distribution
 
-    def drawn(self, qz: Distribution, samples: int, reparameterised: bool, training: bool) -> Drawn:
+    def draw_latent(
+        self, qz: Distribution, samples: int, reparameterised: bool, training: bool
+    ) -> LatentSample:
         """Draws from q(z|x), or all values of z.
 
         Args:
@@ -235,7 +245,9 @@ class Posterior(Part):
             training: whether the model is in training; codes are codes in evaluation, whatever training makes of them.
         """
         shape = torch.Size((samples,))
-        return Drawn(qz.rsample(shape) if reparameterised and qz.has_rsample else qz.sample(shape))
+        return LatentSample(
+            qz.rsample(shape) if reparameterised and qz.has_rsample else qz.sample(shape)
+        )
 
 
 class Likelihood(Part):
@@ -246,7 +258,7 @@ class Likelihood(Part):
         x_shape: X, the event shape of the data.
         support: the set on which this is a density or a probability; it must contain the data's.
         is_density: False for a score that is no log-density (cross-entropy): what it gives is never called a likelihood.
-        beside: puts y beside z; a network is built for ``beside.in_shape``, which is Z where there is no condition.
+        conditioned_input: puts y beside z; a network is built for ``conditioned_input.in_shape``, which is Z where there is no condition.
     """
 
     role = "likelihood"
@@ -259,9 +271,9 @@ class Likelihood(Part):
         self.z_shape = as_shape(z_shape, "the latent shape")
         self.x_shape = as_shape(x_shape, "the data shape")
         self.condition = condition
-        self.beside = Beside(self.z_shape, condition, type(self).__name__)
+        self.conditioned_input = ConditionedInput(self.z_shape, condition, type(self).__name__)
         if self.is_density:
-            self.offers = self.offers | {LOG_DENSITY}
+            self.capabilities = self.capabilities | {LOG_DENSITY}
 
     @abstractmethod
     def forward(self, z: Tensor, context: Context) -> Distribution:

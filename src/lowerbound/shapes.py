@@ -66,7 +66,9 @@ def over_leading(network: nn.Module, value: Tensor, in_shape: Shape, out_shape: 
     """
     split = value.ndim - len(in_shape)
     if split < 0 or value.shape[split:] != in_shape:
-        raise ValueError(f"a value of shape {tuple(value.shape)} does not end in the event shape {in_shape}")
+        raise ValueError(
+            f"a value of shape {tuple(value.shape)} does not end in the event shape {in_shape}"
+        )
     leading = value.shape[:split]
     flat = value if split == 1 else value.reshape(-1, *in_shape)
     result = network(flat)

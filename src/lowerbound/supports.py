@@ -77,7 +77,9 @@ class Columns(Constraint):
 
     def check(self, value: Tensor) -> Tensor:
         entries = value.reshape(*value.shape[: value.ndim - len(self.shape)], -1).unbind(-1)
-        found = torch.stack([own.check(entry) for own, entry in zip(self.each, entries, strict=True)], -1)
+        found = torch.stack(
+            [own.check(entry) for own, entry in zip(self.each, entries, strict=True)], -1
+        )
         return found.reshape(value.shape)
 
     def __eq__(self, other: object) -> bool:
@@ -102,7 +104,11 @@ def describe(support: Constraint) -> str:
         ('the 256 levels {0, 1/255, ..., 1}', '{0, 1}', 'the real line')
     """
     if isinstance(support, Levels):
-        return "{0, 1}" if support.count == 2 else f"the {support.count} levels {{0, 1/{support.count - 1}, ..., 1}}"
+        return (
+            "{0, 1}"
+            if support.count == 2
+            else f"the {support.count} levels {{0, 1/{support.count - 1}, ..., 1}}"
+        )
     if support is REAL:
         return "the real line"
     if support is UNIT:
@@ -114,7 +120,9 @@ def describe(support: Constraint) -> str:
     if isinstance(support, Columns):
         kinds = list(dict.fromkeys(map(describe, support.each)))
         numbers = [sum(describe(own) == kind for own in support.each) for kind in kinds]
-        return ", ".join(f"{n} column{'s' * (n > 1)} on {kind}" for n, kind in zip(numbers, kinds, strict=True))
+        return ", ".join(
+            f"{n} column{'s' * (n > 1)} on {kind}" for n, kind in zip(numbers, kinds, strict=True)
+        )
     return str(support)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lowerbound.shapes import Shape
 
 
-class Units(nn.Module):
+class Standardizer(nn.Module):
     """An affine map of events of shape X, the identity until it is set.
 
     Args:
@@ -29,11 +29,11 @@ class Units(nn.Module):
         are_known: whether they have been set. While they are not, the map is left out: on a CPU (x - 0) / 1 is two passes.
 
     Example:
-        >>> units = Units((2,))
-        >>> units.learn(torch.tensor([[0.0, 100.0], [2.0, 300.0]]))
-        >>> units.standardised(torch.tensor([1.0, 200.0]))
+        >>> standardizer = Standardizer((2,))
+        >>> standardizer.learn(torch.tensor([[0.0, 100.0], [2.0, 300.0]]))
+        >>> standardizer.standardize(torch.tensor([1.0, 200.0]))
         tensor([0., 0.])
-        >>> units.restored(torch.tensor([1.0, 1.0])).round()
+        >>> standardizer.unstandardize(torch.tensor([1.0, 1.0])).round()
         tensor([  2., 341.])
     """
 
@@ -45,7 +45,7 @@ class Units(nn.Module):
         self.entries: Tensor | None = None
         self.register_buffer("loc", torch.zeros(x_shape))
         self.register_buffer("scale", torch.ones(x_shape))
-        self.are_known = False
+        self.is_fitted = False
         self.register_load_state_dict_post_hook(_look)  # type: ignore[no-untyped-call]  # torch says nothing of it
 
     @property
@@ -73,7 +73,7 @@ class Units(nn.Module):
         self.scale.copy_(torch.where(spread > 0, spread, 1.0))
         _look(self)
 
-    def standardised(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def standardize(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(..., *X) in units of the data -> of the order of one; what the mask says is missing -> 0, the mean.
 
         Zero is what Mattei and Frellsen (2019, arXiv 1812.02633) and Nazabal et al. (2020, arXiv 1807.03653) show the
@@ -83,23 +83,33 @@ class Units(nn.Module):
             ValueError: x does not end in X.
         """
         if x.shape[x.ndim - self.loc.ndim :] != self.loc.shape:
-            raise ValueError(f"x of shape {tuple(x.shape)} does not end in the event shape {tuple(self.loc.shape)}")
-        value = (x - self.loc) / self.scale if self.are_known else x
-        return value if mask is None else torch.where(mask.to(torch.bool), value, torch.zeros_like(value))
+            raise ValueError(
+                f"x of shape {tuple(x.shape)} does not end in the event shape {tuple(self.loc.shape)}"
+            )
+        value = (x - self.loc) / self.scale if self.is_fitted else x
+        return (
+            value
+            if mask is None
+            else torch.where(mask.to(torch.bool), value, torch.zeros_like(value))
+        )
 
-    def restored(self, value: Tensor) -> Tensor:
+    def unstandardize(self, value: Tensor) -> Tensor:
         """The way back."""
-        return self.loc + self.scale * value if self.are_known else value
+        return self.loc + self.scale * value if self.is_fitted else value
 
 
-def _look(units: Units, *_: object) -> None:
+def _look(standardizer: Standardizer, *_: object) -> None:
     """Find out whether units have been set, at the only two places where that changes: no step waits for the answer."""
-    units.are_known = bool((units.loc != 0).any() or (units.scale != 1).any())
+    standardizer.is_fitted = bool((standardizer.loc != 0).any() or (standardizer.scale != 1).any())
 
 
 def entries_of(value: Tensor, entries: Tensor | None, shape: Shape) -> Tensor:
     """Some entries of flattened examples, (n, *X) -> (n, *shape); all of them where none are named."""
-    return value if entries is None else value.reshape(len(value), -1)[:, entries].reshape(len(value), *shape)
+    return (
+        value
+        if entries is None
+        else value.reshape(len(value), -1)[:, entries].reshape(len(value), *shape)
+    )
 
 
 def summary(batches: Iterable[Tensor]) -> Tensor:
@@ -131,8 +141,11 @@ def summary(batches: Iterable[Tensor]) -> Tensor:
 def learn_units(model: nn.Module, x: Tensor, mask: Tensor | None = None) -> None:
     """Set every unit of a model that has not been set before, from the observed entries of training examples (n, *X)."""
     for module in model.modules():
-        if isinstance(module, Units) and not module.are_known:
-            own = (None if v is None else entries_of(v, module.entries, module.loc.shape) for v in (x, mask))
+        if isinstance(module, Standardizer) and not module.is_fitted:
+            own = (
+                None if v is None else entries_of(v, module.entries, module.loc.shape)
+                for v in (x, mask)
+            )
             module.learn(*own)  # type: ignore[arg-type]  # x is there
 
 
@@ -154,5 +167,7 @@ def refilled(x: Tensor, mask: Tensor | None) -> Tensor:
     for column, known in zip(columns.unbind(1), observed.unbind(1), strict=True):
         values, places = column[known].sort().values, (~known).nonzero().flatten()
         n, m = len(values), len(places)
-        column[places] = values[((torch.arange(m) + 0.5) * n / m).long()] if n else values.new_zeros(())
+        column[places] = (
+            values[((torch.arange(m) + 0.5) * n / m).long()] if n else values.new_zeros(())
+        )
     return columns.reshape(x.shape)

@@ -13,7 +13,9 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+def command(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Command:
     """Runs a command line in an empty folder: exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
 
@@ -29,5 +31,21 @@ def command(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyt
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on the bundled digits."""
     out = tmp_path_factory.mktemp("cli") / "run"
-    assert main(["train", "--epochs", "2", "--latent", "4", "--out", str(out), "--quiet", "--samples", "5"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--epochs",
+                "2",
+                "--latent",
+                "4",
+                "--out",
+                str(out),
+                "--quiet",
+                "--samples",
+                "5",
+            ]
+        )
+        == 0
+    )
     return out

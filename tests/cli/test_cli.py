@@ -72,7 +72,9 @@ def test_a_run_folder_holds_all_that_is_promised(trained: Path) -> None:
 
 
 def test_training_its_configuration_again_repeats_the_run(trained: Path, command: Command) -> None:
-    code, _, _ = command("train", "--config", trained / "config.yaml", "--out", "again", "--quiet", "--samples", 5)
+    code, _, _ = command(
+        "train", "--config", trained / "config.yaml", "--out", "again", "--quiet", "--samples", 5
+    )
     assert code == 0
     for name in ("model.safetensors", "config.yaml", "evaluation.json"):
         assert (trained / name).read_bytes() == Path("again", name).read_bytes()
@@ -100,7 +102,9 @@ def test_overrides_reach_every_constructor(command: Command) -> None:
 
 
 def test_counts_train_by_a_negative_binomial(command: Command) -> None:
-    rate = 2000 * np.exp(RNG.standard_normal((300, 1)) * [1, -1, 0.5]) * RNG.gamma(10, 0.1, (300, 3))
+    rate = (
+        2000 * np.exp(RNG.standard_normal((300, 1)) * [1, -1, 0.5]) * RNG.gamma(10, 0.1, (300, 3))
+    )
     np.save("counts.npy", RNG.poisson(rate))
     np.savetxt("counts.csv", RNG.poisson(rate), "%d", ",")
     for file in ("counts.npy", "counts.csv"):
@@ -109,8 +113,12 @@ def test_counts_train_by_a_negative_binomial(command: Command) -> None:
             "--learning-rate", "1e-2", "--out", file[-3:],
         )  # fmt: skip
         assert code == 0, err
-        losses = [json.loads(line) for line in Path(file[-3:], "metrics.jsonl").read_text().splitlines()]
-        assert math.isfinite(json.loads(Path(file[-3:], "evaluation.json").read_text())["nll"]["value"])
+        losses = [
+            json.loads(line) for line in Path(file[-3:], "metrics.jsonl").read_text().splitlines()
+        ]
+        assert math.isfinite(
+            json.loads(Path(file[-3:], "evaluation.json").read_text())["nll"]["value"]
+        )
         assert len(losses) >= 20
     np.save("signed.npy", RNG.poisson(rate) - 1000)
     code, _, err = command("train", "signed.npy", "--likelihood", "NegativeBinomial", "--epochs", 1)
@@ -129,7 +137,10 @@ def test_levels_by_a_mixture_of_logistics(command: Command) -> None:
         assert code == 0, err
         likelihood = yaml.safe_load(Path(f"run-{levels}/config.yaml").read_text())["likelihood"]
         assert (likelihood["components"], likelihood["levels"]) == (3, levels)
-        assert json.loads(Path(f"run-{levels}/evaluation.json").read_text())["bits_per_dim"] is not None
+        assert (
+            json.loads(Path(f"run-{levels}/evaluation.json").read_text())["bits_per_dim"]
+            is not None
+        )
 
 
 def test_priors_that_are_mixtures(command: Command) -> None:
@@ -139,7 +150,10 @@ def test_priors_that_are_mixtures(command: Command) -> None:
             "--out", part,
         )  # fmt: skip
         assert code == 0, err
-        assert yaml.safe_load(Path(part, "config.yaml").read_text())["prior"] == {"part": part, "components": 7}
+        assert yaml.safe_load(Path(part, "config.yaml").read_text())["prior"] == {
+            "part": part,
+            "components": 7,
+        }
         for argv in (
             ("evaluate", part, "--estimator", "ais", "--temperatures", 3, "--examples", 4),
             ("sandwich", part, "-n", 3, "--temperatures", 3),
@@ -152,10 +166,13 @@ def test_priors_that_are_mixtures(command: Command) -> None:
 
 
 def test_a_training_that_fails_says_why_and_leaves_nothing(command: Command) -> None:
-    code, _, err = command("train", "digits", "--prior", "VampPrior", "--prior.components", 5000, "--out", "run")
+    code, _, err = command(
+        "train", "digits", "--prior", "VampPrior", "--prior.components", 5000, "--out", "run"
+    )
     assert code == 2
     assert (
-        "components is 5000, and each pseudo-input starts at another training example, of which there are 1437" in err
+        "components is 5000, and each pseudo-input starts at another training example, of which there are 1437"
+        in err
     )
     assert not Path("run").exists()
 
@@ -169,9 +186,13 @@ def test_a_training_that_fails_says_why_and_leaves_nothing(command: Command) -> 
         (RNG.normal(size=40), "Normal"),
     ],
 )
-def test_the_default_model_follows_from_the_users_data(command: Command, array: np.ndarray, likelihood: str) -> None:
+def test_the_default_model_follows_from_the_users_data(
+    command: Command, array: np.ndarray, likelihood: str
+) -> None:
     np.save("mes données.npy", array)
-    code, out, err = command("train", "mes données.npy", "--epochs", 1, "--samples", 2, "--latent", 2)
+    code, out, err = command(
+        "train", "mes données.npy", "--epochs", 1, "--samples", 2, "--latent", 2
+    )
     assert code == 0, err
     assert f"part: {likelihood}" in out
     run = Path("runs/mes données-1")
@@ -203,7 +224,13 @@ def test_a_folder_is_read_as_the_run_read_its_own(command: Command) -> None:
     assert code == 0, err
     assert "3x8x6, on the interval [0, 1]" in out
     config = yaml.safe_load(Path("run/config.yaml").read_text())["data"]
-    assert [config[key] for key in ("size", "dequantize", "flip", "shift", "levels")] == [[8, 6], True, True, 1, 256]
+    assert [config[key] for key in ("size", "dequantize", "flip", "shift", "levels")] == [
+        [8, 6],
+        True,
+        True,
+        1,
+        256,
+    ]
     assert json.loads(Path("run/evaluation.json").read_text())["bits_per_dim"]["value"] > 0
     before = Path("run/evaluation.json").read_bytes()
     assert command("evaluate", "run", "--samples", 2, "--curve")[0] == 0
@@ -215,12 +242,21 @@ def test_a_folder_is_read_as_the_run_read_its_own(command: Command) -> None:
         command("score", "run", "more.npy", "--samples", 2, "--out", "s.npy")[0] == 0
     )  # an array has no size to choose
     assert command("train", "--resume", "--out", "run", "--quiet", "--samples", 2)[0] == 0
-    assert command("train", "--config", "run/config.yaml", "--out", "again", "--quiet", "--samples", 2)[0] == 0
-    assert Path("again/model.safetensors").read_bytes() == Path("run/model.safetensors").read_bytes()
+    assert (
+        command(
+            "train", "--config", "run/config.yaml", "--out", "again", "--quiet", "--samples", 2
+        )[0]
+        == 0
+    )
+    assert (
+        Path("again/model.safetensors").read_bytes() == Path("run/model.safetensors").read_bytes()
+    )
 
 
 def test_a_table_is_read_as_the_run_read_its_own(command: Command) -> None:
-    rows = "".join(f"{a:.4f},{b:.4f},{'xyz'[i % 3]}\n" for i, (a, b) in enumerate(RNG.normal(size=(40, 2))))
+    rows = "".join(
+        f"{a:.4f},{b:.4f},{'xyz'[i % 3]}\n" for i, (a, b) in enumerate(RNG.normal(size=(40, 2)))
+    )
     Path("ma table.csv").write_text("a,b,species\n" + rows)
     code, out, err = command(
         "train",
@@ -246,13 +282,23 @@ def test_a_table_is_read_as_the_run_read_its_own(command: Command) -> None:
 def test_a_table_in_its_own_units_trains_with_the_defaults(command: Command) -> None:
     """Columns of any size, each with a scale of its own: nobody has to standardise first."""
     x = load_diabetes(scaled=False).data
-    np.savetxt("patients.csv", np.c_[1e4 * x[:, 0], x[:, 1:]], delimiter=",", header="a,b,c,d,e,f,g,h,i,j", comments="")
-    code, out, err = command("train", "patients.csv", "--epochs", 3, "--latent", 3, "--samples", 5, "--out", "run")
+    np.savetxt(
+        "patients.csv",
+        np.c_[1e4 * x[:, 0], x[:, 1:]],
+        delimiter=",",
+        header="a,b,c,d,e,f,g,h,i,j",
+        comments="",
+    )
+    code, out, err = command(
+        "train", "patients.csv", "--epochs", 3, "--latent", 3, "--samples", 5, "--out", "run"
+    )
     assert code == 0, err
     assert "scale: per_dimension" in out
     assert command("sample", "run", "-n", 500, "--out", "s.npy")[0] == 0
     drawn = np.load("s.npy")
-    assert np.all(np.abs(drawn.mean(0) / (x.mean(0) * [1e4, *[1] * 9]) - 1) < 0.5)  # in the units of the table
+    assert np.all(
+        np.abs(drawn.mean(0) / (x.mean(0) * [1e4, *[1] * 9]) - 1) < 0.5
+    )  # in the units of the table
 
 
 def test_what_a_trained_model_is_for(trained: Path, command: Command) -> None:
@@ -291,7 +337,9 @@ def test_encode_keeps_the_order_and_scale_of_a_file(trained: Path, command: Comm
 
 
 def test_cross_entropy_is_reported_as_such(command: Command) -> None:
-    code, out, _ = command("train", "--likelihood", "BinaryCrossEntropy", "--epochs", 1, "--out", "run")
+    code, out, _ = command(
+        "train", "--likelihood", "BinaryCrossEntropy", "--epochs", 1, "--out", "run"
+    )
     assert code == 0
     evaluation = json.loads(Path("run/evaluation.json").read_text())
     assert evaluation["elbo"] is evaluation["nll"] is evaluation["bits_per_dim"] is None
@@ -322,7 +370,9 @@ NARROW = {
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_is_built_and_stepped_once(name: str, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_recipe_is_built_and_stepped_once(
+    name: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On noise in the shape of its data, so that it needs no download and no time; the rest is the recipe's."""
     few = {"train": 500, "valid": 50, "test": 50}  # as many as the pseudo-inputs of the recipe vamp
     for source, shape, levels in (
@@ -332,10 +382,21 @@ def test_every_recipe_is_built_and_stepped_once(name: str, command: Command, mon
         stored = Stored(x, np.arange(600) % 10, levels=levels, parts=few)
         monkeypatch.setattr(NAMED[source], "read", lambda stored=stored: stored)
     code, _, err = command(
-        "train", "--config", name, "--epochs", 1, "--samples", 2, "--out", "run", *NARROW.get(name, ())
+        "train",
+        "--config",
+        name,
+        "--epochs",
+        1,
+        "--samples",
+        2,
+        "--out",
+        "run",
+        *NARROW.get(name, ()),
     )
     assert code == 0, err
-    assert {"title", "paper", "protocol", "published"} <= set(yaml.safe_load(command("recipes", name)[1])["about"])
+    assert {"title", "paper", "protocol", "published"} <= set(
+        yaml.safe_load(command("recipes", name)[1])["about"]
+    )
 
 
 def test_help_explains_every_option(command: Command) -> None:
@@ -352,7 +413,16 @@ def test_help_explains_every_option(command: Command) -> None:
     assert "--likelihood.scale" in text
     assert "learns one log-scale" in " ".join(text.split())
     assert "--batch-size" in text
-    for option in ("--out", "--resume", "--overwrite", "--quiet", "--config", "--device", "--precision", "--seed"):
+    for option in (
+        "--out",
+        "--resume",
+        "--overwrite",
+        "--quiet",
+        "--config",
+        "--device",
+        "--precision",
+        "--seed",
+    ):
         assert option in text
 
 
@@ -367,7 +437,12 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 
 def test_the_top_level_help_needs_no_torch() -> None:
     code = "import sys; from lowerbound.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False
+        ).returncode
+        == 0
+    )
 
 
 def test_importing_changes_nothing_in_torch() -> None:
@@ -385,7 +460,15 @@ assert before == (Distribution._validate_args, torch.get_default_dtype(), torch.
 def test_lists(command: Command) -> None:
     assert "notebook-mlp" in command("recipes")[1]
     out = command("data")[1]
-    for name in ("cifar10", "digits", "mnist", "mnist_static", "fashion_mnist", "FILE.csv", "FOLDER"):
+    for name in (
+        "cifar10",
+        "digits",
+        "mnist",
+        "mnist_static",
+        "fashion_mnist",
+        "FILE.csv",
+        "FOLDER",
+    ):
         assert name in out
 
 
@@ -480,10 +563,15 @@ def test_bad_input_is_one_line_and_exit_code_2(case: str, command: Command) -> N
         (("score", "digits", "--samples", "0", "--out", "a.npy"), "samples is 0"),
     ],
 )  # fmt: skip
-def test_bad_input_to_a_trained_model(argv: tuple[str, ...], message: str, trained: Path, command: Command) -> None:
+def test_bad_input_to_a_trained_model(
+    argv: tuple[str, ...], message: str, trained: Path, command: Command
+) -> None:
     np.save("wrong.npy", np.zeros((3, 9)))
     np.save("real.npy", RNG.normal(size=(3, 1, 8, 8)))
-    np.save("nan.npy", np.full((1, 1, 8, 8), 0.5) + np.where(np.arange(64) == 3, np.nan, 0).reshape(1, 1, 8, 8))
+    np.save(
+        "nan.npy",
+        np.full((1, 1, 8, 8), 0.5) + np.where(np.arange(64) == 3, np.nan, 0).reshape(1, 1, 8, 8),
+    )
     code, _, err = command(argv[0], trained, *argv[1:])
     assert code == 2
     assert message in err
@@ -504,7 +592,10 @@ def test_changed_data_are_noticed(command: Command) -> None:
         code, _, err = command(*argv)
         assert code == 2
         assert "SHA-256" in err or "other data" in err
-    assert command("train", "mine.npy", "--config", "run/config.yaml", "--out", "c", "--samples", 2)[0] == 0
+    assert (
+        command("train", "mine.npy", "--config", "run/config.yaml", "--out", "c", "--samples", 2)[0]
+        == 0
+    )
 
 
 def test_an_existing_run_is_kept_unless_told(trained: Path, command: Command) -> None:
@@ -529,18 +620,33 @@ def test_a_missing_extra_is_one_line(command: Command, monkeypatch: pytest.Monke
 def wait_for_epochs(folder: Path, count: int) -> None:
     """Until so many epochs are recorded."""
     for _ in range(600):
-        if (folder / "metrics.jsonl").is_file() and len((folder / "metrics.jsonl").read_text().splitlines()) >= count:
+        if (folder / "metrics.jsonl").is_file() and len(
+            (folder / "metrics.jsonl").read_text().splitlines()
+        ) >= count:
             return
         time.sleep(0.05)
     raise AssertionError("training did not get that far in 30 s")
 
 
-SMALL = ("train", "digits", "--latent", "2", "--data.binarize", "threshold", "--samples", "2", "--quiet")
+SMALL = (
+    "train",
+    "digits",
+    "--latent",
+    "2",
+    "--data.binarize",
+    "threshold",
+    "--samples",
+    "2",
+    "--quiet",
+)
 
 
 def records(folder: Path) -> list[dict[str, object]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("seconds", "examples_per_second")} for line in lines]
+    return [
+        {k: v for k, v in line.items() if k not in ("seconds", "examples_per_second")}
+        for line in lines
+    ]
 
 
 def test_a_killed_run_is_resumed_bit_for_bit(tmp_path: Path) -> None:
@@ -637,7 +743,12 @@ def test_looking_at_a_model(trained: Path, command: Command) -> None:
         assert code == 0, err
     with Image.open("d.png") as image:
         assert image.size[0] > 2 * image.size[1]
-    assert command("train", "--latent", 2, "--epochs", 1, "--out", "plane", "--quiet", "--no-report")[0] == 0
+    assert (
+        command("train", "--latent", 2, "--epochs", 1, "--out", "plane", "--quiet", "--no-report")[
+            0
+        ]
+        == 0
+    )
     assert not Path("plane/report.html").exists()
     assert command("manifold", "plane", "--side", 5, "--out", "m.png")[0] == 0
 
@@ -654,7 +765,9 @@ def test_looking_at_a_model(trained: Path, command: Command) -> None:
         (("interpolate", "--out", "a.png", "-n", "0"), "from 1 to 90"),
     ],
 )
-def test_looking_wrongly(argv: tuple[str, ...], message: str, trained: Path, command: Command) -> None:
+def test_looking_wrongly(
+    argv: tuple[str, ...], message: str, trained: Path, command: Command
+) -> None:
     code, _, err = command(argv[0], trained, *argv[1:])
     assert code == 2
     assert message in err

@@ -79,7 +79,9 @@ def test_annealing_says_what_it_did(runs: Path, command: Command) -> None:
 
 
 def test_runs_are_compared_in_pairs(runs: Path, command: Command) -> None:
-    code, out, err = command("compare", runs / "small", runs / "large", runs / "score", "--samples", 20)
+    code, out, err = command(
+        "compare", runs / "small", runs / "large", runs / "score", "--samples", 20
+    )
     assert code == 0, err
     assert f"less {runs / 'small'}, example by example:" in out
     assert "score and that of" in out
@@ -92,16 +94,29 @@ def test_runs_are_compared_in_pairs(runs: Path, command: Command) -> None:
 
 
 def test_the_sandwich_and_the_gaps(runs: Path, command: Command) -> None:
-    code, out, err = command("sandwich", runs / "large", "-n", 20, "--chains", 4, "--temperatures", 30, "--json")
+    code, out, err = command(
+        "sandwich", runs / "large", "-n", 20, "--chains", 4, "--temperatures", 30, "--json"
+    )
     assert code == 0, err
     found = json.loads(out)
     assert found["gap"]["value"] == pytest.approx(found["upper"]["value"] - found["lower"]["value"])
     assert found["narrow"]["value"] > 0.8
-    code, out, err = command("gaps", runs / "large", "-n", 10, "--steps", 20, "--chains", 4, "--temperatures", 20)
+    code, out, err = command(
+        "gaps", runs / "large", "-n", 10, "--steps", 20, "--chains", 4, "--temperatures", 20
+    )
     assert code == 0, err
     assert "amortisation_gap" in out
     code, out, err = command(
-        "gaps", runs / "large", runs / "x.npy", "-n", 10, "--steps", 2, "--temperatures", 2, "--json"
+        "gaps",
+        runs / "large",
+        runs / "x.npy",
+        "-n",
+        10,
+        "--steps",
+        2,
+        "--temperatures",
+        2,
+        "--json",
     )
     assert json.loads(out)["elbo"]["n"] == 10
 
@@ -110,7 +125,18 @@ def test_the_sandwich_and_the_gaps(runs: Path, command: Command) -> None:
 def test_a_collapsed_run_is_told_in_its_report(command: Command) -> None:
     np.save("x.npy", (RNG.random((400, 6)) > 0.5).astype(np.float32))  # noise: nothing for z to say
     code, out, err = command(
-        "train", "x.npy", "--objective.beta", 20, "--epochs", 80, "--batch-size", 64, "--latent", 2, "--out", "run"
+        "train",
+        "x.npy",
+        "--objective.beta",
+        20,
+        "--epochs",
+        80,
+        "--batch-size",
+        64,
+        "--latent",
+        2,
+        "--out",
+        "run",
     )
     assert code == 0, err
     assert "note: posterior collapse: in epoch 40 of 80" in err
@@ -144,7 +170,11 @@ def test_a_collapsed_run_is_told_in_its_report(command: Command) -> None:
     ],
 )
 def test_bad_input_is_one_line(
-    argv: tuple[object, ...], message: str, runs: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    argv: tuple[object, ...],
+    message: str,
+    runs: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(runs)
     np.save("wrong.npy", np.zeros((40, 7), dtype=np.float32))
@@ -155,14 +185,17 @@ def test_bad_input_is_one_line(
 
 
 def test_scores_are_those_of_python(runs: Path, command: Command) -> None:
-    assert command("score", runs / "large", runs / "x.npy", "--samples", 30, "--out", "s.npy")[0] == 0
+    assert (
+        command("score", runs / "large", runs / "x.npy", "--samples", 30, "--out", "s.npy")[0] == 0
+    )
     x = lb.data.load(runs / "x.npy", splits="all").examples("all")
     again = lb.evaluation.log_marginal(lb.load(runs / "large"), x, samples=30, seed=0)
     assert np.array_equal(np.load("s.npy"), again.numpy())
 
 
 @pytest.mark.parametrize(
-    "content", ["[]", "{", "{}", '{"rate": 3, "nll": null, "estimator": "x"}', '{"curve": [1]}', "null"]
+    "content",
+    ["[]", "{", "{}", '{"rate": 3, "nll": null, "estimator": "x"}', '{"curve": [1]}', "null"],
 )
 def test_a_damaged_evaluation_is_named(content: str, runs: Path, command: Command) -> None:
     file = runs / "small" / "evaluation.json"

@@ -62,7 +62,8 @@ class Activated(Linear):
 
 
 @pytest.mark.parametrize(
-    "name", ["os.system", "builtins.eval", "torch.nn.Linear", "../evil.Net", "/tmp/evil.py:Net", "a b", ""]
+    "name",
+    ["os.system", "builtins.eval", "torch.nn.Linear", "../evil.Net", "/tmp/evil.py:Net", "a b", ""],
 )
 @pytest.mark.parametrize("role", ["prior", "likelihood", "network"])
 def test_code_is_refused(role: str, name: str) -> None:
@@ -82,7 +83,13 @@ def test_nothing_is_imported_before_it_is_trusted(package: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("role", "name"), [("prior", "Linear"), ("network", "no_module"), ("network", "missing"), ("likelihood", "Prior")]
+    ("role", "name"),
+    [
+        ("prior", "Linear"),
+        ("network", "no_module"),
+        ("network", "missing"),
+        ("likelihood", "Prior"),
+    ],
 )
 def test_a_trusted_package_must_fill_the_role(package: str, role: str, name: str) -> None:
     with pytest.raises(ValueError, match="does not make a|was not found"):
@@ -90,13 +97,20 @@ def test_a_trusted_package_must_fill_the_role(package: str, role: str, name: str
 
 
 @pytest.mark.parametrize("name", ["act", "anything"])
-def test_trusting_a_package_lets_a_file_import_no_other(package: str, name: str, tmp_path: Path) -> None:
+def test_trusting_a_package_lets_a_file_import_no_other(
+    package: str, name: str, tmp_path: Path
+) -> None:
     """A setting of a type that would have to be imported is refused before it is looked at."""
     (tmp_path / "evil.py").write_text(
         f"from pathlib import Path\nPath({str(tmp_path / 'pwned')!r}).touch()\nrun = print"
     )
     for value in ("evil.run", {"class_path": "evil.run"}):
-        config = {"posterior": {"part": "DiagonalNormal", "network": {"part": f"{package}.Activated", name: value}}}
+        config = {
+            "posterior": {
+                "part": "DiagonalNormal",
+                "network": {"part": f"{package}.Activated", name: value},
+            }
+        }
         with pytest.raises(ValueError, match="cannot be set from a file"):
             complete(config, trust=[package])
     assert not (tmp_path / "pwned").exists()
@@ -107,7 +121,9 @@ def test_trusting_os_does_not_make_system_a_part() -> None:
         find_part("network", "os.system", trust=["os"])
 
 
-def test_a_users_networks_are_built_described_saved_and_loaded(package: str, tmp_path: Path) -> None:
+def test_a_users_networks_are_built_described_saved_and_loaded(
+    package: str, tmp_path: Path
+) -> None:
     config = {
         "latent": 2,
         "prior": f"{package}.Prior",
@@ -116,7 +132,10 @@ def test_a_users_networks_are_built_described_saved_and_loaded(package: str, tmp
     }
     model = build_model(complete(config, trust=[package]), (4,), [package])
     assert model.posterior.net.layers[0].out_features == 5
-    assert describe(model.likelihood, "likelihood")["network"] == {"part": f"{package}.Linear", "bias": True}
+    assert describe(model.likelihood, "likelihood")["network"] == {
+        "part": f"{package}.Linear",
+        "bias": True,
+    }
     assert foreign_packages({"a": describe(model.posterior, "posterior")}) == {package}
 
     data = lb.data.from_arrays(torch.randn(50, 4))
@@ -132,7 +151,9 @@ def test_a_users_networks_are_built_described_saved_and_loaded(package: str, tmp
 def test_what_no_file_can_name_is_refused_before_training(tmp_path: Path) -> None:
     model = lb.VAE(
         prior=lb.priors.StandardNormal((2,)),
-        posterior=lb.posteriors.DiagonalNormal((4,), (2,), network=lambda i, o: lb.networks.MLP(i, o, hidden=(3,))),
+        posterior=lb.posteriors.DiagonalNormal(
+            (4,), (2,), network=lambda i, o: lb.networks.MLP(i, o, hidden=(3,))
+        ),
         likelihood=lb.likelihoods.Normal((2,), (4,)),
     )
     data = lb.data.from_arrays(torch.randn(50, 4))
@@ -160,17 +181,24 @@ def find_untyped(package: str) -> object:
 
 
 def test_a_factory_fixes_settings_by_name() -> None:
-    part = lb.posteriors.DiagonalNormal((4,), (2,), network=functools.partial(lb.networks.MLP, hidden=(7,)))
+    part = lb.posteriors.DiagonalNormal(
+        (4,), (2,), network=functools.partial(lb.networks.MLP, hidden=(7,))
+    )
     assert describe(part, "posterior")["network"]["hidden"] == [7]
     with pytest.raises(ValueError, match="fix them by name"):
         describe(
-            lb.posteriors.DiagonalNormal((4,), (2,), functools.partial(lambda w, i, o: nn.Identity(), 3)), "posterior"
+            lb.posteriors.DiagonalNormal(
+                (4,), (2,), functools.partial(lambda w, i, o: nn.Identity(), 3)
+            ),
+            "posterior",
         )
 
 
 def test_a_network_that_returns_another_shape_is_named() -> None:
     part = lb.posteriors.DiagonalNormal((4,), (2,), network=lambda i, o: nn.Linear(4, 3))
-    with pytest.raises(ValueError, match=r"Linear was built to map \(4,\) to \(2, 2\) but returned \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"Linear was built to map \(4,\) to \(2, 2\) but returned \(3,\)"
+    ):
         part(torch.rand(5, 4), Context())
 
 
@@ -178,9 +206,18 @@ def test_a_network_that_returns_another_shape_is_named() -> None:
     ("config", "message"),
     [
         ({"prior": "StandardNorml"}, "did you mean 'StandardNormal'"),
-        ({"posterior": {"part": "DiagonalNormal", "netwrk": {"hidden": [3]}}}, "did you mean --posterior.network"),
-        ({"posterior": {"part": "DiagonalNormal", "network": {"part": "MLP", "hidden": "wide"}}}, "hidden: expected"),
-        ({"posterior": {"part": "DiagonalNormal", "network": {"part": "MPL"}}}, "did you mean 'MLP'"),
+        (
+            {"posterior": {"part": "DiagonalNormal", "netwrk": {"hidden": [3]}}},
+            "did you mean --posterior.network",
+        ),
+        (
+            {"posterior": {"part": "DiagonalNormal", "network": {"part": "MLP", "hidden": "wide"}}},
+            "hidden: expected",
+        ),
+        (
+            {"posterior": {"part": "DiagonalNormal", "network": {"part": "MPL"}}},
+            "did you mean 'MLP'",
+        ),
         ({"likelihood": {"part": "Normal", "levels": 3}}, "unknown option --likelihood.levels"),
         ({"objective": {"part": "ELBO", "beta": "big"}}, "--objective.beta: expected float"),
         ({"latent": "many"}, "--latent: expected"),
@@ -206,7 +243,9 @@ def test_a_wrong_configuration_is_one_line(config: dict[str, object], message: s
         "a: !custom x",
     ],
 )
-def test_yaml_holds_plain_values_only(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yaml_holds_plain_values_only(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="file.yaml"):
         read_yaml(text, "file.yaml")

@@ -37,7 +37,9 @@ def saved(folder: Path, array: object, name: str = "données.npy") -> Path:
         (RNG.normal(size=20), REAL),
     ],
 )
-def test_the_support_is_the_smallest_that_holds_the_values(tmp_path: Path, array: np.ndarray, support: object) -> None:
+def test_the_support_is_the_smallest_that_holds_the_values(
+    tmp_path: Path, array: np.ndarray, support: object
+) -> None:
     data = lb.data.load(saved(tmp_path, array))
     assert data.support == support
     assert data.event_shape == array.shape[1:]
@@ -83,7 +85,9 @@ def test_a_npz_holds_examples_and_labels(tmp_path: Path) -> None:
     assert len(lb.data.load(tmp_path / "b.npz", splits="all")["all"]) == 30
 
 
-def test_dynamic_binarisation_is_redrawn_in_training_and_fixed_elsewhere(digits: lb.data.Dataset) -> None:
+def test_dynamic_binarisation_is_redrawn_in_training_and_fixed_elsewhere(
+    digits: lb.data.Dataset,
+) -> None:
     data = lb.data.load("digits", binarize="dynamic")
     index = torch.arange(100)
     assert not torch.equal(data.present("train", index), data.present("train", index))
@@ -122,11 +126,16 @@ class Evil:
         (np.zeros((0, 2)), "holds no examples"),
         (np.zeros(()), "holds no examples"),
         (np.zeros((1, 2)), "holds 1 example: too few to be split"),
-        (np.array([[0.0, np.nan], [1.0, np.inf], [0.0, 0.0]]), r"2 of 6 values that are NaN or infinite.*\(0, 1\)"),
+        (
+            np.array([[0.0, np.nan], [1.0, np.inf], [0.0, 0.0]]),
+            r"2 of 6 values that are NaN or infinite.*\(0, 1\)",
+        ),
         (np.full((5, 2), 1e300), "10 of 10 values that are NaN or infinite in float32"),
     ],
 )
-def test_refused_in_one_line(tmp_path: Path, array: object, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_in_one_line(
+    tmp_path: Path, array: object, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     path = saved(tmp_path, array)
     with pytest.raises((ValueError, TypeError), match=message) as error, np.errstate(over="ignore"):
@@ -137,7 +146,9 @@ def test_refused_in_one_line(tmp_path: Path, array: object, message: str, monkey
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.npz"])
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x93NUMPY\x01\x00v\x00{'descr'", b"PK\x03\x04broken"])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"\x93NUMPY\x01\x00v\x00{'descr'", b"PK\x03\x04broken"]
+)
 def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"{name}.*(empty|cannot be read|Python objects)") as error:
@@ -163,7 +174,9 @@ def test_a_truncated_array_is_refused(tmp_path: Path) -> None:
         ("digits", {"levels": 1}, "at least 2"),
     ],
 )
-def test_unknown_names_are_refused_with_the_nearest(source: str, options: dict[str, object], message: str) -> None:
+def test_unknown_names_are_refused_with_the_nearest(
+    source: str, options: dict[str, object], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         lb.data.load(source, **options)
 
@@ -214,7 +227,9 @@ def test_an_array_larger_than_memory_is_refused_before_it_is_allocated(
     ) as error:
         lb.data.load(path, memory="load")
     assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match=r"à lire.npy cannot be read.*it has been cut off") as error:
+    with pytest.raises(
+        ValueError, match=r"à lire.npy cannot be read.*it has been cut off"
+    ) as error:
         lb.data.load(path)  # which leaves the values in their file
     assert "\n" not in str(error.value)
 
@@ -250,7 +265,9 @@ def test_another_file_is_read_on_the_scale_of_the_first(tmp_path: Path) -> None:
     counts = np.array([[0, 3], [7, 200], [1, 1]])
     first = lb.data.load(saved(tmp_path, counts))
     assert first.options["levels"] == "none"
-    again = lb.data.load(saved(tmp_path, counts.astype(np.uint8)), splits="all", levels=first.options["levels"])
+    again = lb.data.load(
+        saved(tmp_path, counts.astype(np.uint8)), splits="all", levels=first.options["levels"]
+    )
     assert torch.equal(again.examples("all"), torch.tensor(counts, dtype=torch.float32))
     binary = lb.data.load(saved(tmp_path, counts % 2))
     assert binary.options["levels"] == 2

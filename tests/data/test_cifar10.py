@@ -56,20 +56,30 @@ def test_damaged_records_are_refused(raw: bytes, message: str) -> None:
         cifar10.records(raw, "here")
 
 
-def test_the_last_tenth_of_training_is_validation(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_tenth_of_training_is_validation(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train, test = some(100), some(20)
     accepted(cifar10_archive(place, train, test), monkeypatch)
     data = lb.data.load("cifar10")
-    assert {name: len(split) for name, split in data.splits.items()} == {"train": 90, "valid": 10, "test": 20}
+    assert {name: len(split) for name, split in data.splits.items()} == {
+        "train": 90,
+        "valid": 10,
+        "test": 20,
+    }
     assert data.event_shape == (3, 32, 32)
     assert data.support == Levels(256)
     assert np.array_equal(torch.cat([data["train"].values, data["valid"].values]).numpy(), train[0])
     assert np.array_equal(torch.cat([data["train"].y, data["valid"].y]).numpy(), train[1])
     assert np.array_equal(data["test"].values.numpy(), test[0])
-    assert sorted(path.name for path in place.parent.iterdir()) == [cifar10.NAME]  # nothing was unpacked
+    assert sorted(path.name for path in place.parent.iterdir()) == [
+        cifar10.NAME
+    ]  # nothing was unpacked
 
 
-def test_the_canonical_sizes_are_45_5_and_10_thousand(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_canonical_sizes_are_45_5_and_10_thousand(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train, test = ((np.zeros((n, 3, 32, 32), np.uint8), np.zeros(n)) for n in (50_000, 10_000))
     accepted(cifar10_archive(place, train, test), monkeypatch)
     assert dict(cifar10.read().parts or {}) == {"train": 45_000, "valid": 5_000, "test": 10_000}
@@ -81,27 +91,45 @@ def test_the_real_pictures_through_the_canonical_layout(
     train, test = colour_pictures(real_data, "train"), colour_pictures(real_data, "test")
     accepted(cifar10_archive(place, train, test), monkeypatch)
     data = lb.data.load("cifar10")
-    assert {name: len(split) for name, split in data.splits.items()} == {"train": 9_000, "valid": 1_000, "test": 1_000}
+    assert {name: len(split) for name, split in data.splits.items()} == {
+        "train": 9_000,
+        "valid": 1_000,
+        "test": 1_000,
+    }
     assert np.array_equal(data["train"].values.numpy(), train[0][:9_000])
-    assert data["train"].y[:5].tolist() == [6, 9, 9, 4, 1]  # a frog, two trucks, a deer, a car: the set's known start
+    assert data["train"].y[:5].tolist() == [
+        6,
+        9,
+        9,
+        4,
+        1,
+    ]  # a frog, two trucks, a deer, a car: the set's known start
     assert data["test"].y[:5].tolist() == [3, 8, 8, 0, 6]
     means = data["train"].values.float().mean((0, 2, 3)) / 255
-    assert torch.allclose(means, torch.tensor([0.4914, 0.4822, 0.4465]), atol=5e-3)  # red, green, blue of the whole set
+    assert torch.allclose(
+        means, torch.tensor([0.4914, 0.4822, 0.4465]), atol=5e-3
+    )  # red, green, blue of the whole set
 
 
 def test_another_archive_is_refused_by_its_sum(place: Path) -> None:
     cifar10_archive(place, some(10), some(2))
-    with pytest.raises(ValueError, match=r"cifar-10-binary\.tar\.gz is not the canonical file: its md5 sum") as error:
+    with pytest.raises(
+        ValueError, match=r"cifar-10-binary\.tar\.gz is not the canonical file: its md5 sum"
+    ) as error:
         lb.data.load("cifar10")
     assert "\n" not in str(error.value)
 
 
-def test_damaged_archives_are_refused_in_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_archives_are_refused_in_one_line(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = cifar10_archive(place, some(10), some(2)).read_bytes()
     monkeypatch.setattr(cifar10, "FILES", (*cifar10.FILES, "cifar-10-batches-bin/another.bin"))
     for content in (whole, whole[: len(whole) // 2], b"no archive", b""):
         place.write_bytes(content)
         accepted(place, monkeypatch)
-        with pytest.raises(ValueError, match="cannot be read as CIFAR-10's binary archive") as error:
+        with pytest.raises(
+            ValueError, match="cannot be read as CIFAR-10's binary archive"
+        ) as error:
             lb.data.load("cifar10")
         assert "\n" not in str(error.value)

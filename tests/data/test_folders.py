@@ -49,7 +49,8 @@ def loaded(folder: Path, **options: object) -> torch.Tensor:
 def png(*chunks: tuple[bytes, bytes]) -> bytes:
     """A PNG file from its chunks, whatever they claim."""
     body = b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
     )
     return b"\x89PNG\r\n\x1a\n" + body
 
@@ -67,7 +68,9 @@ def test_pictures_come_in_sorted_order_with_their_sub_folder_as_label(folder: Pa
     (folder / "a" / "._z.png").write_bytes(b"macOS writes these")
     data = lb.data.load(str(folder), splits="all")
     order = ("a/z.PNG", "b/2.png", "b/é/1.png", "c d/1.webp")
-    assert np.array_equal(data["all"].values.numpy(), np.stack([pixels[n].transpose(2, 0, 1) for n in order]))
+    assert np.array_equal(
+        data["all"].values.numpy(), np.stack([pixels[n].transpose(2, 0, 1) for n in order])
+    )
     assert data["all"].y.tolist() == [0, 1, 1, 2]
     assert data.event_shape == (3, 6, 8)
     assert data.support == Levels(256)
@@ -143,7 +146,9 @@ def test_pictures_are_turned_as_their_exif_data_say(folder: Path, suffix: str) -
 def test_mixed_sizes_are_refused_unless_a_size_is_given(folder: Path) -> None:
     save(folder / "1.png", colours(6, 8))
     save(folder / "2.png", colours(8, 6))
-    with pytest.raises(ValueError, match=r"1.png is 6x8, 2.png is 8x6.*size=\(H, W\) \(--data.size") as error:
+    with pytest.raises(
+        ValueError, match=r"1.png is 6x8, 2.png is 8x6.*size=\(H, W\) \(--data.size"
+    ) as error:
         lb.data.load(folder)
     assert "\n" not in str(error.value)
     data = lb.data.load(folder, splits="all", size=(5, 4))
@@ -167,7 +172,11 @@ def test_a_picture_is_scaled_to_cover_and_cropped_at_its_centre(folder: Path) ->
 
 @pytest.mark.parametrize(
     ("size", "message"),
-    [((4,), r"size is \(4,\): it must be a height and a width"), ((0, 4), "at least 1"), (7, r"size is \(7,\)")],
+    [
+        ((4,), r"size is \(4,\): it must be a height and a width"),
+        ((0, 4), "at least 1"),
+        (7, r"size is \(7,\)"),
+    ],
 )
 def test_a_size_that_is_none_is_refused(folder: Path, size: object, message: str) -> None:
     save(folder / "1.png", colours())
@@ -225,14 +234,18 @@ def test_a_folder_without_pictures_says_what_it_holds(folder: Path) -> None:
     (folder / "a").mkdir()
     for name in ("a/1.tiff", "b.txt", "c"):
         (folder / name).write_text("x")
-    with pytest.raises(ValueError, match=r"holds no pictures \(.png, .jpg, .jpeg, .webp\) among its 3 files"):
+    with pytest.raises(
+        ValueError, match=r"holds no pictures \(.png, .jpg, .jpeg, .webp\) among its 3 files"
+    ):
         lb.data.load(folder)
 
 
 def test_pictures_both_beside_and_in_sub_folders_are_refused(folder: Path) -> None:
     save(folder / "1.png", colours())
     save(folder / "a" / "2.png", colours())
-    with pytest.raises(ValueError, match=r"1 pictures beside its sub-folders \(1.png, for one\) and 1 in them"):
+    with pytest.raises(
+        ValueError, match=r"1 pictures beside its sub-folders \(1.png, for one\) and 1 in them"
+    ):
         lb.data.load(folder)
 
 
@@ -240,7 +253,9 @@ def test_more_pictures_than_memory_are_refused_before_they_are_decoded(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for i in range(3):
-        (folder / f"{i}.png").write_bytes(png(header(9_000, 9_000), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")))
+        (folder / f"{i}.png").write_bytes(
+            png(header(9_000, 9_000), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+        )
     monkeypatch.setattr(memory, "physical_memory", lambda: 200_000_000)
     with pytest.raises(ValueError, match="été needs 0.2 GiB, this machine has 0.2 GiB"):
         lb.data.load(folder, memory="load")
@@ -257,7 +272,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def kept(cache: Path) -> list[Path]:
+def retain_freed_memory(cache: Path) -> list[Path]:
     return sorted(path for path in cache.rglob("*") if path.is_file())
 
 
@@ -294,7 +309,9 @@ def test_a_folder_that_has_changed_is_decoded_anew(folder: Path, cache: Path, ch
         options = {"size": (4, 4)}
     after = loaded(folder, **options)
     assert after.shape != before.shape or not torch.equal(after, before)
-    assert len(kept(cache)) == (2 if change == "size" else 1)  # the one of before is of no use any more
+    assert len(kept(cache)) == (
+        2 if change == "size" else 1
+    )  # the one of before is of no use any more
 
 
 def test_what_is_kept_and_damaged_is_made_anew(folder: Path, cache: Path) -> None:
@@ -320,7 +337,8 @@ def test_a_full_disk_costs_a_note_and_not_the_training(
 
     monkeypatch.setattr(folders, "write_atomic", write_atomic)
     with pytest.warns(
-        UserWarning, match="could not be kept in .*: No space left on device; they will be decoded again"
+        UserWarning,
+        match="could not be kept in .*: No space left on device; they will be decoded again",
     ):
         assert np.array_equal(loaded(folder).numpy(), pixels)
     assert not kept(cache)
@@ -330,7 +348,9 @@ def test_a_full_disk_costs_a_note_and_not_the_training(
     with pytest.warns(UserWarning, match="GiB are free"):
         assert np.array_equal(loaded(folder).numpy(), pixels)
     monkeypatch.setattr(memory, "physical_memory", lambda: 100)
-    with pytest.raises(ValueError, match="needs .* this machine has .* or make room in the cache folder"):
+    with pytest.raises(
+        ValueError, match="needs .* this machine has .* or make room in the cache folder"
+    ):
         loaded(folder)
 
 
@@ -344,7 +364,9 @@ def test_a_broken_picture_leaves_nothing_behind(folder: Path, cache: Path) -> No
     assert not kept(cache)
 
 
-def test_few_pictures_are_not_kept(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_pictures_are_not_kept(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(folders, "WORTH", 2**25)
     save(folder / "1.png", colours())
     loaded(folder)
@@ -354,7 +376,9 @@ def test_few_pictures_are_not_kept(folder: Path, cache: Path, monkeypatch: pytes
 @pytest.mark.parametrize("option", ["array", "labels"])
 def test_options_of_other_sources_are_refused(folder: Path, option: str) -> None:
     save(folder / "1.png", colours())
-    with pytest.raises(ValueError, match=f"{option} .* is for a .npz file.*, and .* is a folder of pictures"):
+    with pytest.raises(
+        ValueError, match=f"{option} .* is for a .npz file.*, and .* is a folder of pictures"
+    ):
         lb.data.load(folder, **{option: "x"})
 
 

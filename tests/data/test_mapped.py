@@ -70,7 +70,16 @@ def test_the_card_is_that_of_the_same_values_in_memory(
     a, b = both(saved(tmp_path, array), **options)
     assert a.is_mapped
     assert not b.is_mapped
-    for name in ("sha256", "support", "lies_on", "event_shape", "range", "seed", "transforms", "name"):
+    for name in (
+        "sha256",
+        "support",
+        "lies_on",
+        "event_shape",
+        "range",
+        "seed",
+        "transforms",
+        "name",
+    ):
         assert getattr(a, name) == getattr(b, name), name
     assert a.options == {**b.options, "memory": "map"}
     assert str(a) == str(b)
@@ -81,7 +90,9 @@ def test_the_card_is_that_of_the_same_values_in_memory(
         assert torch.equal(torch.cat(list(b.batches(split, 9))), b.examples(split))
 
 
-def test_two_random_transforms_draw_the_same_however_the_examples_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_random_transforms_draw_the_same_however_the_examples_are_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """They draw what one generator gives them that first goes through all examples by the one, then by the other."""
     data = lb.data.from_arrays(PICTURES, binarize="dynamic", dequantize=True)
     generator = torch.Generator().manual_seed(1 + sorted(data.splits).index("train"))
@@ -94,8 +105,12 @@ def test_two_random_transforms_draw_the_same_however_the_examples_are_cut(monkey
 
 
 @pytest.mark.usefixtures("small")
-def test_every_example_comes_once_an_epoch_and_the_order_follows_from_seed_and_epoch(tmp_path: Path) -> None:
-    data = lb.data.load(saved(tmp_path, np.arange(N, dtype=np.float32)[:, None].repeat(3, 1)), memory="map")
+def test_every_example_comes_once_an_epoch_and_the_order_follows_from_seed_and_epoch(
+    tmp_path: Path,
+) -> None:
+    data = lb.data.load(
+        saved(tmp_path, np.arange(N, dtype=np.float32)[:, None].repeat(3, 1)), memory="map"
+    )
     orders = [data.order("train", seed, epoch) for seed, epoch in ((0, 1), (0, 2), (1, 1))]
     for order in orders:
         assert torch.equal(order.sort().values, torch.arange(len(data["train"])))
@@ -120,7 +135,9 @@ def test_a_window_holds_whole_blocks_from_all_over_the_file() -> None:
 def test_where_the_window_holds_all_the_order_is_that_of_data_in_memory(tmp_path: Path) -> None:
     a, b = both(saved(tmp_path, PICTURES))
     assert torch.equal(a.order("train", 5, 2), b.order("train", 5, 2))
-    assert torch.equal(b.order("train", 5, 2), torch.from_numpy(np.random.default_rng((5, 2)).permutation(83)))
+    assert torch.equal(
+        b.order("train", 5, 2), torch.from_numpy(np.random.default_rng((5, 2)).permutation(83))
+    )
 
 
 @pytest.mark.usefixtures("small")
@@ -128,12 +145,18 @@ def test_what_is_read_ahead_is_the_next_window_and_each_but_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n = 104  # of which 84 train: 28 blocks, so that none lies in two windows
-    data = lb.data.load(saved(tmp_path, np.arange(n * 5, dtype=np.float32).reshape(n, 5)), memory="map")
+    data = lb.data.load(
+        saved(tmp_path, np.arange(n * 5, dtype=np.float32).reshape(n, 5)), memory="map"
+    )
     values, order = in_file(data), data.order("train", 0, 1)
     asked: list[tuple[int, int, int]] = []
     let_go: list[int] = []
-    monkeypatch.setattr(values.array, "will_need", lambda start, stop: asked.append((done, start, stop)))
-    monkeypatch.setattr(values.array, "release", lambda start, stop: let_go.extend(range(start, stop)))
+    monkeypatch.setattr(
+        values.array, "will_need", lambda start, stop: asked.append((done, start, stop))
+    )
+    monkeypatch.setattr(
+        values.array, "release", lambda start, stop: let_go.extend(range(start, stop))
+    )
     for done in range(0, len(order), 8):
         data.read_ahead("train", order, done, len(order[done : done + 8]))
         rows = values.index[order[done : done + 8].numpy()]
@@ -141,18 +164,28 @@ def test_what_is_read_ahead_is_the_next_window_and_each_but_once(
         assert not set(rows) & set(let_go)
     spans = [(start, stop) for _, start, stop in asked]
     assert len(spans) == len(set(spans)) == -(-len(order) // values.block)
-    assert {when for when, _, _ in asked} == {0, 24, 48}  # windows of 24, each asked for when the one before begins
+    assert {when for when, _, _ in asked} == {
+        0,
+        24,
+        48,
+    }  # windows of 24, each asked for when the one before begins
 
 
-@pytest.mark.parametrize("array", [PICTURES, RNG.normal(size=(N, 4, 5)).astype(np.float32) * 30 + 200])
-def test_training_in_one_window_is_that_in_memory_bit_for_bit(tmp_path: Path, array: np.ndarray) -> None:
+@pytest.mark.parametrize(
+    "array", [PICTURES, RNG.normal(size=(N, 4, 5)).astype(np.float32) * 30 + 200]
+)
+def test_training_in_one_window_is_that_in_memory_bit_for_bit(
+    tmp_path: Path, array: np.ndarray
+) -> None:
     states = []
     for data in both(saved(tmp_path, array)):
         torch.manual_seed(0)
         model = make_model(data, likelihood="Normal")
         history = lb.fit(model, lb.objectives.ELBO(), data, epochs=2, batch_size=16, progress=False)
         result = lb.evaluate(model, data, samples=3)
-        states.append((model.state_dict(), history.series("loss", "valid"), result.nll.value, result.sha256))
+        states.append(
+            (model.state_dict(), history.series("loss", "valid"), result.nll.value, result.sha256)
+        )
     for name, value in states[0][0].items():
         assert torch.equal(value, states[1][0][name]), name
     assert states[0][1:] == states[1][1:]
@@ -163,7 +196,12 @@ def test_interrupted_in_a_window_and_resumed_it_ends_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = lb.data.load(saved(tmp_path, PICTURES), memory="map", binarize="dynamic")
-    how: dict[str, Any] = {"epochs": 2, "batch_size": 16, "progress": False, "checkpoint_seconds": 0}
+    how: dict[str, Any] = {
+        "epochs": 2,
+        "batch_size": 16,
+        "progress": False,
+        "checkpoint_seconds": 0,
+    }
 
     def made() -> lb.VAE:
         torch.manual_seed(0)
@@ -208,10 +246,10 @@ def test_units_come_from_all_examples_and_starting_points_from_some(
     models = [make_model(own, likelihood="Normal") for own in (data, loaded)]
     for model, own in zip(models, (data, loaded), strict=True):
         passes.prepare(model, own)
-    units = [model.posterior.units for model in models]
-    assert torch.allclose(units[0].loc, units[1].loc, rtol=1e-6)
-    assert torch.allclose(units[0].scale, units[1].scale, rtol=1e-6)
-    assert units[0].scale[0, 0] == 1
+    standardizer = [model.posterior.standardizer for model in models]
+    assert torch.allclose(standardizer[0].loc, standardizer[1].loc, rtol=1e-6)
+    assert torch.allclose(standardizer[0].scale, standardizer[1].scale, rtol=1e-6)
+    assert standardizer[0].scale[0, 0] == 1
 
 
 @pytest.mark.usefixtures("small")
@@ -236,7 +274,9 @@ def test_what_cannot_be_mapped_is_refused_in_one_line_and_loaded_where_nobody_as
 ) -> None:
     monkeypatch.setattr("lowerbound.data.mapped.physical_memory", lambda: 1000)
     fortran = saved(tmp_path, np.asfortranarray(RNG.normal(size=(N, 2))))
-    with pytest.raises(ValueError, match=r"cannot be mapped: it is in Fortran order.*--data.memory load"):
+    with pytest.raises(
+        ValueError, match=r"cannot be mapped: it is in Fortran order.*--data.memory load"
+    ):
         lb.data.load(fortran, memory="map")
     assert not lb.data.load(fortran).is_mapped
     with pytest.raises(ValueError, match="cannot be mapped: where values are missing"):
@@ -251,7 +291,9 @@ def test_what_cannot_be_mapped_is_refused_in_one_line_and_loaded_where_nobody_as
         lb.data.load(tmp_path / "x.npy", memory="mapp")
 
 
-def test_what_is_large_for_the_memory_is_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_large_for_the_memory_is_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = saved(tmp_path, PICTURES)
     for there, is_mapped in ((4 * PICTURES.nbytes, False), (4 * PICTURES.nbytes - 4, True)):
         monkeypatch.setattr("lowerbound.data.mapped.physical_memory", lambda there=there: there)

@@ -22,10 +22,14 @@ def amat(x: np.ndarray) -> bytes:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_plain_and_gzipped_text_are_the_same_set(packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_and_gzipped_text_are_the_same_set(
+    packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LOWERBOUND_DATA", str(tmp_path))
     (tmp_path / "mnist_static").mkdir()
-    x = {name: RNG.integers(0, 2, (n, 784)) for name, n in (("train", 5), ("valid", 2), ("test", 3))}
+    x = {
+        name: RNG.integers(0, 2, (n, 784)) for name, n in (("train", 5), ("valid", 2), ("test", 3))
+    }
     for name, part in x.items():
         path = tmp_path / "mnist_static" / f"binarized_mnist_{name}.amat"
         if packed:
@@ -62,7 +66,9 @@ def test_a_truncated_gzip_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "mnist_static").mkdir()
     packed = gzip.compress(amat(RNG.integers(0, 2, (5, 784))))
     (tmp_path / "mnist_static" / "binarized_mnist_train.amat.gz").write_bytes(packed[:-20])
-    with pytest.raises(ValueError, match=r"binarized_mnist_train\.amat\.gz is not a whole gzip file"):
+    with pytest.raises(
+        ValueError, match=r"binarized_mnist_train\.amat\.gz is not a whole gzip file"
+    ):
         lb.data.load("mnist_static")
 
 

@@ -27,7 +27,11 @@ def test_digits_are_bundled_and_have_17_levels(digits: lb.data.Dataset) -> None:
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 def test_the_splits_of_the_canonical_files(real_data: Path, name: str) -> None:
     data = lb.data.load(name)
-    assert {s: len(v) for s, v in data.splits.items()} == {"train": 50_000, "valid": 10_000, "test": 10_000}
+    assert {s: len(v) for s, v in data.splits.items()} == {
+        "train": 50_000,
+        "valid": 10_000,
+        "test": 10_000,
+    }
     assert data.event_shape == (1, 28, 28)
     assert data.support == Levels(256)
     everything = lb.data.load(name, splits="train_test")
@@ -48,7 +52,9 @@ def test_mnist_is_mnist(real_data: Path) -> None:
     )  # of the first 50,000; 0.1307 of all 60,000
 
 
-def test_a_wrong_checksum_is_refused(real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_checksum_is_refused(
+    real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(real_data / "mnist", tmp_path / "mnist")
     victim = tmp_path / "mnist" / "t10k-labels-idx1-ubyte.gz"
     victim.chmod(0o644)
@@ -64,12 +70,17 @@ def test_either_checksum_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "s" / "a.bin").write_bytes(b"content")
     for algorithm in ("md5", "sha256"):
         wanted = hashlib.new(algorithm, b"content").hexdigest()
-        assert fetch.canonical_file("s", "a.bin", f"{algorithm}:{wanted}", []) == tmp_path / "s" / "a.bin"
+        assert (
+            fetch.canonical_file("s", "a.bin", f"{algorithm}:{wanted}", [])
+            == tmp_path / "s" / "a.bin"
+        )
         with pytest.raises(ValueError, match=f"its {algorithm} sum is {wanted[:16]}"):
             fetch.canonical_file("s", "a.bin", f"{algorithm}:{'0' * len(wanted)}", [])
 
 
-def test_without_file_and_network_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_file_and_network_the_remedy_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("LOWERBOUND_DATA", raising=False)
     monkeypatch.setenv("LOWERBOUND_CACHE", str(tmp_path))
     with pytest.raises(OSError, match="put the file into .* by hand") as error:
@@ -78,7 +89,13 @@ def test_without_file_and_network_the_remedy_is_named(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\x00\x00\x08", b"\x00\x00\x0d\x01\x00\x00\x00\x01\x00", b"\x00\x00\x08\x01\x00\x00\x00\x09abc"]
+    "content",
+    [
+        b"",
+        b"\x00\x00\x08",
+        b"\x00\x00\x0d\x01\x00\x00\x00\x01\x00",
+        b"\x00\x00\x08\x01\x00\x00\x00\x09abc",
+    ],
 )
 def test_damaged_idx_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.gz"
@@ -92,5 +109,7 @@ def test_damaged_idx_files_are_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_idx_is_read_with_its_shape(tmp_path: Path) -> None:
     path = tmp_path / "a.gz"
-    path.write_bytes(gzip.compress(b"\x00\x00\x08\x02" + np.array([2, 3], ">u4").tobytes() + bytes(range(6))))
+    path.write_bytes(
+        gzip.compress(b"\x00\x00\x08\x02" + np.array([2, 3], ">u4").tobytes() + bytes(range(6)))
+    )
     assert fetch.read_idx(path).tolist() == [[0, 1, 2], [3, 4, 5]]

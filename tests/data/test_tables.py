@@ -81,8 +81,13 @@ def test_levels_and_dequantisation_of_a_table(tmp_path: Path) -> None:
         (("1", "x", "10"), [0, 2, 1]),
     ],
 )
-def test_a_column_of_labels_is_no_part_of_x(tmp_path: Path, column: tuple[str, ...], y: list[float]) -> None:
-    path = table(tmp_path, "v,espèce,w\n" + "".join(f"{i},{label},{i * i}\n" for i, label in enumerate(column)))
+def test_a_column_of_labels_is_no_part_of_x(
+    tmp_path: Path, column: tuple[str, ...], y: list[float]
+) -> None:
+    path = table(
+        tmp_path,
+        "v,espèce,w\n" + "".join(f"{i},{label},{i * i}\n" for i, label in enumerate(column)),
+    )
     data = lb.data.load(path, labels="espèce", splits="all")
     assert data["all"].y.tolist() == y
     assert data.examples("all").tolist() == [[0, 0], [1, 1], [2, 4]]
@@ -128,33 +133,42 @@ def test_another_encoding_is_refused(tmp_path: Path) -> None:
 
 def test_labels_must_be_there_and_whole(tmp_path: Path) -> None:
     path = table(tmp_path, "a,species\n1,x\n2,\n")
-    with pytest.raises(ValueError, match="unknown column 'spcies'; did you mean 'species'.*--data.labels"):
+    with pytest.raises(
+        ValueError, match="unknown column 'spcies'; did you mean 'species'.*--data.labels"
+    ):
         lb.data.load(path, labels="spcies")
     with pytest.raises(ValueError, match=r"row 3, column 'species' \(the label\) is empty"):
         lb.data.load(path, labels="species")
     with pytest.raises(ValueError, match="holds no examples"):
         lb.data.load(table(tmp_path, "species\nx\n"), labels="species")
     with pytest.raises(
-        ValueError, match="labels .* is for a .npz file or a .csv file or a .parquet file, and digits is"
+        ValueError,
+        match="labels .* is for a .npz file or a .csv file or a .parquet file, and digits is",
     ):
         lb.data.load("digits", labels="species")
 
 
-def test_real_tables_with_text_are_refused_by_their_first_cell(real_data: Path, tmp_path: Path) -> None:
+def test_real_tables_with_text_are_refused_by_their_first_cell(
+    real_data: Path, tmp_path: Path
+) -> None:
     rows = (real_data / "adult" / "adult.data").read_text()
     path = table(tmp_path, "age,workclass," + ",".join(f"c{i}" for i in range(13)) + "\n" + rows)
     with pytest.raises(ValueError, match="row 2, column 'workclass' holds the text ' State-gov'"):
         lb.data.load(path, labels="c12")
 
 
-def test_a_table_larger_than_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_larger_than_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = table(tmp_path, "a,b\n" + "1,2\n" * 1000)
     monkeypatch.setattr(memory, "physical_memory", lambda: 10_000)
     with pytest.raises(ValueError, match="mes données.csv needs .* GiB, this machine has"):
         lb.data.load(path)
 
 
-def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match=r"pip install 'lowerbound\[parquet\]'") as error:
         lb.data.load(table(tmp_path, "PAR1", "a.parquet"))
@@ -214,7 +228,9 @@ class TestParquet:
                 lb.data.load(path)
             assert "\n" not in str(error.value)
 
-    def test_a_file_that_unpacks_beyond_memory(self, write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_file_that_unpacks_beyond_memory(
+        self, write, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         path = write({"a": np.zeros(1_000_000)})
         assert path.stat().st_size < 100_000
         monkeypatch.setattr(memory, "physical_memory", lambda: 1_000_000)

@@ -38,7 +38,9 @@ def test_the_jacobian_turns_a_density_into_the_mass_of_a_cell() -> None:
     assert bool(((density.mean(0) / levels - mass).abs() < 4 * error).all())
     bound = density.log().mean(0) - math.log(levels)
     assert bool((bound < mass.log()).all())
-    assert bool((bound > mass.log() - 0.35).all())  # the widest gap is that of the cell at 0: 1 - log 2 = 0.31
+    assert bool(
+        (bound > mass.log() - 0.35).all()
+    )  # the widest gap is that of the cell at 0: 1 - log 2 = 0.31
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (4,), (1, 3, 5)])
@@ -59,25 +61,33 @@ def test_black_stays_black_and_white_stays_white() -> None:
 
 
 @pytest.mark.parametrize("transform", [Bernoulli(), Dequantise(16), Flip(), Shift(1)])
-def test_what_is_drawn_does_not_depend_on_the_precision_that_networks_compute_in(transform: Transform) -> None:
+def test_what_is_drawn_does_not_depend_on_the_precision_that_networks_compute_in(
+    transform: Transform,
+) -> None:
     """Within a graph in double precision it is presented where double is what torch makes by itself."""
     found = []
     for dtype in (torch.float32, torch.float64):
         torch.manual_seed(0)
         torch.set_default_dtype(dtype)
         try:
-            found.append(transform(torch.linspace(0, 1, 16, dtype=torch.float32).reshape(4, 1, 2, 2)))
+            found.append(
+                transform(torch.linspace(0, 1, 16, dtype=torch.float32).reshape(4, 1, 2, 2))
+            )
         finally:
             torch.set_default_dtype(torch.float32)
     assert torch.equal(*found)
 
 
 def test_x_is_below_1_even_where_float32_rounds_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "rand", lambda shape, generator, dtype: torch.full(shape, 1 - 2.0**-24, dtype=dtype))
+    monkeypatch.setattr(
+        torch, "rand", lambda shape, generator, dtype: torch.full(shape, 1 - 2.0**-24, dtype=dtype)
+    )
     assert Dequantise(256)(torch.ones(3)).max() < 1
 
 
-@pytest.mark.parametrize("options", [{}, {"levels": 300}, {"binarize": "threshold"}, {"splits": "train_test"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"levels": 300}, {"binarize": "threshold"}, {"splits": "train_test"}]
+)
 def test_dequantised_data_lie_on_the_unit_interval(options: dict[str, object]) -> None:
     data = lb.data.from_arrays(PICTURES, dequantize=True, **options)
     assert data.support is UNIT
@@ -100,10 +110,17 @@ def test_integers_and_their_grid_are_dequantised_alike() -> None:
 
 @pytest.mark.parametrize(
     "array",
-    [RNG.normal(size=(30, 4)), RNG.random((30, 4)), RNG.integers(-3, 500, (30, 4)), RNG.integers(0, 9, (30, 4))],
+    [
+        RNG.normal(size=(30, 4)),
+        RNG.random((30, 4)),
+        RNG.integers(-3, 500, (30, 4)),
+        RNG.integers(0, 9, (30, 4)),
+    ],
 )
 def test_only_levels_are_dequantised(array: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"only data on grey levels can be dequantised.*levels=256") as error:
+    with pytest.raises(
+        ValueError, match=r"only data on grey levels can be dequantised.*levels=256"
+    ) as error:
         lb.data.from_arrays(array, dequantize=True)
     assert "\n" not in str(error.value)
 
@@ -166,7 +183,9 @@ def test_augmentation_follows_from_the_global_state() -> None:
     assert torch.equal(first, data.present("train", torch.arange(8)))
 
 
-@pytest.mark.parametrize("array", [RNG.normal(size=(30, 4)), RNG.normal(size=30), np.zeros((30, 2, 3, 4, 5))])
+@pytest.mark.parametrize(
+    "array", [RNG.normal(size=(30, 4)), RNG.normal(size=30), np.zeros((30, 2, 3, 4, 5))]
+)
 @pytest.mark.parametrize("options", [{"flip": True}, {"shift": 1}])
 def test_what_is_no_picture_is_not_augmented(array: np.ndarray, options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(options))} is for pictures") as error:
@@ -176,7 +195,11 @@ def test_what_is_no_picture_is_not_augmented(array: np.ndarray, options: dict[st
 
 @pytest.mark.parametrize(
     ("shift", "message"),
-    [(-1, "shift is -1: it must be"), (1.5, "shift is 1.5"), (5, "shift is 5, .* 6x5 out of sight; at most 4")],
+    [
+        (-1, "shift is -1: it must be"),
+        (1.5, "shift is 1.5"),
+        (5, "shift is 5, .* 6x5 out of sight; at most 4"),
+    ],
 )
 def test_a_shift_out_of_range_is_refused(shift: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):

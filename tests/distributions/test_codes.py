@@ -51,7 +51,9 @@ def test_draws_are_as_frequent_as_probable(p: Codes) -> None:
     assert bool(p.support.check(z).all())
     rows = (BOOK.find(z)[:, None] == EVERY).all(-1).double().mean(0)
     probability = p.log_prob(BOOK.take(EVERY)).exp().double()
-    assert bool(((rows - probability).abs() < 4.5 * (probability * (1 - probability) / n).sqrt()).all())
+    assert bool(
+        ((rows - probability).abs() < 4.5 * (probability * (1 - probability) / n).sqrt()).all()
+    )
 
 
 def test_a_chain_is_the_product_of_its_conditionals() -> None:

@@ -8,11 +8,19 @@ from lowerbound.distributions import DiscretizedLogisticMixture, LevelCategorica
 from tests.contracts import within
 
 
-def coupled(levels: int, components: int = 3, dtype: torch.dtype = torch.float64) -> DiscretizedLogisticMixture:
+def coupled(
+    levels: int, components: int = 3, dtype: torch.dtype = torch.float64
+) -> DiscretizedLogisticMixture:
     torch.manual_seed(0)
-    logits, loc, log_scale = torch.randn(components), torch.randn(3, components), torch.randn(3, components) - 1
+    logits, loc, log_scale = (
+        torch.randn(components),
+        torch.randn(3, components),
+        torch.randn(3, components) - 1,
+    )
     coupling = torch.randn(3, components).tanh()
-    return DiscretizedLogisticMixture(*(v.to(dtype) for v in (logits, loc, log_scale)), levels, coupling.to(dtype))
+    return DiscretizedLogisticMixture(
+        *(v.to(dtype) for v in (logits, loc, log_scale)), levels, coupling.to(dtype)
+    )
 
 
 def triples(levels: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -32,19 +40,27 @@ def test_sums_to_one_over_the_levels(levels: int, dtype: torch.dtype, tolerance:
 
 def test_is_the_difference_of_the_logistic_distribution_function() -> None:
     """By hand, in float64, where nothing is far enough out to cancel."""
-    loc, log_scale, levels = torch.tensor([0.2, -0.5]).double(), torch.tensor([-1.0, -2.0]).double(), 9
+    loc, log_scale, levels = (
+        torch.tensor([0.2, -0.5]).double(),
+        torch.tensor([-1.0, -2.0]).double(),
+        9,
+    )
     weights = torch.tensor([0.3, 0.7]).double()
     edges = ((torch.arange(levels - 1) + 0.5) / (levels - 1) * 2 - 1)[:, None]
     below = torch.sigmoid((edges - loc) * (-log_scale).exp())
     ends = torch.zeros(1, 2), torch.ones(1, 2)
     expected = torch.cat([ends[0], below, ends[1]]).diff(dim=0) @ weights
     px = DiscretizedLogisticMixture(weights.log(), loc, log_scale, levels)
-    assert torch.allclose(px.log_prob(torch.arange(levels).double() / (levels - 1)).exp(), expected, atol=1e-12)
+    assert torch.allclose(
+        px.log_prob(torch.arange(levels).double() / (levels - 1)).exp(), expected, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("levels", [2, 3, 5])
 def test_sums_to_one_over_all_triples_of_coupled_channels(levels: int) -> None:
-    assert coupled(levels).log_prob(triples(levels)).exp().sum().item() == pytest.approx(1, abs=1e-12)
+    assert coupled(levels).log_prob(triples(levels)).exp().sum().item() == pytest.approx(
+        1, abs=1e-12
+    )
 
 
 def test_coupled_channels_are_those_of_the_paper() -> None:
@@ -54,12 +70,20 @@ def test_coupled_channels_are_those_of_the_paper() -> None:
     terms = []
     for c in range(3):
         red, green = t[:, 0], t[:, 1]
-        locs = px.loc[0, c].expand(125), px.loc[1, c] + k[0, c] * red, px.loc[2, c] + k[1, c] * red + k[2, c] * green
+        locs = (
+            px.loc[0, c].expand(125),
+            px.loc[1, c] + k[0, c] * red,
+            px.loc[2, c] + k[1, c] * red + k[2, c] * green,
+        )
         parts = [
-            DiscretizedLogisticMixture(torch.zeros(125, 1), loc[:, None], px.log_scale[i, c].expand(125, 1), 5)
+            DiscretizedLogisticMixture(
+                torch.zeros(125, 1), loc[:, None], px.log_scale[i, c].expand(125, 1), 5
+            )
             for i, loc in enumerate(locs)
         ]
-        terms.append(px.log_weights[c] + sum(part.log_prob(x[:, i]) for i, part in enumerate(parts)))
+        terms.append(
+            px.log_weights[c] + sum(part.log_prob(x[:, i]) for i, part in enumerate(parts))
+        )
     assert torch.allclose(px.log_prob(x), torch.logsumexp(torch.stack(terms), 0), atol=1e-10)
 
 
@@ -68,7 +92,12 @@ def test_samples_have_the_frequencies_of_the_levels() -> None:
     n = 40000
     for px, x in (
         (coupled(3), triples(3)),
-        (DiscretizedLogisticMixture(torch.zeros(2), torch.tensor([-0.9, 0.3]), torch.tensor([-1.0, -3.0]), 9), None),
+        (
+            DiscretizedLogisticMixture(
+                torch.zeros(2), torch.tensor([-0.9, 0.3]), torch.tensor([-1.0, -3.0]), 9
+            ),
+            None,
+        ),
     ):
         torch.manual_seed(1)
         values = torch.arange(9.0)[:, None] / 8 if x is None else x
@@ -92,7 +121,9 @@ def test_the_mean_of_coupled_channels_is_by_conditional_means() -> None:
     """Away from the ends, where a channel's mean is linear in its location, it is the mean; red's always is."""
     torch.manual_seed(0)
     loc, log_scale = 0.2 * torch.randn(3, 2), torch.full((3, 2), -4.0)
-    inside = DiscretizedLogisticMixture(torch.zeros(2), loc, log_scale, 256, torch.randn(3, 2).tanh())
+    inside = DiscretizedLogisticMixture(
+        torch.zeros(2), loc, log_scale, 256, torch.randn(3, 2).tanh()
+    )
     x = inside.sample((20000,))
     assert all(within(x[:, i], inside.mean[i]) for i in range(3))
     px, x = coupled(5), triples(5)

@@ -41,7 +41,9 @@ def test_the_kl_to_the_standard_normal_is_torchs(q_shape: tuple[int, ...]) -> No
         expected = kl_divergence(Normal(loc, scale), Normal(zero, one))
         torch.testing.assert_close(kl, expected, rtol=1e-12, atol=1e-12)
         gradients = torch.autograd.grad(kl.square().sum(), (loc, scale))
-        for gradient, known in zip(gradients, torch.autograd.grad(expected.square().sum(), (loc, scale)), strict=True):
+        for gradient, known in zip(
+            gradients, torch.autograd.grad(expected.square().sum(), (loc, scale)), strict=True
+        ):
             torch.testing.assert_close(gradient, known, rtol=1e-10, atol=1e-10)
 
 
@@ -53,7 +55,9 @@ def test_its_entries_are_summed_as_those_of_torchs() -> None:
         kl, each = closed_form_kl(q, p), kl_per_dimension(q, p)
         assert kl is not None
         assert each is not None
-        expected = kl_divergence(Independent(Normal(loc, scale), n), Independent(Normal(zero, one), n))
+        expected = kl_divergence(
+            Independent(Normal(loc, scale), n), Independent(Normal(zero, one), n)
+        )
         torch.testing.assert_close(kl, expected, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(each.sum(-1), kl if n else kl.sum(-1), rtol=1e-12, atol=1e-12)
 

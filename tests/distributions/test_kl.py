@@ -43,7 +43,11 @@ def normal(form: str, loc: list[float], log_scale: list[float], below: list[floa
         return Independent(Normal(mean, scale.exp()), 1)
     factor = torch.diag(scale.exp())
     factor[1, 0] = below[0]
-    return FullNormal(mean, factor, (2,)) if form == "full" else MultivariateNormal(mean, scale_tril=factor)
+    return (
+        FullNormal(mean, factor, (2,))
+        if form == "full"
+        else MultivariateNormal(mean, scale_tril=factor)
+    )
 
 
 def pairs(low: float, high: float) -> st.SearchStrategy[list[float]]:
@@ -54,7 +58,9 @@ def pairs(low: float, high: float) -> st.SearchStrategy[list[float]]:
 @pytest.mark.parametrize("q_form", FORMS)
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_normals_of_every_form_agree_with_monte_carlo(q_form: str, p_form: str, data: st.DataObject) -> None:
+def test_normals_of_every_form_agree_with_monte_carlo(
+    q_form: str, p_form: str, data: st.DataObject
+) -> None:
     parameters = (pairs(-3, 3), pairs(-2, 1), pairs(-2, 2))
     q, p = (normal(form, *(data.draw(s) for s in parameters)) for form in (q_form, p_form))
     kl = closed_form_kl(q, p)
@@ -86,7 +92,9 @@ def prior_parts() -> list[Prior]:
 
 @pytest.mark.parametrize("posterior", lb.posteriors.__all__)
 @pytest.mark.parametrize("prior", prior_parts(), ids=lambda prior: type(prior).__name__)
-def test_every_posterior_to_every_prior_agrees_with_monte_carlo(posterior: str, prior: Prior) -> None:
+def test_every_posterior_to_every_prior_agrees_with_monte_carlo(
+    posterior: str, prior: Prior
+) -> None:
     part = moved(getattr(lb.posteriors, posterior)((4,), (2, 2))).double()
     if conflict(part, prior):
         pytest.skip("the two are refused")
@@ -122,7 +130,9 @@ def test_of_a_distribution_to_itself_is_zero_in_16_dimensions() -> None:
 
 def test_the_notebooks_example() -> None:
     """q = N(1, 2), p = N(0, 1): 1.3069 nats."""
-    kl = closed_form_kl(Normal(torch.tensor(1.0), torch.tensor(2.0)), Normal(torch.tensor(0.0), torch.tensor(1.0)))
+    kl = closed_form_kl(
+        Normal(torch.tensor(1.0), torch.tensor(2.0)), Normal(torch.tensor(0.0), torch.tensor(1.0))
+    )
     assert round(kl.item(), 4) == 1.3069
 
 
@@ -132,7 +142,9 @@ def covariance(n: int) -> torch.Tensor:
 
 
 def test_full_and_diagonal_normals_meet_in_every_combination() -> None:
-    full = FullNormal(torch.randn(5, 2, 2), torch.linalg.cholesky(covariance(4)).expand(5, 4, 4), (2, 2))
+    full = FullNormal(
+        torch.randn(5, 2, 2), torch.linalg.cholesky(covariance(4)).expand(5, 4, 4), (2, 2)
+    )
     other = FullNormal(torch.randn(2, 2), torch.linalg.cholesky(covariance(4)), (2, 2))
     diagonal = Independent(Normal(torch.randn(2, 2), torch.rand(2, 2) + 0.2), 2)
     for q, p in ((full, other), (full, diagonal), (diagonal, other), (diagonal, diagonal)):

@@ -6,7 +6,14 @@ import sys
 
 import pytest
 import torch
-from torch.distributions import Categorical, Independent, Laplace, MixtureSameFamily, Normal, constraints
+from torch.distributions import (
+    Categorical,
+    Independent,
+    Laplace,
+    MixtureSameFamily,
+    Normal,
+    constraints,
+)
 
 from lowerbound.distributions import FullNormal, Mixture
 from tests.contracts import SHAPES, within
@@ -40,7 +47,11 @@ def test_components_of_full_covariance() -> None:
     tril = torch.linalg.cholesky(torch.eye(6).double() + 0.3)
     components = FullNormal(torch.randn(C, 2, 3).double(), tril.expand(C, 6, 6), (2, 3))
     mixture, z = Mixture(torch.zeros(C).double(), components), torch.randn(7, 5, 2, 3).double()
-    by_hand = torch.stack([components.log_prob(z[..., None, :, :])[..., c].exp() for c in range(C)]).mean(0).log()
+    by_hand = (
+        torch.stack([components.log_prob(z[..., None, :, :])[..., c].exp() for c in range(C)])
+        .mean(0)
+        .log()
+    )
     assert torch.allclose(mixture.log_prob(z), by_hand, rtol=1e-12)
 
 
@@ -52,7 +63,7 @@ def test_pieces_change_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> No
     (gradient,) = torch.autograd.grad(whole.sum(), z)
     module = sys.modules["lowerbound.distributions.mixture"]
     for values in (1, 7 * C * 6):
-        monkeypatch.setattr(module, "VALUES", values)
+        monkeypatch.setattr(module, "MAX_COMPONENT_VALUES", values)
         monkeypatch.setattr(module, "CACHED", values)
         with torch.no_grad():
             assert torch.allclose(mixture.log_prob(z), whole, rtol=1e-12)
@@ -64,7 +75,9 @@ def test_pieces_change_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_draws_are_those_of_the_density_that_is_divided_by(monkeypatch: pytest.MonkeyPatch) -> None:
     """E_p[f / p] is the integral of f: a draw from one component, divided by the whole, would give another number."""
-    monkeypatch.setattr(sys.modules["lowerbound.distributions.mixture"], "VALUES", 1000 * C)  # in several pieces
+    monkeypatch.setattr(
+        sys.modules["lowerbound.distributions.mixture"], "MAX_COMPONENT_VALUES", 1000 * C
+    )  # in several pieces
     mixture = Mixture(torch.zeros(C), Normal(torch.linspace(-4.0, 4.0, C), torch.ones(C)))
     z = mixture.sample((20_000,))
     for loc in (-4.0, 0.0, 4.0):
@@ -79,9 +92,13 @@ def test_float32_is_right_where_scales_are_small() -> None:
     loc, scale = 5 * torch.randn(C, 40).double(), torch.full((C, 40), 1e-3).double()
     z = loc[0] + 1e-3 * torch.randn(40).double()
     exact = Independent(Normal(loc[0], scale[0]), 1).log_prob(z) - torch.tensor(C).double().log()
-    assert torch.allclose(Mixture(torch.zeros(C), Independent(Normal(loc, scale), 1)).log_prob(z), exact, rtol=1e-8)
+    assert torch.allclose(
+        Mixture(torch.zeros(C), Independent(Normal(loc, scale), 1)).log_prob(z), exact, rtol=1e-8
+    )
     single = Independent(Normal(loc.float(), scale.float()), 1)
-    rounded = Independent(Normal(loc[0].float().double(), scale[0].float().double()), 1).log_prob(z.float().double())
+    rounded = Independent(Normal(loc[0].float().double(), scale[0].float().double()), 1).log_prob(
+        z.float().double()
+    )
     found = Mixture(torch.zeros(C), single).log_prob(z.float())
     assert found.dtype == torch.float32
     assert abs(found - rounded + torch.tensor(C).log()) < 1e-3

@@ -15,7 +15,9 @@ CODES = [Independent(OneHot(logits=LOGITS), 1), Independent(Bernoulli(logits=LOG
 
 @pytest.mark.parametrize("q", CODES, ids=["unit vectors", "bits"])
 @pytest.mark.parametrize("temperature", [0.1, 2 / 3, 3.0])
-def test_the_nearest_code_of_a_relaxed_draw_is_a_draw_at_any_temperature(q: Distribution, temperature: float) -> None:
+def test_the_nearest_code_of_a_relaxed_draw_is_a_draw_at_any_temperature(
+    q: Distribution, temperature: float
+) -> None:
     torch.manual_seed(0)
     soft = relaxed(q, temperature).rsample((20_000,))
     hard = nearest(q, soft)
@@ -29,7 +31,9 @@ def test_the_nearest_code_of_a_relaxed_draw_is_a_draw_at_any_temperature(q: Dist
 def test_the_density_of_a_relaxed_bit_is_that_of_two_categories_and_normalised() -> None:
     z = torch.linspace(0, 1, 200_001, dtype=torch.float64)[1:-1]
     bit = relaxed(Bernoulli(logits=torch.tensor(0.7).double()), 2 / 3).log_prob(z)
-    pair = relaxed(OneHot(logits=torch.tensor([0.7, 0.0]).double()), 2 / 3).log_prob(torch.stack([z, 1 - z], -1))
+    pair = relaxed(OneHot(logits=torch.tensor([0.7, 0.0]).double()), 2 / 3).log_prob(
+        torch.stack([z, 1 - z], -1)
+    )
     assert torch.allclose(bit, pair, atol=1e-9)
     assert bit.exp().mean().item() == pytest.approx(
         1, abs=2e-3
@@ -38,19 +42,26 @@ def test_the_density_of_a_relaxed_bit_is_that_of_two_categories_and_normalised()
 
 @pytest.mark.parametrize("q", CODES, ids=["unit vectors", "bits"])
 @pytest.mark.parametrize("temperature", [0.01, 0.1])
-def test_at_a_low_temperature_draws_are_codes_and_densities_stay_finite(q: Distribution, temperature: float) -> None:
+def test_at_a_low_temperature_draws_are_codes_and_densities_stay_finite(
+    q: Distribution, temperature: float
+) -> None:
     torch.manual_seed(0)
     z = relaxed(q, temperature).rsample((1000,))
     assert (z - nearest(q, z)).abs().mean() < temperature
     assert bool(relaxed(q, temperature).log_prob(z).isfinite().all())
 
 
-@pytest.mark.parametrize("make", [lambda p: OneHot(logits=p), lambda p: Bernoulli(logits=p)], ids=["vectors", "bits"])
+@pytest.mark.parametrize(
+    "make", [lambda p: OneHot(logits=p), lambda p: Bernoulli(logits=p)], ids=["vectors", "bits"]
+)
 def test_straight_through_draws_are_codes_with_the_gradient_of_relaxed_ones(make: object) -> None:
     logits = LOGITS[0].clone().requires_grad_()
     weight = torch.tensor([1.0, -2.0, 0.5])
     gradients = []
-    for draw in (lambda q, shape: straight_through(q, 0.5, shape), lambda q, shape: relaxed(q, 0.5).rsample(shape)):
+    for draw in (
+        lambda q, shape: straight_through(q, 0.5, shape),
+        lambda q, shape: relaxed(q, 0.5).rsample(shape),
+    ):
         torch.manual_seed(3)
         z = draw(make(logits), torch.Size((50,)))
         gradients.append(torch.autograd.grad((z * weight).sum(), logits)[0])
@@ -62,9 +73,14 @@ def test_straight_through_draws_are_codes_with_the_gradient_of_relaxed_ones(make
 
 def test_the_log_probability_of_a_code_is_torchs_with_a_gradient_in_z() -> None:
     z = torch.eye(3).requires_grad_()
-    ours, theirs = OneHot(logits=LOGITS[0]).log_prob(z), OneHotCategorical(logits=LOGITS[0]).log_prob(z)
+    ours, theirs = (
+        OneHot(logits=LOGITS[0]).log_prob(z),
+        OneHotCategorical(logits=LOGITS[0]).log_prob(z),
+    )
     assert torch.allclose(ours, theirs)
-    assert torch.allclose(torch.autograd.grad(ours.sum(), z)[0], LOGITS[0].log_softmax(0).expand(3, 3))
+    assert torch.allclose(
+        torch.autograd.grad(ours.sum(), z)[0], LOGITS[0].log_softmax(0).expand(3, 3)
+    )
     certain = OneHot(logits=torch.tensor([0.0, -torch.inf]))
     assert certain.log_prob(torch.eye(2))[0] == 0
     assert certain.log_prob(torch.eye(2))[1] < -1000

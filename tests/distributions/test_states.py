@@ -22,13 +22,17 @@ from lowerbound.distributions import OneHot, count_states, states
         (Categorical(torch.rand(5, 6)), 6),
     ],
 )
-def test_each_is_there_once_and_the_probabilities_sum_to_one(distribution: Distribution, count: int) -> None:
+def test_each_is_there_once_and_the_probabilities_sum_to_one(
+    distribution: Distribution, count: int
+) -> None:
     every = states(distribution)
     assert every.shape == (count, *distribution.event_shape)
     assert len(every.unique(dim=0)) == count == count_states(distribution)
     batch = distribution.batch_shape
     total = distribution.log_prob(
-        every.reshape(count, *[1] * len(batch), *distribution.event_shape).expand(-1, *batch, *distribution.event_shape)
+        every.reshape(count, *[1] * len(batch), *distribution.event_shape).expand(
+            -1, *batch, *distribution.event_shape
+        )
     )
     assert torch.allclose(total.exp().sum(0), torch.ones(batch))
 

@@ -46,7 +46,9 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_in_a_process_of_its_own(case: str) -> None:
-    run = subprocess.run([sys.executable, "-c", SNAPSHOT + CASES[case]], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", SNAPSHOT + CASES[case]], capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr[-1000:]
 
 
@@ -59,7 +61,9 @@ def test_without_zuko_the_command_that_brings_it_is_named(tmp_path) -> None:
         "from lowerbound.cli import main\n"
         f"sys.exit(main(['train', 'digits', '--prior', 'RealNVP', '--out', {str(tmp_path / 'run')!r}]))"
     )
-    run = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", hidden], capture_output=True, text=True, check=False
+    )
     assert run.returncode == 2, run.stderr
     assert 'pip install "lowerbound[flows]"' in run.stderr
     assert "Traceback" not in run.stderr
@@ -74,7 +78,9 @@ def test_what_is_made_of_it_can_be_pickled_and_compiled() -> None:
     assert torch.equal(again(lb.roles.Context()).log_prob(z), expected)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # dynamo looks at the gradient of what is no leaf
-        found = torch.compile(lambda own: part(lb.roles.Context()).log_prob(own), backend="eager")(z)
+        found = torch.compile(lambda own: part(lb.roles.Context()).log_prob(own), backend="eager")(
+            z
+        )
     assert torch.allclose(found, expected, atol=1e-5)
     # torch switches validation off by itself when it compiles
     assert "call_and_ladj" not in vars(torch.distributions.Transform)

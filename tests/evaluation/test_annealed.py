@@ -28,7 +28,10 @@ def test_the_weights_are_unbiased_however_few_the_temperatures(start: str) -> No
         found = annealed(model, x, chains=3000, temperatures=temperatures, start=start, seed=0)
         ratio = (found.log_w - exact).exp()
         stderr = ratio.std(0) / math.sqrt(3000)
-        assert bool(((ratio.mean(0) - 1).abs() < 4.5 * stderr + 1e-6).all()), (ratio.mean(0), stderr)
+        assert bool(((ratio.mean(0) - 1).abs() < 4.5 * stderr + 1e-6).all()), (
+            ratio.mean(0),
+            stderr,
+        )
 
 
 def test_the_backward_weights_are_unbiased_too() -> None:
@@ -40,14 +43,17 @@ def test_the_backward_weights_are_unbiased_too() -> None:
         exact = torch.logsumexp(model.log_joint(found.x, (z,)), 0) + math.log(20 / 2000)
     ratio = (exact - found.upper).exp()
     assert abs(ratio.mean() - 1) < 4 * ratio.std() / math.sqrt(2000)
-    assert abs((found.lower - exact).exp().mean() - 1) < 4 * (found.lower - exact).exp().std() / math.sqrt(2000)
+    assert abs((found.lower - exact).exp().mean() - 1) < 4 * (
+        found.lower - exact
+    ).exp().std() / math.sqrt(2000)
 
 
 @pytest.mark.parametrize("start", ["posterior", "prior"])
 def test_more_temperatures_come_closer_and_the_sandwich_closes(start: str) -> None:
     model, _, _ = ppca(inflation=2.0)
     few, many = (
-        sandwich(model, n=100, chains=4, temperatures=temperatures, start=start, seed=1) for temperatures in (3, 300)
+        sandwich(model, n=100, chains=4, temperatures=temperatures, start=start, seed=1)
+        for temperatures in (3, 300)
     )
     gaps = [found.upper - found.lower for found in (few, many)]
     errors = [float(gap.std()) / 10 for gap in gaps]
@@ -106,7 +112,12 @@ def test_examples_that_are_worked_on_in_turns_are_all_there() -> None:
     model, x, exact = on_a_grid(n=30)
     seen: list[tuple[int, int]] = []
     found = annealed(
-        model, x, chains=200, temperatures=20, seed=0, on_progress=lambda done, total: seen.append((done, total))
+        model,
+        x,
+        chains=200,
+        temperatures=20,
+        seed=0,
+        on_progress=lambda done, total: seen.append((done, total)),
     )
     assert found.log_marginal.shape == (30,)
     assert seen[-1][0] == seen[-1][1] == len(seen)
@@ -159,7 +170,13 @@ def test_refuses_latents_that_gradients_cannot_move(
     model.prior.requires_grad_(False)
     for settings in ({}, {"start": "prior"}):
         with pytest.raises(ValueError, match=message):
-            annealed(Positive(model), binary_digits.examples("test")[:2], chains=2, temperatures=2, **settings)
+            annealed(
+                Positive(model),
+                binary_digits.examples("test")[:2],
+                chains=2,
+                temperatures=2,
+                **settings,
+            )
 
 
 class Positive(nn.Module):
@@ -173,7 +190,10 @@ class Positive(nn.Module):
         draw = make_model(lb.data.load("digits", binarize="threshold"))(x, context, samples)
         (latent,) = draw.latents
         return Draw(
-            (type(latent)(**{**vars(latent), "p": self.model.prior(Context())}),), draw.px, draw.log_px, draw.log_m
+            (type(latent)(**{**vars(latent), "p": self.model.prior(Context())}),),
+            draw.px,
+            draw.log_px,
+            draw.log_m,
         )
 
     def log_joint(self, *_: object) -> Tensor:
@@ -207,9 +227,13 @@ def test_refuses_a_score_and_no_example(digits: Dataset) -> None:
 def test_weights_that_are_not_finite_are_counted_and_named() -> None:
     model, x, _ = on_a_grid()
     x[3] = math.nan
-    with pytest.raises(ValueError, match=r"2 of 16 log-weights are not finite, of 1 of 8 examples \(numbers 3\)"):
+    with pytest.raises(
+        ValueError, match=r"2 of 16 log-weights are not finite, of 1 of 8 examples \(numbers 3\)"
+    ):
         annealed(model, x, chains=2, temperatures=3, seed=0)
-    with pytest.raises(ValueError, match=r"50 of 400 log-weights are not finite, of 1 of 8 examples \(numbers 3\)"):
+    with pytest.raises(
+        ValueError, match=r"50 of 400 log-weights are not finite, of 1 of 8 examples \(numbers 3\)"
+    ):
         log_marginal(model, x, samples=50)
 
 
@@ -218,7 +242,9 @@ def test_one_chain_alone_is_unbiased_too() -> None:
     model, x, exact = on_a_grid(n=1)
     copies = 6000
     for temperatures in (6, 30):
-        found = annealed(model, x.expand(copies, -1), chains=1, temperatures=temperatures, leapfrog=1, seed=3)
+        found = annealed(
+            model, x.expand(copies, -1), chains=1, temperatures=temperatures, leapfrog=1, seed=3
+        )
         ratio = (found.log_w[0] - exact).exp()
         assert abs(ratio.mean() - 1) < 4 * ratio.std() / math.sqrt(copies)
 
@@ -229,7 +255,9 @@ def test_labels_travel_with_their_examples() -> None:
 
         def forward(self, z: Tensor, context: Context) -> Distribution:
             px = super().forward(z, context)
-            return Independent(Bernoulli(logits=px.base_dist.logits + context.y[:, None], validate_args=False), 1)
+            return Independent(
+                Bernoulli(logits=px.base_dist.logits + context.y[:, None], validate_args=False), 1
+            )
 
     model, x, _ = on_a_grid(n=40)
     likelihood = Labelled((1,), (5,)).double()
@@ -245,7 +273,9 @@ def test_labels_travel_with_their_examples() -> None:
         log_marginal(model, x, Context(y=y), samples=5000, seed=0),
     ):
         assert (found - exact).abs().max() < 0.5
-    moved = annealed(model, x, Context(y=y.flip(0)), chains=chains, temperatures=20, seed=0).log_marginal
+    moved = annealed(
+        model, x, Context(y=y.flip(0)), chains=chains, temperatures=20, seed=0
+    ).log_marginal
     assert (moved - exact).abs().max() > 1
 
 

@@ -34,15 +34,21 @@ def test_models_that_agree_on_what_is_hard_are_told_apart_by_pairs(binary_digits
     assert paired.stderr < 0.1 * first.nll.stderr
 
 
-def test_other_examples_and_other_kinds_of_likelihood_are_not_paired(digits: Dataset, binary_digits: Dataset) -> None:
-    categorical = lb.evaluate(make_model(digits, likelihood="Categorical", levels=17), digits, samples=5)
+def test_other_examples_and_other_kinds_of_likelihood_are_not_paired(
+    digits: Dataset, binary_digits: Dataset
+) -> None:
+    categorical = lb.evaluate(
+        make_model(digits, likelihood="Categorical", levels=17), digits, samples=5
+    )
     normal = lb.evaluate(make_model(digits, likelihood="Normal"), digits, samples=5)
     bernoulli = lb.evaluate(make_model(binary_digits), binary_digits, samples=5)
     score = lb.evaluate(make_model(digits, likelihood="BinaryCrossEntropy"), digits, samples=5)
     assert [e.kind for e in (categorical, normal, bernoulli, score)] == [
         "probability", "density", "probability", "score"
     ]  # fmt: skip
-    found = lb.compare({"categorical": categorical, "normal": normal, "bernoulli": bernoulli, "score": score})
+    found = lb.compare(
+        {"categorical": categorical, "normal": normal, "bernoulli": bernoulli, "score": score}
+    )
     assert set(found.differences["normal"]) == set(found.differences["score"]) == {"rate"}
     assert found.differences["bernoulli"] == {}
     assert len(found.notes) == 3
@@ -57,7 +63,9 @@ def test_other_examples_and_other_kinds_of_likelihood_are_not_paired(digits: Dat
 def test_the_examples_are_known_by_their_content(binary_digits: Dataset) -> None:
     model = make_model(binary_digits)
     whole = lb.evaluate(model, binary_digits, samples=2)
-    assert whole.sha256 == lb.evaluate(make_model(binary_digits, 5), binary_digits, samples=2).sha256
+    assert (
+        whole.sha256 == lb.evaluate(make_model(binary_digits, 5), binary_digits, samples=2).sha256
+    )
     assert whole.sha256 != lb.evaluate(model, binary_digits, samples=2, examples=100).sha256
     assert whole.sha256 != lb.evaluate(model, binary_digits, split="valid", samples=2).sha256
 
@@ -67,7 +75,10 @@ def test_clear_differences_are_marked(binary_digits: Dataset) -> None:
     lb.fit(trained, lb.objectives.ELBO(), binary_digits, epochs=10, progress=False)
     text = str(
         lb.compare(
-            {"a": lb.evaluate(untrained, binary_digits, samples=5), "b": lb.evaluate(trained, binary_digits, samples=5)}
+            {
+                "a": lb.evaluate(untrained, binary_digits, samples=5),
+                "b": lb.evaluate(trained, binary_digits, samples=5),
+            }
         )
     )
     (row,) = [line for line in text.splitlines()[3:] if line.startswith("b ")]
@@ -86,6 +97,8 @@ def test_refusals(binary_digits: Dataset) -> None:
 def test_many_runs_keep_their_order() -> None:
     data = lb.data.from_arrays(torch.rand(30, 3).numpy())
     models = {name: make_model(data, 2, "Normal") for name in ("z", "a", "m")}
-    found = lb.compare({name: lb.evaluate(model, data, samples=2) for name, model in models.items()})
+    found = lb.compare(
+        {name: lb.evaluate(model, data, samples=2) for name, model in models.items()}
+    )
     assert list(found.evaluations) == ["z", "a", "m"]
     assert list(found.differences) == ["a", "m"]

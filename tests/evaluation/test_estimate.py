@@ -18,7 +18,9 @@ def test_95_percent_intervals_cover_the_truth() -> None:
     for row in torch.randn(2000, 100) + 3:
         estimate = lb.Estimate.over(row)
         covered += abs(estimate.value - 3) < 1.96 * estimate.stderr
-    assert abs(covered / 2000 - 0.95) < 4 * math.sqrt(0.05 * 0.95 / 2000) + 0.005  # 0.005: normal for Student's t
+    assert (
+        abs(covered / 2000 - 0.95) < 4 * math.sqrt(0.05 * 0.95 / 2000) + 0.005
+    )  # 0.005: normal for Student's t
 
 
 def test_one_example_has_no_standard_error() -> None:

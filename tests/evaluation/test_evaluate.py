@@ -18,7 +18,10 @@ from tests.conftest import make_model
 
 def test_every_example_counts_once_whatever_the_batch(binary_digits: Dataset) -> None:
     model = make_model(binary_digits)
-    results = {size: lb.evaluate(model, binary_digits, samples=20, batch_size=size) for size in (180, 100, 7, 1)}
+    results = {
+        size: lb.evaluate(model, binary_digits, samples=20, batch_size=size)
+        for size in (180, 100, 7, 1)
+    }
     for result in results.values():
         assert result.nll.n == result.elbo.n == 180
         # rates are in closed form, so they are equal up to rounding; the draws differ, so their means agree within error
@@ -35,15 +38,21 @@ def test_the_order_of_examples_changes_nothing_but_noise(binary_digits: Dataset)
     assert difference.mean().abs() < 4 * difference.std() / math.sqrt(180)
 
 
-def test_the_same_seed_gives_the_same_numbers_and_the_global_state_is_left_alone(binary_digits: Dataset) -> None:
+def test_the_same_seed_gives_the_same_numbers_and_the_global_state_is_left_alone(
+    binary_digits: Dataset,
+) -> None:
     model = make_model(binary_digits).train()
     before = torch.get_rng_state()
-    assert lb.evaluate(model, binary_digits, samples=5) == lb.evaluate(model, binary_digits, samples=5)
+    assert lb.evaluate(model, binary_digits, samples=5) == lb.evaluate(
+        model, binary_digits, samples=5
+    )
     assert torch.equal(before, torch.get_rng_state())
     assert model.training
 
 
-def test_the_nll_falls_with_the_samples_and_lies_below_the_negative_elbo(binary_digits: Dataset) -> None:
+def test_the_nll_falls_with_the_samples_and_lies_below_the_negative_elbo(
+    binary_digits: Dataset,
+) -> None:
     model = make_model(binary_digits)
     lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=20, progress=False)
     one, many = (lb.evaluate(model, binary_digits, samples=k) for k in (1, 500))
@@ -53,13 +62,20 @@ def test_the_nll_falls_with_the_samples_and_lies_below_the_negative_elbo(binary_
     assert many.nll.value > 0  # of binary data: -log of a probability
 
 
-def test_bits_per_dim_are_those_of_the_nll_and_of_discrete_data_only(digits: Dataset, binary_digits: Dataset) -> None:
+def test_bits_per_dim_are_those_of_the_nll_and_of_discrete_data_only(
+    digits: Dataset, binary_digits: Dataset
+) -> None:
     result = lb.evaluate(make_model(binary_digits), binary_digits, samples=5)
     assert result.bits_per_dim.value == pytest.approx(result.nll.value / 64 / math.log(2))
     assert (
-        lb.evaluate(make_model(digits, likelihood="Categorical", levels=17), digits, samples=5).bits_per_dim is not None
+        lb.evaluate(
+            make_model(digits, likelihood="Categorical", levels=17), digits, samples=5
+        ).bits_per_dim
+        is not None
     )
-    assert lb.evaluate(make_model(digits, likelihood="Normal"), digits, samples=5).bits_per_dim is None
+    assert (
+        lb.evaluate(make_model(digits, likelihood="Normal"), digits, samples=5).bits_per_dim is None
+    )
 
 
 class UniformDensity(Likelihood):
@@ -78,7 +94,11 @@ class UniformDensity(Likelihood):
 
 def deaf(likelihood: Likelihood, data: Dataset) -> lb.VAE:
     """A model whose q is its prior and whose p(x|z) is the same for all z, so that log p(x) = log p(x|z) exactly."""
-    model = lb.VAE(lb.priors.StandardNormal((2,)), lb.posteriors.DiagonalNormal(data.event_shape, (2,)), likelihood)
+    model = lb.VAE(
+        lb.priors.StandardNormal((2,)),
+        lb.posteriors.DiagonalNormal(data.event_shape, (2,)),
+        likelihood,
+    )
     for p in model.parameters():
         if p.requires_grad:
             torch.nn.init.zeros_(p)
@@ -102,11 +122,15 @@ def test_a_normal_density_of_dequantised_levels_costs_what_its_integral_says() -
     nats = (second / (2 * s**2)).sum(1) + dimensions * math.log(s * math.sqrt(2 * math.pi))
     bits = (nats.mean() + dimensions * math.log(17)) / (dimensions * math.log(2))
     fourth = (v**4 + 2 * v**3 + 2 * v**2 + v + 1 / 5) / 17**4
-    noise = ((fourth - second**2).sum() / (2 * s**2) ** 2).sqrt() / len(v) / (dimensions * math.log(2))  # of u alone
+    noise = (
+        ((fourth - second**2).sum() / (2 * s**2) ** 2).sqrt() / len(v) / (dimensions * math.log(2))
+    )  # of u alone
     model = deaf(lb.likelihoods.Normal((2,), data.event_shape, scale=s), data)
     result = lb.evaluate(model, data, samples=3)
     assert abs(result.bits_per_dim.value - bits) < 4 * noise + 1e-5
-    assert result.bits_per_dim.stderr == pytest.approx(result.nll.stderr / (dimensions * math.log(2)), rel=1e-6)
+    assert result.bits_per_dim.stderr == pytest.approx(
+        result.nll.stderr / (dimensions * math.log(2)), rel=1e-6
+    )
 
 
 def test_a_uniform_categorical_costs_log_17_a_pixel(digits: Dataset) -> None:
@@ -186,11 +210,15 @@ def test_the_curve_is_made_of_the_same_draws(binary_digits: Dataset) -> None:
     for before, point in pairwise(result.curve):
         assert point.fall.value == pytest.approx(before.nll.value - point.nll.value, abs=1e-6)
         assert point.fall.stderr < before.nll.stderr  # paired by example
-    assert result.curve[0].lacking is None
-    assert result.curve[1].lacking == pytest.approx(
+    assert result.curve[0].remaining_bias is None
+    assert result.curve[1].remaining_bias == pytest.approx(
         result.curve[1].fall.value / 9
     )  # at rate 1/K, for want of a second fall
-    assert result.curve[-1].lacking < result.curve[-2].lacking < result.curve[1].lacking
+    assert (
+        result.curve[-1].remaining_bias
+        < result.curve[-2].remaining_bias
+        < result.curve[1].remaining_bias
+    )
     assert lb.evaluate(model, binary_digits, samples=500).curve == ()
     assert "K = 500" in str(result)
     json.dumps(result.as_json(), allow_nan=False)
@@ -198,17 +226,25 @@ def test_the_curve_is_made_of_the_same_draws(binary_digits: Dataset) -> None:
 
 def test_a_bound_that_is_still_moving_is_said_to_be(binary_digits: Dataset) -> None:
     model = make_model(binary_digits, 16)
-    lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=30, learning_rate=3e-3, progress=False)
-    with torch.no_grad():  # a posterior that is too narrow misses most of p(z|x), and its weights have a heavy tail
+    lb.fit(
+        model, lb.objectives.ELBO(), binary_digits, epochs=30, learning_rate=3e-3, progress=False
+    )
+    with (
+        torch.no_grad()
+    ):  # a posterior that is too narrow misses most of p(z|x), and its weights have a heavy tail
         model.posterior.net.layers[-1].bias[16:] -= 4
     drawn = lb.evaluate(model, binary_digits, samples=100)
     told = " ".join(drawn.warnings)
     assert "Pareto k above 0.7" in told
     assert "nll still fell by" in told
-    annealed = lb.evaluate(model, binary_digits, estimator="ais", chains=4, temperatures=100, examples=40)
+    annealed = lb.evaluate(
+        model, binary_digits, estimator="ais", chains=4, temperatures=100, examples=40
+    )
     few = lb.evaluate(model, binary_digits, samples=100, curve=True, examples=40)
     assert few.nll.value - annealed.nll.value > few.nll.stderr  # it was true
-    assert lb.evaluate(make_model(binary_digits), binary_digits, samples=100).heavy_tails.value < 0.2
+    assert (
+        lb.evaluate(make_model(binary_digits), binary_digits, samples=100).heavy_tails.value < 0.2
+    )
 
 
 def test_annealing_takes_the_place_of_weighting(binary_digits: Dataset) -> None:
@@ -229,27 +265,49 @@ def test_annealing_takes_the_place_of_weighting(binary_digits: Dataset) -> None:
     assert seen[-1][0] == seen[-1][1]
 
 
-def test_a_collapsed_posterior_is_called_so_in_training_and_in_evaluation(binary_digits: Dataset) -> None:
+def test_a_collapsed_posterior_is_called_so_in_training_and_in_evaluation(
+    binary_digits: Dataset,
+) -> None:
     model = make_model(binary_digits)
     with pytest.warns(UserWarning, match="posterior collapse: in epoch 10 of 20"):
-        lb.fit(model, lb.objectives.ELBO(beta=30.0), binary_digits, epochs=20, batch_size=50, progress=False)
-    assert any("posterior collapse" in words for words in lb.evaluate(model, binary_digits, samples=5).warnings)
+        lb.fit(
+            model,
+            lb.objectives.ELBO(beta=30.0),
+            binary_digits,
+            epochs=20,
+            batch_size=50,
+            progress=False,
+        )
+    assert any(
+        "posterior collapse" in words
+        for words in lb.evaluate(model, binary_digits, samples=5).warnings
+    )
 
 
 def test_the_objective_of_a_score_is_all_that_was_minimised(digits: Dataset) -> None:
     model = make_model(digits, likelihood="BinaryCrossEntropy")
-    plain, free = (lb.evaluate(model, digits, samples=5, objective=lb.objectives.ELBO(free_bits=f)) for f in (0.0, 5.0))
+    plain, free = (
+        lb.evaluate(model, digits, samples=5, objective=lb.objectives.ELBO(free_bits=f))
+        for f in (0.0, 5.0)
+    )
     rates = model(digits.examples("test")).rate_per_dimension
     assert rates is not None
-    added = torch.relu(5.0 - rates[:100].mean(0)).sum() * 100 + torch.relu(5.0 - rates[100:].mean(0)).sum() * 80
-    assert free.objective.value - plain.objective.value == pytest.approx(added.item() / 180, rel=1e-4)
+    added = (
+        torch.relu(5.0 - rates[:100].mean(0)).sum() * 100
+        + torch.relu(5.0 - rates[100:].mean(0)).sum() * 80
+    )
+    assert free.objective.value - plain.objective.value == pytest.approx(
+        added.item() / 180, rel=1e-4
+    )
 
 
 def test_the_rates_of_the_dimensions_add_up(binary_digits: Dataset) -> None:
     model = make_model(binary_digits)
     result = lb.evaluate(model, binary_digits, samples=3)
     assert len(result.rate_per_dimension) == result.latent_dimensions == 3
-    assert sum(each.value for each in result.rate_per_dimension) == pytest.approx(result.rate.value, rel=1e-5)
+    assert sum(each.value for each in result.rate_per_dimension) == pytest.approx(
+        result.rate.value, rel=1e-5
+    )
     assert {each["unit"] for each in result.as_json()["rate_per_dimension"]} == {"nats"}
     model.posterior = lb.posteriors.FullNormal(binary_digits.event_shape, (3,))
     assert lb.evaluate(model, binary_digits, samples=3).rate_per_dimension is None
@@ -264,10 +322,21 @@ def test_a_narrow_or_a_lone_posterior_has_not_collapsed(binary_digits: Dataset) 
 
 @pytest.mark.parametrize(
     ("samples", "points"),
-    [(1, [1]), (2, [2]), (10, [1, 10]), (101, [1, 10, 101]), (250, [1, 10, 250]), (300, [1, 10, 100, 300])],
+    [
+        (1, [1]),
+        (2, [2]),
+        (10, [1, 10]),
+        (101, [1, 10, 101]),
+        (250, [1, 10, 250]),
+        (300, [1, 10, 100, 300]),
+    ],
 )
-def test_the_points_of_the_curve_lie_apart(binary_digits: Dataset, samples: int, points: list[int]) -> None:
-    result = lb.evaluate(make_model(binary_digits), binary_digits, samples=samples, curve=True, examples=3)
+def test_the_points_of_the_curve_lie_apart(
+    binary_digits: Dataset, samples: int, points: list[int]
+) -> None:
+    result = lb.evaluate(
+        make_model(binary_digits), binary_digits, samples=samples, curve=True, examples=3
+    )
     assert [point.samples for point in result.curve] == points
 
 
@@ -276,14 +345,20 @@ def test_memory_follows_the_batch_and_not_the_split() -> None:
     data = lb.data.from_arrays(torch.rand(300, 5).numpy(), splits="all")
     model = make_model(data, 2, "Normal")
     seen: list[int] = []
-    model.likelihood.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[1]))
+    model.likelihood.register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0].shape[1])
+    )
     lb.evaluate(model, data, split="all", samples=3, batch_size=50)
     assert max(seen) == 50
 
 
-def test_networks_in_bfloat16_give_nearly_the_same_numbers_and_say_so(binary_digits: Dataset) -> None:
+def test_networks_in_bfloat16_give_nearly_the_same_numbers_and_say_so(
+    binary_digits: Dataset,
+) -> None:
     model = make_model(binary_digits)
-    lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=10, learning_rate=5e-3, progress=False)
+    lb.fit(
+        model, lb.objectives.ELBO(), binary_digits, epochs=10, learning_rate=5e-3, progress=False
+    )
     seen: set[torch.dtype] = set()
     for module in model.modules():
         if isinstance(module, torch.nn.Linear):

@@ -44,7 +44,9 @@ def test_a_dimension_for_each_factor_is_perfect_by_every_score() -> None:
 
 def test_sap_of_classes_is_one_less_than_what_chance_gives() -> None:
     """The second dimension guesses one class in C."""
-    assert sap(PERFECT, FACTORS).estimate.value == pytest.approx(1 - np.mean([1 / 4, 1 / 5, 1 / 3]), abs=0.02)
+    assert sap(PERFECT, FACTORS).estimate.value == pytest.approx(
+        1 - np.mean([1 / 4, 1 / 5, 1 / 3]), abs=0.02
+    )
 
 
 def test_thresholds_are_measured_on_examples_that_they_were_not_learned_on() -> None:
@@ -63,7 +65,9 @@ def test_the_gap_of_a_small_joint_is_that_of_the_formula() -> None:
     assert score.table == pytest.approx(np.array([[1.0, 1 - h]]))
 
 
-def test_information_is_a_share_of_what_the_factor_has_and_not_of_what_its_values_could_have() -> None:
+def test_information_is_a_share_of_what_the_factor_has_and_not_of_what_its_values_could_have() -> (
+    None
+):
     """A rare value: H(v) is far below log 2, and a dimension that is v still says all of it."""
     v = (np.arange(200) % 8 == 0).astype(int)
     assert mig(np.stack([v, 0 * v], 1), v).estimate.value == pytest.approx(1)
@@ -113,8 +117,13 @@ def test_codes_that_say_nothing_score_what_chance_gives() -> None:
 
 def test_what_independent_variables_seem_to_share_is_the_bias_that_is_documented() -> None:
     rng = np.random.default_rng(0)
-    found = [mutual_information(rng.integers(20, size=1000), rng.integers(5, size=1000)) for _ in range(200)]
-    assert np.mean(found) == pytest.approx(19 * 4 / 2000, abs=4 * np.std(found) / math.sqrt(200) + 0.002)
+    found = [
+        mutual_information(rng.integers(20, size=1000), rng.integers(5, size=1000))
+        for _ in range(200)
+    ]
+    assert np.mean(found) == pytest.approx(
+        19 * 4 / 2000, abs=4 * np.std(found) / math.sqrt(200) + 0.002
+    )
 
 
 def test_the_error_is_that_of_another_draw_of_the_examples() -> None:
@@ -136,9 +145,14 @@ def test_the_order_of_examples_and_the_units_of_codes_change_nothing() -> None:
     order = rng.permutation(len(codes))
     for score in (mig, factor_score):
         one = score(codes, FACTORS).estimate.value
-        assert score(codes[:, ::-1] * [3.0, -5.0, 0.1], FACTORS).estimate.value == pytest.approx(one, abs=0.02)
+        assert score(codes[:, ::-1] * [3.0, -5.0, 0.1], FACTORS).estimate.value == pytest.approx(
+            one, abs=0.02
+        )
         assert score(codes[order], FACTORS[order]).estimate.value == pytest.approx(one, abs=0.05)
-    assert mig(torch.from_numpy(codes), torch.from_numpy(FACTORS)).estimate == mig(codes, FACTORS).estimate
+    assert (
+        mig(torch.from_numpy(codes), torch.from_numpy(FACTORS)).estimate
+        == mig(codes, FACTORS).estimate
+    )
 
 
 def test_a_factor_that_never_varies_is_left_out() -> None:
@@ -153,7 +167,9 @@ def test_one_factor_or_one_dimension_leaves_a_score_out() -> None:
     alone = dci(PERFECT[:, :1], FACTORS)
     assert alone.completeness is None
     assert alone.disentanglement is not None
-    assert mig(FACTORS[:, :1], FACTORS[:, 0]).estimate.value == pytest.approx(1)  # nothing else says anything
+    assert mig(FACTORS[:, :1], FACTORS[:, 0]).estimate.value == pytest.approx(
+        1
+    )  # nothing else says anything
 
 
 def test_of_few_examples_there_is_no_error() -> None:
@@ -178,7 +194,9 @@ def test_counts_and_bins() -> None:
     assert np.bincount(even).tolist() == [50] * 20
     assert entropy(even) == pytest.approx(math.log(20))
     skewed = np.bincount(binned(np.linspace(0, 1, 1000)[:, None] ** 2, 20).ravel()) / 1000
-    assert skewed[0] == pytest.approx(math.sqrt(1 / 20), abs=2e-3)  # of equal width, and not of equal number
+    assert skewed[0] == pytest.approx(
+        math.sqrt(1 / 20), abs=2e-3
+    )  # of equal width, and not of equal number
     assert GROUPS > 1
 
 

@@ -25,7 +25,11 @@ def linear_model(posterior: str) -> tuple[lb.VAE, Tensor, Tensor]:
     """A linear VAE whose encoder was never trained, with data and their exact log p(x)."""
     known, x, exact = ppca()
     part = getattr(lb.posteriors, posterior)((6,), (2,), network=linear)
-    return lb.VAE(lb.priors.StandardNormal((2,)), part, known.likelihood).double().eval(), x[:40], exact[:40]
+    return (
+        lb.VAE(lb.priors.StandardNormal((2,)), part, known.likelihood).double().eval(),
+        x[:40],
+        exact[:40],
+    )
 
 
 def test_a_family_that_holds_the_posterior_has_no_approximation_gap() -> None:
@@ -41,10 +45,14 @@ def test_a_diagonal_family_keeps_the_gap_that_mean_field_theory_gives() -> None:
     """The best diagonal normal for a Gaussian posterior has its precision's diagonal; the KL is then known."""
     model, _, _ = linear_model("DiagonalNormal")
     layer = model.likelihood.net.layers[0]
-    weight = torch.tensor([[1.0, 0.8], [0.5, 0.6], [0.0, 0.3], [-0.7, -0.5], [0.2, 0.2], [0.4, 0.1]]).double()
+    weight = torch.tensor(
+        [[1.0, 0.8], [0.5, 0.6], [0.0, 0.3], [-0.7, -0.5], [0.2, 0.2], [0.4, 0.1]]
+    ).double()
     layer.weight.data.copy_(weight)
     variance = model.likelihood.log_scale.detach().exp() ** 2
-    truth = MultivariateNormal(layer.bias.detach(), weight @ weight.T + variance * torch.eye(6, dtype=torch.float64))
+    truth = MultivariateNormal(
+        layer.bias.detach(), weight @ weight.T + variance * torch.eye(6, dtype=torch.float64)
+    )
     x = truth.sample((40,))
     precision = torch.eye(2, dtype=torch.float64) + weight.T @ weight / variance
     gap = 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision))
@@ -72,7 +80,9 @@ def test_nothing_is_left_behind(binary_digits: Dataset) -> None:
 def test_gaps_are_the_parts_of_what_the_bound_loses(binary_digits: Dataset) -> None:
     model = make_model(binary_digits)
     lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=5, progress=False)
-    found = lb.gaps(model, binary_digits.examples("test")[:30], steps=100, chains=8, temperatures=40)
+    found = lb.gaps(
+        model, binary_digits.examples("test")[:30], steps=100, chains=8, temperatures=40
+    )
     assert found.elbo.n == 30
     assert found.amortisation_gap.value > 0
     assert found.approximation_gap.value > -4 * found.approximation_gap.stderr
@@ -88,8 +98,14 @@ def test_refusals(digits: Dataset, binary_digits: Dataset) -> None:
     x = binary_digits.examples("test")[:2]
     with pytest.raises(ValueError, match="steps is 0"), refined(model, model.posterior, x, steps=0):
         pass
-    with pytest.raises(ValueError, match="Identity has no network"), refined(model, nn.Identity(), x):
+    with (
+        pytest.raises(ValueError, match="Identity has no network"),
+        refined(model, nn.Identity(), x),
+    ):
         pass
     score = make_model(digits, likelihood="BinaryCrossEntropy")
-    with pytest.raises(ValueError, match="no log-density"), refined(score, score.posterior, x, steps=1):
+    with (
+        pytest.raises(ValueError, match="no log-density"),
+        refined(score, score.posterior, x, steps=1),
+    ):
         pass

@@ -89,13 +89,21 @@ def test_codes_that_are_the_factors_score_one() -> None:
     )
     model.posterior.net = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Unflatten(1, (2, 2)))
     with torch.no_grad():
-        model.posterior.net[0].weight.copy_(torch.tensor([[0.0, -2.0], [3.0, 0.0], [0.0, 0.0], [0.0, 0.0]]))
+        model.posterior.net[0].weight.copy_(
+            torch.tensor([[0.0, -2.0], [3.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+        )
     found = lb.scores(model, data, "train")
-    assert found.mig.value == pytest.approx(1, abs=0.02)  # the split leaves the two a little correlated
+    assert found.mig.value == pytest.approx(
+        1, abs=0.02
+    )  # the split leaves the two a little correlated
     assert found.disentanglement is not None
     assert found.disentanglement.value == pytest.approx(1)
     assert found.informativeness.value == pytest.approx(1)
     assert found.factor_vae is not None
     assert found.factor_vae.value == pytest.approx(1)
     alone = lb.scores(model, lb.data.from_arrays(x, factors=FACTORS[:, :1]), "train")
-    assert (alone.disentanglement, alone.factor_vae, alone.factors) == (None, None, 1)  # they could not be below 1
+    assert (alone.disentanglement, alone.factor_vae, alone.factors) == (
+        None,
+        None,
+        1,
+    )  # they could not be below 1

@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lowerbound.evaluation import bound, effective_samples, lacking, pareto_k
+from lowerbound.evaluation import bound, effective_samples, pareto_k, remaining_bias
 from tests.test_exact import ppca
 
 
 def quantiles(draws: int) -> Tensor:
-    return torch.tensor([NormalDist().inv_cdf((i + 0.5) / draws) for i in range(draws)], dtype=torch.float64)
+    return torch.tensor(
+        [NormalDist().inv_cdf((i + 0.5) / draws) for i in range(draws)], dtype=torch.float64
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,9 @@ def test_the_bound_of_all_draws_is_the_log_mean_and_that_of_one_the_mean_log() -
     log_w = torch.randn(60, 5, dtype=torch.float64)
     assert torch.allclose(bound(log_w, 1), log_w.mean(0))
     assert torch.allclose(bound(log_w, 60), torch.logsumexp(log_w, 0) - math.log(60))
-    by_hand = torch.stack([torch.logsumexp(log_w[i : i + 20], 0) - math.log(20) for i in (0, 20, 40)]).mean(0)
+    by_hand = torch.stack(
+        [torch.logsumexp(log_w[i : i + 20], 0) - math.log(20) for i in (0, 20, 40)]
+    ).mean(0)
     assert torch.allclose(bound(log_w, 20), by_hand)
 
 
@@ -89,18 +93,24 @@ def test_refuses_groups_that_cannot_be_made(size: int) -> None:
 
 @pytest.mark.parametrize("a", [0.2, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("sizes", [(1, 10, 100), (10, 100, 500), (100, 1000, 5000)])
-def test_a_gap_that_falls_as_a_power_of_k_is_extrapolated_exactly(a: float, sizes: tuple[int, int, int]) -> None:
+def test_a_gap_that_falls_as_a_power_of_k_is_extrapolated_exactly(
+    a: float, sizes: tuple[int, int, int]
+) -> None:
     gap = [3.0 / k**a for k in sizes]
-    found = lacking((gap[0] - gap[1], gap[1] - gap[2]), (sizes[1] / sizes[0], sizes[2] / sizes[1]))
+    found = remaining_bias(
+        (gap[0] - gap[1], gap[1] - gap[2]), (sizes[1] / sizes[0], sizes[2] / sizes[1])
+    )
     assert found == pytest.approx(gap[2], rel=1e-6)
 
 
 def test_what_is_left_is_at_most_at_the_rate_one_over_k_and_never_negative() -> None:
-    assert lacking((1.0, 0.001), (10, 10)) == pytest.approx(0.001 / 9)  # faster than 1/K: noise, or nothing left
-    assert lacking((math.inf, 0.9), (10, 10)) == pytest.approx(0.1)
-    assert lacking((-0.1, 0.9), (10, 10)) == pytest.approx(0.1)
-    assert lacking((1.0, -0.1), (10, 10)) == 0.0
-    assert lacking((1.0, 1.5), (10, 10)) == math.inf  # no limit in sight
+    assert remaining_bias((1.0, 0.001), (10, 10)) == pytest.approx(
+        0.001 / 9
+    )  # faster than 1/K: noise, or nothing left
+    assert remaining_bias((math.inf, 0.9), (10, 10)) == pytest.approx(0.1)
+    assert remaining_bias((-0.1, 0.9), (10, 10)) == pytest.approx(0.1)
+    assert remaining_bias((1.0, -0.1), (10, 10)) == 0.0
+    assert remaining_bias((1.0, 1.5), (10, 10)) == math.inf  # no limit in sight
 
 
 def test_the_bias_of_the_bound_is_found_where_it_is_known() -> None:
@@ -109,5 +119,5 @@ def test_the_bias_of_the_bound_is_found_where_it_is_known() -> None:
     with torch.no_grad():
         log_w = torch.cat([model(x, samples=900).log_w for _ in range(4)])
     bounds = [bound(log_w, k) for k in (3, 9, 27)]
-    found = lacking(tuple(float((b - a).mean()) for a, b in pairwise(bounds)), (3, 3))
+    found = remaining_bias(tuple(float((b - a).mean()) for a, b in pairwise(bounds)), (3, 3))
     assert found == pytest.approx(float((exact - bounds[-1]).mean()), rel=0.25)

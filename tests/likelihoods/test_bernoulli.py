@@ -29,7 +29,9 @@ class TestWithABase(TestBernoulli):
 
 
 def test_a_network_that_says_nothing_gives_the_mean_example() -> None:
-    x = torch.tensor([[0.0, 1.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 1.0, 0.0, 1.0], [0.0, 1.0, 0.0, 1.0]])
+    x = torch.tensor(
+        [[0.0, 1.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 1.0, 0.0, 1.0], [0.0, 1.0, 0.0, 1.0]]
+    )
     part = lb.likelihoods.Bernoulli((2,), (4,))
     part.prepare(x)
     for p in part.net.parameters():
@@ -54,11 +56,18 @@ def test_the_base_is_set_before_the_first_step_saved_and_never_set_again(
     assert torch.equal(again.likelihood.base, model.likelihood.base)
 
 
-def test_a_resumed_run_keeps_its_base(binary_digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    objective, settings = lb.objectives.ELBO(), {"epochs": 2, "out": tmp_path / "run", "progress": False}
+def test_a_resumed_run_keeps_its_base(
+    binary_digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective, settings = (
+        lb.objectives.ELBO(),
+        {"epochs": 2, "out": tmp_path / "run", "progress": False},
+    )
     model, resumed = make_model(binary_digits), make_model(binary_digits)
     lb.fit(model, objective, binary_digits, **settings)
-    monkeypatch.setattr(lb.likelihoods.Bernoulli, "prepare", lambda self, x: pytest.fail("prepared again"))
+    monkeypatch.setattr(
+        lb.likelihoods.Bernoulli, "prepare", lambda self, x: pytest.fail("prepared again")
+    )
     lb.fit(resumed, objective, binary_digits, resume=True, **settings)
     assert torch.equal(resumed.likelihood.base, model.likelihood.base)
 
@@ -66,7 +75,12 @@ def test_a_resumed_run_keeps_its_base(binary_digits: Dataset, tmp_path: Path, mo
 def test_training_starts_from_the_mean_example(binary_digits: Dataset) -> None:
     """The loss of a first epoch without steps: the entropy of the pixels, in place of log 2 for each."""
     history = lb.fit(
-        make_model(binary_digits), lb.objectives.ELBO(), binary_digits, epochs=1, learning_rate=1e-12, progress=False
+        make_model(binary_digits),
+        lb.objectives.ELBO(),
+        binary_digits,
+        epochs=1,
+        learning_rate=1e-12,
+        progress=False,
     )
     p = binary_digits.examples("train").mean(0).double()
     entropy = -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)).sum().item()

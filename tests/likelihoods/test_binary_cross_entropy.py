@@ -19,11 +19,15 @@ class TestBinaryCrossEntropy(LikelihoodContract):
         torch.nn.init.zeros_(part.net.layers[-1].weight)
         torch.nn.init.zeros_(part.net.layers[-1].bias)
         px = part(torch.zeros(1, 3), Context())
-        assert total_probability(px.log_prob, self.quadrature(px), ()).item() == pytest.approx(0.5, abs=1e-6)
+        assert total_probability(px.log_prob, self.quadrature(px), ()).item() == pytest.approx(
+            0.5, abs=1e-6
+        )
 
     def test_is_the_cross_entropy_of_grey_values(self) -> None:
         part = self.make((3,), (4,))
         px = part(torch.randn(7, 5, 3), Context())
         x = torch.rand(5, 4)
-        expected = -torch.nn.functional.binary_cross_entropy(px.mean, x.expand(7, 5, 4), reduction="none").sum(-1)
+        expected = -torch.nn.functional.binary_cross_entropy(
+            px.mean, x.expand(7, 5, 4), reduction="none"
+        ).sum(-1)
         assert torch.allclose(part.log_prob(px, x, None), expected, atol=1e-4)

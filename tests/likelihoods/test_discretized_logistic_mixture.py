@@ -38,8 +38,12 @@ def test_pixels_are_independent_and_their_channels_are_not() -> None:
             other[:, channel, row, column] = 1 - other[:, channel, row, column]
         return part.log_prob(px, other, None) - part.log_prob(px, x, None)
 
-    assert torch.allclose(change((0, 0, 0), (1, 1, 1)), change((0, 0, 0)) + change((1, 1, 1)), atol=1e-4)
-    assert not torch.allclose(change((0, 0, 0), (1, 0, 0)), change((0, 0, 0)) + change((1, 0, 0)), atol=1e-2)
+    assert torch.allclose(
+        change((0, 0, 0), (1, 1, 1)), change((0, 0, 0)) + change((1, 1, 1)), atol=1e-4
+    )
+    assert not torch.allclose(
+        change((0, 0, 0), (1, 0, 0)), change((0, 0, 0)) + change((1, 0, 0)), atol=1e-2
+    )
 
 
 def test_a_mask_marginalises_whole_pixels_and_no_parts_of_them() -> None:
@@ -54,7 +58,9 @@ def test_a_mask_marginalises_whole_pixels_and_no_parts_of_them() -> None:
     assert all(bool(p.grad.isfinite().all()) for p in part.parameters())
     mask = torch.ones(3, 2, 2)
     mask[1, 0, 0] = 0
-    with pytest.raises(ValueError, match=r"hides some channels.*hide whole pixels, or use .*Categorical"):
+    with pytest.raises(
+        ValueError, match=r"hides some channels.*hide whole pixels, or use .*Categorical"
+    ):
         part.log_prob(px, x, mask)
 
 
@@ -69,7 +75,11 @@ def test_the_components_start_apart() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"levels": 1}, "at least 2"), ({"levels": None}, "how many"), ({"components": 0}, "at least 1")],
+    [
+        ({"levels": 1}, "at least 2"),
+        ({"levels": None}, "how many"),
+        ({"components": 0}, "at least 1"),
+    ],
 )
 def test_refuses_too_few(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -90,6 +100,8 @@ def test_trains_on_coloured_pictures() -> None:
     x = torch.randint(0, 256, (200, 1, 4, 4), dtype=torch.uint8).expand(200, 3, 4, 4).contiguous()
     data = lb.data.from_arrays(x.numpy())
     model = make_model(data, likelihood="DiscretizedLogisticMixture", levels=256)
-    history = lb.fit(model, lb.objectives.ELBO(), data, epochs=60, learning_rate=1e-2, progress=False)
+    history = lb.fit(
+        model, lb.objectives.ELBO(), data, epochs=60, learning_rate=1e-2, progress=False
+    )
     # 16 pixels are 16 log 256 = 89 nats where red tells the others, and 266 where it does not; 167 found
     assert history.series("distortion")[-1] < 200

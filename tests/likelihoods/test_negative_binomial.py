@@ -34,7 +34,9 @@ class TestNegativeBinomial(LikelihoodContract):
 
     def test_refuses_a_dispersion_that_is_none(self) -> None:
         for dispersion in (-1, float("inf"), float("nan"), "learned"):
-            with pytest.raises(ValueError, match=r"not negative \(0 is the Poisson\), or 'shared', 'per_dimension'"):
+            with pytest.raises(
+                ValueError, match=r"not negative \(0 is the Poisson\), or 'shared', 'per_dimension'"
+            ):
                 lb.likelihoods.NegativeBinomial((3,), (4,), dispersion=dispersion)
 
 
@@ -79,7 +81,9 @@ def test_a_shared_dispersion_starts_at_the_pooled_moments_and_stays_in_bounds() 
     part = lb.likelihoods.NegativeBinomial((2,), (2,), dispersion="shared")
     part.prepare(x)
     excess = (1 - 2) + (900 - 60)
-    assert silent(part).base_dist.log_dispersion.exp()[0, 0].item() == pytest.approx(excess / (4 + 3600), rel=1e-5)
+    assert silent(part).base_dist.log_dispersion.exp()[0, 0].item() == pytest.approx(
+        excess / (4 + 3600), rel=1e-5
+    )
     calm = lb.likelihoods.NegativeBinomial((2,), (2,))
     calm.prepare(torch.full((9, 2), 7.0))  # less than a Poisson varies
     assert torch.allclose(calm.log_dispersion.exp(), torch.tensor(0.01))
@@ -103,7 +107,9 @@ def test_learns_the_dispersion_of_counts_of_any_size(mean: float) -> None:
         posterior=lb.posteriors.DiagonalNormal((6,), (2,)),
         likelihood=lb.likelihoods.NegativeBinomial((2,), (6,), dispersion="shared"),
     )
-    history = lb.fit(model, lb.objectives.ELBO(), data, epochs=30, learning_rate=3e-3, progress=False)
+    history = lb.fit(
+        model, lb.objectives.ELBO(), data, epochs=30, learning_rate=3e-3, progress=False
+    )
     losses = history.series("distortion")
     assert losses[-1] < losses[0] - 1
     # It starts at the moments of all examples, exp(0.64) - 1 = 0.9 for most entries. 1,600 x 6 counts tell the dispersion to
@@ -120,7 +126,10 @@ def test_learns_the_dispersion_of_counts_of_any_size(mean: float) -> None:
             r"on the counts \{0, 1, 2, ...\}, but .* lies on the integers.*choose another .*Normal",
         ),
         ([[0.5, 3], [2, 5], [7, 0]], r"lies on the real line"),
-        (np.array([[9, 3], [2, 5], [7, 0]], np.uint8), r"lies on the 256 levels.*--data.levels none"),
+        (
+            np.array([[9, 3], [2, 5], [7, 0]], np.uint8),
+            r"lies on the 256 levels.*--data.levels none",
+        ),
     ],
 )
 def test_refuses_what_are_no_counts(x: object, message: str) -> None:

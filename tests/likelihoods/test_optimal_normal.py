@@ -24,7 +24,9 @@ class TestOptimalNormal(LikelihoodContract):
         best = part.log_prob(px, x, None).mean()
         part.eval()
         for factor in (0.9, 1.0, 1.1):
-            other = lb.likelihoods.Normal((3,), (50,), scale=factor * (x - px.mean).pow(2).mean().sqrt().item())
+            other = lb.likelihoods.Normal(
+                (3,), (50,), scale=factor * (x - px.mean).pow(2).mean().sqrt().item()
+            )
             other.net = part.net
             score = other.log_prob(other(z, Context()), x, None).mean()
             assert score <= best + 1e-3
@@ -40,7 +42,9 @@ class TestOptimalNormal(LikelihoodContract):
             part.log_prob(px, x, None)
             variances.append((x - px.mean).pow(2).mean().item())
         part.eval()
-        assert part(z, Context()).variance[0, 0, 0].item() == pytest.approx(sum(variances) / 5, rel=1e-5)
+        assert part(z, Context()).variance[0, 0, 0].item() == pytest.approx(
+            sum(variances) / 5, rel=1e-5
+        )
         before = part.variance.clone()
         part.log_prob(part(z, Context()), 9 * torch.randn(20, 50), None)
         assert torch.equal(part.variance, before)

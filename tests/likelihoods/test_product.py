@@ -45,7 +45,10 @@ class TestTwoGroups(LikelihoodContract):
             return real_line(px)
         x, weights = (v.clone() for v in real_line(px, 161))
         levels, ones = everywhere(px, torch.linspace(0, 1, 3), torch.ones(3))
-        x[..., 1], weights[..., 1] = 0.0, 0.0  # as many points as the other entry has, and no weight but on the levels
+        x[..., 1], weights[..., 1] = (
+            0.0,
+            0.0,
+        )  # as many points as the other entry has, and no weight but on the levels
         x[:3, ..., 1], weights[:3, ..., 1] = levels[..., 1], ones[..., 1]
         return x, weights
 
@@ -112,10 +115,15 @@ def test_each_group_learns_in_units_and_from_the_examples_of_its_own_columns() -
     data = card()
     config = {
         "latent": 2,
-        **{role: {"part": name} for role, name in (("prior", "StandardNormal"), ("posterior", "DiagonalNormal"))},
+        **{
+            role: {"part": name}
+            for role, name in (("prior", "StandardNormal"), ("posterior", "DiagonalNormal"))
+        },
     }
     config["likelihood"] = with_groups({"part": "Product"}, data)
-    names = {name: (own["part"], own["columns"]) for name, own in config["likelihood"]["groups"].items()}
+    names = {
+        name: (own["part"], own["columns"]) for name, own in config["likelihood"]["groups"].items()
+    }
     assert names == {
         "real": ("Normal", [0, 3]), "binary": ("Bernoulli", [1]), "counts": ("NegativeBinomial", [2])
     }  # fmt: skip
@@ -123,7 +131,7 @@ def test_each_group_learns_in_units_and_from_the_examples_of_its_own_columns() -
     history = lb.fit(model, lb.objectives.ELBO(), data, epochs=3, progress=False)
     x = data.examples("train")
     real, binary, counts = model.likelihood.parts.values()
-    assert torch.allclose(real.units.loc, x[:, [0, 3]].mean(0))
+    assert torch.allclose(real.standardizer.loc, x[:, [0, 3]].mean(0))
     assert torch.allclose(binary.base.sigmoid(), x[:, 1].mean(), atol=1e-4)
     assert torch.allclose(counts.base.exp(), x[:, 2].mean(), rtol=1e-4)
     assert history.series("loss")[-1] < history.series("loss")[0]
@@ -133,10 +141,14 @@ def test_each_group_learns_in_units_and_from_the_examples_of_its_own_columns() -
 
 
 def test_a_product_of_the_units_of_a_product() -> None:
-    inner = partial(Product, groups={"a": Group([1], OptimalNormal), "b": Group([0], OptimalNormal)})
+    inner = partial(
+        Product, groups={"a": Group([1], OptimalNormal), "b": Group([0], OptimalNormal)}
+    )
     part = Product((2,), (3,), {"one": Group([2, 0], inner), "two": Group([1], Normal)})
-    lb.units.learn_units(part, torch.tensor([[1.0, 10.0, 100.0], [3.0, 30.0, 300.0]]))
-    found = {name: module.loc.item() for name, module in part.named_modules() if name.endswith("units")}
+    lb.standardizer.learn_units(part, torch.tensor([[1.0, 10.0, 100.0], [3.0, 30.0, 300.0]]))
+    found = {
+        name: module.loc.item() for name, module in part.named_modules() if name.endswith("units")
+    }
     assert list(found.values()) == [2.0, 200.0, 20.0]
     part.prepare(torch.rand(4, 3))
 
@@ -146,13 +158,18 @@ def test_a_product_of_the_units_of_a_product() -> None:
     [
         ({}, "at least one group"),
         ({"a": Group([0, 1], Normal)}, r"1 of the 3 columns are in no group \(2\)"),
-        ({"a": Group([0, 1], Normal), "b": Group([1, 2], Normal)}, "the column 1 is in the group a and in b"),
+        (
+            {"a": Group([0, 1], Normal), "b": Group([1, 2], Normal)},
+            "the column 1 is in the group a and in b",
+        ),
         ({"a": Group([0, 1, 3], Normal)}, "names the column 3; there are the columns 0 to 2"),
         ({"a b": Group([0, 1, 2], Normal)}, "of letters, digits and underscores"),
         ({"a": Group([], Normal)}, "the group a has no columns"),
     ],
 )
-def test_groups_that_do_not_share_out_the_columns_are_refused(groups: dict[str, Group], message: str) -> None:
+def test_groups_that_do_not_share_out_the_columns_are_refused(
+    groups: dict[str, Group], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         Product((2,), (3,), groups)
 
@@ -160,8 +177,12 @@ def test_groups_that_do_not_share_out_the_columns_are_refused(groups: dict[str, 
 def test_data_are_refused_by_the_columns_that_do_not_fit() -> None:
     data = card()
     likelihood = Product((2,), (4,), {"a": Group([0, 1, 2], Normal), "b": Group([3], Bernoulli)})
-    model = lb.VAE(lb.priors.StandardNormal((2,)), lb.posteriors.DiagonalNormal((4,), (2,)), likelihood)
-    with pytest.raises(ValueError, match=r"1 of the 4 columns.*column 3 on the real line, and not on \{0, 1\}"):
+    model = lb.VAE(
+        lb.priors.StandardNormal((2,)), lb.posteriors.DiagonalNormal((4,), (2,)), likelihood
+    )
+    with pytest.raises(
+        ValueError, match=r"1 of the 4 columns.*column 3 on the real line, and not on \{0, 1\}"
+    ):
         lb.fit(model, lb.objectives.ELBO(), data, epochs=1, progress=False)
 
 
@@ -169,11 +190,19 @@ def test_it_says_how_it_was_made_at_any_depth() -> None:
     part = Product(
         (2,),
         (2,),
-        {"a": Group([1], partial(Normal, network=partial(lb.networks.MLP, hidden=(8,)))), "b": Group([0], Bernoulli)},
+        {
+            "a": Group([1], partial(Normal, network=partial(lb.networks.MLP, hidden=(8,)))),
+            "b": Group([0], Bernoulli),
+        },
     )
     config = describe(part, "likelihood")
     assert config["groups"]["a"]["columns"] == [1]
-    assert config["groups"]["a"]["network"] == {"part": "MLP", "hidden": [8], "activation": "ReLU", "batch_norm": False}
+    assert config["groups"]["a"]["network"] == {
+        "part": "MLP",
+        "hidden": [8],
+        "activation": "ReLU",
+        "batch_norm": False,
+    }
     again = build_model(complete({"latent": 2, "likelihood": config}), (2,)).likelihood
     assert describe(again, "likelihood") == config
     again.load_state_dict(part.state_dict())
@@ -207,7 +236,9 @@ def test_a_table_of_every_kind_from_the_command_line(command: Command, tmp_path:
     code, _, err = command("train", "t.csv", *how, "--likelihood", "Product", "--out", "run")
     assert code == 0, err
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    groups = {name: (own["part"], own["columns"]) for name, own in config["likelihood"]["groups"].items()}
+    groups = {
+        name: (own["part"], own["columns"]) for name, own in config["likelihood"]["groups"].items()
+    }
     assert groups == {
         "real": ("Normal", [0, 3]), "binary": ("Bernoulli", [1]), "counts": ("NegativeBinomial", [2]),
         "levels_3": ("Categorical", [4]),
@@ -235,7 +266,9 @@ def test_a_table_of_every_kind_from_the_command_line(command: Command, tmp_path:
     config = yaml.safe_load((tmp_path / "own" / "config.yaml").read_text())
     assert config["likelihood"]["groups"]["money"]["columns"] == [3, 0]
     assert config["likelihood"]["groups"]["money"]["scale"] == "network"
-    code, _, err = command("train", "--config", "own/config.yaml", "--out", "again", "--quiet", "--no-report")
+    code, _, err = command(
+        "train", "--config", "own/config.yaml", "--out", "again", "--quiet", "--no-report"
+    )
     assert code == 0, err
     weights = [(tmp_path / run / "model.safetensors").read_bytes() for run in ("own", "again")]
     assert weights[0] == weights[1]

@@ -30,7 +30,9 @@ UP, DOWN = "bottom_up", "top_down"
 DIRECTIONS = [UP, DOWN]
 
 
-def normal(x_size: int, z_size: int, matrix: Tensor, offset: Tensor, variance: Tensor) -> lb.posteriors.DiagonalNormal:
+def normal(
+    x_size: int, z_size: int, matrix: Tensor, offset: Tensor, variance: Tensor
+) -> lb.posteriors.DiagonalNormal:
     """N(matrix x + offset, diag(variance)) as a part."""
     part = lb.posteriors.DiagonalNormal((x_size,), (z_size,), network=linear).double()
     layer = part.net.layers[0]
@@ -71,7 +73,9 @@ def chain(
     likelihood = lb.likelihoods.Normal((Z,), (D,), scale=SIGMA, network=affine(weight, b)).double()
     noise = likelihood.log_scale.detach().exp() ** 2  # as float32 rounds it
     squares = weight.square().sum(0)
-    backwards = weight.T / squares[:, None]  # x -> what it says of z_1, with variance noise / squares
+    backwards = (
+        weight.T / squares[:, None]
+    )  # x -> what it says of z_1, with variance noise / squares
     seen = noise / squares
     conditional = normal(Z, Z, torch.diag(a), c, torch.full((Z,), WIDTH**2, dtype=torch.float64))
     if inference == UP:
@@ -86,7 +90,13 @@ def chain(
                 first / marginal * c - first / seen * (backwards @ b),
                 first * inflation**2,
             ),
-            normal(Z, Z, torch.diag(second * a / WIDTH**2), -second * a / WIDTH**2 * c, second * inflation**2),
+            normal(
+                Z,
+                Z,
+                torch.diag(second * a / WIDTH**2),
+                -second * a / WIDTH**2 * c,
+                second * inflation**2,
+            ),
         ]
         features = ()
     else:
@@ -100,18 +110,24 @@ def chain(
     model = lb.models.Hierarchical(
         lb.priors.StandardNormal((Z,)), posteriors, [conditional], likelihood, features, inference
     ).double()
-    spread = weight @ torch.diag(a**2 + WIDTH**2) @ weight.T + noise * torch.eye(D, dtype=torch.float64)
+    spread = weight @ torch.diag(a**2 + WIDTH**2) @ weight.T + noise * torch.eye(
+        D, dtype=torch.float64
+    )
     truth = MultivariateNormal(weight @ c + b, spread)
     x = truth.sample((N,))
     return model, x, truth.log_prob(x)
 
 
-def small(inference: str, x_shape: tuple[int, ...] = (6,), network: object = lb.networks.MLP) -> lb.models.Hierarchical:
+def small(
+    inference: str, x_shape: tuple[int, ...] = (6,), network: object = lb.networks.MLP
+) -> lb.models.Hierarchical:
     """Three levels of sizes 4, 3 and 2."""
     levels, ladder = [(4,), (3,), (2,)], inference == DOWN
     below = [(5,), (4,), (3,)] if ladder else [x_shape, (4,), (3,)]
 
-    def given(in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> lb.posteriors.DiagonalNormal:
+    def given(
+        in_shape: tuple[int, ...], out_shape: tuple[int, ...]
+    ) -> lb.posteriors.DiagonalNormal:
         return lb.posteriors.DiagonalNormal(in_shape, out_shape, network=network)
 
     return lb.models.Hierarchical(
@@ -127,7 +143,9 @@ def small(inference: str, x_shape: tuple[int, ...] = (6,), network: object = lb.
 def gradient(objective: Objective, model: nn.Module, x: Tensor, seed: int) -> dict[str, Tensor]:
     model.zero_grad()
     torch.manual_seed(seed)
-    objective.terms(model(x, None, objective.samples, objective.path_gradient), Step(1.0, N)).total.backward()
+    objective.terms(
+        model(x, None, objective.samples, objective.path_gradient), Step(1.0, N)
+    ).total.backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -147,7 +165,9 @@ def test_with_an_inflated_posterior_each_objective_lies_below_the_evidence(
 ) -> None:
     model, x, exact = chain(inference, inflation=1.4)
     with torch.no_grad():
-        bound = -objective.terms(model(x, None, objective.samples, objective.path_gradient), Step(1.0, N)).loss
+        bound = -objective.terms(
+            model(x, None, objective.samples, objective.path_gradient), Step(1.0, N)
+        ).loss
     slack = bound - exact
     assert -3 < slack.mean() <= 4 * float(slack.std()) / math.sqrt(N)
 
@@ -191,19 +211,30 @@ def test_a_path_gradient_is_the_ordinary_one_in_expectation(
 ) -> None:
     model, x, _ = chain(inference, inflation=1.4)
     x = x[:16].repeat(100, 1)
-    pairs = [(gradient(path, model, x, seed), gradient(ordinary, model, x, seed)) for seed in range(40)]
+    pairs = [
+        (gradient(path, model, x, seed), gradient(ordinary, model, x, seed)) for seed in range(40)
+    ]
     of_q = [
         name
         for name in pairs[0][0]
-        if name.startswith(("posteriors", "ways") + (("conditionals",) if inference == DOWN else ()))
+        if name.startswith(
+            ("posteriors", "ways") + (("conditionals",) if inference == DOWN else ())
+        )
     ]
     for name in pairs[0][0]:
         if name not in of_q:
-            assert all(torch.allclose(ours[name], theirs[name], rtol=1e-8, atol=1e-10) for ours, theirs in pairs), name
+            assert all(
+                torch.allclose(ours[name], theirs[name], rtol=1e-8, atol=1e-10)
+                for ours, theirs in pairs
+            ), name
             continue
         difference = torch.stack([ours[name] - theirs[name] for ours, theirs in pairs])
         assert difference.std(0).max() > 1e-4, name  # another estimator
-        assert bool((difference.mean(0).abs() <= 5 * difference.std(0) / math.sqrt(len(pairs)) + 1e-12).all()), name
+        assert bool(
+            (
+                difference.mean(0).abs() <= 5 * difference.std(0) / math.sqrt(len(pairs)) + 1e-12
+            ).all()
+        ), name
 
 
 @pytest.mark.parametrize("inference", DIRECTIONS)
@@ -224,17 +255,25 @@ def test_a_draw_is_the_same_with_path_gradients_and_batch_statistics_move_once(
     inference: str, path_gradient: bool
 ) -> None:
     def network(in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> nn.Module:
-        return nn.Sequential(nn.BatchNorm1d(in_shape[0]), nn.Dropout(0.3), lb.networks.MLP(in_shape, out_shape))
+        return nn.Sequential(
+            nn.BatchNorm1d(in_shape[0]), nn.Dropout(0.3), lb.networks.MLP(in_shape, out_shape)
+        )
 
     model, x = small(inference, network=network), torch.randn(9, 6)
     torch.manual_seed(3)
     plain = model(x, samples=4)
-    moved = {name: int(value) for name, value in model.named_buffers() if name.endswith("num_batches_tracked")}
+    moved = {
+        name: int(value)
+        for name, value in model.named_buffers()
+        if name.endswith("num_batches_tracked")
+    }
     assert set(moved.values()) == {1}
     torch.manual_seed(3)
     again = model(x, samples=4, path_gradient=path_gradient)
     assert torch.allclose(plain.log_w, again.log_w, rtol=1e-4, atol=1e-4)
-    assert {int(value) for name, value in model.named_buffers() if name.endswith("num_batches_tracked")} == {2}
+    assert {
+        int(value) for name, value in model.named_buffers() if name.endswith("num_batches_tracked")
+    } == {2}
 
 
 @pytest.mark.parametrize("inference", DIRECTIONS)
@@ -247,9 +286,9 @@ def test_verbs_agree_with_the_draw(inference: str) -> None:
         assert torch.allclose(model.log_joint(x, latents), draw.log_px + draw.log_pz)
         assert torch.allclose(model.log_prior(latents, Context()), draw.log_pz)
         assert torch.allclose(model.log_posterior(x, latents, Context()), draw.log_qz)
-    dreamt, dreams = model.dream(4)
-    assert dreamt.shape == (4, 6)
-    assert [z.shape for z in dreams] == [(4, 4), (4, 3), (4, 2)]
+    joint_sample_for, needs_joint_sample = model.sample_joint(4)
+    assert joint_sample_for.shape == (4, 6)
+    assert [z.shape for z in needs_joint_sample] == [(4, 4), (4, 3), (4, 2)]
     assert torch.equal(model.sample(3, seed=1), model.sample(3, seed=1))
 
 
@@ -299,7 +338,9 @@ def test_an_evaluation_says_what_each_level_holds_and_which_is_empty() -> None:
     assert first.rate.value + second.rate.value == pytest.approx(result.rate.value, rel=1e-5)
     assert abs(second.rate.value) < 1e-4
     assert (first.active_units, second.active_units, result.active_units) == (Z, 0, Z)
-    assert any("collapse of 1 of 2 latents: the rate of z_2" in warning for warning in result.warnings)
+    assert any(
+        "collapse of 1 of 2 latents: the rate of z_2" in warning for warning in result.warnings
+    )
     assert "rate/1" in str(result)
     assert len(result.as_json()["levels"]) == 2
 
@@ -316,7 +357,9 @@ def test_the_mean_of_an_upper_level_is_averaged_over_the_draws_below() -> None:
 
 def test_of_gaps_it_says_what_works_instead() -> None:
     model, x, _ = chain(UP)
-    with pytest.raises(ValueError, match=r"refining q needs one q\(z\|x\).*Hierarchical.*use a VAE"):
+    with pytest.raises(
+        ValueError, match=r"refining q needs one q\(z\|x\).*Hierarchical.*use a VAE"
+    ):
         lb.gaps(model, x[:3])
 
 
@@ -337,7 +380,9 @@ def test_it_is_described_saved_loaded_and_resumed(inference: str, tmp_path: Path
     assert set(history.epochs[0]["valid"]) >= {"rate/1", "rate/2", "rate/3"}
     again = lb.load(tmp_path / "run")
     assert describe_model(again) == describe_model(model)
-    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+    assert all(
+        torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items()
+    )
     assert lb.evaluate(again, data, samples=3) == lb.evaluate(model, data, samples=3)
     passes = iter(range(5))
 
@@ -351,16 +396,24 @@ def test_it_is_described_saved_loaded_and_resumed(inference: str, tmp_path: Path
         lb.fit(killed, lb.objectives.ELBO(), data, **how, out=tmp_path / "killed")
     resumed = fresh()
     lb.fit(resumed, lb.objectives.ELBO(), data, **how, out=tmp_path / "killed", resume=True)
-    assert all(torch.equal(value, again.state_dict()[name]) for name, value in resumed.state_dict().items())
+    assert all(
+        torch.equal(value, again.state_dict()[name]) for name, value in resumed.state_dict().items()
+    )
 
 
 def companions() -> list[tuple[str, ...]]:
     """Every prior and posterior that has real z, and every likelihood, with a hierarchy at least once."""
-    priors = [name for name in names("prior") if not refused((name, "DiagonalNormal", "Normal", "ELBO"))]
+    priors = [
+        name for name in names("prior") if not refused((name, "DiagonalNormal", "Normal", "ELBO"))
+    ]
     wanted = {REALS, REPARAMETERISED, EVALUABLE}
-    posteriors = [name for name in names("posterior") if wanted <= build("posterior", name, (4,)).offers]
+    posteriors = [
+        name for name in names("posterior") if wanted <= build("posterior", name, (4,)).capabilities
+    ]
     roles = [priors, posteriors, names("likelihood")]
-    return list(itertools.islice(zip(*map(itertools.cycle, roles), strict=False), max(map(len, roles))))
+    return list(
+        itertools.islice(zip(*map(itertools.cycle, roles), strict=False), max(map(len, roles)))
+    )
 
 
 def composed(
@@ -400,7 +453,9 @@ def test_every_objective_trains_it_or_says_what_does(objective: str, inference: 
     model, data, refusal = small(inference, (1, 8, 8)), lb.data.load("digits"), ""
     data = lb.data.from_arrays(data.examples("train")[:40].numpy(), splits="train_valid_test")
     try:
-        history = lb.fit(model, build("objective", objective, ()), data, epochs=1, batch_size=20, progress=False)
+        history = lb.fit(
+            model, build("objective", objective, ()), data, epochs=1, batch_size=20, progress=False
+        )
     except ValueError as error:
         refusal = str(error)
     if refusal:
@@ -411,16 +466,37 @@ def test_every_objective_trains_it_or_says_what_does(objective: str, inference: 
 
 @pytest.mark.parametrize("inference", DIRECTIONS)
 def test_codes_are_refused(inference: str) -> None:
-    with pytest.raises(ValueError, match="Hierarchical draws each level .* Bernoulli gives codes; use a posterior"):
+    with pytest.raises(
+        ValueError, match="Hierarchical draws each level .* Bernoulli gives codes; use a posterior"
+    ):
         composed(inference, "StandardNormal", "Bernoulli", "Bernoulli", (1, 8, 8))
 
 
 @pytest.mark.parametrize("inference", DIRECTIONS)
-def test_from_the_command_line(inference: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, model = str(tmp_path / "run"), ["--model", "Hierarchical", "--model.inference", inference, "--latent", "[6,2]"]
+def test_from_the_command_line(
+    inference: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, model = (
+        str(tmp_path / "run"),
+        ["--model", "Hierarchical", "--model.inference", inference, "--latent", "[6,2]"],
+    )
     top = ["--features.1", "Conv"] if inference == DOWN else ["--posteriors.1.network", "Conv"]
     assert (
-        main(["train", *model, *top, "--data.binarize", "threshold", "--epochs", "1", "--out", out, "--samples", "5"])
+        main(
+            [
+                "train",
+                *model,
+                *top,
+                "--data.binarize",
+                "threshold",
+                "--epochs",
+                "1",
+                "--out",
+                out,
+                "--samples",
+                "5",
+            ]
+        )
         == 0
     )
     assert "rate/2" in capsys.readouterr().out
@@ -439,15 +515,23 @@ def test_from_the_command_line(inference: str, tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--model", "Hierarchical", "--latent", "5"], "latent is 5: a hierarchy has two levels or more"),
+        (
+            ["--model", "Hierarchical", "--latent", "5"],
+            "latent is 5: a hierarchy has two levels or more",
+        ),
         (["--latent", "[[5],[3]]"], "latent must hold integers"),
         (["--model", "Hierarchical", "--posterior", "FullNormal"], "--posterior"),
         (["--model", "Hierarchical", "--model.inference", "sideways"], "bottom_up"),
-        (["--model", "Hierarchical", "--posteriors.3.network.hidden", "[3]"], "--posteriors.3.network.hidden"),
+        (
+            ["--model", "Hierarchical", "--posteriors.3.network.hidden", "[3]"],
+            "--posteriors.3.network.hidden",
+        ),
         (["--model", "Ladder"], "unknown model 'Ladder'"),
     ],
 )
-def test_refused_in_one_line(words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refused_in_one_line(
+    words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["train", *words, "--out", str(tmp_path / "run")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert told in line
@@ -459,6 +543,8 @@ def test_parts_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         lb.models.Hierarchical(lb.priors.StandardNormal((3,)), [given((6,), (3,))], [], likelihood)
     with pytest.raises(ValueError, match=r"conditionals\.1 is built for"):
-        lb.models.Hierarchical(prior, [given((6,), (3,)), given((3,), (2,))], [given((3,), (2,))], likelihood)
+        lb.models.Hierarchical(
+            prior, [given((6,), (3,)), given((3,), (2,))], [given((3,), (2,))], likelihood
+        )
     with pytest.raises(TypeError, match=r"conditionals\.1=StandardNormal is not a Posterior"):
         lb.models.Hierarchical(prior, [given((6,), (3,)), given((3,), (2,))], [prior], likelihood)

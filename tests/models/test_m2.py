@@ -61,13 +61,19 @@ def test_weights_are_those_of_log_p_of_x_and_where_the_label_is_known_of_log_p_o
         draw = model.train()(X, Context(y=Y), samples=20_000)
         assert torch.allclose(draw.iwae, truth, atol=0.02)
         assert torch.allclose(draw.log_m.exp().sum(0), torch.ones(6).double())
-        for closed, sampled in zip(draw.rates_by("closed_form"), draw.rates_by("sampled"), strict=True):
-            assert torch.allclose(closed, sampled, atol=0.05)  # each label's KL counts by its weight
+        for closed, sampled in zip(
+            draw.rates_by("closed_form"), draw.rates_by("sampled"), strict=True
+        ):
+            assert torch.allclose(
+                closed, sampled, atol=0.05
+            )  # each label's KL counts by its weight
         bound = -draw.distortion - draw.rate
         assert bool((bound <= truth + 0.02).all())
         # the bound of the paper, from those of each label: sum_y q(y|x) (-L(x, y)) + H(q(y|x))
         q = model.label(X)
-        per_label = [model(X, Context(y=torch.full((6,), y)), samples=20_000) for y in range(CLASSES)]
+        per_label = [
+            model(X, Context(y=torch.full((6,), y)), samples=20_000) for y in range(CLASSES)
+        ]
         labelled = torch.stack([-d.distortion - d.rate for d in per_label], 1)
         unlabelled = (q.probs * labelled).sum(1) + q.entropy()
         assert torch.allclose(bound[3:5], unlabelled[3:5], atol=0.05)
@@ -115,7 +121,9 @@ def test_ten_labels_of_each_digit_and_the_rest_unlabelled() -> None:
     assert not torch.equal(y, other)
     assert data["test"].y is not None
     assert data["test"].y.min() == 0
-    with pytest.raises(ValueError, match="labelled is 105: it must be a multiple of the 10 classes"):
+    with pytest.raises(
+        ValueError, match="labelled is 105: it must be a multiple of the 10 classes"
+    ):
         lb.data.load("digits", labelled=105)
     with pytest.raises(ValueError, match="has no classes"):
         lb.data.from_arrays(torch.rand(40, 2).numpy(), labelled=4)
@@ -136,14 +144,19 @@ def test_every_batch_holds_its_share_of_labelled_examples_and_all_take_their_tur
         assert times[~known].max() == 1
     assert not torch.equal(*orders)
     assert torch.equal(orders[0], data.order("train", 0, 1))
-    assert (torch.bincount(torch.cat([data.order("train", 0, e) for e in range(20)]), minlength=n) > 0).all()
+    assert (
+        torch.bincount(torch.cat([data.order("train", 0, e) for e in range(20)]), minlength=n) > 0
+    ).all()
     assert sorted(data.order("test", 0, 1).tolist()) == list(range(180))
 
 
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"labelled": 50, "labelled_share": 1.0}, "labelled_share is 1.0: it must lie between 0 and 1"),
+        (
+            {"labelled": 50, "labelled_share": 1.0},
+            "labelled_share is 1.0: it must lie between 0 and 1",
+        ),
         ({"labelled_share": 0.5}, "say how many by labelled"),
     ],
 )
@@ -168,7 +181,13 @@ def test_it_learns_from_few_labels_and_is_saved_and_reloaded(tmp_path: Path) -> 
     data = lb.data.load("digits", binarize="threshold", labelled=100)
     model = semi(data)
     history = lb.fit(
-        model, lb.objectives.ELBO(), data, epochs=15, learning_rate=5e-3, progress=False, out=tmp_path / "run"
+        model,
+        lb.objectives.ELBO(),
+        data,
+        epochs=15,
+        learning_rate=5e-3,
+        progress=False,
+        out=tmp_path / "run",
     )
     result = lb.evaluate(model, data, samples=5)
     assert {"rate/y", "rate/z"} <= set(history.epochs[0]["valid"])
@@ -184,13 +203,26 @@ def test_it_learns_from_few_labels_and_is_saved_and_reloaded(tmp_path: Path) -> 
     assert model.encode(x[:3])[:, :10].sum(1).tolist() == [1, 1, 1]
     assert model.sample(5, seed=0).shape == (5, 1, 8, 8)
     threes = model.sample(200, seed=0, context=Context(y=torch.tensor([3])))
-    assert (model.classify(threes) == 3).float().mean() > 0.25  # of so short a training; chance is 0.1
+    assert (
+        model.classify(threes) == 3
+    ).float().mean() > 0.25  # of so short a training; chance is 0.1
 
 
 def test_the_command_line_trains_and_shows_it(command: Command) -> None:  # noqa: F811  a fixture
-    options = ["--model", "M2", "--posterior.condition", "y", "--likelihood.condition", "y", "--latent", 3]
+    options = [
+        "--model",
+        "M2",
+        "--posterior.condition",
+        "y",
+        "--likelihood.condition",
+        "y",
+        "--latent",
+        3,
+    ]
     data = ["--data.binarize", "threshold", "--data.labelled", 100]
-    code, _, err = command("train", "digits", *options, *data, "--epochs", 1, "--samples", 3, "--out", "run")
+    code, _, err = command(
+        "train", "digits", *options, *data, "--epochs", 1, "--samples", 3, "--out", "run"
+    )
     assert code == 0, err
     assert "accuracy" in command("evaluate", "run", "--samples", 3)[1]
     for verb in ("sample", "reconstruct", "traverse", "interpolate"):
@@ -200,7 +232,10 @@ def test_the_command_line_trains_and_shows_it(command: Command) -> None:  # noqa
 
 
 def test_what_does_not_fit_is_refused_in_one_line() -> None:
-    prior, likelihood = lb.priors.StandardNormal((2,)), lb.likelihoods.Normal((2,), (4,), condition=3)
+    prior, likelihood = (
+        lb.priors.StandardNormal((2,)),
+        lb.likelihoods.Normal((2,), (4,), condition=3),
+    )
     with pytest.raises(ValueError, match="M2 gives the label to posterior and likelihood"):
         lb.models.M2(prior, lb.posteriors.DiagonalNormal((4,), (2,)), likelihood)
     posterior = lb.posteriors.DiagonalNormal((4,), (2,), condition=3)
@@ -218,7 +253,9 @@ def test_what_is_missing_stands_at_its_mean_for_both_posteriors() -> None:
     x, mask = 100 + torch.randn(20, 4), torch.ones(20, 4, dtype=torch.bool)
     mask[:, 0] = False
     posterior = lb.posteriors.DiagonalNormal((4,), (2,), condition=3)
-    model = lb.models.M2(lb.priors.StandardNormal((2,)), posterior, lb.likelihoods.Normal((2,), (4,), condition=3))
+    model = lb.models.M2(
+        lb.priors.StandardNormal((2,)), posterior, lb.likelihoods.Normal((2,), (4,), condition=3)
+    )
     model.learn_units(x)
     with torch.no_grad():
         at_mean = torch.where(mask, x, x.mean(0))

@@ -13,7 +13,9 @@ def test_encode_is_the_mean_and_deterministic(small_model: lb.VAE, binary_digits
     x = binary_digits.examples("test")
     assert torch.equal(small_model.encode(x), small_model.encode(x))
     assert torch.equal(small_model.encode(x), small_model(x).latents[0].q.mean)
-    assert torch.allclose(small_model.encode(x)[3:4], small_model.encode(x[3:4]), atol=1e-6)  # in order, row by row
+    assert torch.allclose(
+        small_model.encode(x)[3:4], small_model.encode(x[3:4]), atol=1e-6
+    )  # in order, row by row
 
 
 def test_reconstruct_is_decode_of_encode(small_model: lb.VAE, binary_digits: Dataset) -> None:
@@ -21,7 +23,9 @@ def test_reconstruct_is_decode_of_encode(small_model: lb.VAE, binary_digits: Dat
     assert torch.equal(small_model.reconstruct(x), small_model.decode(small_model.encode(x)))
 
 
-def test_sample_is_repeatable_by_seed_and_leaves_the_global_state_alone(small_model: lb.VAE) -> None:
+def test_sample_is_repeatable_by_seed_and_leaves_the_global_state_alone(
+    small_model: lb.VAE,
+) -> None:
     before = torch.get_rng_state()
     assert torch.equal(small_model.sample(9, seed=1), small_model.sample(9, seed=1))
     assert not torch.equal(small_model.sample(9, seed=1), small_model.sample(9, seed=2))
@@ -58,9 +62,13 @@ def test_any_shapes(x_shape: tuple[int, ...], z_shape: tuple[int, ...]) -> None:
 def test_parts_of_different_shapes_are_refused() -> None:
     prior = lb.priors.StandardNormal((3,))
     posterior = lb.posteriors.DiagonalNormal((4,), (2,))
-    with pytest.raises(ValueError, match=r"disagree on the shape of z: prior \(3,\), posterior \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"disagree on the shape of z: prior \(3,\), posterior \(2,\)"
+    ):
         lb.VAE(prior, posterior, lb.likelihoods.Normal((2,), (4,)))
-    with pytest.raises(ValueError, match=r"disagree on the shape of x: posterior \(4,\), likelihood \(5,\)"):
+    with pytest.raises(
+        ValueError, match=r"disagree on the shape of x: posterior \(4,\), likelihood \(5,\)"
+    ):
         lb.VAE(lb.priors.StandardNormal((2,)), posterior, lb.likelihoods.Normal((2,), (5,)))
 
 

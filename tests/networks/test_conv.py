@@ -22,7 +22,9 @@ NETWORKS = [partial(lb.networks.Conv, width=4), partial(lb.networks.ResNet, widt
 @pytest.mark.parametrize("picture", PICTURES, ids=str)
 @pytest.mark.parametrize("network", NETWORKS, ids=["Conv", "ResNet"])
 @pytest.mark.parametrize("vector", [(), (16,), (2, 16), (2, 3, 1, 1)], ids=str)
-def test_any_picture_to_any_vector_and_back(network: partial[nn.Module], picture: Shape, vector: Shape) -> None:
+def test_any_picture_to_any_vector_and_back(
+    network: partial[nn.Module], picture: Shape, vector: Shape
+) -> None:
     for in_shape, out_shape in ((picture, vector), (vector, picture)):
         module = network(in_shape, out_shape)
         out = module(torch.rand(2, *in_shape))
@@ -44,12 +46,17 @@ def test_moving_the_picture_moves_what_the_first_layers_see(network: partial[nn.
     x = torch.zeros(1, 1, 32, 32)
     x[..., 12:16, 12:16] = torch.rand(4, 4)
     moved = layers(x.roll((2, 2), (2, 3)).flatten(1))
-    assert torch.allclose(layers(x.flatten(1)).roll((1, 1), (2, 3))[..., 4:12, 4:12], moved[..., 4:12, 4:12], atol=1e-5)
+    assert torch.allclose(
+        layers(x.flatten(1)).roll((1, 1), (2, 3))[..., 4:12, 4:12],
+        moved[..., 4:12, 4:12],
+        atol=1e-5,
+    )
 
 
 def test_the_depth_follows_from_the_size() -> None:
     depths = {
-        size: len(plan((1, *size), (2, 16)).sizes) - 1 for size in ((8, 8), (28, 28), (32, 32), (64, 64), (218, 178))
+        size: len(plan((1, *size), (2, 16)).sizes) - 1
+        for size in ((8, 8), (28, 28), (32, 32), (64, 64), (218, 178))
     }
     assert depths == {(8, 8): 1, (28, 28): 2, (32, 32): 3, (64, 64): 4, (218, 178): 5}
     assert len(plan((1, 64, 64), (2, 16), depth=2).sizes) == 3
@@ -66,7 +73,9 @@ def test_the_depth_follows_from_the_size() -> None:
         ((1, 8, 8), (16,), {"width": 0}, "at least 1 channel"),
     ],
 )
-def test_refusals(in_shape: Shape, out_shape: Shape, settings: dict[str, int], message: str) -> None:
+def test_refusals(
+    in_shape: Shape, out_shape: Shape, settings: dict[str, int], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         lb.networks.Conv(in_shape, out_shape, **settings)
 
@@ -83,8 +92,14 @@ def test_a_residual_block_starts_as_the_identity() -> None:
 @pytest.mark.parametrize("network", [lb.networks.Conv, lb.networks.ResNet])
 def test_in_a_model_of_every_likelihood(network: type[nn.Module]) -> None:
     x = torch.randint(0, 3, (4, 3, 9, 12)) / 2
-    for name, settings in (("Normal", {}), ("Normal", {"scale": "network"}), ("Categorical", {"levels": 3})):
-        likelihood = getattr(lb.likelihoods, name)((5,), (3, 9, 12), network=partial(network, width=4), **settings)
+    for name, settings in (
+        ("Normal", {}),
+        ("Normal", {"scale": "network"}),
+        ("Categorical", {"levels": 3}),
+    ):
+        likelihood = getattr(lb.likelihoods, name)(
+            (5,), (3, 9, 12), network=partial(network, width=4), **settings
+        )
         posterior = lb.posteriors.FullNormal((3, 9, 12), (5,), network=partial(network, width=4))
         model = lb.VAE(lb.priors.Normal((5,), covariance="full"), posterior, likelihood)
         draw = model(x, samples=2)

@@ -27,7 +27,9 @@ def test_it_maps_pictures_to_pictures(large: Shape, small: Shape, way: str) -> N
     all_parameters_get_gradients(network)
 
 
-@pytest.mark.parametrize(("in_shape", "out_shape"), [((1, 64, 64), (2, 16, 16)), ((2, 16, 16), (1, 64, 64))])
+@pytest.mark.parametrize(
+    ("in_shape", "out_shape"), [((1, 64, 64), (2, 16, 16)), ((2, 16, 16), (1, 64, 64))]
+)
 def test_a_place_knows_its_neighbourhood_alone(in_shape: Shape, out_shape: Shape) -> None:
     network = FullyConv(in_shape, out_shape, width=4, blocks=1)
     x = torch.rand(1, *in_shape, requires_grad=True)
@@ -46,9 +48,14 @@ def test_treats_examples_separately() -> None:
 
 
 def test_what_is_no_picture_or_not_halved_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"maps a picture .* to a picture, not \(1, 28, 28\) to \(16,\); use Conv"):
+    with pytest.raises(
+        ValueError, match=r"maps a picture .* to a picture, not \(1, 28, 28\) to \(16,\); use Conv"
+    ):
         FullyConv((1, 28, 28), (16,))
-    with pytest.raises(ValueError, match="28 x 28 is halved to 14 x 14, 7 x 7, 4 x 4, 2 x 2, 1 x 1, and not to 8 x 8"):
+    with pytest.raises(
+        ValueError,
+        match="28 x 28 is halved to 14 x 14, 7 x 7, 4 x 4, 2 x 2, 1 x 1, and not to 8 x 8",
+    ):
         FullyConv((1, 28, 28), (16, 8, 8))
     with pytest.raises(ValueError, match="blocks is 0"):
         FullyConv((1, 28, 28), (16, 7, 7), blocks=0)

@@ -60,9 +60,16 @@ def test_a_last_batch_of_one_is_refused_before_training(batch_size: int) -> None
         lb.likelihoods.Bernoulli((2,), (4,)),
     )
     data = lb.data.from_arrays(torch.rand(41, 4).round().numpy())
-    with pytest.raises(ValueError, match=f"33 examples in batches of {batch_size} leave one by itself"):
+    with pytest.raises(
+        ValueError, match=f"33 examples in batches of {batch_size} leave one by itself"
+    ):
         lb.fit(model, lb.objectives.ELBO(), data, epochs=1, batch_size=batch_size, progress=False)
-    assert lb.fit(model, lb.objectives.ELBO(), data, epochs=1, batch_size=11, progress=False).epochs[0]["step"] == 3
+    assert (
+        lb.fit(model, lb.objectives.ELBO(), data, epochs=1, batch_size=11, progress=False).epochs[
+            0
+        ]["step"]
+        == 3
+    )
     with pytest.raises(ValueError, match="this batch holds one"):
         model.train()(torch.ones(1, 4))
     assert model.eval()(torch.ones(1, 4)).log_w.shape == (1, 1)
@@ -82,9 +89,13 @@ def test_a_tanh_is_the_same_up_to_rounding_whether_gradients_are_kept_or_not() -
     assert torch.equal(Tanh()(each), Tanh()(each.clone().requires_grad_()))
 
 
-@pytest.mark.parametrize("n", [1_000, 100_000])  # below and above the size from which it is worth while
+@pytest.mark.parametrize(
+    "n", [1_000, 100_000]
+)  # below and above the size from which it is worth while
 def test_a_tanh_has_its_gradient(n: int) -> None:
     x = torch.linspace(-12, 12, n, requires_grad=True)
     weight = torch.linspace(-1, 2, n)
     (own,) = torch.autograd.grad((weight * Tanh()(x)).sum(), x)
-    assert torch.allclose(own, weight * (1 - x.detach().double().tanh().square()).float(), atol=2e-6)
+    assert torch.allclose(
+        own, weight * (1 - x.detach().double().tanh().square()).float(), atol=2e-6
+    )

@@ -40,7 +40,9 @@ def some(latent: Latent, rows: list[int], entries: slice = slice(None)) -> Laten
 def aggregate(latent: Latent, z: Tensor) -> Tensor:
     """log 1/N sum_n q(z|x_n) by definition, one code after the other: (..., D) -> (...)."""
     flat = z.reshape(-1, z.shape[-1])
-    densities = [torch.stack([q.exp() for q in latent.q.log_prob(one.expand(N, -1))]).mean() for one in flat]
+    densities = [
+        torch.stack([q.exp() for q in latent.q.log_prob(one.expand(N, -1))]).mean() for one in flat
+    ]
     return torch.stack(densities).log().reshape(z.shape[:-1])
 
 
@@ -53,12 +55,22 @@ class TestBetaTC(ObjectiveContract):
         information, correlation = decomposed(latent, N)
         joint = aggregate(latent, latent.z)
         every = list(range(N))
-        product = sum(aggregate(part, part.z) for part in (some(latent, every, slice(d, d + 1)) for d in range(3)))
+        product = sum(
+            aggregate(part, part.z)
+            for part in (some(latent, every, slice(d, d + 1)) for d in range(3))
+        )
         assert torch.allclose(information, latent.log_q - joint, rtol=1e-10)
         assert torch.allclose(correlation, joint - product, rtol=1e-10, atol=1e-12)
-        draw = Draw((latent,), latent.q, torch.zeros(4, N).double(), torch.full((4, N), -math.log(4)).double())
+        draw = Draw(
+            (latent,),
+            latent.q,
+            torch.zeros(4, N).double(),
+            torch.full((4, N), -math.log(4)).double(),
+        )
         log = BetaTC(kl="sampled").terms(draw, Step(1.0, N)).log
-        assert torch.allclose(log["dimension_wise_kl"], draw.average(product - latent.log_p), rtol=1e-8, atol=1e-10)
+        assert torch.allclose(
+            log["dimension_wise_kl"], draw.average(product - latent.log_p), rtol=1e-8, atol=1e-10
+        )
 
     @pytest.mark.parametrize("batch", [2, 3, 5])
     def test_over_all_batches_the_estimate_of_the_aggregate_is_unbiased(self, batch: int) -> None:
@@ -77,7 +89,9 @@ class TestBetaTC(ObjectiveContract):
                 truth = aggregate(latent, latent.z[:, own]).exp()
                 assert torch.allclose(torch.stack(estimates).mean(0), truth, rtol=1e-10)
 
-    def test_it_is_the_average_of_the_papers_weights_over_which_of_the_others_is_the_last(self) -> None:
+    def test_it_is_the_average_of_the_papers_weights_over_which_of_the_others_is_the_last(
+        self,
+    ) -> None:
         latent = some(posteriors(), [0, 1, 2, 3])
         m = 3  # others in the batch
         log_q = latent.q.log_prob(latent.z[:, 2, None])  # of one example's codes at every posterior
@@ -94,22 +108,32 @@ class TestBetaTC(ObjectiveContract):
         cov = torch.tensor([[1.0, 0.8], [0.8, 1.0]]).double()
         x = MultivariateNormal(torch.zeros(2).double(), cov).sample((1500,))
         scale = torch.full_like(x, 0.5)
-        information, correlation = decomposed(latent_of(x, scale, x + scale * torch.randn(1, 1500, 2).double()), 1500)
+        information, correlation = decomposed(
+            latent_of(x, scale, x + scale * torch.randn(1, 1500, 2).double()), 1500
+        )
         total = cov + 0.25 * torch.eye(2)
         r = 0.8 / 1.25
         assert correlation.mean().item() == pytest.approx(-0.5 * math.log(1 - r**2), abs=0.03)
-        assert information.mean().item() == pytest.approx(0.5 * (total / 0.25).logdet().item(), abs=0.06)
+        assert information.mean().item() == pytest.approx(
+            0.5 * (total / 0.25).logdet().item(), abs=0.06
+        )
 
     def test_each_part_has_its_weight(self) -> None:
         _, draw = self.draw(samples=2)
         step = Step(1.0, 100)
         log = BetaTC().terms(draw, step).log
-        parts = [log[name] for name in ("mutual_information", "total_correlation", "dimension_wise_kl")]
+        parts = [
+            log[name] for name in ("mutual_information", "total_correlation", "dimension_wise_kl")
+        ]
         for weights in ((1.0, 1.0, 1.0), (0.0, 6.0, 2.0), (3.0, 0.5, 0.0)):
             loss = BetaTC(*weights).terms(draw, step).loss
-            expected = draw.distortion + sum(w * part for w, part in zip(weights, parts, strict=True))
+            expected = draw.distortion + sum(
+                w * part for w, part in zip(weights, parts, strict=True)
+            )
             assert torch.allclose(loss, expected, rtol=1e-5)
-        assert torch.allclose(BetaTC(1.0, 1.0, 1.0).terms(draw, step).loss, draw.distortion + draw.rate, rtol=1e-6)
+        assert torch.allclose(
+            BetaTC(1.0, 1.0, 1.0).terms(draw, step).loss, draw.distortion + draw.rate, rtol=1e-6
+        )
 
     def test_a_batch_of_one_is_its_own_aggregate(self) -> None:
         model, _ = self.draw()
@@ -130,7 +154,9 @@ class TestBetaTC(ObjectiveContract):
         assert "dimension_wise_kl" not in log
         assert "total_correlation" in log
 
-    def test_it_is_called_a_bound_only_where_the_total_correlation_has_no_weight_of_its_own(self) -> None:
+    def test_it_is_called_a_bound_only_where_the_total_correlation_has_no_weight_of_its_own(
+        self,
+    ) -> None:
         weights = {
             (1, 1, 1): True,
             (2, 1, 1): True,
@@ -154,7 +180,8 @@ class TestBetaTC(ObjectiveContract):
             BetaTC().check(TwoLatents()(torch.rand(5, 4).double()))
 
     @pytest.mark.parametrize(
-        "settings", [{"alpha": -1.0}, {"beta": math.nan}, {"gamma": math.inf}, {"samples": 0}, {"kl": "exact"}]
+        "settings",
+        [{"alpha": -1.0}, {"beta": math.nan}, {"gamma": math.inf}, {"samples": 0}, {"kl": "exact"}],
     )
     def test_refuses_what_makes_no_sense(self, settings: dict[str, object]) -> None:
         with pytest.raises(ValueError, match=f"{next(iter(settings))} is"):
@@ -178,13 +205,21 @@ def test_the_quantities_are_in_the_metrics_and_validation_is_on_their_scale() ->
         likelihood=lb.likelihoods.Normal((2,), (4,)),
     )
     with torch.no_grad():
-        model.posterior.net.layers[-1].bias[2:] -= 6  # sharp posteriors, so that there is information
-    history = lb.fit(model, BetaTC(samples=3), data, epochs=1, batch_size=64, learning_rate=1e-12, progress=False)
+        model.posterior.net.layers[-1].bias[2:] -= (
+            6  # sharp posteriors, so that there is information
+        )
+    history = lb.fit(
+        model, BetaTC(samples=3), data, epochs=1, batch_size=64, learning_rate=1e-12, progress=False
+    )
     train, valid = history.epochs[0]["train"], history.epochs[0]["valid"]
     for values in (train, valid):
-        parts = values["mutual_information"] + values["total_correlation"] + values["dimension_wise_kl"]
+        parts = (
+            values["mutual_information"] + values["total_correlation"] + values["dimension_wise_kl"]
+        )
         assert parts == pytest.approx(values["rate"], rel=1e-5)
         loss = values["distortion"] + values["rate"] + 5 * values["total_correlation"]
         assert values["loss"] == pytest.approx(loss, rel=1e-5)
     assert valid["total_correlation"] == pytest.approx(train["total_correlation"], abs=0.05)
-    assert valid["mutual_information"] < train["mutual_information"]  # its bias falls with the batch
+    assert (
+        valid["mutual_information"] < train["mutual_information"]
+    )  # its bias falls with the batch

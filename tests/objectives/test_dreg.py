@@ -14,12 +14,17 @@ class TestDReG(ObjectiveContract):
 
     def test_the_value_is_that_of_the_importance_weighted_bound(self) -> None:
         _, draw = self.draw(samples=5)
-        ours, theirs = lb.objectives.DReG().terms(draw, STEP), lb.objectives.IWAE().terms(draw, STEP)
+        ours, theirs = (
+            lb.objectives.DReG().terms(draw, STEP),
+            lb.objectives.IWAE().terms(draw, STEP),
+        )
         assert torch.equal(ours.loss, theirs.loss)
         assert all(torch.equal(ours.log[name], theirs.log[name]) for name in theirs.log)
 
     @pytest.mark.parametrize("z_shape", [(), (2,), (1, 2, 3)])
-    def test_the_gradient_at_each_draw_is_weighed_by_the_square_of_its_weight(self, z_shape: tuple[int, ...]) -> None:
+    def test_the_gradient_at_each_draw_is_weighed_by_the_square_of_its_weight(
+        self, z_shape: tuple[int, ...]
+    ) -> None:
         """What the posterior's parameters get, by the formula and by the hook, for latents of any shape."""
         model = lb.VAE(
             prior=lb.priors.StandardNormal(z_shape),
@@ -33,7 +38,9 @@ class TestDReG(ObjectiveContract):
         expected = torch.autograd.grad(-(weights**2 * draw.log_w).sum(0).mean(), parameters)
         torch.manual_seed(1)
         draw = model(x, samples=3, path_gradient=True)
-        found = torch.autograd.grad(lb.objectives.DReG(samples=3).terms(draw, STEP).total, parameters)
+        found = torch.autograd.grad(
+            lb.objectives.DReG(samples=3).terms(draw, STEP).total, parameters
+        )
         for one, other in zip(found, expected, strict=True):
             assert torch.allclose(one, other, rtol=1e-9, atol=1e-14)
 
@@ -49,7 +56,9 @@ class TestDReG(ObjectiveContract):
             total.backward()
             assert draw.latents[0].z.dtype == draw.log_w.dtype == total.dtype == torch.float32
             found.append(torch.cat([p.grad.flatten() for p in model.posterior.parameters()]))
-        assert (found[1] - found[0]).norm() < 0.05 * found[0].norm()  # bfloat16 holds 8 bits: 0.4 % an operation
+        assert (found[1] - found[0]).norm() < 0.05 * found[
+            0
+        ].norm()  # bfloat16 holds 8 bits: 0.4 % an operation
 
     def test_nothing_is_marked_where_no_gradient_is_asked_for(self) -> None:
         model, _ = self.draw()
@@ -64,7 +73,9 @@ class TestDReG(ObjectiveContract):
         with pytest.raises(ValueError, match="DReG weighs draws .* no density; use ELBO"):
             objective.check(Draw(draw.latents, draw.px, draw.log_px, draw.log_m, is_density=False))
         with pytest.raises(ValueError, match="adds to the loss .cost.; use IWAE"):
-            objective.check(Draw(draw.latents, draw.px, draw.log_px, draw.log_m, {"cost": torch.zeros(5)}))
+            objective.check(
+                Draw(draw.latents, draw.px, draw.log_px, draw.log_m, {"cost": torch.zeros(5)})
+            )
 
     def test_refuses_no_samples(self) -> None:
         with pytest.raises(ValueError, match="samples is 0"):

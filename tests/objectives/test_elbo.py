@@ -121,7 +121,9 @@ class TestPathGradient(ObjectiveContract):
         ("settings", "message"),
         [({"kl": "closed_form"}, "set kl to 'sampled'"), ({"free_bits": 0.1}, "leave one of them")],
     )
-    def test_what_needs_the_closed_form_is_refused(self, settings: dict[str, object], message: str) -> None:
+    def test_what_needs_the_closed_form_is_refused(
+        self, settings: dict[str, object], message: str
+    ) -> None:
         with pytest.raises(ValueError, match=f"path_gradient needs the sampled KL.*{message}"):
             lb.objectives.ELBO(path_gradient=True, **settings)
 
@@ -133,4 +135,6 @@ class TestSampled(ObjectiveContract):
 
 def test_a_pair_without_a_rule_has_no_closed_form() -> None:
     assert closed_form_kl(Laplace(0.0, 1.0), torch.distributions.Cauchy(0.0, 1.0)) is None
-    assert closed_form_kl(Laplace(0.0, 1.0), torch.distributions.Cauchy(0.0, 1.0)) is None  # remembered
+    assert (
+        closed_form_kl(Laplace(0.0, 1.0), torch.distributions.Cauchy(0.0, 1.0)) is None
+    )  # remembered

@@ -37,7 +37,9 @@ class TestFactorVAE(ObjectiveContract):
         r = 0.8
         joint = MultivariateNormal(torch.zeros(2), torch.tensor([[1.0, r], [r, 1.0]]))
         apart = MultivariateNormal(torch.zeros(2), torch.eye(2))
-        objective = FactorVAE((2,), network=lambda i, o: lb.networks.MLP(i, o, hidden=(64, 64), activation="SiLU"))
+        objective = FactorVAE(
+            (2,), network=lambda i, o: lb.networks.MLP(i, o, hidden=(64, 64), activation="SiLU")
+        )
         adam = torch.optim.Adam(objective.parameters(), lr=3e-3, betas=objective.adam["betas"])
         for step in range(600):
             adam.param_groups[0]["lr"] = 3e-3 * (1 - step / 600)
@@ -53,7 +55,10 @@ class TestFactorVAE(ObjectiveContract):
         # and at the optimum its own loss is that of the best critic
         best = nn.functional.softplus(-truth).mean() / 2
         shuffled = permuted(z)[0]
-        best = best + nn.functional.softplus(joint.log_prob(shuffled) - apart.log_prob(shuffled)).mean() / 2
+        best = (
+            best
+            + nn.functional.softplus(joint.log_prob(shuffled) - apart.log_prob(shuffled)).mean() / 2
+        )
         assert (objective.critic_loss(z).mean() - best).abs() < 0.02
 
     def test_permuted_codes_keep_their_marginals_and_lose_their_dependence(self) -> None:
@@ -66,13 +71,19 @@ class TestFactorVAE(ObjectiveContract):
         assert not torch.equal(other[0].argsort(0), other[1].argsort(0))
 
     def test_batch_statistics_of_the_critic_move_once_a_step(self) -> None:
-        objective = FactorVAE((2,), network=lambda i, o: nn.Sequential(nn.BatchNorm1d(2), lb.networks.MLP(i, o)))
+        objective = FactorVAE(
+            (2,), network=lambda i, o: nn.Sequential(nn.BatchNorm1d(2), lb.networks.MLP(i, o))
+        )
         _, draw = self.draw()
         objective.terms(draw, STEP)
         assert objective.critic[0].num_batches_tracked == 1
 
     def test_it_is_a_bound_only_without_the_critic(self) -> None:
-        assert [FactorVAE((2,), gamma=gamma).is_bound for gamma in (0.0, 1.0, 10.0)] == [True, False, False]
+        assert [FactorVAE((2,), gamma=gamma).is_bound for gamma in (0.0, 1.0, 10.0)] == [
+            True,
+            False,
+            False,
+        ]
 
     @pytest.mark.parametrize(
         ("settings", "message"),
@@ -90,7 +101,9 @@ class TestFactorVAE(ObjectiveContract):
 
     def test_a_model_that_does_not_fit_is_refused(self) -> None:
         _, draw = self.draw()
-        with pytest.raises(ValueError, match=r"critic of codes of shape \(3,\).* give it z_shape=\(2,\)"):
+        with pytest.raises(
+            ValueError, match=r"critic of codes of shape \(3,\).* give it z_shape=\(2,\)"
+        ):
             FactorVAE((3,)).check(draw)
         with pytest.raises(ValueError, match="FactorVAE is about one latent, and this model has 2"):
             FactorVAE((2,)).check(TwoLatents()(torch.rand(5, 4).double()))
@@ -114,7 +127,9 @@ def test_each_is_moved_by_its_own_loss_with_its_own_settings(
     step = torch.optim.Adam.step
 
     def seen(self: torch.optim.Adam, *args: object) -> object:
-        groups.append([{k: v for k, v in group.items() if k != "params"} for group in self.param_groups])
+        groups.append(
+            [{k: v for k, v in group.items() if k != "params"} for group in self.param_groups]
+        )
         return step(self, *args)
 
     monkeypatch.setattr(torch.optim.Adam, "step", seen)
@@ -126,12 +141,19 @@ def test_each_is_moved_by_its_own_loss_with_its_own_settings(
     assert groups[-1][1]["lr"] == pytest.approx(0, abs=1e-9)
 
 
-def test_clipping_one_does_not_clip_the_other(binary_digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clipping_one_does_not_clip_the_other(
+    binary_digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     norms: list[list[float]] = []
     step = torch.optim.Adam.step
 
     def seen(self: torch.optim.Adam, *args: object) -> object:
-        norms.append([float(nn.utils.get_total_norm([p.grad for p in g["params"]])) for g in self.param_groups])
+        norms.append(
+            [
+                float(nn.utils.get_total_norm([p.grad for p in g["params"]]))
+                for g in self.param_groups
+            ]
+        )
         return step(self, *args)
 
     monkeypatch.setattr(torch.optim.Adam, "step", seen)
@@ -177,7 +199,9 @@ def stopping(after: int) -> Callable[..., None]:
     return hook
 
 
-def test_its_quantities_are_in_the_metrics_and_its_own_loss_is_no_part_of_the_loss(binary_digits: Dataset) -> None:
+def test_its_quantities_are_in_the_metrics_and_its_own_loss_is_no_part_of_the_loss(
+    binary_digits: Dataset,
+) -> None:
     _, _, history = trained(binary_digits)
     for record in history.epochs:
         for values in (record["train"], record["valid"]):
@@ -195,4 +219,6 @@ def test_no_critic_is_asked_about_a_score_that_it_was_not_trained_with(digits: D
     """It is not saved with the model, so what was minimised cannot be evaluated, and is not replaced by another number."""
     model = make_model(digits, likelihood="BinaryCrossEntropy")
     assert lb.evaluate(model, digits, samples=2, objective=FactorVAE((3,))).objective is None
-    assert lb.evaluate(model, digits, samples=2, objective=lb.objectives.ELBO()).objective is not None
+    assert (
+        lb.evaluate(model, digits, samples=2, objective=lb.objectives.ELBO()).objective is not None
+    )

@@ -21,7 +21,10 @@ class TestIWAE(ObjectiveContract):
         latent = draw.latents[0]
         log_px = torch.tensor([[1.0], [3.0]]).log().expand(2, 5).clone().requires_grad_()
         known = Draw(
-            (Latent(latent.q, latent.q, latent.z.detach(), None),), draw.px, log_px, torch.full((2, 5), -math.log(2))
+            (Latent(latent.q, latent.q, latent.z.detach(), None),),
+            draw.px,
+            log_px,
+            torch.full((2, 5), -math.log(2)),
         )
         loss = lb.objectives.IWAE(samples=2).terms(known, STEP).loss
         assert torch.allclose(loss, -torch.tensor(2.0).log().expand(5))

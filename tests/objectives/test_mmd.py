@@ -27,7 +27,11 @@ def similarity(h: float, variance: float, shift: float) -> float:
 
 def discrepancy(similarity_of: Callable[[float, float], float]) -> float:
     """MMD^2 from the mean similarity of two independent draws, by the variance and the mean of their difference."""
-    return similarity_of(2 * SPREAD**2, 0) + similarity_of(2, 0) - 2 * similarity_of(1 + SPREAD**2, SHIFT)
+    return (
+        similarity_of(2 * SPREAD**2, 0)
+        + similarity_of(2, 0)
+        - 2 * similarity_of(1 + SPREAD**2, SHIFT)
+    )
 
 
 def truth(objective: lb.objectives.MMD) -> float:
@@ -38,12 +42,17 @@ def truth(objective: lb.objectives.MMD) -> float:
             total += discrepancy(lambda v, m, h=h: similarity(h, v, m))
             continue
         t = torch.linspace(1e-9, 40, 4001).double()
-        values = [math.exp(-s) * discrepancy(lambda v, m, h=h, s=s: similarity(h / s, v, m)) for s in t.tolist()]
+        values = [
+            math.exp(-s) * discrepancy(lambda v, m, h=h, s=s: similarity(h / s, v, m))
+            for s in t.tolist()
+        ]
         total += float(torch.trapezoid(torch.tensor(values).double(), t))
     return total
 
 
-def estimates(objective: lb.objectives.MMD, draw: Callable[[], tuple[Tensor, Tensor]], paired: bool = False) -> Tensor:
+def estimates(
+    objective: lb.objectives.MMD, draw: Callable[[], tuple[Tensor, Tensor]], paired: bool = False
+) -> Tensor:
     """Of many batches."""
     found = []
     for _ in range(600):
@@ -64,13 +73,17 @@ class TestMMD(ObjectiveContract):
     is_a_mean = False
 
     @pytest.mark.parametrize("objective", KERNELS, ids=lambda o: o.kernel)
-    def test_between_normals_it_is_unbiased_for_the_closed_form(self, objective: lb.objectives.MMD) -> None:
+    def test_between_normals_it_is_unbiased_for_the_closed_form(
+        self, objective: lb.objectives.MMD
+    ) -> None:
         found = estimates(objective, lambda: (SHIFT + SPREAD * normal(1, 12), normal(12)))
         assert within(found, truth(objective))
         assert truth(objective) > 10 * found.std() / len(found) ** 0.5  # it could be told from zero
 
     @pytest.mark.parametrize("objective", KERNELS, ids=lambda o: o.kernel)
-    def test_several_draws_of_an_example_count_as_draws_of_one_example(self, objective: lb.objectives.MMD) -> None:
+    def test_several_draws_of_an_example_count_as_draws_of_one_example(
+        self, objective: lb.objectives.MMD
+    ) -> None:
         """Of one x they are alike, so that a pair of them says nothing about two independent codes."""
 
         def draw() -> tuple[Tensor, Tensor]:
@@ -80,7 +93,9 @@ class TestMMD(ObjectiveContract):
         assert within(estimates(objective, draw), truth(objective))
 
     @pytest.mark.parametrize("objective", KERNELS, ids=lambda o: o.kernel)
-    def test_where_the_codes_are_those_of_the_prior_its_mean_is_zero(self, objective: lb.objectives.MMD) -> None:
+    def test_where_the_codes_are_those_of_the_prior_its_mean_is_zero(
+        self, objective: lb.objectives.MMD
+    ) -> None:
         found = estimates(objective, lambda: (normal(1, 12), normal(12)))
         assert within(found, 0.0)
         assert bool((found < 0).any())
@@ -96,13 +111,17 @@ class TestMMD(ObjectiveContract):
     def test_a_latent_that_is_enumerated_counts_by_its_probabilities(self) -> None:
         """Weighted states are what infinitely many draws would be."""
         objective, states, y = MMD(), torch.tensor([-1.0, 0.5, 2.0]).double(), normal(3)
-        probs = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3], [0.3, 0.3, 0.4]]).double()  # (B, states)
+        probs = torch.tensor(
+            [[0.2, 0.5, 0.3], [0.6, 0.1, 0.3], [0.3, 0.3, 0.4]]
+        ).double()  # (B, states)
         z = states[:, None, None].expand(3, 3, D)
         exact = objective.squared_mmd(z, probs.T, y, UNIT)
         index = torch.multinomial(probs, 1000, replacement=True)  # (B, draws)
         drawn = torch.stack(
             [
-                objective.squared_mmd(states[i].reshape(1, 3, 1).expand(1, 3, D), torch.ones(()).double(), y, UNIT)
+                objective.squared_mmd(
+                    states[i].reshape(1, 3, 1).expand(1, 3, D), torch.ones(()).double(), y, UNIT
+                )
                 for i in index.T
             ]
         )
@@ -134,11 +153,15 @@ class TestMMD(ObjectiveContract):
     def test_at_beta_zero_a_prior_that_draws_without_a_gradient_is_refused(self) -> None:
         prior = lb.priors.Mixture((2,), components=3)
         assert conflict(MMD(beta=1.0), prior) is None
-        assert "use beta above 0, or a prior with reparameterised draws" in (conflict(MMD(), prior) or "")
+        assert "use beta above 0, or a prior with reparameterised draws" in (
+            conflict(MMD(), prior) or ""
+        )
         model, _ = self.draw()
         draw = lb.VAE(prior, model.posterior, model.likelihood)(torch.rand(5, 4))
         MMD(beta=1.0).check(draw)
-        with pytest.raises(ValueError, match="MMD with beta = 0 .* have no gradient; use beta above 0"):
+        with pytest.raises(
+            ValueError, match="MMD with beta = 0 .* have no gradient; use beta above 0"
+        ):
             MMD().check(draw)
 
     def test_a_model_that_does_not_fit_is_refused(self) -> None:
@@ -157,7 +180,12 @@ class TestMMD(ObjectiveContract):
         assert terms.batch_loss == 0
 
     def test_it_is_a_bound_where_the_rate_counts_in_full(self) -> None:
-        assert [MMD(beta=beta).is_bound for beta in (0.0, 0.5, 1.0, 2.0)] == [False, False, True, True]
+        assert [MMD(beta=beta).is_bound for beta in (0.0, 0.5, 1.0, 2.0)] == [
+            False,
+            False,
+            True,
+            True,
+        ]
 
     @pytest.mark.parametrize(
         "settings",
@@ -192,6 +220,14 @@ def test_minimised_it_moves_the_codes_to_the_prior() -> None:
     )
     with torch.no_grad():
         model.posterior.net.layers[-1].bias[:2] += 3  # codes three standard deviations away
-    history = lb.fit(model, MMD(weight=100.0), data, epochs=15, batch_size=100, learning_rate=5e-3, progress=False)
+    history = lb.fit(
+        model,
+        MMD(weight=100.0),
+        data,
+        epochs=15,
+        batch_size=100,
+        learning_rate=5e-3,
+        progress=False,
+    )
     values = history.series("squared_mmd", "valid")
     assert values[-1] < 0.1 * values[0]

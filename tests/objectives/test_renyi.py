@@ -40,7 +40,9 @@ class TestRenyi(ObjectiveContract):
     def test_near_one_nothing_is_lost_in_single_precision(self) -> None:
         model, _ = self.draw()
         draw = model(torch.rand(5, 4), samples=5)
-        assert torch.allclose(Renyi(1 - 1e-7).terms(draw, STEP).loss, Renyi(1.0).terms(draw, STEP).loss, atol=1e-4)
+        assert torch.allclose(
+            Renyi(1 - 1e-7).terms(draw, STEP).loss, Renyi(1.0).terms(draw, STEP).loss, atol=1e-4
+        )
 
     def test_of_a_finite_latent_that_is_enumerated_it_is_the_divergence(self) -> None:
         """Log p(x) less D_alpha(q ‖ p(z|x)), the latter by its definition."""
@@ -49,13 +51,23 @@ class TestRenyi(ObjectiveContract):
         draw, log_p = model(x), log_evidence(model, x)
         log_posterior = draw.log_px + draw.log_pz - log_p
         for alpha in (-1.0, 0.5, 2.0):
-            divergence = torch.logsumexp(alpha * draw.log_qz + (1 - alpha) * log_posterior, 0) / (alpha - 1)
+            divergence = torch.logsumexp(alpha * draw.log_qz + (1 - alpha) * log_posterior, 0) / (
+                alpha - 1
+            )
             bound = -Renyi(alpha).terms(draw, STEP).loss
             assert torch.allclose(bound, log_p - divergence, rtol=1e-10)
-            assert bool(((bound <= log_p) == (alpha >= 0)).all())  # below order 0 the limit is an upper bound
+            assert bool(
+                ((bound <= log_p) == (alpha >= 0)).all()
+            )  # below order 0 the limit is an upper bound
 
     def test_only_orders_from_zero_up_are_called_a_bound(self) -> None:
-        assert [Renyi(alpha).is_bound for alpha in (-0.1, 0.0, 0.5, 1.0, 3.0)] == [False, True, True, True, True]
+        assert [Renyi(alpha).is_bound for alpha in (-0.1, 0.0, 0.5, 1.0, 3.0)] == [
+            False,
+            True,
+            True,
+            True,
+            True,
+        ]
 
     def test_a_score_that_is_no_density_is_refused_with_what_would_fit(self) -> None:
         model = lb.VAE(

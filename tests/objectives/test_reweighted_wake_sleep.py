@@ -11,7 +11,7 @@ from lowerbound.distributions import states
 from lowerbound.objective import Step, check_parts
 from lowerbound.objectives import ReweightedWakeSleep
 from lowerbound.roles import Context
-from lowerbound.training.passes import Pass, dreamt
+from lowerbound.training.passes import Pass, joint_sample_for
 from tests.contracts import ObjectiveContract, asked
 from tests.known_models import drawing, finite, log_evidence
 
@@ -28,7 +28,9 @@ def flat(gradients: tuple[Tensor, ...]) -> Tensor:
 
 def split(model: lb.VAE) -> tuple[list[Tensor], list[Tensor]]:
     """The parameters of p, and those of q."""
-    return [*model.prior.parameters(), *model.likelihood.parameters()], list(model.posterior.parameters())
+    return [*model.prior.parameters(), *model.likelihood.parameters()], list(
+        model.posterior.parameters()
+    )
 
 
 def wake(model: lb.VAE, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,7 +45,9 @@ def wake(model: lb.VAE, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def sleep(model: lb.VAE) -> Tensor:
     """The exact gradient of -E_p(x, z)[log q(z|x)] in q's parameters, by the sum over every z and every x of five bits."""
-    x = states(torch.distributions.Independent(torch.distributions.Bernoulli(torch.full((5,), 0.5)), 1)).double()
+    x = states(
+        torch.distributions.Independent(torch.distributions.Bernoulli(torch.full((5,), 0.5)), 1)
+    ).double()
     qz = model.posterior(x, Context())
     z = states(qz)[:, None].expand(-1, len(x), *model.z_shape)
     joint = model.log_joint(x, (z,)).detach().exp()
@@ -55,7 +59,9 @@ def agrees(estimates: list[Tensor], exact: Tensor) -> bool:
     """Whether the mean lies within 4.5 standard errors of the truth in every entry (some dozens are looked at)."""
     found = torch.stack(estimates)
     assert bool((found.std(0) > 0).any())
-    return bool(((found.mean(0) - exact).abs() <= 4.5 * found.std(0) / len(found) ** 0.5 + 1e-9).all())
+    return bool(
+        ((found.mean(0) - exact).abs() <= 4.5 * found.std(0) / len(found) ** 0.5 + 1e-9).all()
+    )
 
 
 def test_over_all_codes_both_wake_gradients_are_exact() -> None:
@@ -70,14 +76,21 @@ def test_over_all_codes_both_wake_gradients_are_exact() -> None:
     assert torch.allclose(of_q, exact_of_q, rtol=1e-8, atol=1e-12)
 
 
-def test_of_one_draw_the_gradient_of_p_is_that_of_the_elbo_in_mean_and_of_q_that_of_its_entropy() -> None:
+def test_of_one_draw_the_gradient_of_p_is_that_of_the_elbo_in_mean_and_of_q_that_of_its_entropy() -> (
+    None
+):
     """At K = 1 every weight is 1, and both expectations over z ~ q are sums over its codes."""
     model = finite((3,))
     x = torch.bernoulli(torch.full((4, 5), 0.5)).double()
     p, q = split(model)
     elbo = lb.objectives.ELBO().terms(model(x), STEP).total
     exact = flat(torch.autograd.grad(elbo, p))
-    drawn, objective, found, zero = drawing(model, "sampled"), ReweightedWakeSleep(samples=1), [], []
+    drawn, objective, found, zero = (
+        drawing(model, "sampled"),
+        ReweightedWakeSleep(samples=1),
+        [],
+        [],
+    )
     p, q = split(drawn)
     torch.manual_seed(0)
     for _ in range(60):
@@ -85,7 +98,9 @@ def test_of_one_draw_the_gradient_of_p_is_that_of_the_elbo_in_mean_and_of_q_that
         found.append(flat(torch.autograd.grad(loss, p, retain_graph=True)))
         zero.append(flat(torch.autograd.grad(loss, q)))
     assert agrees(found, exact)
-    assert agrees(zero, torch.zeros_like(zero[0]))  # E_q[d log q] = 0: one draw teaches q nothing awake
+    assert agrees(
+        zero, torch.zeros_like(zero[0])
+    )  # E_q[d log q] = 0: one draw teaches q nothing awake
 
 
 def test_with_many_draws_the_wake_gradients_tend_to_the_exact_ones() -> None:
@@ -98,7 +113,13 @@ def test_with_many_draws_the_wake_gradients_tend_to_the_exact_ones() -> None:
         objective = ReweightedWakeSleep(samples)
         torch.manual_seed(0)
         loss = objective.terms(asked(drawn, objective, x.repeat(8, 1)), STEP).total
-        errors.append(float((flat(torch.autograd.grad(loss, [*split(drawn)[0], *split(drawn)[1]])) - exact).norm()))
+        errors.append(
+            float(
+                (
+                    flat(torch.autograd.grad(loss, [*split(drawn)[0], *split(drawn)[1]])) - exact
+                ).norm()
+            )
+        )
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 0.03 * exact.norm()
 
@@ -124,14 +145,18 @@ def test_both_is_half_of_each() -> None:
         torch.manual_seed(0)
         loss = Pass(model, ReweightedWakeSleep(phase=phase))(x, {}, 0.5, 100).total
         gradients[phase] = flat(torch.autograd.grad(loss, split(model)[1]))
-    assert torch.allclose(gradients["both"], (gradients["wake"] + gradients["sleep"]) / 2, rtol=1e-8)
+    assert torch.allclose(
+        gradients["both"], (gradients["wake"] + gradients["sleep"]) / 2, rtol=1e-8
+    )
     assert not torch.allclose(gradients["wake"], gradients["sleep"])
 
 
 def test_no_gradient_passes_through_continuous_draws() -> None:
     """Of q that is -sum_k v_k d log q(z_k|x) at fixed z_k, and of p that of the bound."""
     model = lb.VAE(
-        lb.priors.Normal((2,)), lb.posteriors.DiagonalNormal((4,), (2,)), lb.likelihoods.Normal((2,), (4,))
+        lb.priors.Normal((2,)),
+        lb.posteriors.DiagonalNormal((4,), (2,)),
+        lb.likelihoods.Normal((2,), (4,)),
     ).double()
     objective, x = ReweightedWakeSleep(samples=7), torch.rand(5, 4).double()
     draw = asked(model, objective, x)
@@ -147,16 +172,23 @@ def test_no_gradient_passes_through_continuous_draws() -> None:
 
 
 def test_dreams_are_asked_for_only_where_they_are_used() -> None:
-    assert [ReweightedWakeSleep(phase=phase).dreams for phase in ("wake", "sleep", "both")] == [False, True, True]
-    assert not lb.objectives.ELBO().dreams
+    assert [
+        ReweightedWakeSleep(phase=phase).needs_joint_sample for phase in ("wake", "sleep", "both")
+    ] == [False, True, True]
+    assert not lb.objectives.ELBO().needs_joint_sample
     _, draw = TestReweightedWakeSleep().draw()
-    with pytest.raises(ValueError, match="phase 'sleep' learns from what the model dreams, and this step has no dream"):
+    with pytest.raises(
+        ValueError,
+        match="phase 'sleep' learns from what the model dreams, and this step has no dream",
+    ):
         ReweightedWakeSleep(phase="sleep").terms(draw, STEP)
 
 
 def test_a_dream_moves_no_statistics_and_teaches_p_nothing() -> None:
     def network(in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> torch.nn.Module:
-        return torch.nn.Sequential(torch.nn.BatchNorm1d(in_shape[0]), lb.networks.MLP(in_shape, out_shape))
+        return torch.nn.Sequential(
+            torch.nn.BatchNorm1d(in_shape[0]), lb.networks.MLP(in_shape, out_shape)
+        )
 
     model = lb.VAE(
         lb.priors.Bernoulli((3,)),
@@ -164,7 +196,7 @@ def test_a_dream_moves_no_statistics_and_teaches_p_nothing() -> None:
         lb.likelihoods.Bernoulli((3,), (4,), network=network),
     )
     before = {name: value.clone() for name, value in model.named_buffers()}
-    dream = dreamt(model, 20, Context())
+    joint_sample = joint_sample_for(model, 20, Context())
     assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
     assert model.training
     assert model.likelihood.training
@@ -185,7 +217,9 @@ def test_a_dream_moves_no_statistics_and_teaches_p_nothing() -> None:
     ],
 )
 def test_what_it_cannot_teach_is_refused(prior: lb.priors.VampPrior, words: str) -> None:
-    model = lb.VAE(prior, lb.posteriors.DiagonalNormal((4,), (2,)), lb.likelihoods.Normal((2,), (4,)))
+    model = lb.VAE(
+        prior, lb.posteriors.DiagonalNormal((4,), (2,)), lb.likelihoods.Normal((2,), (4,))
+    )
     with pytest.raises(ValueError, match=words):
         check_parts(ReweightedWakeSleep(), model)
 

@@ -28,7 +28,9 @@ ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 two_cores = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="a process wants a core")
-within = pytest.mark.timeout(240)  # a process that waits for another for good would wait for half an hour
+within = pytest.mark.timeout(
+    240
+)  # a process that waits for another for good would wait for half an hour
 
 PLAIN = "StandardNormal DiagonalNormal Bernoulli"
 TOGETHER = (
@@ -41,24 +43,35 @@ TOGETHER = (
 @pytest.fixture
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Started programs find these tests, and what they test."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(Path(lb.__file__).parents[1])]))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(ROOT), str(Path(lb.__file__).parents[1])])
+    )
 
 
 def assert_the_same(one: Path, other: Path, name: str, against: str | None = None) -> None:
-    first, second = (json.loads((f / f"{n}.json").read_text()) for f, n in ((one, against or name), (other, name)))
-    approximate = (lambda value: pytest.approx(value, rel=1e-5, abs=1e-6)) if name != "clipped" else _roughly
+    first, second = (
+        json.loads((f / f"{n}.json").read_text())
+        for f, n in ((one, against or name), (other, name))
+    )
+    approximate = (
+        (lambda value: pytest.approx(value, rel=1e-5, abs=1e-6)) if name != "clipped" else _roughly
+    )
     for before, after in zip(first["epochs"], second["epochs"], strict=True):
         assert after["train"].keys() == before["train"].keys()
         assert _numbers(after) == approximate(_numbers(before)), name
         assert after["skipped_steps"] == before["skipped_steps"] == 0
-    tensors = [read_tensors(f / f"{n}.safetensors") for f, n in ((one, against or name), (other, name))]
+    tensors = [
+        read_tensors(f / f"{n}.safetensors") for f, n in ((one, against or name), (other, name))
+    ]
     tolerance = {"atol": 1e-7, "rtol": 0} if name != "clipped" else {"atol": 2e-3, "rtol": 0}
     for key, value in tensors[0].items():
         torch.testing.assert_close(
             tensors[1][key], value, **tolerance, msg=lambda text, key=key: f"{name}: {key}: {text}"
         )
     if name != "clipped":
-        assert _numbers(second["evaluation"]) == pytest.approx(_numbers(first["evaluation"]), rel=1e-5, abs=1e-6)
+        assert _numbers(second["evaluation"]) == pytest.approx(
+            _numbers(first["evaluation"]), rel=1e-5, abs=1e-6
+        )
 
 
 def _roughly(value: Any) -> Any:
@@ -88,7 +101,10 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
         own = name.partition(" / ")
         assert_the_same(one, two, name.replace("/", "in"), own[0])
     # and what they would do otherwise is refused, in all of them
-    for name, words in (("careless", "compares the examples of a batch"), ("lottery", "different amounts of random")):
+    for name, words in (
+        ("careless", "compares the examples of a batch"),
+        ("lottery", "different amounts of random"),
+    ):
         for rank in range(2):
             assert words in (two / f"{name} {rank}").read_text()
 
@@ -118,7 +134,9 @@ def test_processes_may_compile_their_shares(tmp_path: Path) -> None:
     assert plain == pytest.approx(compiled, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["dropout", "one left", "drawn anew", "Categorical Categorical Bernoulli ELBO"])
+@pytest.mark.parametrize(
+    "name", ["dropout", "one left", "drawn anew", "Categorical Categorical Bernoulli ELBO"]
+)
 def test_a_batch_in_pieces_gives_the_same_step(tmp_path: Path, name: str) -> None:
     together.train(tmp_path, [name, f"{name} / 3"])
     assert_the_same(tmp_path, tmp_path, f"{name} in 3", name)
@@ -131,7 +149,8 @@ def test_a_batch_in_pieces_gives_the_same_step(tmp_path: Path, name: str) -> Non
 )  # fmt: skip
 def test_what_compares_examples_is_not_done_in_pieces(tmp_path: Path, name: str, part: str) -> None:
     with pytest.raises(
-        ValueError, match=f"^accumulate is 2, and {part} takes statistics of the batch.*use accumulate 1"
+        ValueError,
+        match=f"^accumulate is 2, and {part} takes statistics of the batch.*use accumulate 1",
     ):
         together.train(tmp_path, [f"{name} / 2"])
 
@@ -146,11 +165,19 @@ def test_a_process_that_dies_stops_the_others_and_another_number_of_processes_go
     assert launch("tests.together", [str(tmp_path), "die"], 2) == 1
     assert time.monotonic() - began < 60
     err = capfd.readouterr().err
-    assert "lowerbound: error: process 1 of 2 was killed by SIGKILL, and the others were stopped" in err
+    assert (
+        "lowerbound: error: process 1 of 2 was killed by SIGKILL, and the others were stopped"
+        in err
+    )
     ends = []
     for out, resume in ((tmp_path / "run", True), (None, False)):
         model, objective, data = together.case("one left")
-        how: dict[str, Any] = {"epochs": 4, "batch_size": 13, "progress": False, "checkpoint_seconds": 0}
+        how: dict[str, Any] = {
+            "epochs": 4,
+            "batch_size": 13,
+            "progress": False,
+            "checkpoint_seconds": 0,
+        }
         ends.append(lb.fit(model, objective, data, **how, out=out, resume=resume))
     assert [epoch["step"] for epoch in ends[0].epochs] == [4, 8, 12, 16]
     assert ends[0].series("loss") == pytest.approx(ends[1].series("loss"), rel=1e-5)
@@ -188,7 +215,10 @@ def test_the_command_stops_all_processes_at_ctrl_c_with_one_line_and_measures_by
     assert process.returncode == 130
     told = [line for line in err.decode().splitlines() if not line.startswith("epoch")]
     assert len(told) == 1
-    assert re.match(r"lowerbound: stopped in epoch \d+ after \d+ of 12 steps; saved in .*; go on with: ", told[0])
+    assert re.match(
+        r"lowerbound: stopped in epoch \d+ after \d+ of 12 steps; saved in .*; go on with: ",
+        told[0],
+    )
     measured = ["evaluate", str(out), "--samples", "7", "--device", "cpu", "--json"]
     shared = subprocess.run(
         [sys.executable, "-m", "lowerbound", *measured, "--devices", "2"],
@@ -207,8 +237,16 @@ def test_the_command_stops_all_processes_at_ctrl_c_with_one_line_and_measures_by
     ("given", "world", "message"),
     [
         (lambda: 0, ALONE, "devices is 0: it must be a whole number, at least 1"),
-        (lambda: 10_000, ALONE, r"devices is 10000, and this machine has \d+ processor cores.*use at most \d+"),
-        (lambda: 2, ALONE, "a Python program is one process: start it as several by torchrun --nproc-per-node 2"),
+        (
+            lambda: 10_000,
+            ALONE,
+            r"devices is 10000, and this machine has \d+ processor cores.*use at most \d+",
+        ),
+        (
+            lambda: 2,
+            ALONE,
+            "a Python program is one process: start it as several by torchrun --nproc-per-node 2",
+        ),
         (
             lambda: 1,
             Processes(0, 4, 0, 2),
@@ -235,13 +273,17 @@ def test_a_gpu_of_its_own_for_each() -> None:
 
 
 def test_a_batch_that_is_smaller_than_its_pieces_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="batch_size is 13, and is divided by 14 .*take at least 14"):
+    with pytest.raises(
+        ValueError, match="batch_size is 13, and is divided by 14 .*take at least 14"
+    ):
         together.train(tmp_path, ["one left / 14"], batch_size=13)
     with pytest.raises(ValueError, match="accumulate is 0: it must be at least 1"):
         together.train(tmp_path, ["one left / 0"])
 
 
-def test_a_torch_without_processes_is_refused_before_any_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torch_without_processes_is_refused_before_any_is_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
     with pytest.raises(ValueError, match="use devices 1"):
         launch("lowerbound", ["train", "digits"], 2)

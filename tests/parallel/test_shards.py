@@ -12,7 +12,7 @@ from torch.distributions import Categorical, Gamma, Normal, Poisson
 
 from lowerbound.parallel.noise import at_work
 from lowerbound.parallel.processes import ALONE, Processes
-from lowerbound.parallel.shards import averaged, gathered, own_rows, pieces, undivided
+from lowerbound.parallel.shards import all_gather, batch_mean, own_rows, pieces, replicated
 
 B, K = 7, 3
 P = torch.linspace(0.1, 0.9, B)
@@ -30,12 +30,24 @@ DRAWS: dict[str, tuple[int, Callable[[slice], Tensor]]] = {
     "exponential_": (1, lambda rows: torch.empty(K, len(P[rows]), 5).exponential_()),
     "normal": (0, lambda rows: torch.normal(P[rows], P[rows])),
     "bernoulli": (0, lambda rows: torch.bernoulli(P[rows])),
-    "multinomial": (0, lambda rows: torch.multinomial(torch.stack([P[rows], 1 - P[rows]], 1), K, True)),
-    "codes": (1, lambda rows: Categorical(probs=P[rows, None, None] * torch.ones(2, 5)).sample((K,))),
+    "multinomial": (
+        0,
+        lambda rows: torch.multinomial(torch.stack([P[rows], 1 - P[rows]], 1), K, True),
+    ),
+    "codes": (
+        1,
+        lambda rows: Categorical(probs=P[rows, None, None] * torch.ones(2, 5)).sample((K,)),
+    ),
     "codes of a prior": (0, lambda rows: Categorical(probs=P).sample((len(P[rows]),))),
     "dropout": (0, lambda rows: F.dropout(P[rows, None].expand(-1, 6), 0.4)),
-    "dropout of channels": (0, lambda rows: F.dropout2d(P[rows, None, None, None].expand(-1, 6, 2, 2), 0.4)),
-    "a shuffle of its own": (0, lambda rows: torch.rand_like(P[rows, None].expand(-1, 5)).argsort(1)),
+    "dropout of channels": (
+        0,
+        lambda rows: F.dropout2d(P[rows, None, None, None].expand(-1, 6, 2, 2), 0.4),
+    ),
+    "a shuffle of its own": (
+        0,
+        lambda rows: torch.rand_like(P[rows, None].expand(-1, 5)).argsort(1),
+    ),
 }
 
 
@@ -66,7 +78,11 @@ def test_pieces_draw_what_the_whole_draws(name: str, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "draw", [lambda rows: Poisson(9 * P[rows]).sample((500,)), lambda rows: Gamma(9 * P[rows], 1.0).rsample((500,))]
+    "draw",
+    [
+        lambda rows: Poisson(9 * P[rows]).sample((500,)),
+        lambda rows: Gamma(9 * P[rows], 1.0).rsample((500,)),
+    ],
 )
 def test_draws_that_take_as_many_numbers_as_they_need_come_from_generators_of_their_own(
     draw: Callable[[slice], Tensor],
@@ -80,7 +96,7 @@ def test_draws_that_take_as_many_numbers_as_they_need_come_from_generators_of_th
 
 def test_a_block_that_is_undivided_draws_the_same_everywhere() -> None:
     def draw(rows: slice) -> Tensor:
-        with undivided():
+        with replicated():
             return torch.randn(2, 4)
 
     together, _ = in_pieces(draw, 0, 2)
@@ -105,7 +121,9 @@ def test_every_row_counts_once(size: int, count: int, accumulate: int) -> None:
         assert [shard.is_last for shard in shards] == [False] * (accumulate - 1) + [True]
         for shard in shards:
             with at_work(shard):
-                found += float(averaged(values[shard.rows])) / count  # as gradients are averaged over the processes
+                found += (
+                    float(batch_mean(values[shard.rows])) / count
+                )  # as gradients are averaged over the processes
             parts += [] if shard.is_spare else [shard.rows]
             assert shard.counted({"loss": values[shard.rows]})["loss"].sum() == (
                 0 if shard.is_spare else values[shard.rows].sum()
@@ -119,12 +137,15 @@ def test_one_process_pays_nothing() -> None:
     value = torch.randn(B)
     with at_work(shard):
         assert shard.is_whole
-        assert gathered(value) is value
+        assert all_gather(value) is value
         assert own_rows(value) is value
         assert len(torch.overrides._get_current_function_mode_stack()) == 0
 
 
 def test_a_statistic_of_a_batch_in_pieces_is_refused() -> None:
     first, _ = pieces(B, ALONE, 2)
-    with at_work(first), pytest.raises(ValueError, match="needs the whole batch, which is worked on in pieces"):
-        gathered(P[first.rows])
+    with (
+        at_work(first),
+        pytest.raises(ValueError, match="needs the whole batch, which is worked on in pieces"),
+    ):
+        all_gather(P[first.rows])

@@ -21,7 +21,9 @@ class TestBernoulli(PosteriorContract):
 
     def test_codes_are_reconstructed_from_codes(self) -> None:
         """The mean of q is no code, and p(x|z) is learned at codes alone."""
-        model = lb.VAE(lb.priors.Bernoulli((5,)), self.make((4,), (5,)), lb.likelihoods.Bernoulli((5,), (4,)))
+        model = lb.VAE(
+            lb.priors.Bernoulli((5,)), self.make((4,), (5,)), lb.likelihoods.Bernoulli((5,), (4,))
+        )
         x = torch.rand(20, 4)
         assert bool(((model.encode(x) == 0) | (model.encode(x) == 1)).all())
         assert torch.equal(model.encode(x), (model.eval()(x).latents[0].q.mean > 0.5).float())

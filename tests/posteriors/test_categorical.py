@@ -30,7 +30,11 @@ class TestCategorical(PosteriorContract):
         assert torch.allclose(total, torch.ones(5).double(), rtol=0, atol=1e-8)
 
     def test_the_code_of_an_example_is_the_most_probable_one(self) -> None:
-        model = lb.VAE(self.prior((2, 3)), moved(self.make((4,), (2, 3))), lb.likelihoods.Bernoulli((2, 3), (4,)))
+        model = lb.VAE(
+            self.prior((2, 3)),
+            moved(self.make((4,), (2, 3))),
+            lb.likelihoods.Bernoulli((2, 3), (4,)),
+        )
         x = torch.rand(20, 4)
         q = model.posterior(x, NO_CONTEXT)
         best = states(q)[q.log_prob(states(q)[:, None]).argmax(0)]

@@ -10,7 +10,11 @@ class TestDiagonalNormal(PosteriorContract):
 
     def test_the_network_gives_mean_and_log_variance(self) -> None:
         part = self.make(
-            (4,), (3,), network=lambda i, o: torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Unflatten(1, o))
+            (4,),
+            (3,),
+            network=lambda i, o: torch.nn.Sequential(
+                torch.nn.Linear(4, 6), torch.nn.Unflatten(1, o)
+            ),
         )
         x = torch.rand(5, 4)
         mean, log_variance = part.net(x).unbind(1)

@@ -11,7 +11,9 @@ class TestFullNormal(PosteriorContract):
     make = staticmethod(lb.posteriors.FullNormal)
 
     def quadrature(self, qz: Distribution) -> tuple[Tensor, Tensor]:
-        return real_line(qz, 601)  # finer, since entries that are nearly proportional have a narrow ridge
+        return real_line(
+            qz, 601
+        )  # finer, since entries that are nearly proportional have a narrow ridge
 
     def test_the_covariance_is_that_of_its_draws(self) -> None:
         part = self.make((4,), (3,))
@@ -24,4 +26,9 @@ class TestFullNormal(PosteriorContract):
             truth = qz.flat.covariance_matrix[b]
             error = ((truth.diag()[:, None] * truth.diag() + truth**2) / 20000).sqrt()
             assert bool(((torch.cov(z[:, b].T) - truth).abs() < 5 * error).all())
-        assert bool((qz.flat.covariance_matrix[0] - torch.diag(qz.flat.covariance_matrix[0].diag())).abs().max() > 0.01)
+        assert bool(
+            (qz.flat.covariance_matrix[0] - torch.diag(qz.flat.covariance_matrix[0].diag()))
+            .abs()
+            .max()
+            > 0.01
+        )

@@ -41,12 +41,16 @@ def test_the_density_is_that_of_the_change_of_variables() -> None:
     z, log_det = qz.bijection.generate(start)
     for b in range(5):
         alone = part(x[b : b + 1], Context()).bijection
-        jacobian = torch.autograd.functional.jacobian(lambda own, f=alone: f.generate(own[None])[0][0], start[b])
+        jacobian = torch.autograd.functional.jacobian(
+            lambda own, f=alone: f.generate(own[None])[0][0], start[b]
+        )
         expected = torch.linalg.slogdet(jacobian)[1]
         assert torch.allclose(log_det[b], expected, rtol=1e-8)
         assert torch.allclose(qz.log_prob(z)[b], qz.base.log_prob(start)[b] - expected, rtol=1e-8)
     one = InverseAutoregressive((4,), (3,), layers=1).double()(x[:1], Context()).bijection
-    jacobian = torch.autograd.functional.jacobian(lambda own: one.generate(own[None])[0][0], start[0])
+    jacobian = torch.autograd.functional.jacobian(
+        lambda own: one.generate(own[None])[0][0], start[0]
+    )
     assert torch.equal(jacobian.triu(1), torch.zeros(3, 3).double())
     assert bool((jacobian.tril(-1).abs().sum() > 0).all())
 
@@ -101,8 +105,12 @@ def trained(posterior: type | partial, steps: int = 400) -> tuple[Tensor, Tensor
         return model(x, samples=50).log_w.mean(0), exact
 
 
-@pytest.mark.parametrize("posterior", [InverseAutoregressive, partial(lb.posteriors.Planar, layers=4)])
-def test_the_bound_lies_below_the_evidence_and_above_that_of_a_diagonal_normal(posterior: partial) -> None:
+@pytest.mark.parametrize(
+    "posterior", [InverseAutoregressive, partial(lb.posteriors.Planar, layers=4)]
+)
+def test_the_bound_lies_below_the_evidence_and_above_that_of_a_diagonal_normal(
+    posterior: partial,
+) -> None:
     """The exact posterior is a normal with correlations, which a diagonal one misses and autoregressive steps do not."""
     bound, exact = trained(posterior)
     slack = bound - exact
@@ -118,7 +126,7 @@ def test_the_bound_lies_below_the_evidence_and_above_that_of_a_diagonal_normal(p
 def curved(posterior: lb.roles.Posterior) -> tuple[lb.VAE, Tensor, Tensor]:
     """A model of one latent with a posterior of several modes, eight examples, and log p(x) by integration."""
     model = lb.VAE(lb.priors.StandardNormal((1,)), posterior, Curved((1,), (5,))).double()
-    x, _ = model.dream(8)
+    x, _ = model.sample_joint(8)
     z = torch.linspace(-10, 10, 20001, dtype=torch.float64)[:, None, None].expand(-1, 8, -1)
     with torch.no_grad():
         return model, x, torch.logsumexp(model.log_joint(x, (z,)), 0) + math.log(20 / 20000)
@@ -146,12 +154,16 @@ def test_refining_moves_q_uphill(posterior: partial | type) -> None:
 
 def test_information_and_a_prior_made_of_it_evaluate_it_elsewhere() -> None:
     posterior = InverseAutoregressive((4,), (2,))
-    model = lb.VAE(lb.priors.VampPrior((2,), (4,), components=5), posterior, lb.likelihoods.Normal((2,), (4,))).eval()
+    model = lb.VAE(
+        lb.priors.VampPrior((2,), (4,), components=5), posterior, lb.likelihoods.Normal((2,), (4,))
+    ).eval()
     x = torch.rand(30, 4)
     with torch.no_grad():
         found = information(model, x)
         z = model(x, samples=7).latents[0].z
-        one_by_one = torch.stack([posterior(u[None], Context()).log_prob(z) for u in model.prior.pseudo_inputs])
+        one_by_one = torch.stack(
+            [posterior(u[None], Context()).log_prob(z) for u in model.prior.pseudo_inputs]
+        )
         pz = model.prior(Context(), posterior)
     assert found is not None
     assert found.mutual_information.mean() <= math.log(30) + 1e-6
@@ -169,7 +181,9 @@ def test_path_gradients_are_the_ordinary_ones_in_expectation() -> None:
         for path in (True, False):
             torch.manual_seed(seed)
             loss = -model(x, samples=2, path_gradient=path).log_w.mean()
-            both.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(part.parameters()))]))
+            both.append(
+                torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(part.parameters()))])
+            )
         differences.append(both[0] - both[1])
     difference = torch.stack(differences)
     assert int((difference.std(0) > 1e-4).sum()) > 50

@@ -27,15 +27,23 @@ class TestPlanar(PosteriorContract):
 def test_the_density_is_that_of_the_change_of_variables(z_shape: tuple[int, ...]) -> None:
     """log N(z_0) - log |det dz/dz_0| for each example, the Jacobian by automatic differentiation."""
     n = math.prod(z_shape)
-    u, w, b = torch.randn(3, 5, n).double(), torch.randn(3, 5, n).double(), torch.randn(3, 5).double()
-    qz = Flow(PlanarMaps(u, w, b), torch.randn(5, n).double(), torch.rand(5, n).double() + 0.5, z_shape)
+    u, w, b = (
+        torch.randn(3, 5, n).double(),
+        torch.randn(3, 5, n).double(),
+        torch.randn(3, 5).double(),
+    )
+    qz = Flow(
+        PlanarMaps(u, w, b), torch.randn(5, n).double(), torch.rand(5, n).double() + 0.5, z_shape
+    )
     torch.manual_seed(1)
     z = qz.rsample()
     torch.manual_seed(1)
     start = qz.base.rsample()
     for i in range(5):
         alone = PlanarMaps(u[:, i], w[:, i], b[:, i])
-        jacobian = torch.autograd.functional.jacobian(lambda own, f=alone: f.generate(own)[0], start[i])
+        jacobian = torch.autograd.functional.jacobian(
+            lambda own, f=alone: f.generate(own)[0], start[i]
+        )
         log_det = torch.linalg.slogdet(jacobian)[1]
         assert log_det.abs() > 1e-3
         assert torch.allclose(qz.log_prob(z)[i], qz.base.log_prob(start)[i] - log_det, rtol=1e-8)
@@ -47,11 +55,17 @@ def test_on_a_line_the_density_along_a_grid_of_noise_integrates_to_one() -> None
     z, log_det = qz.bijection.generate(eps)
     assert bool((z.diff(dim=0) > 0).all())  # one-to-one
     density = (qz.base.log_prob(eps) - log_det).exp()
-    assert torch.allclose(torch.trapezoid(density, z[..., 0], dim=0), torch.ones(5).double(), atol=1e-4)
+    assert torch.allclose(
+        torch.trapezoid(density, z[..., 0], dim=0), torch.ones(5).double(), atol=1e-4
+    )
 
 
 def test_every_map_is_one_to_one_whatever_the_network_says() -> None:
-    u, w, b = 20 * torch.randn(50, 9, 3).double(), 5 * torch.randn(50, 9, 3).double(), torch.randn(50, 9).double()
+    u, w, b = (
+        20 * torch.randn(50, 9, 3).double(),
+        5 * torch.randn(50, 9, 3).double(),
+        torch.randn(50, 9).double(),
+    )
     w[0] = 0
     u[1] = -30 * w[1]  # as far the wrong way as it goes
     maps = PlanarMaps(u, w, b)
@@ -76,23 +90,33 @@ def test_a_map_without_a_push_does_nothing() -> None:
 
 
 def model(**settings: object) -> lb.VAE:
-    return lb.VAE(lb.priors.StandardNormal((2,)), Planar((4,), (2,)), lb.likelihoods.Normal((2,), (4,)))
+    return lb.VAE(
+        lb.priors.StandardNormal((2,)), Planar((4,), (2,)), lb.likelihoods.Normal((2,), (4,))
+    )
 
 
 def test_what_evaluates_q_elsewhere_is_refused_in_one_line() -> None:
     x = torch.rand(6, 4)
     with pytest.raises(
-        ValueError, match=r"^VampPrior evaluates .*, and Planar knows log q\(z\|x\) at its own draws alone; "
+        ValueError,
+        match=r"^VampPrior evaluates .*, and Planar knows log q\(z\|x\) at its own draws alone; ",
     ):
-        lb.VAE(lb.priors.VampPrior((2,), (4,), components=3), Planar((4,), (2,)), lb.likelihoods.Normal((2,), (4,)))
+        lb.VAE(
+            lb.priors.VampPrior((2,), (4,), components=3),
+            Planar((4,), (2,)),
+            lb.likelihoods.Normal((2,), (4,)),
+        )
     for tool in (
         lambda: annealed(model(), x, chains=2, temperatures=3),
         lambda: sandwich(model(), n=3, chains=2, temperatures=3),
         lambda: gaps(model(), x, steps=10**9, chains=2, temperatures=3),  # before any other work
-        lambda: lb.evaluate(model(), lb.data.from_arrays(torch.rand(40, 4).numpy()), estimator="ais"),
+        lambda: lb.evaluate(
+            model(), lb.data.from_arrays(torch.rand(40, 4).numpy()), estimator="ais"
+        ),
     ):
         with pytest.raises(
-            ValueError, match=r"^annealing evaluates .*, and a planar flow knows .*; use the importance"
+            ValueError,
+            match=r"^annealing evaluates .*, and a planar flow knows .*; use the importance",
         ) as error:
             tool()
         assert "\n" not in str(error.value)

@@ -35,7 +35,9 @@ class TestVectorQuantised(PosteriorContract):
     def quadrature(self, qz: Distribution) -> tuple[Tensor, Tensor]:
         """All codes: a sum."""
         assert isinstance(qz, CodePoint)
-        codes = qz.book.vectors.reshape(-1, 1, *qz.event_shape).expand(-1, *qz.batch_shape, *qz.event_shape)
+        codes = qz.book.vectors.reshape(-1, 1, *qz.event_shape).expand(
+            -1, *qz.batch_shape, *qz.event_shape
+        )
         return codes, torch.ones_like(codes)
 
     @pytest.mark.parametrize("kl", ["auto", "sampled"])
@@ -52,7 +54,9 @@ class TestVectorQuantised(PosteriorContract):
     def test_is_evaluated_at_any_leading_dimensions(self, leading: Shape) -> None:
         """Also where it has not drawn, which is where nobody needs it: q is 0 there."""
         qz = self.make((4,), (3,))(torch.rand(5, 4), NO_CONTEXT)
-        assert torch.equal(qz.log_prob(torch.randn(*leading, 5, 3)), torch.full((*leading, 5), -math.inf))
+        assert torch.equal(
+            qz.log_prob(torch.randn(*leading, 5, 3)), torch.full((*leading, 5), -math.inf)
+        )
         assert torch.equal(qz.log_prob(qz.sample(leading)), torch.zeros(*leading, 5))
 
     def test_treats_examples_separately(self) -> None:
@@ -136,7 +140,9 @@ def vectors_of(x: Tensor) -> Tensor:
 
 def test_the_codes_are_running_means_of_what_is_assigned_to_them() -> None:
     """Against the two averages of the paper, kept apart: N_k and m_k, and c_k = m_k / N_k."""
-    part = VectorQuantised(X, (2, 2), codes=3, decay=0.9, restart=0.0, network=Fixed).double().train()
+    part = (
+        VectorQuantised(X, (2, 2), codes=3, decay=0.9, restart=0.0, network=Fixed).double().train()
+    )
     part.vectors.copy_(torch.tensor([[3.0, 0.0], [0.0, 3.0], [-50.0, -50.0]]))
     n = part.shares.clone()
     m = n[:, None] * part.vectors
@@ -150,7 +156,9 @@ def test_the_codes_are_running_means_of_what_is_assigned_to_them() -> None:
         part(x, NO_CONTEXT)
         assert torch.allclose(part.vectors, m / n[:, None], rtol=1e-10)
         assert torch.allclose(part.shares, n, rtol=1e-10)
-    assert torch.allclose(part.vectors[2], torch.tensor([-50.0, -50.0]).double())  # never the nearest, never moved
+    assert torch.allclose(
+        part.vectors[2], torch.tensor([-50.0, -50.0]).double()
+    )  # never the nearest, never moved
 
 
 def test_with_fixed_assignments_the_codes_end_at_the_means_of_clusters() -> None:
@@ -268,17 +276,29 @@ def test_the_codes_start_at_encoded_examples_all_different_and_only_once(codes: 
 
 def vq_model(data: Dataset, codes: int = 8, autoregressive: bool = False) -> lb.VAE:
     z_shape, x_shape = (3, 4), data.event_shape
-    prior = AutoregressiveCodes(z_shape, codes, width=16) if autoregressive else IndependentCodes(z_shape, codes)
+    prior = (
+        AutoregressiveCodes(z_shape, codes, width=16)
+        if autoregressive
+        else IndependentCodes(z_shape, codes)
+    )
     posterior = VectorQuantised(x_shape, z_shape, codes, restart=0.5, decay=0.9)
     return lb.VAE(prior, posterior, lb.likelihoods.Bernoulli(z_shape, x_shape))
 
 
 @pytest.mark.parametrize("autoregressive", [False, True])
-def test_it_learns_and_the_log_counts_the_codes(autoregressive: bool, binary_digits: Dataset, tmp_path: Path) -> None:
+def test_it_learns_and_the_log_counts_the_codes(
+    autoregressive: bool, binary_digits: Dataset, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     model = vq_model(binary_digits, autoregressive=autoregressive)
     history = lb.fit(
-        model, lb.objectives.ELBO(), binary_digits, epochs=4, learning_rate=5e-3, progress=False, out=tmp_path / "run"
+        model,
+        lb.objectives.ELBO(),
+        binary_digits,
+        epochs=4,
+        learning_rate=5e-3,
+        progress=False,
+        out=tmp_path / "run",
     )
     elbo = history.series("elbo", "valid")
     assert elbo[-1] > elbo[0]
@@ -298,17 +318,29 @@ def test_it_learns_and_the_log_counts_the_codes(autoregressive: bool, binary_dig
     assert lb.evaluate(again, binary_digits, samples=3) == result
     assert result.nll.value == pytest.approx(-result.elbo.value, rel=1e-5)
     assert torch.equal(again.sample(5, seed=0), model.sample(5, seed=0))
-    assert bool(model.posterior.codebook().holds(model.encode(binary_digits.examples("test"))).all())
+    assert bool(
+        model.posterior.codebook().holds(model.encode(binary_digits.examples("test"))).all()
+    )
 
 
 @pytest.mark.filterwarnings("ignore:the model has parts from tests")
-def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(binary_digits: Dataset, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(
+    binary_digits: Dataset, tmp_path: Path
+) -> None:
     """The filling of dead codes from the batch included, at every other step here."""
 
     def train(out: Path, stop_at: int | None, resume: bool) -> lb.VAE:
         torch.manual_seed(0)
         model = vq_model(binary_digits, codes=30)
-        lb.fit(model, Stopping(stop_at), binary_digits, epochs=2, out=out, resume=resume, progress=False)
+        lb.fit(
+            model,
+            Stopping(stop_at),
+            binary_digits,
+            epochs=2,
+            out=out,
+            resume=resume,
+            progress=False,
+        )
         return model
 
     whole = train(tmp_path / "whole", None, False)
@@ -319,7 +351,9 @@ def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(binary_digit
         resumed = train(out, None, True)
         assert torch.equal(weights(whole), weights(resumed))
         assert torch.equal(whole.posterior.vectors, resumed.posterior.vectors)
-        assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+        assert (out / "model.safetensors").read_bytes() == (
+            tmp_path / "whole" / "model.safetensors"
+        ).read_bytes()
 
 
 def test_what_makes_no_sense_is_refused_in_one_line() -> None:

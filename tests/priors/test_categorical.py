@@ -36,9 +36,12 @@ def test_unless_it_is_learned_every_code_is_as_probable() -> None:
 
 
 @pytest.mark.parametrize("z_shape", [(), (1,), (4, 1)])
-@pytest.mark.parametrize("make", [lb.priors.Categorical, lambda z: lb.posteriors.Categorical((4,), z)], ids=["p", "q"])
+@pytest.mark.parametrize(
+    "make", [lb.priors.Categorical, lambda z: lb.posteriors.Categorical((4,), z)], ids=["p", "q"]
+)
 def test_a_latent_without_categories_is_refused(make: object, z_shape: Shape) -> None:
     with pytest.raises(
-        ValueError, match=r"codes need \(n, C\), n variables of C categories, or \(C,\), with C at least 2"
+        ValueError,
+        match=r"codes need \(n, C\), n variables of C categories, or \(C,\), with C at least 2",
     ):
         make(z_shape)

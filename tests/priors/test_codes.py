@@ -15,7 +15,13 @@ from lowerbound.draw import RateEstimator
 from lowerbound.objective import Step
 from lowerbound.roles import Context, Prior
 from lowerbound.shapes import Shape
-from tests.contracts import NO_CONTEXT, PriorContract, all_parameters_get_gradients, check_gradients, moved
+from tests.contracts import (
+    NO_CONTEXT,
+    PriorContract,
+    all_parameters_get_gradients,
+    check_gradients,
+    moved,
+)
 
 IndependentCodes = lb.priors.IndependentCodes
 AutoregressiveCodes = partial(lb.priors.AutoregressiveCodes, width=8, layers=1, heads=2)
@@ -66,7 +72,10 @@ class TestIndependentCodes(PriorContract):
         name = type(part).__name__
         with pytest.raises(ValueError, match=f"{name} .* needs one that has a codebook"):
             part(NO_CONTEXT)
-        with pytest.raises(ValueError, match=f"{name} has 5 codes and the posterior's codebook 6; give both the same"):
+        with pytest.raises(
+            ValueError,
+            match=f"{name} has 5 codes and the posterior's codebook 6; give both the same",
+        ):
             part(NO_CONTEXT, VectorQuantised(X, (3, 4), codes=6))
         with pytest.raises(ValueError, match="codes is 0"):
             type(part)((3,), codes=0)
@@ -136,6 +145,9 @@ def test_it_learns_what_independent_codes_cannot() -> None:
 
 
 def test_a_transformer_that_cannot_be_is_refused() -> None:
-    for setting, words in (({"width": 10, "heads": 4}, "4 heads do not divide"), ({"layers": 0}, "layers is 0")):
+    for setting, words in (
+        ({"width": 10, "heads": 4}, "4 heads do not divide"),
+        ({"layers": 0}, "layers is 0"),
+    ):
         with pytest.raises(ValueError, match=words):
             lb.priors.AutoregressiveCodes((3,), codes=5, **setting)

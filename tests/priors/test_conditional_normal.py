@@ -20,7 +20,10 @@ class TestConditionalNormal(PriorContract):
 
     @pytest.mark.parametrize("kl", ["auto", "sampled"])
     def test_gradients_of_the_loss_are_those_of_finite_differences(self, kl: RateEstimator) -> None:
-        posterior, likelihood = lb.posteriors.DiagonalNormal((4,), (3,)), lb.likelihoods.Normal((3,), (4,))
+        posterior, likelihood = (
+            lb.posteriors.DiagonalNormal((4,), (3,)),
+            lb.likelihoods.Normal((3,), (4,)),
+        )
         model = lb.VAE(moved(self.make((3,))), posterior, likelihood).double()
         x, context = torch.rand(5, 4).double(), Context(y=torch.tensor([0, 1, 2, 0, 1]))
 

@@ -22,7 +22,10 @@ class TestMixture(PriorContract):
 
     @pytest.mark.parametrize("z_shape", [(), (3,), (2, 3)])
     def test_the_density_is_the_weighted_sum(self, z_shape: tuple[int, ...]) -> None:
-        prior, z = moved(self.make(z_shape, components=4)).double(), torch.randn(7, 5, *z_shape).double()
+        prior, z = (
+            moved(self.make(z_shape, components=4)).double(),
+            torch.randn(7, 5, *z_shape).double(),
+        )
         weight = prior.logits.exp() / prior.logits.exp().sum()
         entries = tuple(range(-len(z_shape), 0))
         total = torch.zeros(7, 5).double()
@@ -76,7 +79,7 @@ def test_annealing_and_weighting_find_the_integral(start: str) -> None:
         prior.loc.copy_(torch.tensor([[-2.0], [0.0], [2.5]]))
         prior.log_scale.fill_(math.log(0.5))
     model = lb.VAE(prior, lb.posteriors.DiagonalNormal((5,), (1,)), Curved((1,), (5,))).double()
-    x, _ = model.dream(8)
+    x, _ = model.sample_joint(8)
     z = torch.linspace(-12, 12, 20001, dtype=torch.float64)[:, None, None].expand(-1, 8, -1)
     with torch.no_grad():
         exact = torch.logsumexp(model.log_joint(x, (z,)), 0) + math.log(24 / 20000)

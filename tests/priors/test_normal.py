@@ -18,7 +18,9 @@ class TestFull(PriorContract):
     def test_it_starts_as_the_standard_normal_and_learns_everything(self) -> None:
         prior, z = self.make((2, 2)), torch.randn(7, 2, 2)
         assert torch.allclose(
-            prior(Context()).log_prob(z), lb.priors.StandardNormal((2, 2))(Context()).log_prob(z), atol=1e-5
+            prior(Context()).log_prob(z),
+            lb.priors.StandardNormal((2, 2))(Context()).log_prob(z),
+            atol=1e-5,
         )
         prior(Context()).log_prob(z).sum().backward()
         all_parameters_get_gradients(prior)
@@ -39,7 +41,9 @@ class TestFull(PriorContract):
             optimizer.step()
         # the maximum-likelihood fit is the sample's own mean and covariance
         assert torch.allclose(prior(Context()).mean, z.mean(0), atol=1e-2)
-        assert torch.allclose(prior(Context()).flat.covariance_matrix, torch.cov(z.T, correction=0), atol=2e-2)
+        assert torch.allclose(
+            prior(Context()).flat.covariance_matrix, torch.cov(z.T, correction=0), atol=2e-2
+        )
 
 
 def test_another_covariance_is_refused() -> None:

@@ -40,9 +40,13 @@ def test_the_density_is_that_of_the_change_of_variables(flow: type[Prior]) -> No
     eps = torch.randn(6, 3).double()
     for each in eps:
         z, log_det = pz.bijection.generate(each)
-        jacobian = torch.autograd.functional.jacobian(lambda own: pz.bijection.generate(own)[0], each)
+        jacobian = torch.autograd.functional.jacobian(
+            lambda own: pz.bijection.generate(own)[0], each
+        )
         assert torch.allclose(log_det, torch.linalg.slogdet(jacobian)[1], rtol=1e-8)
-        assert (jacobian - torch.eye(3)).abs().max() > 0.05  # moved from the identity, whose determinant hides much
+        assert (
+            jacobian - torch.eye(3)
+        ).abs().max() > 0.05  # moved from the identity, whose determinant hides much
         expected = pz.base.log_prob(each) - torch.linalg.slogdet(jacobian)[1]
         assert torch.allclose(pz.log_prob(z), expected, rtol=1e-8)
 
@@ -64,13 +68,16 @@ def test_it_fits_what_is_not_normal_better_than_a_normal_does(flow: type[Prior])
         loss.backward()
         adam.step()
     z = ring(4000)
-    normal = torch.distributions.MultivariateNormal(z.mean(0), torch.cov(z.T))  # the best normal, of these very data
+    normal = torch.distributions.MultivariateNormal(
+        z.mean(0), torch.cov(z.T)
+    )  # the best normal, of these very data
     pz = part(Context())
     gain = pz.log_prob(z).detach() - normal.log_prob(z)
     assert gain.mean() > 4 * gain.std() / math.sqrt(len(gain))
     assert gain.mean() > 0.3
     near, nearly = (
-        ((draws.norm(dim=1) - 1).abs() < 0.3).float() for draws in (pz.sample((4000,)), normal.sample((4000,)))
+        ((draws.norm(dim=1) - 1).abs() < 0.3).float()
+        for draws in (pz.sample((4000,)), normal.sample((4000,)))
     )
     assert near.mean() > nearly.mean() + 0.1
 
@@ -78,7 +85,9 @@ def test_it_fits_what_is_not_normal_better_than_a_normal_does(flow: type[Prior])
 @pytest.mark.parametrize("flow", FLOWS)
 def test_draws_are_repeated_by_the_seed_and_carry_gradients(flow: type[Prior]) -> None:
     part = moved(flow((3,)))
-    model = lb.VAE(part, lb.posteriors.DiagonalNormal((4,), (3,)), lb.likelihoods.Normal((3,), (4,)))
+    model = lb.VAE(
+        part, lb.posteriors.DiagonalNormal((4,), (3,)), lb.likelihoods.Normal((3,), (4,))
+    )
     assert torch.equal(model.sample(5, seed=1), model.sample(5, seed=1))
     part(Context()).rsample((9,)).square().sum().backward()
     assert all(p.grad is not None for p in part.parameters())

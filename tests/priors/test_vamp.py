@@ -22,7 +22,11 @@ from tests.known_models import Curved
 from tests.training.test_fit import Stopping, quiet, weights
 
 X = (4,)
-VampPrior, DiagonalNormal, FullNormal = lb.priors.VampPrior, lb.posteriors.DiagonalNormal, lb.posteriors.FullNormal
+VampPrior, DiagonalNormal, FullNormal = (
+    lb.priors.VampPrior,
+    lb.posteriors.DiagonalNormal,
+    lb.posteriors.FullNormal,
+)
 
 
 class TestVampPrior(PriorContract):
@@ -33,7 +37,7 @@ class TestVampPrior(PriorContract):
 
     def pz(self, part: Prior) -> Distribution:
         posterior = self.family(X, part.z_shape).to(part.free)
-        posterior.units.load_state_dict(part.units.state_dict())
+        posterior.standardizer.load_state_dict(part.standardizer.state_dict())
         return part(Context(), posterior)
 
     def quadrature(self, pz: Distribution) -> tuple[Tensor, Tensor]:
@@ -131,7 +135,9 @@ def test_pictures_stay_pictures_and_other_data_are_not_squashed() -> None:
     assert bool((prior.pseudo_inputs > 500).all())
 
 
-def test_a_model_that_was_trained_is_not_started_again(binary_digits: Dataset, tmp_path: Path) -> None:
+def test_a_model_that_was_trained_is_not_started_again(
+    binary_digits: Dataset, tmp_path: Path
+) -> None:
     model = vamp_model(binary_digits)
     noise = model.prior.free.detach().clone()
     quiet(model, binary_digits, out=tmp_path / "run")
@@ -160,32 +166,55 @@ def test_what_cannot_work_is_refused_in_one_line() -> None:
     prior = VampPrior((2,), X, components=5)
     with pytest.raises(ValueError, match=r"made of the posterior; call it with one"):
         prior(Context())
-    with pytest.raises(ValueError, match=r"have the shape \(4,\), and the posterior takes x of shape \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"have the shape \(4,\), and the posterior takes x of shape \(3,\)"
+    ):
         prior(Context(), DiagonalNormal((3,), (2,)))
-    with pytest.raises(ValueError, match="Labelled fails on pseudo-inputs, which have no labels .* another prior"):
-        lb.VAE(prior, Labelled(X, (2,)), lb.likelihoods.Normal((2,), X))(torch.rand(5, *X), Context(y=torch.ones(5)))
+    with pytest.raises(
+        ValueError, match="Labelled fails on pseudo-inputs, which have no labels .* another prior"
+    ):
+        lb.VAE(prior, Labelled(X, (2,)), lb.likelihoods.Normal((2,), X))(
+            torch.rand(5, *X), Context(y=torch.ones(5))
+        )
     with pytest.raises(ValueError, match="components is 0"):
         VampPrior((2,), X, components=0)
 
 
 def test_labels_and_masks_of_examples_are_not_those_of_pseudo_inputs() -> None:
-    model = lb.VAE(VampPrior((2,), X, components=7), DiagonalNormal(X, (2,)), lb.likelihoods.Normal((2,), X))
-    x, context = torch.rand(5, *X), Context(y=torch.arange(5), mask=torch.ones(5, *X), index=torch.arange(5))
+    model = lb.VAE(
+        VampPrior((2,), X, components=7), DiagonalNormal(X, (2,)), lb.likelihoods.Normal((2,), X)
+    )
+    x, context = (
+        torch.rand(5, *X),
+        Context(y=torch.arange(5), mask=torch.ones(5, *X), index=torch.arange(5)),
+    )
     z = model(x).latents[0].z
     assert torch.allclose(model.log_joint(x, (z,)), model.log_joint(x, (z,), context), atol=1e-5)
 
 
 def test_it_never_holds_the_posterior() -> None:
-    model = lb.VAE(VampPrior((2,), X, components=7), DiagonalNormal(X, (2,)), lb.likelihoods.Normal((2,), X))
+    model = lb.VAE(
+        VampPrior((2,), X, components=7), DiagonalNormal(X, (2,)), lb.likelihoods.Normal((2,), X)
+    )
     model(torch.rand(5, *X))
     assert set(dict(model.prior.named_modules())) == {"", "units"}
-    assert set(model.prior.state_dict()) == {"free", "is_unit", "is_prepared", "units.loc", "units.scale"}
+    assert set(model.prior.state_dict()) == {
+        "free",
+        "is_unit",
+        "is_prepared",
+        "units.loc",
+        "units.scale",
+    }
 
 
 def noisy(in_shape: Shape, out_shape: Shape) -> nn.Module:
     """A network with everything that is another function in training."""
     return nn.Sequential(
-        nn.BatchNorm1d(4), lb.networks.MLP(in_shape, (16,)), nn.Dropout(0.5), nn.Linear(16, 4), Pairs()
+        nn.BatchNorm1d(4),
+        lb.networks.MLP(in_shape, (16,)),
+        nn.Dropout(0.5),
+        nn.Linear(16, 4),
+        Pairs(),
     )
 
 
@@ -197,9 +226,13 @@ class Pairs(nn.Module):
 
 
 @pytest.mark.parametrize("path_gradient", [False, True])
-def test_in_training_it_is_the_density_of_evaluation_and_moves_no_statistics(path_gradient: bool) -> None:
+def test_in_training_it_is_the_density_of_evaluation_and_moves_no_statistics(
+    path_gradient: bool,
+) -> None:
     posterior = DiagonalNormal(X, (2,), network=noisy)
-    with_vamp = lb.VAE(VampPrior((2,), X, components=7), posterior, lb.likelihoods.Normal((2,), X)).train()
+    with_vamp = lb.VAE(
+        VampPrior((2,), X, components=7), posterior, lb.likelihoods.Normal((2,), X)
+    ).train()
     x = torch.rand(8, *X)
     draw = with_vamp(x, path_gradient=path_gradient)
     norm = posterior.net[0]
@@ -213,7 +246,9 @@ def test_in_training_it_is_the_density_of_evaluation_and_moves_no_statistics(pat
     (-draw.log_w.mean()).backward()
 
 
-def test_it_is_trained_saved_loaded_and_scores_the_same(binary_digits: Dataset, tmp_path: Path) -> None:
+def test_it_is_trained_saved_loaded_and_scores_the_same(
+    binary_digits: Dataset, tmp_path: Path
+) -> None:
     model = vamp_model(binary_digits)
     history = quiet(model, binary_digits, epochs=5, out=tmp_path / "run")
     assert history.epochs[0]["rate_estimator"] == "sampled"
@@ -236,7 +271,15 @@ def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(
         model = vamp_model(binary_digits)
         if kind == "mixture":
             model.prior = lb.priors.Mixture((3,))
-        lb.fit(model, Stopping(stop_at), binary_digits, epochs=2, out=out, resume=resume, progress=False)
+        lb.fit(
+            model,
+            Stopping(stop_at),
+            binary_digits,
+            epochs=2,
+            out=out,
+            resume=resume,
+            progress=False,
+        )
         return model
 
     whole = train(tmp_path / "whole", None, False)
@@ -245,13 +288,17 @@ def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(
         with pytest.raises(KeyboardInterrupt):
             train(out, stop_at, False)
         assert torch.equal(weights(whole), weights(train(out, None, True)))
-        assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+        assert (out / "model.safetensors").read_bytes() == (
+            tmp_path / "whole" / "model.safetensors"
+        ).read_bytes()
 
 
 @pytest.mark.parametrize("start", ["posterior", "prior"])
 def test_annealing_and_weighting_find_the_integral(start: str) -> None:
-    model = lb.VAE(VampPrior((1,), (5,), components=6), DiagonalNormal((5,), (1,)), Curved((1,), (5,))).double()
-    x, _ = model.dream(8)
+    model = lb.VAE(
+        VampPrior((1,), (5,), components=6), DiagonalNormal((5,), (1,)), Curved((1,), (5,))
+    ).double()
+    x, _ = model.sample_joint(8)
     z = torch.linspace(-12, 12, 20001, dtype=torch.float64)[:, None, None].expand(-1, 8, -1)
     with torch.no_grad():
         exact = torch.logsumexp(model.log_joint(x, (z,)), 0) + math.log(24 / 20000)
@@ -286,9 +333,13 @@ def test_it_does_no_worse_than_a_standard_normal(binary_digits: Dataset) -> None
         torch.manual_seed(0)
         model = vamp_model(binary_digits, components=50, network=linear)
         if kind != "vamp":
-            model.prior = lb.priors.Mixture((3,)) if kind == "mixture" else lb.priors.StandardNormal((3,))
+            model.prior = (
+                lb.priors.Mixture((3,)) if kind == "mixture" else lb.priors.StandardNormal((3,))
+            )
         quiet(model, binary_digits, epochs=15, learning_rate=3e-3)
-        nll.append(-lb.evaluation.log_marginal(model, binary_digits.examples("test"), samples=50, seed=0))
+        nll.append(
+            -lb.evaluation.log_marginal(model, binary_digits.examples("test"), samples=50, seed=0)
+        )
     for own in nll[:2]:
         difference = own - nll[2]
         assert difference.mean() < 4 * difference.std() / math.sqrt(180)

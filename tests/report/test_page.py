@@ -19,7 +19,9 @@ from lowerbound.report.page import write_report
 from lowerbound.runs.run import Run
 from tests.conftest import make_model
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 
 
 def reported(data: Dataset, out: Path, likelihood: str = "Normal", latent: int = 3) -> Path:
@@ -53,7 +55,9 @@ def test_it_shows_what_is_promised(report: Path) -> None:
     assert "sha256" in page
 
 
-@pytest.mark.parametrize("x", [np.random.default_rng(0).normal(size=(60, 5)), np.random.default_rng(0).normal(size=60)])
+@pytest.mark.parametrize(
+    "x", [np.random.default_rng(0).normal(size=(60, 5)), np.random.default_rng(0).normal(size=60)]
+)
 def test_data_that_are_no_pictures_are_shown_as_lines(x: np.ndarray, tmp_path: Path) -> None:
     page = reported(lb.data.from_arrays(x), tmp_path / "run").read_text()
     assert "<h2>Originals and reconstructions</h2>" in page
@@ -71,7 +75,9 @@ def test_names_from_outside_are_escaped(tmp_path: Path) -> None:
     evil = tmp_path / "<script>alert(1)</script> & co"
     (evil.parent / "<script>alert(1)<").mkdir(parents=True)
     np.save(tmp_path / "<b>x & y.npy", np.random.default_rng(0).random((40, 6, 6)))
-    page = reported(lb.data.load(tmp_path / "<b>x & y.npy"), tmp_path / "<script>alert(1)<" / "run").read_text()
+    page = reported(
+        lb.data.load(tmp_path / "<b>x & y.npy"), tmp_path / "<script>alert(1)<" / "run"
+    ).read_text()
     assert "<b>x" not in page
     assert "&lt;b&gt;x &amp; y" in page
     assert page.count("<script>") == 1
@@ -86,13 +92,20 @@ def test_cross_entropy_is_not_shown_as_a_likelihood(digits: Dataset, tmp_path: P
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine to render the page with")
 @pytest.mark.parametrize(("width", "height"), [(1280, 2600), (500, 5200)])
-def test_it_looks_right_in_a_real_browser(report: Path, width: int, height: int, tmp_path: Path) -> None:
+def test_it_looks_right_in_a_real_browser(
+    report: Path, width: int, height: int, tmp_path: Path
+) -> None:
     """Nothing is cut off at the right, pictures are drawn, and sliders show a frame of a digit and not the whole strip."""
     flags = (  # noqa: SIM905
         "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
         "--disable-component-update --disable-sync --virtual-time-budget=3000"
     ).split(" ")
-    common = [CHROMIUM, *flags, f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},{height}"]
+    common = [
+        CHROMIUM,
+        *flags,
+        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--window-size={width},{height}",
+    ]
     measured = tmp_path / "measured.html"
     script = """<script>addEventListener("load", () => setTimeout(() => {
         const wide = document.documentElement.scrollWidth - innerWidth;
@@ -102,7 +115,11 @@ def test_it_looks_right_in_a_real_browser(report: Path, width: int, height: int,
     }, 300));</script>"""
     measured.write_text(report.read_text().replace("</body>", script + "</body>"))
     done = subprocess.run(
-        [*common, "--dump-dom", measured.as_uri()], capture_output=True, text=True, timeout=120, check=True
+        [*common, "--dump-dom", measured.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     assert title is not None
@@ -111,6 +128,11 @@ def test_it_looks_right_in_a_real_browser(report: Path, width: int, height: int,
     frames = [float(v) for v in re.findall(r'"frames":\[([^\]]*)\]', title[1])[0].split(",")]
     assert all(0.7 < ratio < 1.4 for ratio in frames)  # one picture of a digit, not fifteen
     shot = tmp_path / "shot.png"
-    subprocess.run([*common, f"--screenshot={shot}", report.as_uri()], capture_output=True, timeout=120, check=True)
+    subprocess.run(
+        [*common, f"--screenshot={shot}", report.as_uri()],
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
     with Image.open(shot) as image:
         assert len(image.convert("RGB").getcolors(1 << 24)) > 200

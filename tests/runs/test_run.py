@@ -21,7 +21,14 @@ from tests.conftest import make_model
 @pytest.fixture
 def run(binary_digits: Dataset, tmp_path: Path) -> Run:
     model = make_model(binary_digits)
-    lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=2, out=tmp_path / "läufe" / "eins", progress=False)
+    lb.fit(
+        model,
+        lb.objectives.ELBO(),
+        binary_digits,
+        epochs=2,
+        out=tmp_path / "läufe" / "eins",
+        progress=False,
+    )
     return Run(tmp_path / "läufe" / "eins")
 
 
@@ -39,7 +46,12 @@ def test_the_configuration_is_complete(run: Run) -> None:
     assert config["format"] == FORMAT
     assert config["data"]["name"] == "digits"
     assert len(config["data"]["sha256"]) == 64
-    assert config["posterior"]["network"] == {"part": "MLP", "hidden": [512], "activation": "ReLU", "batch_norm": False}
+    assert config["posterior"]["network"] == {
+        "part": "MLP",
+        "hidden": [512],
+        "activation": "ReLU",
+        "batch_norm": False,
+    }
     assert config["objective"]["part"] == "ELBO"
     assert config["objective"]["beta"] == 1.0
     assert config["learning_rate"] == 1e-3
@@ -56,8 +68,12 @@ def test_a_folder_from_before_there_was_a_choice_of_models_is_loaded_and_resumed
     assert config.pop("model") == {"part": "VAE"}
     run.config_file.write_text(yaml.safe_dump(config))
     again = lb.load(run.path)
-    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
-    lb.fit(make_model(binary_digits), lb.objectives.ELBO(), binary_digits, epochs=1, **how, resume=True)
+    assert all(
+        torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items()
+    )
+    lb.fit(
+        make_model(binary_digits), lb.objectives.ELBO(), binary_digits, epochs=1, **how, resume=True
+    )
 
 
 def test_a_folder_that_lacks_what_later_versions_write_down_is_resumed(tmp_path: Path) -> None:
@@ -68,9 +84,19 @@ def test_a_folder_that_lacks_what_later_versions_write_down_is_resumed(tmp_path:
     def train(resume: bool, **options: object) -> None:
         table = lb.data.load(file, labels="c", **options)
         model = lb.VAE(
-            lb.priors.StandardNormal((2,)), lb.posteriors.DiagonalNormal((2,), (2,)), lb.likelihoods.Normal((2,), (2,))
+            lb.priors.StandardNormal((2,)),
+            lb.posteriors.DiagonalNormal((2,), (2,)),
+            lb.likelihoods.Normal((2,), (2,)),
         )
-        lb.fit(model, lb.objectives.ELBO(), table, epochs=1, progress=False, out=tmp_path / "old", resume=resume)
+        lb.fit(
+            model,
+            lb.objectives.ELBO(),
+            table,
+            epochs=1,
+            progress=False,
+            out=tmp_path / "old",
+            resume=resume,
+        )
 
     train(resume=False)
     run = Run(tmp_path / "old")
@@ -80,7 +106,9 @@ def test_a_folder_that_lacks_what_later_versions_write_down_is_resumed(tmp_path:
     del config["posterior"]["condition"], config["objective"]["free_bits"], config["clip"]
     run.config_file.write_text(yaml.safe_dump(config))
     train(resume=True)
-    with pytest.raises(ValueError, match=r"cannot be resumed .*data.missing: 'refuse' then, 'marginalise' now"):
+    with pytest.raises(
+        ValueError, match=r"cannot be resumed .*data.missing: 'refuse' then, 'marginalise' now"
+    ):
         train(resume=True, missing="marginalise")
     config["seed"] = 1
     run.config_file.write_text(yaml.safe_dump(config))
@@ -88,9 +116,13 @@ def test_a_folder_that_lacks_what_later_versions_write_down_is_resumed(tmp_path:
         train(resume=True)
 
 
-def test_weights_in_their_file_are_those_of_the_model(binary_digits: Dataset, tmp_path: Path) -> None:
+def test_weights_in_their_file_are_those_of_the_model(
+    binary_digits: Dataset, tmp_path: Path
+) -> None:
     model = make_model(binary_digits)
-    lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=2, out=tmp_path / "run", progress=False)
+    lb.fit(
+        model, lb.objectives.ELBO(), binary_digits, epochs=2, out=tmp_path / "run", progress=False
+    )
     again = lb.load(tmp_path / "run")
     assert not again.training
     for name, value in model.state_dict().items():
@@ -113,23 +145,42 @@ def test_a_damaged_checkpoint_is_refused(run: Run, content: str, binary_digits: 
     assert "\n" not in str(error.value)
 
 
-def test_lost_metrics_are_written_again_from_the_checkpoint(run: Run, binary_digits: Dataset) -> None:
+def test_lost_metrics_are_written_again_from_the_checkpoint(
+    run: Run, binary_digits: Dataset
+) -> None:
     before = run.metrics_file.read_text()
     run.metrics_file.unlink()
     model = make_model(binary_digits)
-    lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=2, out=run.path, resume=True, progress=False)
+    lb.fit(
+        model,
+        lb.objectives.ELBO(),
+        binary_digits,
+        epochs=2,
+        out=run.path,
+        resume=True,
+        progress=False,
+    )
     assert run.metrics_file.read_text() == before
 
 
 def test_numbers_of_numpy_are_numbers(binary_digits: Dataset, tmp_path: Path) -> None:
-    settings = {"epochs": 1, "learning_rate": np.float64(1e-3), "out": tmp_path / "run", "progress": False}
-    lb.fit(make_model(binary_digits), lb.objectives.ELBO(beta=np.float64(2)), binary_digits, **settings)
+    settings = {
+        "epochs": 1,
+        "learning_rate": np.float64(1e-3),
+        "out": tmp_path / "run",
+        "progress": False,
+    }
+    lb.fit(
+        make_model(binary_digits), lb.objectives.ELBO(beta=np.float64(2)), binary_digits, **settings
+    )
     assert Run(tmp_path / "run").config()["learning_rate"] == 1e-3
     assert Run(tmp_path / "run").config()["objective"]["beta"] == 2
 
 
 def change(run: Run, **changes: object) -> None:
-    run.config_file.write_text(yaml.safe_dump({**yaml.safe_load(run.config_file.read_text()), **changes}))
+    run.config_file.write_text(
+        yaml.safe_dump({**yaml.safe_load(run.config_file.read_text()), **changes})
+    )
 
 
 def test_a_newer_version_is_refused(run: Run) -> None:
@@ -145,7 +196,13 @@ def test_a_configuration_that_names_code_is_refused(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"data": None}, {"data": {"event_shape": "big"}}, {"data": {"event_shape": [0]}}, {"format": "x"}]
+    "changes",
+    [
+        {"data": None},
+        {"data": {"event_shape": "big"}},
+        {"data": {"event_shape": [0]}},
+        {"format": "x"},
+    ],
 )
 def test_a_configuration_of_something_else_is_refused(run: Run, changes: dict[str, object]) -> None:
     change(run, **changes)
@@ -160,7 +217,9 @@ def test_missing_and_half_written_folders_are_refused(run: Run, tmp_path: Path) 
     with pytest.raises(ValueError, match="not a run folder: it has no config.yaml"):
         lb.load(tmp_path)
     run.model_file.unlink()
-    with pytest.raises(ValueError, match=r"no model.safetensors: its training has not got that far"):
+    with pytest.raises(
+        ValueError, match=r"no model.safetensors: its training has not got that far"
+    ):
         lb.load(run.path)
     run.config_file.write_text("")
     with pytest.raises(ValueError, match="must hold a mapping"):
@@ -178,7 +237,11 @@ def test_wrong_tensors_are_refused(run: Run) -> None:
         save_file(wrong, run.model_file)
         with pytest.raises(ValueError, match=message):
             lb.load(run.path)
-    for content in (b"", b"garbage that is long enough to hold a header", run.model_file.read_bytes()[:-100]):
+    for content in (
+        b"",
+        b"garbage that is long enough to hold a header",
+        run.model_file.read_bytes()[:-100],
+    ):
         run.model_file.write_bytes(content)
         with pytest.raises(ValueError, match="not a whole safetensors file"):
             lb.load(run.path)
@@ -193,13 +256,19 @@ class Evil:
 
 @pytest.mark.parametrize("written_by", ["pickle", "torch"])
 def test_a_pickle_in_place_of_tensors_is_refused_and_does_not_run(
-    run: Run, written_by: str, binary_digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    written_by: str,
+    binary_digits: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     name = json.loads((run.checkpoint_folder / "state.json").read_text())["tensors"]
     for file in (run.model_file, run.checkpoint_folder / name):
         with file.open("wb") as stream:
-            (pickle.dump if written_by == "pickle" else torch.save)({"posterior.net.layers.0.weight": Evil()}, stream)
+            (pickle.dump if written_by == "pickle" else torch.save)(
+                {"posterior.net.layers.0.weight": Evil()}, stream
+            )
     with pytest.raises(ValueError, match="not a whole safetensors file"):
         lb.load(run.path)
     with pytest.raises(ValueError, match="not a whole safetensors file"):
@@ -226,7 +295,16 @@ def resume(run: Run, data: Dataset) -> lb.History:
 
 
 @pytest.mark.parametrize(
-    "change", ["drop optimizer", "drop best", "drop random", "wrong shape", "wrong type", "one more", "no group"]
+    "change",
+    [
+        "drop optimizer",
+        "drop best",
+        "drop random",
+        "wrong shape",
+        "wrong type",
+        "one more",
+        "no group",
+    ],
 )
 def test_tensors_that_do_not_belong_are_refused_before_anything_is_touched(
     run: Run, binary_digits: Dataset, change: str
@@ -251,9 +329,19 @@ def test_tensors_that_do_not_belong_are_refused_before_anything_is_touched(
 
 @pytest.mark.parametrize(
     "change",
-    [{"epoch": "x"}, {"epoch": 9}, {"done": 5}, {"best": 3}, {"records": []}, {"precision": None}, {"step": -1}],
+    [
+        {"epoch": "x"},
+        {"epoch": 9},
+        {"done": 5},
+        {"best": 3},
+        {"records": []},
+        {"precision": None},
+        {"step": -1},
+    ],
 )
-def test_counts_that_do_not_fit_are_refused(run: Run, binary_digits: Dataset, change: dict[str, object]) -> None:
+def test_counts_that_do_not_fit_are_refused(
+    run: Run, binary_digits: Dataset, change: dict[str, object]
+) -> None:
     file = run.checkpoint_folder / "state.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     with pytest.raises(ValueError, match="the checkpoint in .* is damaged"):
@@ -267,5 +355,8 @@ def test_resuming_what_is_not_there_makes_no_folder(binary_digits: Dataset, tmp_
     with pytest.raises(ValueError, match="name is empty"):
         Run("")
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="is a file, and a run needs a folder"), Run(tmp_path / "file").locked():
+    with (
+        pytest.raises(ValueError, match="is a file, and a run needs a folder"),
+        Run(tmp_path / "file").locked(),
+    ):
         pass

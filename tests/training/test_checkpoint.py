@@ -36,7 +36,11 @@ def test_sums_are_those_of_all_steps():
     expected = {"loss": 0.0, "elbo": 0.0, "rate": 0.0}
     for step in range(2 * WAITING + 5):
         n = 50 if step < 2 * WAITING + 4 else 7
-        for name, value in (("loss", 100 * torch.randn(n)), ("elbo", torch.randn(n)), ("rate", torch.randn(()))):
+        for name, value in (
+            ("loss", 100 * torch.randn(n)),
+            ("elbo", torch.randn(n)),
+            ("rate", torch.randn(())),
+        ):
             expected[name] += float(value.double().sum())
     totals = _added(None)
     for name, value in expected.items():

@@ -21,9 +21,15 @@ from lowerbound.data.dataset import Dataset, Split
 from lowerbound.data.transforms import Bernoulli, Flip, Threshold, Transform, UnitScale
 from lowerbound.model import Model
 from lowerbound.objective import Objective
-from lowerbound.training.compiled import Compiled, CompiledStep, fits_one_graph, tracing_steps, validation
+from lowerbound.training.compiled import (
+    Compiled,
+    CompiledStep,
+    fits_one_graph,
+    tracing_steps,
+    validation,
+)
 from lowerbound.training.optimizers import make_optimizer
-from lowerbound.training.passes import Gathered, Pass, first_meeting, parameter_groups
+from lowerbound.training.passes import GatheringPass, Pass, dry_run, parameter_groups
 from tests import composition
 from tests.conftest import make_model
 from tests.models.test_hierarchical import small as hierarchical
@@ -50,7 +56,14 @@ def test_compiled_training_is_the_plain_one_up_to_rounding_and_is_resumed_bit_fo
         model, out = make_model(binary_digits), tmp_path / name
         if name == "resumed":
             with stopped_at(11):
-                lb.fit(model, lb.objectives.ELBO(warmup=0.5), binary_digits, **how, compile=compile, out=out)
+                lb.fit(
+                    model,
+                    lb.objectives.ELBO(warmup=0.5),
+                    binary_digits,
+                    **how,
+                    compile=compile,
+                    out=out,
+                )
             torch.manual_seed(1)
             model = make_model(binary_digits)
         history = lb.fit(
@@ -74,7 +87,9 @@ def adam(model: Model, objective: Objective) -> torch.optim.Adam:
     return make_optimizer("adam", model, objective, 1e-3, fused=True)
 
 
-def in_one_graph(plain: Pass, optimizer: torch.optim.Adam, clip: float | None, backend: str) -> Callable[..., Any]:
+def in_one_graph(
+    plain: Pass, optimizer: torch.optim.Adam, clip: float | None, backend: str
+) -> Callable[..., Any]:
     """A step whose graph is made by a backend that takes less time than a compiler."""
     step = CompiledStep(plain, optimizer, clip, torch.device("cpu"))
     if backend != "inductor":
@@ -83,7 +98,9 @@ def in_one_graph(plain: Pass, optimizer: torch.optim.Adam, clip: float | None, b
     return tracing_steps()(step)
 
 
-def by_hand(plain: Pass, optimizer: torch.optim.Adam, clip: float | None, *given: Any) -> dict[str, torch.Tensor]:
+def by_hand(
+    plain: Pass, optimizer: torch.optim.Adam, clip: float | None, *given: Any
+) -> dict[str, torch.Tensor]:
     """The same step without a graph: torch's own gradients, clipping and update."""
     total, log, _ = plain(*given)
     total.backward()
@@ -92,7 +109,10 @@ def by_hand(plain: Pass, optimizer: torch.optim.Adam, clip: float | None, *given
             nn.utils.clip_grad_norm_(group["params"], clip)
     optimizer.step()
     optimizer.zero_grad()
-    return {**{name: value.detach().double().sum() for name, value in log.items()}, "skipped": torch.zeros(())}
+    return {
+        **{name: value.detach().double().sum() for name, value in log.items()},
+        "skipped": torch.zeros(()),
+    }
 
 
 def same_in_one_graph(
@@ -109,12 +129,22 @@ def same_in_one_graph(
     for is_graph in (True, False):
         plain.load_state_dict(before)
         made = adam(plain.model, plain.objective)
-        step = in_one_graph(plain, made, clip, backend) if is_graph else partial(by_hand, plain, made, clip)
+        step = (
+            in_one_graph(plain, made, clip, backend)
+            if is_graph
+            else partial(by_hand, plain, made, clip)
+        )
         torch.manual_seed(1)
         for progress in (0.3, 0.6):
             told = step(x, beside, progress, 40)
         log = told[0] if is_graph else told
-        found.append((plain.state_dict(), made.state_dict()["state"], {k: v.double() for k, v in log.items()}))
+        found.append(
+            (
+                plain.state_dict(),
+                made.state_dict()["state"],
+                {k: v.double() for k, v in log.items()},
+            )
+        )
         found[-1] = copy.deepcopy(found[-1])
     torch.testing.assert_close(found[0], found[1], rtol=tolerance, atol=tolerance / 100)
     return True
@@ -128,7 +158,7 @@ def test_parts_are_traced_as_one_graph_with_the_same_gradients(names: str) -> No
     combination = tuple(names.split())
     data = composition.data_for(combination[2])
     model, objective = composition.compose(combination, data)
-    first_meeting(model, objective, data)
+    dry_run(model, objective, data)
     rows = torch.arange(20)
     x, beside = data.present("train", rows), data.context("train")[rows].given
     assert same_in_one_graph(Pass(model, objective).train(), x, beside)
@@ -139,7 +169,7 @@ def test_a_graph_steps_as_the_optimiser_does_and_clips_model_and_critic_by_thems
     combination = ("StandardNormal", "DiagonalNormal", "Bernoulli", "FactorVAE")
     data = composition.data_for(combination[2])
     model, objective = composition.compose(combination, data)
-    first_meeting(model, objective, data)
+    dry_run(model, objective, data)
     rows = torch.arange(20)
     x, beside = data.present("train", rows), data.context("train")[rows].given
     assert same_in_one_graph(Pass(model, objective).train(), x, beside, clip=0.01)
@@ -148,7 +178,7 @@ def test_a_graph_steps_as_the_optimiser_does_and_clips_model_and_critic_by_thems
 def test_in_a_graph_too_a_step_whose_gradient_is_not_finite_is_left_out(digits: Dataset) -> None:
     torch.compiler.reset()
     model, objective = make_model(digits), lb.objectives.ELBO()
-    first_meeting(model, objective, digits)
+    dry_run(model, objective, digits)
     plain, made = Pass(model, objective).train(), adam(model, objective)
     # not by another backend: a compiler may take zero times a number for zero
     step, x = in_one_graph(plain, made, None, "inductor"), digits.present("train", torch.arange(8))
@@ -156,7 +186,9 @@ def test_in_a_graph_too_a_step_whose_gradient_is_not_finite_is_left_out(digits: 
     before = copy.deepcopy((plain.state_dict(), made.state_dict()["state"]))
     for bad in (x / 0, x * torch.nan):
         assert step(bad, {}, 0.2, 40)[0]["skipped"] == 1
-    torch.testing.assert_close((plain.state_dict(), made.state_dict()["state"]), before, rtol=0, atol=0)
+    torch.testing.assert_close(
+        (plain.state_dict(), made.state_dict()["state"]), before, rtol=0, atol=0
+    )
     step(x, {}, 0.3, 40)
     assert not torch.equal(weights(model), torch.cat([v.flatten() for v in before[0].values()]))
 
@@ -168,10 +200,15 @@ def test_in_a_graph_too_a_parameter_without_a_gradient_is_named_and_nothing_move
     torch.compiler.reset()
     model, objective = make_model(digits), lb.objectives.ELBO()
     model.posterior.register_parameter("unused", nn.Parameter(torch.zeros(())))
-    first_meeting(model, objective, digits)
+    dry_run(model, objective, digits)
     plain, made, before = Pass(model, objective).train(), adam(model, objective), weights(model)
-    with pytest.raises(ValueError, match="1 parameters receive no gradient and would not be trained: posterior.unused"):
-        in_one_graph(plain, made, clip, "aot_eager")(digits.present("train", torch.arange(8)), {}, 0.1, 40)
+    with pytest.raises(
+        ValueError,
+        match="1 parameters receive no gradient and would not be trained: posterior.unused",
+    ):
+        in_one_graph(plain, made, clip, "aot_eager")(
+            digits.present("train", torch.arange(8)), {}, 0.1, 40
+        )
     assert torch.equal(weights(model), before)
 
 
@@ -185,13 +222,15 @@ def test_in_double_precision_a_graph_moves_single_numbers_too(digits: Dataset) -
         lb.likelihoods.Normal(z_shape, x_shape),
     ).double()
     objective = lb.objectives.ELBO(warmup=0.7)
-    first_meeting(model, objective, digits)
+    dry_run(model, objective, digits)
     x = digits.present("train", torch.arange(8)).double()
     assert any(p.ndim == 0 for p in model.parameters())
     assert same_in_one_graph(Pass(model, objective).train(), x, {}, "inductor", tolerance=1e-12)
 
 
-def test_where_a_gradient_is_waited_for_the_pass_alone_is_a_graph_with_the_same_numbers(binary_digits: Dataset) -> None:
+def test_where_a_gradient_is_waited_for_the_pass_alone_is_a_graph_with_the_same_numbers(
+    binary_digits: Dataset,
+) -> None:
     """A hook that stops a parameter."""
     ends = []
     for compile in (False, True):
@@ -200,7 +239,15 @@ def test_where_a_gradient_is_waited_for_the_pass_alone_is_a_graph_with_the_same_
         still = next(model.posterior.parameters())
         still.register_hook(torch.zeros_like)
         before = still.detach().clone()
-        lb.fit(model, objective, binary_digits, epochs=1, batch_size=500, compile=compile, progress=False)
+        lb.fit(
+            model,
+            objective,
+            binary_digits,
+            epochs=1,
+            batch_size=500,
+            compile=compile,
+            progress=False,
+        )
         assert torch.equal(still, before)
         ends.append(weights(model))
     assert not fits_one_graph(Pass(model, objective), adam(model, objective))
@@ -217,7 +264,9 @@ def test_settings_of_adam_that_a_graph_knows_nothing_of_are_kept_out_of_it(digit
 
 def test_muon_stays_outside_of_the_graph(digits: Dataset) -> None:
     model, objective = make_model(digits), lb.objectives.ELBO()
-    assert not fits_one_graph(Pass(model, objective), make_optimizer("muon", model, objective, 1e-3, fused=True))
+    assert not fits_one_graph(
+        Pass(model, objective), make_optimizer("muon", model, objective, 1e-3, fused=True)
+    )
 
 
 # what cannot be traced: how a flow of zuko builds its transforms, codes that move inside forward, and how torch's KL of two
@@ -247,11 +296,14 @@ def test_every_part_is_traced_to_the_same_numbers_or_refused_in_one_line(names: 
     combination = tuple(names.split())
     data = composition.data_for(combination[2])
     model, objective = composition.compose(combination, data)
-    first_meeting(model, objective, data)
+    dry_run(model, objective, data)
     plain, rows = Pass(model, objective).train(), torch.arange(8)
     x, beside = data.present("train", rows), data.context("train")[rows].given
     if REFUSED.intersection(combination):
-        for whole in (Compiled(plain, len(rows)), in_one_graph(plain, adam(model, objective), None, "eager")):
+        for whole in (
+            Compiled(plain, len(rows)),
+            in_one_graph(plain, adam(model, objective), None, "eager"),
+        ):
             with pytest.raises(ValueError, match="cannot be compiled: .*leave compile off"):
                 whole(x, beside, 0.3, 40)
     else:
@@ -259,8 +311,12 @@ def test_every_part_is_traced_to_the_same_numbers_or_refused_in_one_line(names: 
 
 
 @pytest.mark.parametrize("objective", [lb.objectives.ELBO(), lb.objectives.IWAE(3)])
-@pytest.mark.parametrize("make", [m2, partial(hierarchical, "bottom_up"), partial(hierarchical, "top_down")])
-def test_models_of_several_latents_are_traced_too(make: Callable[[], Model], objective: Objective) -> None:
+@pytest.mark.parametrize(
+    "make", [m2, partial(hierarchical, "bottom_up"), partial(hierarchical, "top_down")]
+)
+def test_models_of_several_latents_are_traced_too(
+    make: Callable[[], Model], objective: Objective
+) -> None:
     torch.compiler.reset()
     model = make()
     x = torch.rand(8, *model.x_shape).round()
@@ -276,12 +332,16 @@ TRANSFORMED = {
 
 
 @pytest.mark.parametrize("name", TRANSFORMED)
-def test_a_graph_gathers_and_presents_the_examples_that_the_data_do(digits: Dataset, name: str) -> None:
+def test_a_graph_gathers_and_presents_the_examples_that_the_data_do(
+    digits: Dataset, name: str
+) -> None:
     """With conditions beside them, in double precision."""
     torch.compiler.reset()
     values = torch.randint(0, 16, (30, *digits.event_shape), dtype=torch.uint8)
     y = torch.randn(30, 3)
-    data = Dataset("levels", {"train": Split(values, y=y)}, digits.stored_support, TRANSFORMED[name])
+    data = Dataset(
+        "levels", {"train": Split(values, y=y)}, digits.stored_support, TRANSFORMED[name]
+    )
     x_shape, z_shape = data.event_shape, (2,)
     model = lb.VAE(
         lb.priors.StandardNormal(z_shape),
@@ -289,16 +349,20 @@ def test_a_graph_gathers_and_presents_the_examples_that_the_data_do(digits: Data
         lb.likelihoods.Normal(z_shape, x_shape, condition=(3,)),
     ).double()
     objective, context = lb.objectives.ELBO(), data.context("train")
-    first_meeting(model.float(), objective, data)
-    gathered = Gathered(model.double(), objective, lambda rows: (data.present("train", rows), context[rows])).train()
+    dry_run(model.float(), objective, data)
+    all_gather = GatheringPass(
+        model.double(), objective, lambda rows: (data.present("train", rows), context[rows])
+    ).train()
     assert data.is_traced
     rows = torch.tensor([4, 29, 4, 0])
-    assert same_in_one_graph(gathered, rows, {}, "inductor", tolerance=1e-10)
+    assert same_in_one_graph(all_gather, rows, {}, "inductor", tolerance=1e-10)
     torch.manual_seed(2)
-    found = gathered(rows, {}, 0.5, 30).log["loss"]
+    found = all_gather(rows, {}, 0.5, 30).log["loss"]
     torch.manual_seed(2)
     x = data.present("train", rows).double()
-    assert torch.equal(found, Pass(model, objective)(x, {"y": y[rows].double()}, 0.5, 30).log["loss"])
+    assert torch.equal(
+        found, Pass(model, objective)(x, {"y": y[rows].double()}, 0.5, 30).log["loss"]
+    )
 
 
 class Counted(Transform):
@@ -306,7 +370,9 @@ class Counted(Transform):
 
     calls = 0
 
-    def __call__(self, values: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    def __call__(
+        self, values: torch.Tensor, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
         self.calls += 1
         return values
 
@@ -314,13 +380,25 @@ class Counted(Transform):
         return before
 
 
-def test_a_transform_that_is_not_known_to_be_traced_stays_outside_of_the_graph(binary_digits: Dataset) -> None:
+def test_a_transform_that_is_not_known_to_be_traced_stays_outside_of_the_graph(
+    binary_digits: Dataset,
+) -> None:
     own, before = Counted(), binary_digits.transforms
     data = dataclasses.replace(binary_digits, transforms=(*before, own))
     assert not data.is_traced
     assert binary_digits.is_traced
-    assert not dataclasses.replace(data, transforms=(*before, Flip())).is_traced  # the compiler would take minutes
-    lb.fit(make_model(data), lb.objectives.ELBO(), data, epochs=1, batch_size=100, compile=True, progress=False)
+    assert not dataclasses.replace(
+        data, transforms=(*before, Flip())
+    ).is_traced  # the compiler would take minutes
+    lb.fit(
+        make_model(data),
+        lb.objectives.ELBO(),
+        data,
+        epochs=1,
+        batch_size=100,
+        compile=True,
+        progress=False,
+    )
     assert own.calls > len(data["train"]) // 100
 
 
@@ -331,14 +409,18 @@ class Peeking(lb.networks.MLP):
         return super().forward(value if float(value.sum()) > 0 else -value)
 
 
-def test_what_cannot_be_one_graph_is_refused_in_one_line_that_names_the_place(digits: Dataset, tmp_path: Path) -> None:
+def test_what_cannot_be_one_graph_is_refused_in_one_line_that_names_the_place(
+    digits: Dataset, tmp_path: Path
+) -> None:
     x_shape, z_shape = digits.event_shape, (2,)
     model = lb.VAE(
         lb.priors.StandardNormal(z_shape),
         lb.posteriors.DiagonalNormal(x_shape, z_shape, network=Peeking),
         lb.likelihoods.Normal(z_shape, x_shape),
     )
-    with pytest.raises(ValueError, match=r"cannot be compiled: .*test_compiled.py line.*leave compile off") as refused:
+    with pytest.raises(
+        ValueError, match=r"cannot be compiled: .*test_compiled.py line.*leave compile off"
+    ) as refused:
         lb.fit(model, lb.objectives.ELBO(), digits, compile=True, progress=False)
     assert "\n" not in str(refused.value)
 
@@ -347,8 +429,17 @@ def test_without_a_compiler_it_is_refused_before_anything_is_written(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(ValueError, match="compile needs a C\\+\\+ compiler, and 'no-such-compiler' is not there"):
-        lb.fit(make_model(digits), lb.objectives.ELBO(), digits, compile=True, progress=False, out=tmp_path / "run")
+    with pytest.raises(
+        ValueError, match="compile needs a C\\+\\+ compiler, and 'no-such-compiler' is not there"
+    ):
+        lb.fit(
+            make_model(digits),
+            lb.objectives.ELBO(),
+            digits,
+            compile=True,
+            progress=False,
+            out=tmp_path / "run",
+        )
     assert not (tmp_path / "run").exists()
 
 

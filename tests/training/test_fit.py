@@ -39,10 +39,14 @@ def weights(model: nn.Module) -> torch.Tensor:
 
 
 def without_times(records: list[dict[str, object]]) -> list[dict[str, object]]:
-    return [{k: v for k, v in r.items() if k not in ("seconds", "examples_per_second")} for r in records]
+    return [
+        {k: v for k, v in r.items() if k not in ("seconds", "examples_per_second")} for r in records
+    ]
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(binary_digits: Dataset) -> None:
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
+    binary_digits: Dataset,
+) -> None:
     results = []
     for seed in (1, 1, 2):
         torch.manual_seed(0)
@@ -96,7 +100,9 @@ def test_the_best_weights_on_validation_are_kept(binary_digits: Dataset) -> None
 
 
 def test_patience_stops_early(binary_digits: Dataset) -> None:
-    history = quiet(make_model(binary_digits), binary_digits, epochs=100, learning_rate=0.05, patience=2)
+    history = quiet(
+        make_model(binary_digits), binary_digits, epochs=100, learning_rate=0.05, patience=2
+    )
     assert len(history.epochs) == history.best_epoch + 2 < 100
 
 
@@ -111,7 +117,10 @@ def test_without_validation_the_last_weights_count_and_patience_is_refused() -> 
 
 def test_the_test_split_is_not_touched(binary_digits: Dataset) -> None:
     without = Dataset(
-        None, {s: binary_digits[s] for s in ("train", "valid")}, binary_digits.stored_support, binary_digits.transforms
+        None,
+        {s: binary_digits[s] for s in ("train", "valid")},
+        binary_digits.stored_support,
+        binary_digits.transforms,
     )
     torch.manual_seed(0)
     one = make_model(binary_digits)
@@ -147,8 +156,16 @@ def test_a_step_whose_gradient_is_not_finite_is_skipped_and_counted(binary_digit
 
 
 def test_an_epoch_without_a_finite_gradient_is_an_error(binary_digits: Dataset) -> None:
-    with pytest.raises(ValueError, match="all 12 steps of epoch 1 gave gradients that are not finite"):
-        lb.fit(make_model(binary_digits), Exploding(at=tuple(range(100))), binary_digits, epochs=1, progress=False)
+    with pytest.raises(
+        ValueError, match="all 12 steps of epoch 1 gave gradients that are not finite"
+    ):
+        lb.fit(
+            make_model(binary_digits),
+            Exploding(at=tuple(range(100))),
+            binary_digits,
+            epochs=1,
+            progress=False,
+        )
 
 
 def test_a_parameter_without_a_gradient_is_named(binary_digits: Dataset) -> None:
@@ -160,13 +177,21 @@ def test_a_parameter_without_a_gradient_is_named(binary_digits: Dataset) -> None
     quiet(model, binary_digits, epochs=1)
 
 
-@pytest.mark.parametrize(("schedule", "in_the_middle"), [("cosine", 0.5), ("linear", 0.5), ("linear", 0.8)])
-def test_a_falling_schedule_ends_at_zero(binary_digits: Dataset, schedule: str, in_the_middle: float) -> None:
-    history = quiet(make_model(binary_digits), binary_digits, epochs=10, schedule=schedule, learning_rate=2e-3)
+@pytest.mark.parametrize(
+    ("schedule", "in_the_middle"), [("cosine", 0.5), ("linear", 0.5), ("linear", 0.8)]
+)
+def test_a_falling_schedule_ends_at_zero(
+    binary_digits: Dataset, schedule: str, in_the_middle: float
+) -> None:
+    history = quiet(
+        make_model(binary_digits), binary_digits, epochs=10, schedule=schedule, learning_rate=2e-3
+    )
     rates = [record["learning_rate"] for record in history.epochs]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] == 0
-    at = round(10 * (1 - in_the_middle)) - 1  # both schedules pass the middle there, and the linear one all its course
+    at = (
+        round(10 * (1 - in_the_middle)) - 1
+    )  # both schedules pass the middle there, and the linear one all its course
     assert rates[at] == pytest.approx(2e-3 * in_the_middle, rel=0.02)
 
 
@@ -175,13 +200,17 @@ def test_other_precisions_train(binary_digits: Dataset, precision: str, tmp_path
     model = make_model(binary_digits)
     history = quiet(model, binary_digits, precision=precision, epochs=3, out=tmp_path / "run")
     assert history.series("loss")[-1] < history.series("loss")[0]
-    assert next(model.parameters()).dtype == (torch.float64 if precision == "64-true" else torch.float32)
+    assert next(model.parameters()).dtype == (
+        torch.float64 if precision == "64-true" else torch.float32
+    )
     again = lb.load(tmp_path / "run")
     assert torch.equal(weights(again), weights(model))
     assert lb.evaluate(again, binary_digits, samples=5).nll.n == 180
 
 
-def test_clipping_bounds_the_gradient(binary_digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clipping_bounds_the_gradient(
+    binary_digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     norms = []
     step = torch.optim.Adam.step
 
@@ -204,7 +233,9 @@ def test_large_gradients_that_are_finite_are_not_skipped() -> None:
         assert not_finite([torch.tensor([1.0]), torch.tensor([bad, 1.0])]) == 1
 
 
-def test_under_mixed_precision_the_data_and_their_densities_stay_in_float32(digits: Dataset) -> None:
+def test_under_mixed_precision_the_data_and_their_densities_stay_in_float32(
+    digits: Dataset,
+) -> None:
     """Half precision is for the inside of networks: log-densities of hundreds of nats would be rounded to whole ones."""
     seen = []
 
@@ -218,9 +249,13 @@ def test_under_mixed_precision_the_data_and_their_densities_stay_in_float32(digi
     model = make_model(digits, likelihood="Categorical", levels=17)
     lb.fit(model, Watching(kl="sampled"), digits, epochs=1, precision="bf16-mixed", progress=False)
     for draw in seen:
-        assert {draw.log_px.dtype, draw.log_qz.dtype, draw.log_pz.dtype, draw.log_m.dtype} == {torch.float32}
+        assert {draw.log_px.dtype, draw.log_qz.dtype, draw.log_pz.dtype, draw.log_m.dtype} == {
+            torch.float32
+        }
     values = torch.cat([draw.log_px.flatten() for draw in seen])
-    assert len((values * 4 - (values * 4).round()).abs().unique()) > 100  # not multiples of a quarter
+    assert (
+        len((values * 4 - (values * 4).round()).abs().unique()) > 100
+    )  # not multiples of a quarter
 
 
 @pytest.mark.parametrize(
@@ -234,7 +269,9 @@ def test_under_mixed_precision_the_data_and_their_densities_stay_in_float32(digi
     ],
     ids=lambda objective: type(objective).__name__,
 )
-def test_mixed_precision_is_in_force_whatever_the_objective(binary_digits: Dataset, objective: Objective) -> None:
+def test_mixed_precision_is_in_force_whatever_the_objective(
+    binary_digits: Dataset, objective: Objective
+) -> None:
     """Every network computes in half precision, in training and in validation, and none is quietly left out."""
     model = make_model(binary_digits)
     seen: dict[nn.Module, list[tuple[torch.dtype, bool]]] = {}
@@ -262,7 +299,9 @@ def test_the_objective_is_in_training_mode_in_every_epoch(binary_digits: Dataset
             return super().terms(draw, step)
 
     lb.fit(make_model(binary_digits), Watching(), binary_digits, epochs=2, progress=False)
-    assert all(grad == training for grad, training in modes[1:])  # the first is the meeting of model and objective
+    assert all(
+        grad == training for grad, training in modes[1:]
+    )  # the first is the meeting of model and objective
 
 
 def test_progress_runs_from_zero_to_one(binary_digits: Dataset) -> None:
@@ -316,10 +355,13 @@ def test_what_makes_no_sense_is_refused(
 
 def test_data_outside_the_support_are_refused_with_the_remedies(digits: Dataset) -> None:
     with pytest.raises(
-        ValueError, match=r"Bernoulli is a density on \{0, 1\}.*binarise.*another likelihood.*BinaryCrossEntropy"
+        ValueError,
+        match=r"Bernoulli is a density on \{0, 1\}.*binarise.*another likelihood.*BinaryCrossEntropy",
     ):
         quiet(make_model(digits), digits)
-    with pytest.raises(ValueError, match=r"examples of shape \(1, 8, 8\), and the model was built for \(4,\)"):
+    with pytest.raises(
+        ValueError, match=r"examples of shape \(1, 8, 8\), and the model was built for \(4,\)"
+    ):
         quiet(
             lb.VAE(
                 prior=lb.priors.StandardNormal((2,)),
@@ -331,7 +373,9 @@ def test_data_outside_the_support_are_refused_with_the_remedies(digits: Dataset)
 
 
 @pytest.mark.filterwarnings("ignore:the model has parts from tests")
-def test_resuming_at_any_step_ends_with_the_same_weights_and_metrics(binary_digits: Dataset, tmp_path: Path) -> None:
+def test_resuming_at_any_step_ends_with_the_same_weights_and_metrics(
+    binary_digits: Dataset, tmp_path: Path
+) -> None:
     """Stop after a step, by the signal that Ctrl-C sends, and go on: bit for bit the run that was not interrupted."""
 
     def train(out: Path, stop_at: int | None, resume: bool) -> lb.VAE:
@@ -349,7 +393,9 @@ def test_resuming_at_any_step_ends_with_the_same_weights_and_metrics(binary_digi
         resumed = train(out, None, True)
         assert torch.equal(weights(whole), weights(resumed)), stop_at
         assert without_times(Run(out).metrics()) == without_times(Run(tmp_path / "whole").metrics())
-        assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+        assert (out / "model.safetensors").read_bytes() == (
+            tmp_path / "whole" / "model.safetensors"
+        ).read_bytes()
 
 
 class Stopping(ELBO):
@@ -384,10 +430,18 @@ def test_resuming_a_finished_run_changes_nothing(binary_digits: Dataset, tmp_pat
     assert len(history.epochs) == 2
 
 
-def test_resuming_with_other_settings_or_data_is_refused(binary_digits: Dataset, tmp_path: Path) -> None:
+def test_resuming_with_other_settings_or_data_is_refused(
+    binary_digits: Dataset, tmp_path: Path
+) -> None:
     quiet(make_model(binary_digits), binary_digits, out=tmp_path / "run")
     with pytest.raises(ValueError, match="learning_rate: 0.001 then, 0.1 now"):
-        quiet(make_model(binary_digits), binary_digits, out=tmp_path / "run", resume=True, learning_rate=0.1)
+        quiet(
+            make_model(binary_digits),
+            binary_digits,
+            out=tmp_path / "run",
+            resume=True,
+            learning_rate=0.1,
+        )
     with pytest.raises(ValueError, match=r"latent: \[3\] then, \[4\] now"):
         quiet(make_model(binary_digits, 4), binary_digits, out=tmp_path / "run", resume=True)
     other = lb.data.load("digits", binarize="threshold", seed=5)
@@ -395,7 +449,9 @@ def test_resuming_with_other_settings_or_data_is_refused(binary_digits: Dataset,
         quiet(make_model(other), other, out=tmp_path / "run", resume=True)
 
 
-def test_a_folder_that_holds_a_run_is_not_overwritten_unasked(binary_digits: Dataset, tmp_path: Path) -> None:
+def test_a_folder_that_holds_a_run_is_not_overwritten_unasked(
+    binary_digits: Dataset, tmp_path: Path
+) -> None:
     quiet(make_model(binary_digits), binary_digits, out=tmp_path / "run")
     before = (tmp_path / "run" / "model.safetensors").read_bytes()
     with pytest.raises(ValueError, match="holds another run"):
@@ -408,13 +464,18 @@ def test_a_folder_that_holds_a_run_is_not_overwritten_unasked(binary_digits: Dat
 
 
 def test_two_trainings_on_one_folder_are_refused(binary_digits: Dataset, tmp_path: Path) -> None:
-    with Run(tmp_path / "run").locked(), pytest.raises(ValueError, match="in use by another process"):
+    with (
+        Run(tmp_path / "run").locked(),
+        pytest.raises(ValueError, match="in use by another process"),
+    ):
         quiet(make_model(binary_digits), binary_digits, out=tmp_path / "run")
 
 
 def test_training_works_outside_the_main_thread(binary_digits: Dataset) -> None:
     results = []
-    thread = threading.Thread(target=lambda: results.append(quiet(make_model(binary_digits), binary_digits, epochs=1)))
+    thread = threading.Thread(
+        target=lambda: results.append(quiet(make_model(binary_digits), binary_digits, epochs=1))
+    )
     thread.start()
     thread.join()
     assert len(results[0].epochs) == 1
@@ -433,16 +494,24 @@ class Weighted(Stopping):
 
 
 @pytest.mark.filterwarnings("ignore:the model has parts from tests")
-def test_an_objective_with_parameters_is_trained_saved_and_resumed(binary_digits: Dataset, tmp_path: Path) -> None:
+def test_an_objective_with_parameters_is_trained_saved_and_resumed(
+    binary_digits: Dataset, tmp_path: Path
+) -> None:
     results = []
     for stop_at in (None, 17):
         torch.manual_seed(0)
-        model, objective, out = make_model(binary_digits), Weighted(stop_at), tmp_path / str(stop_at)
+        model, objective, out = (
+            make_model(binary_digits),
+            Weighted(stop_at),
+            tmp_path / str(stop_at),
+        )
         if stop_at:
             with pytest.raises(KeyboardInterrupt):
                 lb.fit(model, objective, binary_digits, epochs=2, out=out, progress=False)
             model, objective = make_model(binary_digits), Weighted()
-        lb.fit(model, objective, binary_digits, epochs=2, out=out, resume=bool(stop_at), progress=False)
+        lb.fit(
+            model, objective, binary_digits, epochs=2, out=out, resume=bool(stop_at), progress=False
+        )
         results.append(torch.cat([weights(model), weights(objective)]))
     assert objective.offset.item() != 1.0
     assert torch.equal(*results)
@@ -453,7 +522,10 @@ def test_an_objective_with_parameters_is_trained_saved_and_resumed(binary_digits
 def normalised(in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> nn.Module:
     """A network with statistics of its own, and with noise of its own."""
     return nn.Sequential(
-        nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(0.1), lb.networks.MLP((64,), out_shape, hidden=(8,))
+        nn.Flatten(),
+        nn.BatchNorm1d(64),
+        nn.Dropout(0.1),
+        lb.networks.MLP((64,), out_shape, hidden=(8,)),
     )
 
 
@@ -500,19 +572,25 @@ def test_killed_at_any_moment_and_resumed_it_ends_as_if_it_had_not_been(
         model = lb.VAE(
             prior=lb.priors.StandardNormal((2,)),
             posterior=lb.posteriors.DiagonalNormal(x_shape, (2,), network=normalised),
-            likelihood=lb.likelihoods.Bernoulli((2,), x_shape, network=functools.partial(lb.networks.MLP, hidden=(8,))),
+            likelihood=lb.likelihoods.Bernoulli(
+                (2,), x_shape, network=functools.partial(lb.networks.MLP, hidden=(8,))
+            ),
         )
         shared = {"epochs": 2, "batch_size": 1437, "progress": False, "seed": seed}
         lb.fit(model, ELBO(), binary_digits, out=out, **shared, **settings)
 
     def content(out: Path) -> dict[str, object]:
         names = ("config.yaml", "model.safetensors", "checkpoint/state-2.safetensors")
-        return {name: (out / name).read_bytes() for name in names} | {"metrics": without_times(Run(out).metrics())}
+        return {name: (out / name).read_bytes() for name in names} | {
+            "metrics": without_times(Run(out).metrics())
+        }
 
     whole = tmp_path / "whole"
     train(whole)
     expected = content(whole)
-    points = 16 if over_another else 1000  # beginning over another run is done after so many operations
+    points = (
+        16 if over_another else 1000
+    )  # beginning over another run is done after so many operations
     for point in range(1, points):
         out = tmp_path / f"killed-{point}"
         if over_another:
@@ -523,9 +601,7 @@ def test_killed_at_any_moment_and_resumed_it_ends_as_if_it_had_not_been(
             break
         try:
             train(out, resume=Run(out).exists)
-        except (
-            ValueError
-        ) as error:  # killed before its own configuration was there: the folder still is the other run's
+        except ValueError as error:  # killed before its own configuration was there: the folder still is the other run's
             assert over_another and "cannot be resumed with other data or settings" in str(error)  # noqa: PT017, PT018
             train(out, overwrite=True)
         assert content(out) == expected, point
@@ -543,7 +619,9 @@ def test_the_checkpoint_holds_tensors_and_json_only(binary_digits: Dataset, tmp_
     assert state["epoch"] == 3
 
 
-def test_a_checkpoint_that_names_a_file_elsewhere_is_refused(binary_digits: Dataset, tmp_path: Path) -> None:
+def test_a_checkpoint_that_names_a_file_elsewhere_is_refused(
+    binary_digits: Dataset, tmp_path: Path
+) -> None:
     quiet(make_model(binary_digits), binary_digits, out=tmp_path / "run")
     file = tmp_path / "run" / "checkpoint" / "state.json"
     file.write_text(file.read_text().replace('"state-', '"../../state-'))
@@ -562,7 +640,10 @@ def test_a_diverged_training_is_an_error_and_not_a_model(tmp_path: Path) -> None
     ("arguments", "message"),
     [
         ((nn.Linear(2, 2), ELBO(), None), "model must be a Model, not Linear"),
-        ((None, ELBO, None), "objective must be a Objective, not the class ELBO: make an object of it"),
+        (
+            (None, ELBO, None),
+            "objective must be a Objective, not the class ELBO: make an object of it",
+        ),
         ((None, ELBO(), torch.zeros(3)), "data must be a Dataset, not Tensor"),
     ],
 )
@@ -571,7 +652,9 @@ def test_arguments_of_another_kind_are_named(
 ) -> None:
     model, objective, data = arguments
     with pytest.raises(TypeError, match=message):
-        lb.fit(model or make_model(binary_digits), objective, binary_digits if data is None else data)
+        lb.fit(
+            model or make_model(binary_digits), objective, binary_digits if data is None else data
+        )
 
 
 def test_a_network_that_fails_is_named_before_training(binary_digits: Dataset) -> None:

@@ -22,7 +22,9 @@ def weights(model: nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", [(30, 12), (12, 30)])
-def test_the_direction_has_the_gradients_singular_vectors_and_values_near_one(shape: tuple[int, int]) -> None:
+def test_the_direction_has_the_gradients_singular_vectors_and_values_near_one(
+    shape: tuple[int, int],
+) -> None:
     torch.manual_seed(0)
     u, s, vh = torch.linalg.svd(torch.randn(shape), full_matrices=False)
     steep = u @ torch.diag(torch.linspace(1.0, 100.0, len(s))) @ vh
@@ -35,7 +37,9 @@ def test_the_direction_has_the_gradients_singular_vectors_and_values_near_one(sh
 @pytest.mark.parametrize(
     ("shape", "off"), [((60, 100), 1e-5), ((200, 60), 1e-5), ((100, 150), 0.02), ((400, 100), 0.02)]
 )
-def test_however_it_is_computed_it_is_five_of_jordans_polynomials(shape: tuple[int, int], off: float) -> None:
+def test_however_it_is_computed_it_is_five_of_jordans_polynomials(
+    shape: tuple[int, int], off: float
+) -> None:
     torch.manual_seed(0)
     matrix = torch.randn(shape) @ torch.diag(torch.logspace(0, -1, shape[1]))
     x = matrix.double() / matrix.double().norm()
@@ -47,7 +51,9 @@ def test_however_it_is_computed_it_is_five_of_jordans_polynomials(shape: tuple[i
 
 @pytest.mark.parametrize("common", [1.0, 3.0, 10.0])
 @pytest.mark.parametrize("decades", [1.0, 2.0, 3.0])
-def test_rows_of_different_size_in_one_direction_do_not_make_a_step_explode(common: float, decades: float) -> None:
+def test_rows_of_different_size_in_one_direction_do_not_make_a_step_explode(
+    common: float, decades: float
+) -> None:
     """The gradient of a layer before whose units one direction dominates, as in training: rounding must not add up.
 
     The polynomials multiplied with each other before they meet X, which is faster, are wrong by factors of hundreds here.
@@ -97,7 +103,9 @@ def test_only_weights_of_layers_are_matrices(binary_digits: Dataset) -> None:
     )
     objective = lb.objectives.FactorVAE(z_shape)
     optimizer = make_optimizer("muon", model, objective, 1e-3, fused=True)
-    is_matrix = {id(p): group["is_matrices"] for group in optimizer.param_groups for p in group["params"]}
+    is_matrix = {
+        id(p): group["is_matrices"] for group in optimizer.param_groups for p in group["params"]
+    }
     for name, p in model.named_parameters():
         assert is_matrix[id(p)] == (name.endswith("weight") and p.ndim > 1), name
     assert {p.ndim for p in layer_matrices(model)} == {2, 4}
@@ -122,7 +130,9 @@ def test_a_skipped_step_leaves_everything_as_it_was() -> None:
     groups = [{"params": [matrix], "is_matrices": True}, {"params": [bias], "is_matrices": False}]
     optimizer = Muon(groups, lr=0.1, fused=True)
     for skipped in (0.0, 1.0):
-        before = [v.clone() for p in (matrix, bias) for v in (p.detach(), *optimizer.state[p].values())]
+        before = [
+            v.clone() for p in (matrix, bias) for v in (p.detach(), *optimizer.state[p].values())
+        ]
         for p in (matrix, bias):
             p.grad = torch.full_like(p, torch.nan if skipped else 1.0)
         optimizer.found_inf = torch.tensor(skipped)
@@ -149,7 +159,13 @@ def stopped_at(step: int) -> Iterator[None]:
 
 
 def test_a_run_by_muon_is_resumed_bit_for_bit(binary_digits: Dataset, tmp_path: Path) -> None:
-    how = {"optimizer": "muon", "schedule": "linear", "epochs": 2, "progress": False, "checkpoint_seconds": 0.0}
+    how = {
+        "optimizer": "muon",
+        "schedule": "linear",
+        "epochs": 2,
+        "progress": False,
+        "checkpoint_seconds": 0.0,
+    }
     ends = []
     for at in (0, 17):
         torch.manual_seed(0)
@@ -159,7 +175,9 @@ def test_a_run_by_muon_is_resumed_bit_for_bit(binary_digits: Dataset, tmp_path: 
             with stopped_at(at):
                 lb.fit(model, lb.objectives.ELBO(), binary_digits, **how, out=out)
         model = make_model(binary_digits) if at else model
-        history = lb.fit(model, lb.objectives.ELBO(), binary_digits, **how, out=out, resume=bool(at))
+        history = lb.fit(
+            model, lb.objectives.ELBO(), binary_digits, **how, out=out, resume=bool(at)
+        )
         ends.append((weights(model), history.series("loss")))
     assert torch.equal(ends[0][0], ends[1][0])
     assert ends[0][1] == ends[1][1]

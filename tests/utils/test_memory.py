@@ -15,7 +15,9 @@ from lowerbound.utils import memory
 def test_both_sizes_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "physical_memory", lambda: int(23.4 * 2**30))
     memory.check_fits(23 * 2**30, "a.npy")
-    with pytest.raises(ValueError, match=r"a.npy needs 80.0 GiB, this machine has 23.4 GiB of memory; keep fewer"):
+    with pytest.raises(
+        ValueError, match=r"a.npy needs 80.0 GiB, this machine has 23.4 GiB of memory; keep fewer"
+    ):
         memory.check_fits(80 * 2**30, "a.npy")
 
 
@@ -30,7 +32,7 @@ def test_a_system_that_does_not_tell_refuses_nothing(monkeypatch: pytest.MonkeyP
 
 FAULTS = """
 import resource, torch
-from lowerbound.utils.allocator import kept
+from lowerbound.utils.allocator import retain_freed_memory
 
 def fetched() -> int:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -43,9 +45,9 @@ def held() -> int:
 
 fetched()
 outside = fetched()
-with kept():
+with retain_freed_memory():
     fetched()
-    with kept():
+    with retain_freed_memory():
         pass
     inside, before = fetched(), held()
 print(outside, inside, before - held())
@@ -55,9 +57,17 @@ print(outside, inside, before - held())
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what is told is glibc's allocator")
 def test_freed_arrays_are_kept_in_a_block_and_given_back_after_it() -> None:
     def run(**environment: str) -> list[int]:
-        told = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+        told = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("MALLOC_", "GLIBC_"))
+        }
         said = subprocess.run(
-            [sys.executable, "-c", FAULTS], check=True, capture_output=True, text=True, env={**told, **environment}
+            [sys.executable, "-c", FAULTS],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**told, **environment},
         )
         return [int(word) for word in said.stdout.split()]
 

@@ -18,11 +18,26 @@ from lowerbound.utils.messages import first_line, unknown
 
 COMMANDS = {
     "train": ("train", "train a model on data, evaluate it, and write a run folder"),
-    "evaluate": ("evidence", "ELBO, log-likelihood, rate and distortion of a run, with standard errors"),
-    "compare": ("evidence", "several runs side by side, with paired differences and their standard errors"),
-    "sandwich": ("evidence", "bounds from both sides on log p(x) of data simulated from a run's model"),
-    "gaps": ("evidence", "what the bound loses: in the family of q, and in the network that chooses q"),
-    "scores": ("evidence", "how far known factors have dimensions of their own: MIG, SAP, DCI, FactorVAE score"),
+    "evaluate": (
+        "evidence",
+        "ELBO, log-likelihood, rate and distortion of a run, with standard errors",
+    ),
+    "compare": (
+        "evidence",
+        "several runs side by side, with paired differences and their standard errors",
+    ),
+    "sandwich": (
+        "evidence",
+        "bounds from both sides on log p(x) of data simulated from a run's model",
+    ),
+    "gaps": (
+        "evidence",
+        "what the bound loses: in the family of q, and in the network that chooses q",
+    ),
+    "scores": (
+        "evidence",
+        "how far known factors have dimensions of their own: MIG, SAP, DCI, FactorVAE score",
+    ),
     "sample": ("use", "draw examples from a trained model"),
     "reconstruct": ("use", "encode and decode examples"),
     "encode": ("use", "the latent codes of examples (deterministic)"),
@@ -74,7 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without ± is no reason to lose a result
+            stream.reconfigure(
+                errors="replace"
+            )  # a terminal without ± is no reason to lose a result
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(usage())
         return 0
@@ -91,7 +108,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _note
             code = int(getattr(module, name)(rest) or 0)
         sys.stdout.flush()  # here, where an error has a handler
-    except BrokenPipeError:  # `| head` has read what it wanted: no error, and what is still held for it goes nowhere
+    except (
+        BrokenPipeError
+    ):  # `| head` has read what it wanted: no error, and what is still held for it goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -114,7 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _lost(ENDED)
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
-        return _fail("out of memory; try fewer at a time (--batch-size in training), or fewer samples or chains")
+        return _fail(
+            "out of memory; try fewer at a time (--batch-size in training), or fewer samples or chains"
+        )
     return code
 
 

@@ -43,10 +43,14 @@ def evaluate(argv: Sequence[str]) -> int:
         "distortion, each with its standard error over the examples, and a warning where a number cannot be trusted. "
         "Without DATA, the run's own are measured and RUN/evaluation.json is written; other DATA are split as they were.",
     )
-    parser.add_argument("source", type=str, metavar="DATA", nargs="?", help="a name, a file, or a folder")
+    parser.add_argument(
+        "source", type=str, metavar="DATA", nargs="?", help="a name, a file, or a folder"
+    )
     _add_measuring(parser)
     parser.add_argument(
-        "--curve", action="store_true", help="nll at K = 1, 10, 100, ... too, so that its bias can be seen"
+        "--curve",
+        action="store_true",
+        help="nll at K = 1, 10, 100, ... too, so that its bias can be seen",
     )
     parser.add_argument(
         "--estimator",
@@ -54,16 +58,27 @@ def evaluate(argv: Sequence[str]) -> int:
         default="importance",
         help="of nll: importance, or ais (annealed importance sampling: slower by far, tighter where q is poor)",
     )
-    parser.add_argument("--chains", type=int, help=f"of ais: independent chains for each example (default: {CHAINS})")
+    parser.add_argument(
+        "--chains",
+        type=int,
+        help=f"of ais: independent chains for each example (default: {CHAINS})",
+    )
     parser.add_argument(
         "--temperatures",
         type=int,
         help=f"of ais: densities on the way from q(z|x) to p(x, z) (default: {TEMPERATURES})",
     )
     parser.add_argument(
-        "--precision", type=str, default="32-true", help="of the networks: 32-true, or bf16-mixed (faster, and rounded)"
+        "--precision",
+        type=str,
+        default="32-true",
+        help="of the networks: 32-true, or bf16-mixed (faster, and rounded)",
     )
-    parser.add_argument("--devices", type=int, help="that share the work, a process each; on a CPU these are processes")
+    parser.add_argument(
+        "--devices",
+        type=int,
+        help="that share the work, a process each; on a CPU these are processes",
+    )
     given = parser.read(argv)
     world = launched()
     check_devices(given["devices"], find_device(given["device"]), world, may_start=True)
@@ -71,7 +86,9 @@ def evaluate(argv: Sequence[str]) -> int:
         return launch("lowerbound", ["evaluate", *argv], given["devices"])
     of_chains = {key: given[key] for key in ("chains", "temperatures") if given[key] is not None}
     if of_chains and given["estimator"] == "importance":
-        raise ValueError(f"--{next(iter(of_chains))} belongs to --estimator ais: add it, or leave the option out")
+        raise ValueError(
+            f"--{next(iter(of_chains))} belongs to --estimator ais: add it, or leave the option out"
+        )
     run, model = open_run(given)
     data = own_data(run) if given["source"] is None else load_as(run, given["source"])
     evaluation = _measured(
@@ -91,8 +108,13 @@ def evaluate(argv: Sequence[str]) -> int:
         if given["source"] is None and given["examples"] is None:
             with run.locked():
                 run.write_evaluation(content)
-    except (OSError, ValueError) as error:  # somebody else's run, or one in training, may still be measured
-        sys.stderr.write(f"lowerbound: the evaluation was not written into the run folder: {first_line(error)}\n")
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # somebody else's run, or one in training, may still be measured
+        sys.stderr.write(
+            f"lowerbound: the evaluation was not written into the run folder: {first_line(error)}\n"
+        )
     some = " (a part of it, so no file is written)" if given["examples"] is not None else ""
     words = f"{run.path}, {evaluation.split} split{some}\n{evaluation}"
     print(json.dumps(content, indent=2) if given["json"] else words)
@@ -108,7 +130,9 @@ def compare(argv: Sequence[str]) -> None:
         "examples are the same, each run is also compared with the first example by example: such differences are known far "
         "better than the means themselves.",
     )
-    parser.add_argument("others", type=str, metavar="RUN", nargs="*", help="runs to compare with the first")
+    parser.add_argument(
+        "others", type=str, metavar="RUN", nargs="*", help="runs to compare with the first"
+    )
     _add_measuring(parser)
     given = parser.read(argv)
     paths = [given["run"], *given["others"]]
@@ -140,7 +164,9 @@ def sandwich(argv: Sequence[str]) -> None:
     given = parser.read(argv)
     run, model = open_run(given)
     how = {key: given[key] for key in ("n", "chains", "temperatures", "seed")}
-    if model.condition is not None and given["n"] > 0:  # y is that of held-out examples, again and again
+    if (
+        model.condition is not None and given["n"] > 0
+    ):  # y is that of held-out examples, again and again
         known = own_data(run).context("test")
         how["context"] = known[torch.arange(given["n"]) % len(next(iter(known.given.values())))]
     with counting("annealing") as on_progress:
@@ -170,7 +196,9 @@ def gaps(argv: Sequence[str]) -> None:
         "of q does not hold the true posterior, the amortisation gap because one network chooses q for every x. q is "
         "refined for each example by itself, and log p(x) found by annealed importance sampling.",
     )
-    parser.add_argument("source", type=str, metavar="DATA", nargs="?", help="a name, a file, or a folder")
+    parser.add_argument(
+        "source", type=str, metavar="DATA", nargs="?", help="a name, a file, or a folder"
+    )
     parser.add_argument("--split", type=str, default="test", help="test, valid or train")
     parser.add_argument("-n", type=int, default=100, help="only the first n examples")
     parser.add_argument("--steps", type=int, default=500, help="of the refinement of q")
@@ -199,17 +227,27 @@ def scores(argv: Sequence[str]) -> None:
         "FactorVAE score, each from 0 to 1, with standard errors. The data need factors (the array factors or "
         "latents_classes of a .npz) or, as a single factor, labels.",
     )
-    parser.add_argument("source", type=str, metavar="DATA", nargs="?", help="a name, a file, or a folder")
+    parser.add_argument(
+        "source", type=str, metavar="DATA", nargs="?", help="a name, a file, or a folder"
+    )
     parser.add_argument("--split", type=str, default="test", help="test, valid or train")
-    parser.add_argument("--examples", type=int, default=EXAMPLES, help="only the first so many of the split")
-    parser.add_argument("--bins", type=int, default=BINS, help="of each dimension, for the mutual information gap")
+    parser.add_argument(
+        "--examples", type=int, default=EXAMPLES, help="only the first so many of the split"
+    )
+    parser.add_argument(
+        "--bins", type=int, default=BINS, help="of each dimension, for the mutual information gap"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of halves, forests and votes")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     given = parser.read(argv)
     run, model = open_run(given)
     data = own_data(run) if given["source"] is None else load_as(run, given["source"])
     found = scores_of(model, data, given["split"], given["examples"], given["bins"], given["seed"])
-    print(json.dumps(found.as_json(), indent=2) if given["json"] else f"{run.path}, {given['split']} split\n{found}")
+    print(
+        json.dumps(found.as_json(), indent=2)
+        if given["json"]
+        else f"{run.path}, {given['split']} split\n{found}"
+    )
 
 
 def _add_measuring(parser: SettingsParser) -> None:
@@ -221,15 +259,24 @@ def _add_measuring(parser: SettingsParser) -> None:
 
 
 def _add_annealing(parser: SettingsParser) -> None:
-    parser.add_argument("--chains", type=int, default=CHAINS, help="independent chains for each example")
     parser.add_argument(
-        "--temperatures", type=int, default=TEMPERATURES, help="densities on the way from q(z|x) to p(x, z)"
+        "--chains", type=int, default=CHAINS, help="independent chains for each example"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the simulation, the refinement and the chains")
+    parser.add_argument(
+        "--temperatures",
+        type=int,
+        default=TEMPERATURES,
+        help="densities on the way from q(z|x) to p(x, z)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the simulation, the refinement and the chains"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
-def _measured(run: Run, model: Model, data: Dataset, given: Mapping[str, Any], **how: Any) -> Evaluation:
+def _measured(
+    run: Run, model: Model, data: Dataset, given: Mapping[str, Any], **how: Any
+) -> Evaluation:
     objective = build_objective(complete(run.config(), trust=trusted(given)), trusted(given))
     with counting(f"measuring {run.path}") as on_progress:
         return evaluate_model(
@@ -245,7 +292,9 @@ def _measured(run: Run, model: Model, data: Dataset, given: Mapping[str, Any], *
         )
 
 
-def _show(given: Mapping[str, Any], rows: Mapping[str, Estimate], title: str, warnings: Sequence[str]) -> None:
+def _show(
+    given: Mapping[str, Any], rows: Mapping[str, Estimate], title: str, warnings: Sequence[str]
+) -> None:
     if given["json"]:
         content = {name: own.as_json() for name, own in rows.items()}
         print(json.dumps({**content, "warnings": list(warnings)}, indent=2))

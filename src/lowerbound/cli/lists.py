@@ -11,9 +11,12 @@ from lowerbound.config.settings import SettingsParser
 def recipes(argv: Sequence[str]) -> None:
     """List the shipped recipes, or print one."""
     parser = _parser(
-        "recipes [NAME]", "List the shipped recipes, or print one; use it with lowerbound train --config NAME."
+        "recipes [NAME]",
+        "List the shipped recipes, or print one; use it with lowerbound train --config NAME.",
     )
-    parser.add_argument("name", nargs="?", type=str, metavar="NAME", help="print this recipe's file")
+    parser.add_argument(
+        "name", nargs="?", type=str, metavar="NAME", help="print this recipe's file"
+    )
     given = parser.read(argv)
     if given["name"]:
         print(recipe_text(given["name"]), end="")

@@ -51,7 +51,9 @@ def traverse(argv: Sequence[str]) -> None:
         "at the code of a held-out example. By default the active dimensions, those of highest rate first.",
     )
     parser.add_argument("--dimensions", type=list[int], help="which dimensions, as in [0,3,5]")
-    parser.add_argument("--example", type=int, default=0, help="which held-out example the others stay at")
+    parser.add_argument(
+        "--example", type=int, default=0, help="which held-out example the others stay at"
+    )
     parser.add_argument("--steps", type=int, default=15, help="pictures a row")
     _add_out(parser)
     given = parser.read(argv)
@@ -60,7 +62,9 @@ def traverse(argv: Sequence[str]) -> None:
     data = own_data(run)
     x, context = data.examples("test", MEASURED), data.context("test")[:MEASURED]
     if not 0 <= given["example"] < len(x):
-        raise ValueError(f"there is no example {given['example']}; they are numbered 0 to {len(x) - 1}")
+        raise ValueError(
+            f"there is no example {given['example']}; they are numbered 0 to {len(x) - 1}"
+        )
     dimensions = given["dimensions"]
     if dimensions is None:
         by_rate, variance = rates(model, x, context=context)
@@ -69,7 +73,13 @@ def traverse(argv: Sequence[str]) -> None:
     one = slice(given["example"], given["example"] + 1)
     z = model.encode(x[one], context[one])[0]
     frames = traverse_along(model, z, dimensions, given["steps"], context[one])
-    _write(run, path, frames.flatten(0, 1), frames.shape[1], f"rows: dimensions {', '.join(map(str, dimensions))}")
+    _write(
+        run,
+        path,
+        frames.flatten(0, 1),
+        frames.shape[1],
+        f"rows: dimensions {', '.join(map(str, dimensions))}",
+    )
 
 
 def interpolate(argv: Sequence[str]) -> None:
@@ -89,7 +99,9 @@ def interpolate(argv: Sequence[str]) -> None:
     data = own_data(run)
     n, there = given["n"], len(data["test"])
     if not 1 <= n <= there // 2:
-        raise ValueError(f"n is {n}: there are {there} held-out examples, so it can be from 1 to {there // 2}")
+        raise ValueError(
+            f"n is {n}: there are {there} held-out examples, so it can be from 1 to {there // 2}"
+        )
     x, context = data.examples("test", 2 * n), data.context("test")
     ends = slice(n), slice(n, 2 * n)
     contexts = context[ends[0]], context[ends[1]]
@@ -114,7 +126,13 @@ def manifold(argv: Sequence[str]) -> None:
     context = known(run, model, given["label"])
     if model.condition is not None and given["label"] is None:
         context = own_data(run).context("test")[:1]
-    _write(run, path, manifold_of(model, given["side"], context), given["side"], "z[0] to the right, z[1] upwards")
+    _write(
+        run,
+        path,
+        manifold_of(model, given["side"], context),
+        given["side"],
+        "z[0] to the right, z[1] upwards",
+    )
 
 
 def _add_out(parser: SettingsParser) -> None:
@@ -131,7 +149,9 @@ def _png(given: Mapping[str, Any], model: Model) -> Path:
     if not path.parent.is_dir():
         raise ValueError(f"--out {path}: there is no folder {path.parent}")
     if not is_picture(model.x_shape):
-        raise ValueError(f"examples of shape {model.x_shape} are no pictures; look at them in the report")
+        raise ValueError(
+            f"examples of shape {model.x_shape} are no pictures; look at them in the report"
+        )
     return path
 
 

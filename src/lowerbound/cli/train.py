@@ -25,7 +25,13 @@ from lowerbound.config.build import (
     with_groups,
 )
 from lowerbound.config.recipes import recipe_text
-from lowerbound.config.settings import SettingsParser, add_setting, read_yaml, read_yaml_file, settings_of
+from lowerbound.config.settings import (
+    SettingsParser,
+    add_setting,
+    read_yaml,
+    read_yaml_file,
+    settings_of,
+)
 from lowerbound.data import NAMED, OWN, load
 from lowerbound.data.dataset import Dataset
 from lowerbound.evaluation.evaluate import SAMPLES, evaluate
@@ -45,7 +51,18 @@ from lowerbound.utils.seeding import seeded
 
 FLAGS = ("--resume", "--overwrite", "--quiet", "--no-report", "--help", "-h")
 NOT_SETTINGS = ("model", "objective", "data", "out", "resume", "overwrite", "progress")
-CONTROL = ("source", "help", "config", "out", "resume", "overwrite", "quiet", "no_report", "samples", "trust")
+CONTROL = (
+    "source",
+    "help",
+    "config",
+    "out",
+    "resume",
+    "overwrite",
+    "quiet",
+    "no_report",
+    "samples",
+    "trust",
+)
 DERIVED = (
     "sha256",
     "event_shape",
@@ -98,7 +115,11 @@ class Words:
     @property
     def wiring(self) -> dict[str, Any]:
         """The size of the latents and the model's own settings, from which follows how many parts it has."""
-        told = {key.removeprefix("model."): value for key, value in self.options.items() if key.startswith("model.")}
+        told = {
+            key.removeprefix("model."): value
+            for key, value in self.options.items()
+            if key.startswith("model.")
+        }
         told |= {"latent": self.options["latent"]} if "latent" in self.options else {}
         return {key: yaml.safe_load(value) for key, value in told.items()}
 
@@ -110,7 +131,9 @@ class Words:
 
 def _switched(argv: Sequence[str]) -> list[str]:
     """The same words, where --compile stands for --compile=true, and so does any setting of fit that is on or off."""
-    switches = [f"--{s.name}" for s in settings_of(fit) if s.hint is bool and s.name not in NOT_SETTINGS]
+    switches = [
+        f"--{s.name}" for s in settings_of(fit) if s.hint is bool and s.name not in NOT_SETTINGS
+    ]
     follows = [*argv[1:], ""]
     return [
         f"{word}=true" if word in switches and after.lower() not in ("true", "false") else word
@@ -127,7 +150,9 @@ def train(argv: Sequence[str]) -> int:
         return 0
     world = launched()
     if world.size > 1 and "devices" not in words.options:
-        base.pop("devices", None)  # a configuration says how many there were; now there are those that were started
+        base.pop(
+            "devices", None
+        )  # a configuration says how many there were; now there are those that were started
     asked = _devices(words, base)
     if asked > 1 and world.size == 1:
         return launch("lowerbound", ["train", *argv], asked)
@@ -149,22 +174,41 @@ def train(argv: Sequence[str]) -> int:
 
     check_settings(settings, data)
     if control["samples"] < 1:
-        raise ValueError(f"samples is {control['samples']}: at least 1 draw for each example is needed")
+        raise ValueError(
+            f"samples is {control['samples']}: at least 1 draw for each example is needed"
+        )
     with seeded(settings["seed"]):
         model = build_model(config, data.event_shape, words.trust)
-        objective = build_objective(config, words.trust)  # it may have weights of its own, behind the model's
+        objective = build_objective(
+            config, words.trust
+        )  # it may have weights of its own, behind the model's
     model.check_data(data)
-    run = Run(world.told(lambda: _next_folder(data)) if control["out"] is None else control["out"])
-    say: Callable[[str], object] = print if world.is_first and not control["quiet"] else lambda text: None
+    run = Run(
+        world.broadcast(lambda: _next_folder(data)) if control["out"] is None else control["out"]
+    )
+    say: Callable[[str], object] = (
+        print if world.is_first and not control["quiet"] else lambda text: None
+    )
     with ExitStack() as stack:
-        world.told(lambda: _held(stack, run, control))
+        world.broadcast(lambda: _held(stack, run, control))
         say(_summary(config, data, model, run, words))
         how = {key: control[key] for key in ("resume", "overwrite")}
         leave_note(run.path)
-        history = fit(model, objective, data, **settings, out=run, **how, progress=not control["quiet"])
+        history = fit(
+            model, objective, data, **settings, out=run, **how, progress=not control["quiet"]
+        )
         chosen = "the best on validation" if "valid" in data.splits else "the last"
         say(f"\nthe weights are those of epoch {history.best_epoch}, {chosen}")
-        _conclude(run, model, objective, data, control["samples"], not control["no_report"], say, world.is_first)
+        _conclude(
+            run,
+            model,
+            objective,
+            data,
+            control["samples"],
+            not control["no_report"],
+            say,
+            world.is_first,
+        )
     return 0
 
 
@@ -176,7 +220,11 @@ def _held(stack: ExitStack, run: Run, control: Mapping[str, Any]) -> None:
 
 def _devices(words: Words, base: Mapping[str, Any]) -> int:
     """How many processes are asked for, after a check that needs no data: nobody waits for them to start in vain."""
-    given = {key: yaml.safe_load(words.options[key]) for key in ("devices", "device") if words.options.get(key)}
+    given = {
+        key: yaml.safe_load(words.options[key])
+        for key in ("devices", "device")
+        if words.options.get(key)
+    }
     given = {"devices": base.get("devices"), "device": base.get("device", "auto")} | given
     check_devices(given["devices"], find_device(str(given["device"])), launched(), may_start=True)
     return given["devices"] or 1
@@ -188,7 +236,9 @@ def _base_config(words: Words) -> dict[str, Any]:
         if not words.options.get("out"):
             raise ValueError("say which run to resume: lowerbound train --resume --out RUN")
         if "config" in words.options:
-            raise ValueError("a run is resumed with its own configuration: leave out --config, or start a new folder")
+            raise ValueError(
+                "a run is resumed with its own configuration: leave out --config, or start a new folder"
+            )
         config = Run(words.options["out"]).config()
     elif "config" in words.options:
         name = words.options["config"]
@@ -198,7 +248,9 @@ def _base_config(words: Words) -> dict[str, Any]:
         return {}
     version = config.pop("format", FORMAT)
     if not isinstance(version, int) or version > FORMAT:
-        raise ValueError(f"the configuration is of format {version!r}, and this lowerbound reads up to {FORMAT}")
+        raise ValueError(
+            f"the configuration is of format {version!r}, and this lowerbound reads up to {FORMAT}"
+        )
     config.pop("about", None)
     if mixed := sorted(config.keys() & set(CONTROL)):
         raise ValueError(
@@ -221,13 +273,19 @@ def _other_model(config: Mapping[str, Any], words: Words) -> dict[str, Any]:
         return dict(config)
     before = places({} if name is None else {"model": name}, words.trust)
     gone = before.keys() - places(words.options, words.trust).keys() | {"model", "latent"}
-    return {**{key: value for key, value in config.items() if key not in gone}, "model": words.options["model"]}
+    return {
+        **{key: value for key, value in config.items() if key not in gone},
+        "model": words.options["model"],
+    }
 
 
 def _load_data(words: Words, given: Mapping[str, Any]) -> Dataset:
     """The data that are named: DATA, or those of the configuration with its options, or the digits."""
     own = {key: value for key, value in given.items() if key not in (*DERIVED, "name")}
-    if words.data is not None and given.get("name") not in (words.data, str(Path(words.data).expanduser().resolve())):
+    if words.data is not None and given.get("name") not in (
+        words.data,
+        str(Path(words.data).expanduser().resolve()),
+    ):
         own = {}  # other data than the configuration's have no use for its options
     parser = SettingsParser()
     for setting in settings_of(load)[1:]:
@@ -238,7 +296,9 @@ def _load_data(words: Words, given: Mapping[str, Any]) -> Dataset:
     options = parser.parse_object(_merged({"data": own}, changes.as_dict())).as_dict()["data"]
     source = words.data or given.get("name", "digits")
     if source is None:
-        raise ValueError("this configuration was trained on arrays in memory, which no file names: give DATA")
+        raise ValueError(
+            "this configuration was trained on arrays in memory, which no file names: give DATA"
+        )
     data = load(source, **options)
     unchanged = words.data is None and not changes.as_dict()
     if unchanged and given.get("sha256") not in (None, data.sha256):
@@ -252,7 +312,9 @@ def _load_data(words: Words, given: Mapping[str, Any]) -> Dataset:
 def _parser(words: Words, base: Mapping[str, Any], data: Dataset | None) -> SettingsParser:
     """Every option that this call may use, with the chosen parts' own settings."""
     support = data.support if data else Levels(17)  # help shows what holds for the bundled digits
-    chosen = chosen_parts(base) | dict(words.options)  # of which only those are looked at that name a part
+    chosen = chosen_parts(base) | dict(
+        words.options
+    )  # of which only those are looked at that name a part
     parser = SettingsParser()
     parser.usage = "lowerbound train [DATA] [options]"
     parser.description = (
@@ -261,17 +323,34 @@ def _parser(words: Words, base: Mapping[str, Any], data: Dataset | None) -> Sett
         "argument of a part's constructor is an option: the settings below are those of the parts chosen in this call, so "
         "'lowerbound train --likelihood Normal --help' shows a normal likelihood's."
     )
-    parser.add_argument("source", nargs="?", type=str, metavar="DATA", help="name, file or folder; digits by default")
+    parser.add_argument(
+        "source",
+        nargs="?",
+        type=str,
+        metavar="DATA",
+        help="name, file or folder; digits by default",
+    )
     group = parser.add_argument_group("the run")
     group.add_argument("-h", "--help", action="store_true", help="show this help")
-    group.add_argument("--config", type=str, help="a shipped recipe's name (lowerbound recipes), or a .yaml file")
+    group.add_argument(
+        "--config", type=str, help="a shipped recipe's name (lowerbound recipes), or a .yaml file"
+    )
     group.add_argument("--out", type=str, help="run folder to write (default: runs/DATA-N)")
-    group.add_argument("--resume", action="store_true", help="go on with the run in --out from its last checkpoint")
+    group.add_argument(
+        "--resume", action="store_true", help="go on with the run in --out from its last checkpoint"
+    )
     group.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     group.add_argument("--quiet", action="store_true", help="print nothing but errors")
     group.add_argument("--no-report", action="store_true", help="leave out report.html at the end")
-    group.add_argument("--samples", type=int, default=SAMPLES, help="importance samples in the evaluation at the end")
-    group.add_argument("--trust", type=str, help="packages, by name, whose parts may be imported: a,b")
+    group.add_argument(
+        "--samples",
+        type=int,
+        default=SAMPLES,
+        help="importance samples in the evaluation at the end",
+    )
+    group.add_argument(
+        "--trust", type=str, help="packages, by name, whose parts may be imported: a,b"
+    )
     training = parser.add_argument_group("training")
     for setting in settings_of(fit):
         if setting.name not in NOT_SETTINGS:
@@ -293,7 +372,8 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     """Both, the changes first; another part than before has other settings, so that nothing is left of the one before."""
     both = {
         key: _merged(base[key], changes[key])
-        if isinstance(base[key], Mapping) and changes[key].get("part") in (None, base[key].get("part"))
+        if isinstance(base[key], Mapping)
+        and changes[key].get("part") in (None, base[key].get("part"))
         else changes[key]
         for key in base.keys() & changes.keys()
     }
@@ -336,7 +416,11 @@ def _conclude(
     if not writes:
         return
     run.write_evaluation(evaluation.as_json())
-    lines = [f"{evaluation.n:,} held-out examples (test):", str(evaluation), f"\nrun folder    {run.path}"]
+    lines = [
+        f"{evaluation.n:,} held-out examples (test):",
+        str(evaluation),
+        f"\nrun folder    {run.path}",
+    ]
     if is_picture(data.event_shape):
         x, context = data.examples("test", PAIRS), data.context("test")[:PAIRS]
         drawn, words = samples_shown(model, data, "test", rows=2 * PAIRS // 16, columns=16)
@@ -347,4 +431,11 @@ def _conclude(
         lines.append(f"pictures      {run.sheet_file}")
     if report:
         lines.append(f"report        {write_report(run, model, data, evaluation.as_json())}")
-    say("\n".join([*lines, f"again         lowerbound evaluate {shlex.quote(str(run.path))} --samples 5000"]))
+    say(
+        "\n".join(
+            [
+                *lines,
+                f"again         lowerbound evaluate {shlex.quote(str(run.path))} --samples 5000",
+            ]
+        )
+    )

@@ -23,7 +23,16 @@ from lowerbound.model import Model
 from lowerbound.plots import is_picture, pairs, save_grid
 from lowerbound.report.samples import by_condition, framed
 from lowerbound.roles import Context
-from lowerbound.runs.opened import add_label, class_names, known, load_as, open_run, own_data, run_parser, table_of
+from lowerbound.runs.opened import (
+    add_label,
+    class_names,
+    known,
+    load_as,
+    open_run,
+    own_data,
+    run_parser,
+    table_of,
+)
 from lowerbound.runs.run import Run
 from lowerbound.utils.files import write_atomic, write_text
 from lowerbound.utils.messages import either
@@ -33,10 +42,12 @@ from lowerbound.utils.seeding import seeded
 SAMPLED = 64
 EACH = 10  # samples for each y, where there are several
 CONDITIONS = 10  # held-out examples whose y is given, where it is no class
-IMPUTING = 1000  # as in the paper on importance-weighted imputation there are more draws than for a bound
-BATCH = 100  # examples at a time
+IMPUTING = (
+    1000  # as in the paper on importance-weighted imputation there are more draws than for a bound
+)
+EXAMPLES_AT_ONCE = 100  # examples at a time
 PIECE = (
-    10 * BATCH
+    10 * EXAMPLES_AT_ONCE
 )  # examples of a file that are read at a time to be scored: a multiple, so that the draws are the same
 
 
@@ -50,10 +61,14 @@ def sample(argv: Sequence[str]) -> None:
         "held-out examples, a row each, with y before them, where it is a strip of a picture, and the truth behind.",
     )
     parser.add_argument(
-        "-n", type=int, help=f"how many (default: {SAMPLED}); for each y, where there are several ({EACH})"
+        "-n",
+        type=int,
+        help=f"how many (default: {SAMPLED}); for each y, where there are several ({EACH})",
     )
     add_label(parser)
-    parser.add_argument("--mean", action="store_true", help="give the mean of p(x|z) instead of a draw from it")
+    parser.add_argument(
+        "--mean", action="store_true", help="give the mean of p(x|z) instead of a draw from it"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     _add_out(
         parser,
@@ -79,7 +94,9 @@ def sample(argv: Sequence[str]) -> None:
     if isinstance(model.condition, tuple) and Path(given["out"]).suffix == ".png":
         drawn = framed(drawn, data.examples("test", CONDITIONS), data)
     write(
-        drawn.flatten(0, 1), drawn.shape[1], (label, [name for name in classes for _ in range(n)]) if classes else None
+        drawn.flatten(0, 1),
+        drawn.shape[1],
+        (label, [name for name in classes for _ in range(n)]) if classes else None,
     )
 
 
@@ -134,9 +151,13 @@ def impute(argv: Sequence[str]) -> None:
         "the most probable one. What is observed stays as it is. DATA defaults to the run's own test split.",
     )
     _add_data(parser, optional=True)
-    parser.add_argument("--samples", type=int, default=IMPUTING, help="K, importance samples for each example")
     parser.add_argument(
-        "--draw", action="store_true", help="fill in a draw instead: another --seed, another imputation"
+        "--samples", type=int, default=IMPUTING, help="K, importance samples for each example"
+    )
+    parser.add_argument(
+        "--draw",
+        action="store_true",
+        help="fill in a draw instead: another --seed, another imputation",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     _add_out(parser, "a table as .csv, or an array (n, ...) as .npy")
@@ -146,9 +167,13 @@ def impute(argv: Sequence[str]) -> None:
     data, split = _data(run, model, given, "marginalise")
     x, context = data.examples(split), data.context(split)
     if context.mask is None:
-        raise ValueError(f"{data.name}: nothing is missing in its split {split}, so there is nothing to impute")
+        raise ValueError(
+            f"{data.name}: nothing is missing in its split {split}, so there is nothing to impute"
+        )
     columns = data.columns or ()
-    levels = torch.tensor([len(data.categories.get(name, ())) for name in columns]) if columns else None
+    levels = (
+        torch.tensor([len(data.categories.get(name, ())) for name in columns]) if columns else None
+    )
     how = {key: given[key] for key in ("samples", "seed", "draw")}
     write(fill_in(model, x, context, **how, levels=levels))
 
@@ -162,7 +187,9 @@ def score(argv: Sequence[str]) -> None:
         "samples.",
     )
     _add_data(parser)
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="K, importance samples for each example")
+    parser.add_argument(
+        "--samples", type=int, default=SAMPLES, help="K, importance samples for each example"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     _add_out(parser, "an array (n,) as .npy")
     given = parser.read(argv)
@@ -180,13 +207,21 @@ def score(argv: Sequence[str]) -> None:
 
 def _add_data(parser: SettingsParser, optional: bool = False) -> None:
     parser.add_argument(
-        "source", type=str, metavar="DATA", nargs="?" if optional else None, help="a name, a file, or a folder"
+        "source",
+        type=str,
+        metavar="DATA",
+        nargs="?" if optional else None,
+        help="a name, a file, or a folder",
     )
     parser.add_argument(
-        "--split", type=str, help="train, valid, test or all; by default all of a file, and test of a named set"
+        "--split",
+        type=str,
+        help="train, valid, test or all; by default all of a file, and test of a named set",
     )
     parser.add_argument(
-        "--data.missing", type=Missing, help="refuse or marginalise missing entries; by default as in training"
+        "--data.missing",
+        type=Missing,
+        help="refuse or marginalise missing entries; by default as in training",
     )
 
 
@@ -194,7 +229,9 @@ def _add_out(parser: SettingsParser, what: str) -> None:
     parser.add_argument("--out", type=str, help=f"file to write: {what}")
 
 
-def _data(run: Run, model: Model, given: Mapping[str, Any], missing: Missing | None = None) -> tuple[Dataset, str]:
+def _data(
+    run: Run, model: Model, given: Mapping[str, Any], missing: Missing | None = None
+) -> tuple[Dataset, str]:
     """The data that are named, or the run's own, and the split of them; missing entries as the run has it, or as given."""
     source, split = given["source"], given["split"]
     if source is None:
@@ -202,18 +239,24 @@ def _data(run: Run, model: Model, given: Mapping[str, Any], missing: Missing | N
     else:
         split = split or ("test" if source in NAMED else "all")
         data = load_as(
-            run, source, "all" if split == "all" else None, missing or (given.get("data") or {}).get("missing")
+            run,
+            source,
+            "all" if split == "all" else None,
+            missing or (given.get("data") or {}).get("missing"),
         )
     model.check_data(data)
     return data, split
 
 
 def _in_batches(
-    function: Callable[[Tensor, Context], Tensor], data: Dataset, split: str, first: int | None = None
+    function: Callable[[Tensor, Context], Tensor],
+    data: Dataset,
+    split: str,
+    first: int | None = None,
 ) -> Tensor:
     """A function of each example of a split, or of the first so many, (n, ...)."""
     context, found, done = data.context(split), [], 0
-    for x in data.batches(split, BATCH, first):
+    for x in data.batches(split, EXAMPLES_AT_ONCE, first):
         found.append(function(x, context[done : done + len(x)]).cpu())
         done += len(x)
     return torch.cat(found)
@@ -224,7 +267,9 @@ def _writer(
 ) -> Callable[..., None]:
     """A function that writes the result, after checks that need no result: nobody waits for work that cannot be kept."""
     if out is None:
-        raise ValueError(f"say which file to write: --out {either([f'FILE{kind}' for kind in kinds])}")
+        raise ValueError(
+            f"say which file to write: --out {either([f'FILE{kind}' for kind in kinds])}"
+        )
     path = Path(out).expanduser()
     if path.suffix not in kinds:
         raise ValueError(f"--out {out}: the file's name must end in {either(kinds)}")
@@ -233,10 +278,14 @@ def _writer(
     if path.suffix == ".png" and not is_picture(model.x_shape):
         raise ValueError(f"examples of shape {model.x_shape} are no pictures; write them as .npy")
     if path.suffix == ".csv" and len(model.x_shape) != 1:
-        raise ValueError(f"examples of shape {model.x_shape} are no rows of a table; write them as .npy")
+        raise ValueError(
+            f"examples of shape {model.x_shape} are no rows of a table; write them as .npy"
+        )
     limits = run.config()["data"].get("range", [0.0, 1.0])
 
-    def write(result: Tensor, columns: int | None = None, labels: tuple[str, Sequence[str]] | None = None) -> None:
+    def write(
+        result: Tensor, columns: int | None = None, labels: tuple[str, Sequence[str]] | None = None
+    ) -> None:
         if path.suffix == ".png":
             save_grid(path, result, (limits[0], limits[1]), columns)
         elif path.suffix == ".csv":

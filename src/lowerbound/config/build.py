@@ -55,7 +55,9 @@ def build_model(config: Mapping[str, Any], x_shape: Shape, trust: Sequence[str] 
         shapes = made_by(model).shapes(place.name, x_shape, latent, own)
         if place.several:
             each = enumerate(shapes, 1)
-            parts[place.name] = [construct(place.role, told[str(i)], trust, **own_shapes) for i, own_shapes in each]
+            parts[place.name] = [
+                construct(place.role, told[str(i)], trust, **own_shapes) for i, own_shapes in each
+            ]
         else:
             parts[place.name] = construct(place.role, told, trust, **shapes)
     return model(**parts, **own)  # type: ignore[return-value]  # find_part checked the role
@@ -77,7 +79,11 @@ def describe_model(model: Model) -> dict[str, Any]:
     """
     whole = describe(model, "model")
     parts = {place.name: whole.pop(place.name) for place in slots_of(type(model), "model")}
-    return {"model": whole, "latent": model.latent, **{name: own for name, own in parts.items() if own}}
+    return {
+        "model": whole,
+        "latent": model.latent,
+        **{name: own for name, own in parts.items() if own},
+    }
 
 
 def default_parts(support: Constraint | None) -> dict[str, str]:
@@ -104,7 +110,9 @@ def model_class(chosen: Mapping[str, str], trust: Sequence[str] = ()) -> type[Mo
     Raises:
         ValueError: see :func:`find_part`.
     """
-    made: type[Model] = made_by(find_part("model", chosen.get("model", default_parts(None)["model"]), trust))
+    made: type[Model] = made_by(
+        find_part("model", chosen.get("model", default_parts(None)["model"]), trust)
+    )
     return made
 
 
@@ -112,7 +120,8 @@ def places(chosen: Mapping[str, str], trust: Sequence[str] = ()) -> dict[str, Sl
     """Everything at the top of a configuration that a part fills, by name: the model, what its parts fill, the objective."""
     model = find_part("model", chosen.get("model", default_parts(None)["model"]), trust)
     ends = {
-        role: Slot(Setting(role, SLOTS[role][0], Parameter.empty, ""), role, False) for role in ("model", "objective")
+        role: Slot(Setting(role, SLOTS[role][0], Parameter.empty, ""), role, False)
+        for role in ("model", "objective")
     }
     return {
         "model": ends["model"],
@@ -130,7 +139,11 @@ def wiring(config: Mapping[str, Any]) -> dict[str, Any]:
 def _count(place: Slot, model: type[Model], wired: Mapping[str, Any]) -> int:
     """How many parts a slot for several holds."""
     latent: LatentSize = wired.get("latent", model.default_latent)
-    return len(model.shapes(place.name, (1,), latent, {key: own for key, own in wired.items() if key != "latent"}))
+    return len(
+        model.shapes(
+            place.name, (1,), latent, {key: own for key, own in wired.items() if key != "latent"}
+        )
+    )
 
 
 def slots(
@@ -149,11 +162,15 @@ def slots(
         trust: see :func:`find_part`.
     """
     defaults, model = default_parts(support), model_class(chosen, trust)
-    pending: list[tuple[str, Slot, bool]] = []  # with whether it is one of the groups of a part, which have columns
+    pending: list[
+        tuple[str, Slot, bool]
+    ] = []  # with whether it is one of the groups of a part, which have columns
     for name, place in places(chosen, trust).items():
         if place.several:
             count = _count(place, model, wired or {})
-            pending += [(f"{name}.{i}", replace(place, several=False), False) for i in range(1, count + 1)]
+            pending += [
+                (f"{name}.{i}", replace(place, several=False), False) for i in range(1, count + 1)
+            ]
         else:
             pending.append((name, place, False))
     while pending:
@@ -165,7 +182,10 @@ def slots(
             name = chosen.get(key, default["part"])
             given = default if name == default["part"] else {}
         part = find_part(place.role, name, trust)
-        own = [Setting(s.name, s.hint, given.get(s.name, s.default), s.help) for s in part_settings(part, place.role)]
+        own = [
+            Setting(s.name, s.hint, given.get(s.name, s.default), s.help)
+            for s in part_settings(part, place.role)
+        ]
         columns = [COLUMNS] if is_group else []
         yield key, place.role, name, columns + [s for s in own if slot(s) is None]
         if place.role != "model":  # what fills a model stands beside it
@@ -173,9 +193,16 @@ def slots(
             plain = [(f"{key}.{own.name}", own, False) for own in inner if not own.named]
             groups = [f"{key}.{own.name}." for own in inner if own.named]
             named = [
-                each for start in groups for each in chosen if each.startswith(start) and "." not in each[len(start) :]
+                each
+                for start in groups
+                for each in chosen
+                if each.startswith(start) and "." not in each[len(start) :]
             ]
-            pending = [*((each, Slot(COLUMNS, "likelihood", False), True) for each in named), *plain, *pending]
+            pending = [
+                *((each, Slot(COLUMNS, "likelihood", False), True) for each in named),
+                *plain,
+                *pending,
+            ]
 
 
 def add_model_settings(
@@ -249,7 +276,11 @@ def conditioned(
 def _with_y(value: Any, condition: int | Shape | None, name: str, prefix: str) -> Any:
     if isinstance(value, Mapping):
         return conditioned(value, condition, name, prefix)
-    return [_with_y(item, condition, name, prefix) for item in value] if isinstance(value, list) else value
+    return (
+        [_with_y(item, condition, name, prefix) for item in value]
+        if isinstance(value, list)
+        else value
+    )
 
 
 def levels_of(support: Constraint | None) -> int | None:
@@ -263,10 +294,14 @@ def default_likelihood(support: Constraint, event_shape: Shape) -> dict[str, Any
     The columns of a table have units of their own, and so scales of their own; the pixels of a picture share one.
     """
     part = default_parts(support)["likelihood"]
-    return {"part": part} | ({"scale": "per_dimension"} if part == "Normal" and len(event_shape) < 2 else {})
+    return {"part": part} | (
+        {"scale": "per_dimension"} if part == "Normal" and len(event_shape) < 2 else {}
+    )
 
 
-def with_groups(config: Mapping[str, Any], data: Dataset, trust: Sequence[str] = ()) -> dict[str, Any]:
+def with_groups(
+    config: Mapping[str, Any], data: Dataset, trust: Sequence[str] = ()
+) -> dict[str, Any]:
     """A likelihood's configuration with its groups of columns as the data have them.
 
     Names of columns become their numbers; a group without columns is the column of its name; levels are those of the
@@ -278,22 +313,31 @@ def with_groups(config: Mapping[str, Any], data: Dataset, trust: Sequence[str] =
     part = find_part("likelihood", config["part"], trust)
     if not any(place.named for place in slots_of(part, "likelihood")):
         return dict(config)
-    each = data.lies_on.each if isinstance(data.lies_on, Columns) else (data.lies_on,) * numel(data.event_shape)
+    each = (
+        data.lies_on.each
+        if isinstance(data.lies_on, Columns)
+        else (data.lies_on,) * numel(data.event_shape)
+    )
     groups = config.get(GROUPS) or _groups_of(each)
     if not isinstance(groups, Mapping):
         raise ValueError(f"{GROUPS} must be a mapping of names to likelihoods, not {groups!r}")
     found = {}
     for name, group in groups.items():
         if "part" not in group:
-            raise ValueError(f"the group {name} has no likelihood: give its part, as in {name}: {{part: Normal}}")
+            raise ValueError(
+                f"the group {name} has no likelihood: give its part, as in {name}: {{part: Normal}}"
+            )
         own = dict(group)
         given = own.get("columns", [name])
         given = given if isinstance(given, (list, tuple)) else [given]
-        own["columns"] = [column if isinstance(column, int) else _number(column, data, name) for column in given]
+        own["columns"] = [
+            column if isinstance(column, int) else _number(column, data, name) for column in given
+        ]
         supports = {each[column] for column in own["columns"] if 0 <= column < len(each)}
         levels = {own_support.count for own_support in supports if isinstance(own_support, Levels)}
         has_levels = any(
-            s.name == "levels" for s in part_settings(find_part("likelihood", own["part"], trust), "likelihood")
+            s.name == "levels"
+            for s in part_settings(find_part("likelihood", own["part"], trust), "likelihood")
         )
         if has_levels and "levels" not in own and len(levels) == len(supports) == 1:
             own["levels"] = levels.pop()
@@ -324,7 +368,9 @@ def _groups_of(each: Sequence[Constraint]) -> dict[str, Any]:
     return groups
 
 
-def complete(config: Mapping[str, Any], support: Constraint | None = None, trust: Sequence[str] = ()) -> dict[str, Any]:
+def complete(
+    config: Mapping[str, Any], support: Constraint | None = None, trust: Sequence[str] = ()
+) -> dict[str, Any]:
     """A model's configuration checked and filled in with defaults; only the model's own keys are taken.
 
     Raises:
@@ -373,13 +419,17 @@ def _numbered(name: str, value: Any, count: int) -> dict[str, Any]:
     if not isinstance(value, list):
         return {str(i): value for i in range(1, count + 1)}
     if len(value) != count:
-        raise ValueError(f"{name} holds {len(value)} parts, and with these latents there are {count}")
+        raise ValueError(
+            f"{name} holds {len(value)} parts, and with these latents there are {count}"
+        )
     return {str(i): own for i, own in enumerate(value, 1)}
 
 
 def _named(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, (str, Mapping)):
-        raise ValueError(f"{name} must be a part's name, or a mapping with part and its settings, not {value!r}")
+        raise ValueError(
+            f"{name} must be a part's name, or a mapping with part and its settings, not {value!r}"
+        )
     return {"part": value} if isinstance(value, str) else _expanded(value)
 
 
@@ -399,7 +449,9 @@ def listed(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration as it is written: numbered parts as a list."""
     full: dict[str, Any] = {}
     for key, value in config.items():
-        is_numbered = isinstance(value, Mapping) and bool(value) and all(name.isdigit() for name in value)
+        is_numbered = (
+            isinstance(value, Mapping) and bool(value) and all(name.isdigit() for name in value)
+        )
         if is_numbered:
             full[key] = [listed(own) for own in value.values()]
         else:

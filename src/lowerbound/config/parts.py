@@ -43,7 +43,9 @@ SLOTS: Mapping[str, tuple[type[nn.Module], ModuleType]] = {
 }
 """Each role: the class that its parts are of, and the package that exports lowerbound's own."""
 
-GROUPS = "groups"  # the setting that holds parts by names of the user's own, as a configuration's key
+GROUPS = (
+    "groups"  # the setting that holds parts by names of the user's own, as a configuration's key
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,11 @@ def slot(setting: Setting) -> Slot | None:
     if hint == NetworkFactory:
         return Slot(setting, "network", several)
     if inspect.isclass(hint) and issubclass(hint, nn.Module):
-        roles = [role for role, (base, _) in SLOTS.items() if base is not nn.Module and issubclass(hint, base)]
+        roles = [
+            role
+            for role, (base, _) in SLOTS.items()
+            if base is not nn.Module and issubclass(hint, base)
+        ]
         return Slot(setting, roles[0], several) if roles else None
     return None
 
@@ -96,7 +102,13 @@ def slots_of(part: Callable[..., Any], role: str) -> list[Slot]:
 
 def made_by(part: Callable[..., Any]) -> Any:
     """The class of what a class or an annotated function makes."""
-    return part if inspect.isclass(part) else get_type_hints(part).get("return") if inspect.isfunction(part) else None
+    return (
+        part
+        if inspect.isclass(part)
+        else get_type_hints(part).get("return")
+        if inspect.isfunction(part)
+        else None
+    )
 
 
 def part_settings(part: Callable[..., Any], role: str) -> list[Setting]:
@@ -105,7 +117,11 @@ def part_settings(part: Callable[..., Any], role: str) -> list[Setting]:
     A network's shapes are its first two arguments, by position; another part's are named ..._shape.
     """
     settings = settings_of(part)
-    return settings[2:] if role == "network" else [s for s in settings if not s.name.endswith("_shape")]
+    return (
+        settings[2:]
+        if role == "network"
+        else [s for s in settings if not s.name.endswith("_shape")]
+    )
 
 
 def find_part(role: str, name: object, trust: Sequence[str] = ()) -> Callable[..., nn.Module]:
@@ -163,7 +179,9 @@ def describe(part: nn.Module, role: str) -> dict[str, Any]:
             f"{type(part).__name__} does not keep its argument {missing[0]!r}, so it cannot be saved; in its constructor, "
             f"set self.{missing[0]} = {missing[0]}"
         )
-    return {"part": _name(type(part), role)} | {s.name: _plain(getattr(part, s.name), slot(s)) for s in settings}
+    return {"part": _name(type(part), role)} | {
+        s.name: _plain(getattr(part, s.name), slot(s)) for s in settings
+    }
 
 
 def _plain(value: Any, filled: Slot | None) -> Any:
@@ -172,7 +190,10 @@ def _plain(value: Any, filled: Slot | None) -> Any:
         return {str(i): _plain(own, one) for i, own in enumerate(_each(value), 1)}
     if filled is not None and filled.named:
         return {
-            name: {"columns": [int(c) for c in group.columns], **describe_factory(group.likelihood, filled.role)}
+            name: {
+                "columns": [int(c) for c in group.columns],
+                **describe_factory(group.likelihood, filled.role),
+            }
             for name, group in value.items()
         }
     if filled is not None:
@@ -200,9 +221,13 @@ def describe_factory(factory: Any, role: str = "network") -> dict[str, Any]:
     given: dict[str, Any] = {}
     if isinstance(factory, functools.partial):
         if factory.args:
-            raise ValueError(f"{factory} fixes arguments by position; fix them by name, so that they can be saved")
+            raise ValueError(
+                f"{factory} fixes arguments by position; fix them by name, so that they can be saved"
+            )
         factory, given = factory.func, factory.keywords
-    settings = {s.name: _plain(given.get(s.name, s.default), slot(s)) for s in part_settings(factory, role)}
+    settings = {
+        s.name: _plain(given.get(s.name, s.default), slot(s)) for s in part_settings(factory, role)
+    }
     return {"part": _name(factory, role), **settings}
 
 
@@ -222,11 +247,15 @@ def _name(made_by: Any, role: str) -> str:
 def foreign_packages(config: Mapping[str, Any]) -> set[str]:
     """The packages outside lowerbound whose code a configuration names, which loading will ask to trust."""
     found = {config["part"].split(".")[0]} if "." in str(config.get("part", "")) else set()
-    below = [own for value in config.values() for own in (value if isinstance(value, list) else [value])]
+    below = [
+        own for value in config.values() for own in (value if isinstance(value, list) else [value])
+    ]
     return found.union(*(foreign_packages(own) for own in below if isinstance(own, Mapping)))
 
 
-def construct(role: str, config: Mapping[str, Any], trust: Sequence[str] = (), **shapes: Shape) -> nn.Module:
+def construct(
+    role: str, config: Mapping[str, Any], trust: Sequence[str] = (), **shapes: Shape
+) -> nn.Module:
     """The part that a complete configuration describes.
 
     Args:
@@ -244,7 +273,9 @@ def construct(role: str, config: Mapping[str, Any], trust: Sequence[str] = (), *
     return part(**own, **_arguments(part, role, config, trust))
 
 
-def _arguments(part: Callable[..., Any], role: str, config: Mapping[str, Any], trust: Sequence[str]) -> dict[str, Any]:
+def _arguments(
+    part: Callable[..., Any], role: str, config: Mapping[str, Any], trust: Sequence[str]
+) -> dict[str, Any]:
     factories = {own.name: own.several for own in slots_of(part, role) if own.role == "network"}
     groups = {own.name for own in slots_of(part, role) if own.named}
     made: dict[str, Any] = {}
@@ -263,7 +294,9 @@ def _group(config: Mapping[str, Any], trust: Sequence[str]) -> Group:
     return Group(tuple(config["columns"]), factory(own, False, trust, "likelihood"))
 
 
-def factory(config: Mapping[str, Any], several: bool, trust: Sequence[str], role: str = "network") -> Any:
+def factory(
+    config: Mapping[str, Any], several: bool, trust: Sequence[str], role: str = "network"
+) -> Any:
     """What makes the network, or part of another role, that a complete configuration describes, or several in order.
 
     Raises:

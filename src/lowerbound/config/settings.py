@@ -35,11 +35,17 @@ def settings_of(function: Callable[..., Any]) -> list[Setting]:
     """Every argument of a constructor or function, from its signature and docstring."""
     of = function.__init__ if inspect.isclass(function) else function
     hints = get_type_hints(of)
-    parameters = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    parameters = [
+        p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD
+    ]
     helps = {
-        p.arg_name: " ".join((p.description or "").split()) for p in parse_docstring(function.__doc__ or "").params
+        p.arg_name: " ".join((p.description or "").split())
+        for p in parse_docstring(function.__doc__ or "").params
     }
-    return [Setting(p.name, hints.get(p.name, Any), p.default, helps.get(p.name, "")) for p in parameters]
+    return [
+        Setting(p.name, hints.get(p.name, Any), p.default, helps.get(p.name, ""))
+        for p in parameters
+    ]
 
 
 class SettingsParser(ArgumentParser):
@@ -70,14 +76,20 @@ class SettingsParser(ArgumentParser):
         raise ValueError(text.replace(".part", ""))
 
     def _unknown_option(self, name: str) -> str:
-        valid = [_typed(option[2:]) for option in self._option_string_actions if re.fullmatch(r"--[a-z_.]+", option)]
+        valid = [
+            _typed(option[2:])
+            for option in self._option_string_actions
+            if re.fullmatch(r"--[a-z_.]+", option)
+        ]
         near = difflib.get_close_matches(_typed(name), valid, n=1, cutoff=0.5)
         hint = f"; did you mean --{near[0]}?" if near else ""
         return f"unknown option --{_typed(name)}{hint} (--help lists them all)"
 
     def format_help(self, formatter: Any = None) -> str:
         """The help as people type options: --likelihood for --likelihood.part, hyphens, and no word where no default is."""
-        text = re.sub(r", --[\w.]+\+ \S+", "", super().format_help(formatter))  # jsonargparse's way to append to lists
+        text = re.sub(
+            r", --[\w.]+\+ \S+", "", super().format_help(formatter)
+        )  # jsonargparse's way to append to lists
         text = text.replace(".part ", " ").replace(".part\n", "\n").replace("(default: False)", "")
         text = re.sub(r"\(type:\s[^()]*?,\s+default:\s+null\)", "", text)
         text = text.replace("(required, type: str)", "")
@@ -123,7 +135,11 @@ def _is_plain(hint: Any) -> bool:
     origin, arguments = get_origin(hint), [a for a in get_args(hint) if a is not Ellipsis]
     if origin is Literal:
         return True
-    return origin in (Union, UnionType, list, tuple, Sequence) and bool(arguments) and all(map(_is_plain, arguments))
+    return (
+        origin in (Union, UnionType, list, tuple, Sequence)
+        and bool(arguments)
+        and all(map(_is_plain, arguments))
+    )
 
 
 def add_setting(group: Any, key: str, setting: Setting) -> None:

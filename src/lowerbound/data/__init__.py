@@ -15,7 +15,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lowerbound.data import arrays, cifar10, digits, fashion_mnist, folders, mnist, mnist_static, tables
+from lowerbound.data import (
+    arrays,
+    cifar10,
+    digits,
+    fashion_mnist,
+    folders,
+    mnist,
+    mnist_static,
+    tables,
+)
 from lowerbound.data.dataset import Dataset, Split, Stored
 from lowerbound.data.mapped import MappedArray, Memory
 from lowerbound.data.preprocess import Binarize, Missing, Splits, make_card
@@ -175,7 +184,11 @@ def applicable(source: str | Path, options: Mapping[str, Any]) -> dict[str, Any]
         >>> applicable("other.npy", {"levels": 17, "labels": "species", "size": None})
         {'levels': 17}
     """
-    return {key: value for key, value in options.items() if _kind(source) in ONLY_FOR.get(key, (_kind(source),))}
+    return {
+        key: value
+        for key, value in options.items()
+        if _kind(source) in ONLY_FOR.get(key, (_kind(source),))
+    }
 
 
 def _kind(source: str | Path) -> str:
@@ -239,14 +252,22 @@ def from_arrays(
         >>> print(from_arrays(np.array([[1.5, np.nan]] * 10), missing="marginalise"))
         data from memory: 8/1/1 train/valid/test, 2, on the real line, 50.0% of the entries missing
     """
-    arrays_ = [v.detach().cpu().numpy() if isinstance(v, torch.Tensor) else v for v in (x, y, mask, factors)]
+    arrays_ = [
+        v.detach().cpu().numpy() if isinstance(v, torch.Tensor) else v
+        for v in (x, y, mask, factors)
+    ]
     values, labels, known, made_from = (None if v is None else np.asarray(v) for v in arrays_)
     assert values is not None  # x is no option
     names = None if columns is None else tuple(map(str, columns))
     if names is not None and (values.ndim != 2 or values.shape[1] != len(names)):
         raise ValueError(f"there are {len(names)} names of columns for x of shape {values.shape}")
     stored = Stored(values, labels, known, columns=names, factors=made_from)
-    chosen: dict[str, Any] = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
+    chosen: dict[str, Any] = {
+        "splits": splits,
+        "binarize": binarize,
+        "levels": levels,
+        "seed": seed,
+    }
     chosen |= {"missing": missing, "categorical": None}
     given = {
         "dequantize": dequantize,
@@ -263,9 +284,13 @@ def from_arrays(
 def _read(source: str | Path, options: Mapping[str, Any]) -> Stored:
     path, kind = Path(source).expanduser(), _kind(source)
     if not path.exists() and kind not in (NAME, *READERS):
-        raise ValueError(f"{unknown('data set', str(source), NAMED)}; your own data are read from a {OWN}")
+        raise ValueError(
+            f"{unknown('data set', str(source), NAMED)}; your own data are read from a {OWN}"
+        )
     if kind not in (NAME, *READERS):
-        raise ValueError(f"{path} cannot be read as data: give a {OWN}, or one of {', '.join(NAMED)}")
+        raise ValueError(
+            f"{path} cannot be read as data: give a {OWN}, or one of {', '.join(NAMED)}"
+        )
     for option in options.keys() - applicable(source, options).keys():
         if options[option] not in (None, "refuse", "auto"):
             raise ValueError(
@@ -275,7 +300,11 @@ def _read(source: str | Path, options: Mapping[str, Any]) -> Stored:
         stored: Stored = NAMED[str(source)].read()
         return stored
     if kind != FOLDER and not path.is_file():
-        raise ValueError(f"there is no file {path}" + (" (it is a folder)" if path.is_dir() else ""))
+        raise ValueError(
+            f"there is no file {path}" + (" (it is a folder)" if path.is_dir() else "")
+        )
     reader = READERS[kind]
     taken = inspect.signature(reader).parameters
-    return reader(path, **{key: value for key, value in applicable(source, options).items() if key in taken})
+    return reader(
+        path, **{key: value for key, value in applicable(source, options).items() if key in taken}
+    )

@@ -56,13 +56,17 @@ def read(
                 needed, offset = math.prod(shape) * dtype.itemsize, stream.tell()
                 unfit = _unfit_to_map(is_fortran, dtype, missing) if needed else "it is empty"
                 if memory == "map" and unfit:
-                    raise ValueError(f"{path} cannot be mapped: {unfit}; let it be loaded (--data.memory load)")
+                    raise ValueError(
+                        f"{path} cannot be mapped: {unfit}; let it be loaded (--data.memory load)"
+                    )
                 if not unfit and (memory == "map" or (memory == "auto" and is_large(needed))):
                     return Stored(MappedArray(path, shape, dtype, offset), source=str(path))
                 can = "" if unfit else " (--data.memory map leaves the values in the file)"
                 check_fits(needed, str(path), f"keep fewer examples, or smaller ones{can}")
             elif memory == "map":
-                raise ValueError(f"{path} cannot be mapped: only a .npy can be, and not what is packed in a .npz")
+                raise ValueError(
+                    f"{path} cannot be mapped: only a .npy can be, and not what is packed in a .npz"
+                )
             stream.seek(0)
             loaded = np.load(stream, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
@@ -88,16 +92,26 @@ def _choose(
         array = names[0]
     wanted = array or ("imgs" if "imgs" in names and "x" not in names else "x")
     if wanted not in names:
-        raise ValueError(f"{path}: {unknown('array', wanted, names)}; choose with array= (--data.array)")
+        raise ValueError(
+            f"{path}: {unknown('array', wanted, names)}; choose with array= (--data.array)"
+        )
     if labels is not None and labels not in names:
-        raise ValueError(f"{path}: {unknown('array', labels, names)}; choose with labels= (--data.labels)")
+        raise ValueError(
+            f"{path}: {unknown('array', labels, names)}; choose with labels= (--data.labels)"
+        )
     if factors is not None and factors not in names:
-        raise ValueError(f"{path}: {unknown('array', factors, names)}; choose with factors= (--data.factors)")
-    factor_name = factors or next((name for name in FACTORS if name in names and name != wanted), None)
+        raise ValueError(
+            f"{path}: {unknown('array', factors, names)}; choose with factors= (--data.factors)"
+        )
+    factor_name = factors or next(
+        (name for name in FACTORS if name in names and name != wanted), None
+    )
     label_name = labels or ("y" if "y" in names and wanted != "y" else None)
     chosen = [name for name in (wanted, label_name, factor_name) if name is not None]
     needed = 0
-    for name in chosen:  # what an array declares, not what the archive says it packs: that may be a few bytes
+    for name in (
+        chosen
+    ):  # what an array declares, not what the archive says it packs: that may be a few bytes
         member = f"{name}.npy"
         with loaded.zip.open(member if member in loaded.zip.namelist() else name) as stream:
             needed += _declared(stream)

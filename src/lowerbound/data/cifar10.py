@@ -15,9 +15,14 @@ from lowerbound.data.fetch import canonical_file
 MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
 NAME = "cifar-10-binary.tar.gz"
 CHECKSUM = "md5:c32a1d4ab5d03f1284b67883e8d87530"  # as published on the page of the set, which gives no other
-FILES = tuple(f"cifar-10-batches-bin/{name}.bin" for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"))
+FILES = tuple(
+    f"cifar-10-batches-bin/{name}.bin"
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+)
 SHAPE = (3, 32, 32)
-RECORD = 1 + 3 * 32 * 32  # the class in one byte, then the red, the green and the blue plane, row by row
+RECORD = (
+    1 + 3 * 32 * 32
+)  # the class in one byte, then the red, the green and the blue plane, row by row
 
 
 def read() -> Stored:
@@ -50,7 +55,9 @@ def read_archive(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64], int]
                     raise ValueError(f"{path}: {name} is no file")
                 batches.append(records(stream.read(), f"{path}: {name}"))
     except (tarfile.TarError, EOFError, KeyError, OSError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as CIFAR-10's binary archive: {str(error).strip(chr(34))}") from None
+        raise ValueError(
+            f"{path} cannot be read as CIFAR-10's binary archive: {str(error).strip(chr(34))}"
+        ) from None
     x, y = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     return x, y, len(batches[-1][0])
 
@@ -71,7 +78,9 @@ def records(raw: bytes, where: str) -> tuple[NDArray[np.uint8], NDArray[np.int64
         ((1, 3, 32, 32), [7])
     """
     if not raw or len(raw) % RECORD:
-        raise ValueError(f"{where} holds {len(raw):,} bytes, which is not a whole number of records of {RECORD:,}")
+        raise ValueError(
+            f"{where} holds {len(raw):,} bytes, which is not a whole number of records of {RECORD:,}"
+        )
     table = np.frombuffer(raw, np.uint8).reshape(-1, RECORD)
     y = table[:, 0].astype(np.int64)
     if y.max() > 9:

@@ -27,8 +27,13 @@ from lowerbound.supports import UNIT, Columns, contains, describe
 from lowerbound.utils.memory import check_fits
 from lowerbound.utils.messages import unknown
 
-PIECE = 2**25  # bytes of float32 that one piece of a split takes where nobody says how many examples: 32 MiB
-EXCERPT, LEAST = 2**28, 1000  # bytes of float32 in an excerpt of a split in a file, and how many examples at least
+PIECE = (
+    2**25
+)  # bytes of float32 that one piece of a split takes where nobody says how many examples: 32 MiB
+EXCERPT, LEAST = (
+    2**28,
+    1000,
+)  # bytes of float32 in an excerpt of a split in a file, and how many examples at least
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,7 +60,9 @@ class Split:
         if self.y is not None and len(self.y) != len(self.values):
             raise ValueError(f"there are {len(self.values)} examples but {len(self.y)} labels")
         if self.factors is not None and self.factors.shape[:1] != (len(self.values),):
-            raise ValueError(f"there are {len(self.values)} examples but factors of shape {tuple(self.factors.shape)}")
+            raise ValueError(
+                f"there are {len(self.values)} examples but factors of shape {tuple(self.factors.shape)}"
+            )
 
     def __len__(self) -> int:
         return len(self.values)
@@ -144,7 +151,9 @@ class Dataset:
 
         It turns the nll of a density into one of the levels: see :class:`~lowerbound.data.transforms.Dequantise`.
         """
-        levels = [transform.levels for transform in self.transforms if isinstance(transform, Dequantise)]
+        levels = [
+            transform.levels for transform in self.transforms if isinstance(transform, Dequantise)
+        ]
         return math.log(levels[0]) if levels else None
 
     @cached_property  # of a file, all values have to be read for it
@@ -188,11 +197,15 @@ class Dataset:
         n = len(self[split]) if first is None else min(first, len(self[split]))
         if self.is_mapped:
             needed = 4 * n * numel(self.event_shape)
-            check_fits(needed, f"the split {split} of {self.name}", "take it in pieces: Dataset.batches")
+            check_fits(
+                needed, f"the split {split} of {self.name}", "take it in pieces: Dataset.batches"
+            )
         pieces = list(self.batches(split, max(1, n), first))
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
-    def batches(self, split: str, size: int | None = None, first: int | None = None) -> Iterator[Tensor]:
+    def batches(
+        self, split: str, size: int | None = None, first: int | None = None
+    ) -> Iterator[Tensor]:
         """The same in pieces, (b, *X) each: the values do not depend on how large those are.
 
         Args:
@@ -267,7 +280,9 @@ class Dataset:
     def context(self, split: str) -> Context:
         """What is known of the examples of a split beside x, in their order: their labels, or a strip of each."""
         own = self[split]
-        return Context(y=own.y if self.strip is None else self.strip_of(self.examples(split)), mask=own.mask)
+        return Context(
+            y=own.y if self.strip is None else self.strip_of(self.examples(split)), mask=own.mask
+        )
 
     @property
     def condition(self) -> int | Shape | None:
@@ -302,8 +317,12 @@ class Dataset:
         shape = self.event_shape
         if len(shape) < 2 or not 0 <= first <= last < shape[-1]:
             columns = f"columns 0 to {shape[-1] - 1}" if len(shape) >= 2 else "no pixel columns"
-            raise ValueError(f"strip is [{first}, {last}], and examples of shape {shape} have {columns}")
-        if drawn := [type(transform).__name__ for transform in self.transforms if transform.is_random]:
+            raise ValueError(
+                f"strip is [{first}, {last}], and examples of shape {shape} have {columns}"
+            )
+        if drawn := [
+            type(transform).__name__ for transform in self.transforms if transform.is_random
+        ]:
             raise ValueError(
                 f"strip takes y from x, and {drawn[0]} draws x anew at each presentation, so that they would differ; use "
                 "binarize='threshold', or leave the values grey"
@@ -339,7 +358,11 @@ class Dataset:
         """
         generator = torch.Generator().manual_seed(self.seed + 1 + sorted(self.splits).index(split))
         found: list[tuple[Transform, torch.Generator | None]] = []
-        random = [transform for transform in self.transforms if transform.is_random and not transform.training_only]
+        random = [
+            transform
+            for transform in self.transforms
+            if transform.is_random and not transform.training_only
+        ]
         for transform in self.transforms:
             if transform.training_only:
                 continue
@@ -347,7 +370,9 @@ class Dataset:
                 found.append((transform, None))
                 continue
             found.append((transform, torch.Generator().set_state(generator.get_state())))
-            if transform is not random[-1]:  # how far it moves the generator depends on the number of values alone
+            if (
+                transform is not random[-1]
+            ):  # how far it moves the generator depends on the number of values alone
                 left, size = len(self[split]), max(1, PIECE // (4 * numel(self.event_shape)))
                 for start in range(0, left, size):
                     transform(torch.zeros(min(size, left - start), *self.event_shape), generator)
@@ -360,14 +385,20 @@ class Dataset:
         sizes = "/".join(f"{len(split):,}" for split in self.splits.values())
         shape = "x".join(map(str, self.event_shape)) or "scalar"
         masks = [split.mask for split in self.splits.values() if split.mask is not None]
-        missing = 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks) if masks else 0.0
+        missing = (
+            1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+            if masks
+            else 0.0
+        )
         return (
             f"{self.name or 'data from memory'}: {sizes} {'/'.join(self.splits)}, {shape}, on {describe(self.support)}"
             + (f", {missing:.1%} of the entries missing" if masks else "")
         )
 
 
-def _transformed(values: Tensor, transforms: Iterable[Transform], generator: torch.Generator | None) -> Tensor:
+def _transformed(
+    values: Tensor, transforms: Iterable[Transform], generator: torch.Generator | None
+) -> Tensor:
     for transform in transforms:
         values = transform(values, generator)
     return values.to(torch.float32)
@@ -402,7 +433,9 @@ class Stored:
     factors: NDArray[Any] | None = None
 
 
-def _with_share(chosen: NDArray[np.bool_], share: float, rng: np.random.Generator) -> NDArray[np.int64]:
+def _with_share(
+    chosen: NDArray[np.bool_], share: float, rng: np.random.Generator
+) -> NDArray[np.int64]:
     """As many indices as there are examples, of which every few that follow each other hold this share of the chosen ones.
 
     The chosen come in one random order after another, and so do the others.

@@ -5,7 +5,9 @@ from __future__ import annotations
 from lowerbound.data.dataset import Stored
 from lowerbound.data.fetch import read_idx_set
 
-MIRRORS = ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",)  # no https there; the checksum protects
+MIRRORS = (
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+)  # no https there; the checksum protects
 SHA256 = {
     "train-images-idx3": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
     "train-labels-idx1": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
@@ -16,4 +18,10 @@ SHA256 = {
 
 def read() -> Stored:
     """All 70,000; the last 10,000 of the 60,000 for training serve as validation."""
-    return read_idx_set("fashion_mnist", SHA256, MIRRORS, "Fashion-MNIST (Zalando; Xiao, Rasul, Vollgraf 2017)", "MIT")
+    return read_idx_set(
+        "fashion_mnist",
+        SHA256,
+        MIRRORS,
+        "Fashion-MNIST (Zalando; Xiao, Rasul, Vollgraf 2017)",
+        "MIT",
+    )

@@ -80,7 +80,10 @@ def canonical_file(folder: str, name: str, checksum: str, mirrors: Sequence[str]
     for mirror in mirrors:
         try:
             return Path(pooch.retrieve(mirror + name, checksum, fname=name, path=cache / folder))
-        except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
             failures.append(f"{mirror.split('/')[2]} ({type(error).__name__})")
     raise OSError(
         f"{name} is neither in LOWERBOUND_DATA ({given or 'not set'}) nor in the cache {cache / folder}, and could not be "
@@ -125,13 +128,18 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     return body.reshape(sizes)
 
 
-def read_idx_set(folder: str, sums: Mapping[str, str], mirrors: Sequence[str], source: str, licence: str) -> Stored:
+def read_idx_set(
+    folder: str, sums: Mapping[str, str], mirrors: Sequence[str], source: str, licence: str
+) -> Stored:
     """A set published like MNIST: four idx files, 60,000 grey pictures for training and 10,000 for testing.
 
     All 70,000 are in the published order; the last 10,000 of those for training serve as validation.
     """
     names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    paths = [canonical_file(folder, f"{name}-ubyte.gz", f"sha256:{sums[name]}", mirrors) for name in names]
+    paths = [
+        canonical_file(folder, f"{name}-ubyte.gz", f"sha256:{sums[name]}", mirrors)
+        for name in names
+    ]
     images, labels, test_images, test_labels = (read_idx(path) for path in paths)
     return Stored(
         x=np.concatenate([images, test_images])[:, None],

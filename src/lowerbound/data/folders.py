@@ -42,8 +42,14 @@ if TYPE_CHECKING:  # pillow is imported where pictures are opened, and not for h
     from PIL import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-FORMATS = ("PNG", "JPEG", "WEBP")  # no other of pillow's decoders is tried, whatever a file pretends to be
-WORTH = 2**25  # bytes of decoded pictures from which on they are kept: 32 MiB are decoded in about a second
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "WEBP",
+)  # no other of pillow's decoders is tried, whatever a file pretends to be
+WORTH = (
+    2**25
+)  # bytes of decoded pictures from which on they are kept: 32 MiB are decoded in about a second
 AT_ONCE = 256  # pictures that are decoded, or wait to be taken, at a time
 VERSION = 1  # of what decoding means: another one finds nothing that an earlier one has kept
 GREY = ("1", "L", "LA")  # and those of 16 bits, whose names begin with I
@@ -68,7 +74,11 @@ def read(path: Path, size: Sequence[int] | None = None, memory: Memory = "auto")
             f"size is {wanted}: it must be a height and a width, as in size=(64, 64) (--data.size [64,64])"
         )
     everything = [file for file in sorted(path.rglob("*")) if file.is_file()]
-    files = [f for f in everything if f.suffix.lower() in SUFFIXES and not _is_hidden(f.relative_to(path))]
+    files = [
+        f
+        for f in everything
+        if f.suffix.lower() in SUFFIXES and not _is_hidden(f.relative_to(path))
+    ]
     if not files:
         among = f" among its {len(everything):,} files" if everything else ", and no other files"
         raise ValueError(f"{path} holds no pictures ({', '.join(SUFFIXES)}){among}")
@@ -86,7 +96,9 @@ def _place(root: Path, files: Sequence[Path], size: tuple[int, ...] | None) -> P
     for file in files:
         about = file.stat()
         state.update(
-            f"{file.relative_to(root)}\0{about.st_size} {about.st_mtime_ns}\n".encode(errors="surrogateescape")
+            f"{file.relative_to(root)}\0{about.st_size} {about.st_mtime_ns}\n".encode(
+                errors="surrogateescape"
+            )
         )
     own = hashlib.sha256(f"{root.resolve()} {size}".encode(errors="surrogateescape"))
     return cache_folder() / "decoded" / own.hexdigest()[:32] / f"{state.hexdigest()[:32]}.npy"
@@ -118,17 +130,25 @@ def _decoded_all(
 ) -> NDArray[Any] | MappedArray:
     """All pictures, (n, C, H, W), kept in the cache where they are worth it."""
     failure: str | None = None
-    with _as_pillow_warns(), ThreadPoolExecutor(_workers()) as pool, counting("decoding pictures") as on_progress:
+    with (
+        _as_pillow_warns(),
+        ThreadPoolExecutor(_workers()) as pool,
+        counting("decoding pictures") as on_progress,
+    ):
         heads = [head for batch in _batches(files) for head in pool.map(_head, batch)]
         is_grey = all(grey for grey, _ in heads)
-        pixels = sum(count for _, count in heads) if wanted is None else len(files) * math.prod(wanted)
+        pixels = (
+            sum(count for _, count in heads) if wanted is None else len(files) * math.prod(wanted)
+        )
         needed, room = (1 if is_grey else 3) * pixels, _room(kept)
         is_kept = memory == "map" or (memory == "auto" and is_large(needed)) or needed >= WORTH
         if needed > room and is_kept:
             failure = f"{needed / GIB:.1f} GiB are needed, and {room / GIB:.1f} GiB are free"
         if memory == "load" or failure is not None:
             check_fits(
-                needed, str(root), "keep fewer pictures, give a smaller --data.size, or make room in the cache folder"
+                needed,
+                str(root),
+                "keep fewer pictures, give a smaller --data.size, or make room in the cache folder",
             )
         first = _decoded(files[0], is_grey, wanted)
         shape = (len(files), *first.shape)
@@ -136,7 +156,9 @@ def _decoded_all(
         def write(take: Callable[[int, NDArray[np.uint8]], object]) -> None:
             done = 0
             for batch in _batches(files):
-                for file, picture in zip(batch, pool.map(lambda f: _decoded(f, is_grey, wanted), batch), strict=True):
+                for file, picture in zip(
+                    batch, pool.map(lambda f: _decoded(f, is_grey, wanted), batch), strict=True
+                ):
                     if picture.shape != first.shape:
                         raise _several_sizes(root, (files[0], first), (file, picture))
                     take(done, picture)
@@ -174,7 +196,9 @@ def _room(kept: Path) -> int:
 
 
 def _write_npy(
-    stream: IO[bytes], shape: tuple[int, ...], write: Callable[[Callable[[int, NDArray[np.uint8]], object]], None]
+    stream: IO[bytes],
+    shape: tuple[int, ...],
+    write: Callable[[Callable[[int, NDArray[np.uint8]], object]], None],
 ) -> None:
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(stream, header)
@@ -244,7 +268,9 @@ def _plain(image: Image.Image) -> Image.Image:
     from PIL import Image
 
     if image.mode.startswith("I"):  # 16-bit grey, which convert would clip and not scale
-        return Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).clip(0, 255).astype(np.uint8))
+        return Image.fromarray(
+            ((np.asarray(image).astype(np.int64) + 128) // 257).clip(0, 255).astype(np.uint8)
+        )
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA"))
@@ -273,8 +299,14 @@ def _opened(file: Path) -> Iterator[Any]:
         with Image.open(file, formats=FORMATS) as image:
             yield image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file} is too large a picture: {first_line(error).split(',')[0]}") from None
+        raise ValueError(
+            f"{file} is too large a picture: {first_line(error).split(',')[0]}"
+        ) from None
     except UnidentifiedImageError:
         raise ValueError(f"{file} cannot be decoded: it is no PNG, JPEG or WebP picture") from None
-    except Exception as error:  # a decoder may raise anything on a damaged file: SyntaxError, struct.error, ...
-        raise ValueError(f"{file} cannot be decoded: {first_line(error)}; repair or remove it") from None
+    except (
+        Exception
+    ) as error:  # a decoder may raise anything on a damaged file: SyntaxError, struct.error, ...
+        raise ValueError(
+            f"{file} cannot be decoded: {first_line(error)}; repair or remove it"
+        ) from None

@@ -25,8 +25,12 @@ from torch import Tensor
 from lowerbound.utils.memory import physical_memory
 
 CHUNK = 2**25  # bytes at a time where all are read in turn: 32 MiB
-BLOCK = 2**18  # bytes of contiguous examples: 256 KiB are read from a disk almost as fast as in turn
-SHARE = 4  # the part of the memory, one in so many, that values may take to be loaded where nobody says
+BLOCK = (
+    2**18
+)  # bytes of contiguous examples: 256 KiB are read from a disk almost as fast as in turn
+SHARE = (
+    4  # the part of the memory, one in so many, that values may take to be loaded where nobody says
+)
 WINDOW = 2**28  # bytes of a window: 256 MiB, a thousand blocks, of which two are in memory at once
 
 
@@ -43,7 +47,11 @@ def npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
     """Shape, whether it is in Fortran order, and type of a .npy, by the header that it starts with."""
     version = np.lib.format.read_magic(stream)
     # version 3 differs from 2 only in the encoding of field names, which arrays of numbers have not
-    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    header = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
     shape, is_fortran, dtype = header(stream)
     return shape, is_fortran, dtype
 
@@ -63,7 +71,9 @@ class MappedArray:
         ValueError: the file is shorter than that.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int) -> None:
+    def __init__(
+        self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int
+    ) -> None:
         there, needed = path.stat().st_size, math.prod(shape) * dtype.itemsize
         if there < offset + needed:
             raise ValueError(
@@ -72,7 +82,9 @@ class MappedArray:
             )
         with path.open("rb") as stream:
             self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        self.values: NDArray[Any] = np.frombuffer(self._map, dtype, math.prod(shape), offset).reshape(shape)
+        self.values: NDArray[Any] = np.frombuffer(
+            self._map, dtype, math.prod(shape), offset
+        ).reshape(shape)
         self.path, self.offset = path, offset
 
     @classmethod
@@ -147,7 +159,9 @@ class MappedRows:
                 [ 2.,  3.]]), (3, 2))
     """
 
-    def __init__(self, array: MappedArray, dtype: np.dtype[Any], index: NDArray[np.int64] | None = None) -> None:
+    def __init__(
+        self, array: MappedArray, dtype: np.dtype[Any], index: NDArray[np.int64] | None = None
+    ) -> None:
         self.array, self._dtype, self.index = array, dtype, index
 
     @property
@@ -208,7 +222,10 @@ class MappedRows:
         if number * self.window >= done + count:
             return  # no window begins here
         asked = [number, number + 1] if number == 0 else [number + 1]
-        for window, advise in [(number - 1, self.array.release), *((own, self.array.will_need) for own in asked)]:
+        for window, advise in [
+            (number - 1, self.array.release),
+            *((own, self.array.will_need) for own in asked),
+        ]:
             if window >= 0:
                 positions = order[window * self.window : (window + 1) * self.window]
                 for own in (positions // self.block).unique().tolist():

@@ -19,4 +19,6 @@ SHA256 = {
 
 def read() -> Stored:
     """All 70,000; the last 10,000 of the 60,000 for training serve as validation."""
-    return read_idx_set("mnist", SHA256, MIRRORS, "MNIST (LeCun, Cortes, Burges 1998)", "CC BY-SA 3.0")
+    return read_idx_set(
+        "mnist", SHA256, MIRRORS, "MNIST (LeCun, Cortes, Burges 1998)", "CC BY-SA 3.0"
+    )

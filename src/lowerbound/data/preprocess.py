@@ -19,7 +19,15 @@ from torch.distributions.constraints import Constraint
 
 from lowerbound.data.dataset import Dataset, Split, Stored
 from lowerbound.data.mapped import MappedArray, MappedRows
-from lowerbound.data.transforms import Bernoulli, Dequantise, Flip, Shift, Threshold, Transform, UnitScale
+from lowerbound.data.transforms import (
+    Bernoulli,
+    Dequantise,
+    Flip,
+    Shift,
+    Threshold,
+    Transform,
+    UnitScale,
+)
 from lowerbound.supports import BINARY, COUNTS, INTEGER, REAL, Levels, smallest, union
 from lowerbound.utils.messages import unknown
 
@@ -51,15 +59,23 @@ def make_card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> D
     stored = _observed(stored, where, options["missing"])
     values, support, transforms = _values(stored, where, options["levels"])
     mask = None if stored.mask is None else torch.from_numpy(stored.mask)
-    y, classes = (None, None) if stored.y is None else _labels(stored.y, len(values), where, options["classes"])
+    y, classes = (
+        (None, None)
+        if stored.y is None
+        else _labels(stored.y, len(values), where, options["classes"])
+    )
     factors = None if stored.factors is None else _factors(stored.factors, len(values), where)
     strip = options["strip"]
     if strip is not None and len(strip) != 2:
-        raise ValueError(f"strip is {list(strip)}: it must be the first and the last pixel column, as in [12, 15]")
+        raise ValueError(
+            f"strip is {list(strip)}: it must be the first and the last pixel column, as in [12, 15]"
+        )
     scale = next((t for t in transforms if isinstance(t, UnitScale)), None)
     known_levels = scale.levels if scale else options["levels"] or "none"
     if mask is not None and (options["shift"] or options["flip"]):
-        raise ValueError("flip and shift move pixels and leave the mask of missing ones where it is; leave them out")
+        raise ValueError(
+            "flip and shift move pixels and leave the mask of missing ones where it is; leave them out"
+        )
     if options["shift"]:
         transforms = (Shift(options["shift"]), *transforms)
     if options["flip"]:
@@ -70,9 +86,13 @@ def make_card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> D
         dequantise = Dequantise.of(BINARY if options["binarize"] else support)
         transforms += (dequantise,)
         known_levels = dequantise.levels if known_levels == "none" else known_levels
-    splits = _split(values, (y, mask, factors), stored.parts, options["splits"], options["seed"], where)
+    splits = _split(
+        values, (y, mask, factors), stored.parts, options["splits"], options["seed"], where
+    )
     if options["labelled"] is not None and "train" in splits:
-        splits["train"] = _few_labels(splits["train"], options["labelled"], classes, options["seed"], where)
+        splits["train"] = _few_labels(
+            splits["train"], options["labelled"], classes, options["seed"], where
+        )
     if options["labelled_share"] is not None and "train" in splits:
         _check_share(options["labelled_share"], splits["train"])
     return Dataset(
@@ -116,7 +136,9 @@ def _observed(stored: Stored, where: str, missing: str) -> Stored:
                 "them: True (1) for every entry that is observed, False (0) for every one that is missing"
             )
         if mask.dtype != bool and not (mask.dtype.kind in "uif" and np.isin(mask, (0, 1)).all()):
-            raise ValueError(f"{where} has a mask of other values than 0 (missing) and 1 (observed)")
+            raise ValueError(
+                f"{where} has a mask of other values than 0 (missing) and 1 (observed)"
+            )
         mask = mask.astype(bool)
     if missing == "marginalise" and x.dtype.kind == "f":
         known = ~np.isnan(x)
@@ -129,7 +151,10 @@ def _observed(stored: Stored, where: str, missing: str) -> Stored:
 
 
 def _column_supports(
-    values: torch.Tensor | MappedRows, mask: torch.Tensor | None, support: Constraint, stored: Stored
+    values: torch.Tensor | MappedRows,
+    mask: torch.Tensor | None,
+    support: Constraint,
+    stored: Stored,
 ) -> tuple[Constraint, ...] | None:
     """Where each column of a table lies, by its observed values; None of other data."""
     if len(values.shape) != 2:
@@ -143,7 +168,11 @@ def _column_supports(
         if name in stored.categories:
             found.append(Levels(len(stored.categories[name])))
         else:
-            found.append(support if isinstance(support, Levels) or not len(known) else _narrowest(known, support))
+            found.append(
+                support
+                if isinstance(support, Levels) or not len(known)
+                else _narrowest(known, support)
+            )
     return tuple(found)
 
 
@@ -171,7 +200,9 @@ def _resolved_categories(options: Mapping[str, Any], stored: Stored) -> dict[str
     """The option categorical with the labels as found: another file is to be read with the same codes."""
     if not options["categorical"]:
         return {}
-    return {"categorical": [f"{name}={'|'.join(labels)}" for name, labels in stored.categories.items()]}
+    return {
+        "categorical": [f"{name}={'|'.join(labels)}" for name, labels in stored.categories.items()]
+    }
 
 
 def _values(
@@ -180,9 +211,13 @@ def _values(
     """The stored values as tensors, where they lie, and the transform onto the unit scale where they are levels."""
     x, dtype = stored.x, stored.x.dtype
     if x.ndim == 0 or len(x) == 0 or 0 in x.shape:
-        raise ValueError(f"{where} holds no examples: its shape is {x.shape}, and examples come first, (n, *X)")
+        raise ValueError(
+            f"{where} holds no examples: its shape is {x.shape}, and examples come first, (n, *X)"
+        )
     if dtype.kind not in "buif":
-        raise TypeError(f"{where} holds values of type {dtype}; real numbers, integers or booleans are needed")
+        raise TypeError(
+            f"{where} holds values of type {dtype}; real numbers, integers or booleans are needed"
+        )
     if dtype.kind == "f":
         if isinstance(x, np.ndarray):
             with np.errstate(over="ignore"):  # what overflows is refused below, in words
@@ -201,7 +236,9 @@ def _values(
     scale = UnitScale(levels)
     support = scale.support(INTEGER)
     if low < 0 or high >= levels:
-        raise ValueError(f"{where} holds integers from {low} to {high}, which are not {levels} levels 0..{levels - 1}")
+        raise ValueError(
+            f"{where} holds integers from {low} to {high}, which are not {levels} levels 0..{levels - 1}"
+        )
     return _as(x, np.uint8 if levels <= 256 else np.int32), support, (scale,)
 
 
@@ -249,7 +286,9 @@ def _as(x: NDArray[Any] | MappedArray, dtype: type[np.generic]) -> torch.Tensor 
     """The values as tensors of a type."""
     if isinstance(x, MappedArray):
         return MappedRows(x, np.dtype(dtype))
-    own = np.ascontiguousarray(x, dtype)  # no copy yet of what has the type: taking the splits' rows makes one
+    own = np.ascontiguousarray(
+        x, dtype
+    )  # no copy yet of what has the type: taking the splits' rows makes one
     return torch.from_numpy(own if own.flags.writeable else own.copy())
 
 
@@ -258,18 +297,26 @@ def _labels(
 ) -> tuple[torch.Tensor, tuple[str, ...] | None]:
     """Labels as numbers, and the names of their classes: text and whole numbers, unless those are too many, are classes."""
     if y.ndim == 0 or len(y) != n:
-        raise ValueError(f"{where} has {n} examples but {len(y) if y.ndim else 1} labels; there must be one for each")
+        raise ValueError(
+            f"{where} has {n} examples but {len(y) if y.ndim else 1} labels; there must be one for each"
+        )
     if y.dtype.kind not in "buifU":
-        raise TypeError(f"{where} has labels of type {y.dtype}; numbers or text are needed (y.astype(str))")
+        raise TypeError(
+            f"{where} has labels of type {y.dtype}; numbers or text are needed (y.astype(str))"
+        )
     if y.dtype.kind == "f":
         return torch.from_numpy(y.astype(np.float32)), None
-    values, codes = np.unique(y.astype(np.int64) if y.dtype.kind in "bui" else y, return_inverse=True)
+    values, codes = np.unique(
+        y.astype(np.int64) if y.dtype.kind in "bui" else y, return_inverse=True
+    )
     names = [str(value) for value in values]
     if known is None and (y.ndim > 1 or len(names) > CLASSES):
         return torch.from_numpy(y.astype(np.float32 if y.dtype.kind == "U" else np.int64)), None
     classes = tuple(str(name) for name in known) if known is not None else tuple(names)
     if strange := [name for name in names if name not in classes]:
-        raise ValueError(f"{where} has labels that are not among the classes: {unknown('label', strange[0], classes)}")
+        raise ValueError(
+            f"{where} has labels that are not among the classes: {unknown('label', strange[0], classes)}"
+        )
     places = np.array([classes.index(name) for name in names])
     return torch.from_numpy(places[codes.reshape(-1)]), classes
 
@@ -277,12 +324,16 @@ def _labels(
 def _factors(factors: NDArray[Any], n: int, where: str) -> torch.Tensor:
     """Factors as numbers, (n, F)."""
     if factors.ndim not in (1, 2) or len(factors) != n:
-        raise ValueError(f"{where} has {n} examples but factors of shape {factors.shape}; (n,) or (n, F) is needed")
+        raise ValueError(
+            f"{where} has {n} examples but factors of shape {factors.shape}; (n,) or (n, F) is needed"
+        )
     if factors.dtype.kind not in "buif" or not np.isfinite(factors).all():
         raise ValueError(
             f"{where} has factors of type {factors.dtype}, or such as are not finite; finite numbers are needed"
         )
-    return torch.from_numpy(factors.reshape(n, -1).astype(np.float64 if factors.dtype.kind == "f" else np.int64))
+    return torch.from_numpy(
+        factors.reshape(n, -1).astype(np.float64 if factors.dtype.kind == "f" else np.int64)
+    )
 
 
 def _split(
@@ -294,7 +345,11 @@ def _split(
     where: str,
 ) -> dict[str, Split]:
     n = len(values)
-    names = {"train_valid_test": ("train", "valid", "test"), "train_test": ("train", "test"), "all": ("all",)}[splits]
+    names = {
+        "train_valid_test": ("train", "valid", "test"),
+        "train_test": ("train", "test"),
+        "all": ("all",),
+    }[splits]
     if n < len(names):
         raise ValueError(
             f"{where} holds {n} example{'s' * (n > 1)}: too few to be split into {', '.join(names)}, one each at least"
@@ -322,10 +377,14 @@ def _split(
     }
 
 
-def _few_labels(split: Split, n: int, classes: tuple[str, ...] | None, seed: int, where: str) -> Split:
+def _few_labels(
+    split: Split, n: int, classes: tuple[str, ...] | None, seed: int, where: str
+) -> Split:
     """The split with n labels, as many of each class, drawn by the seed; the others are unknown, -1."""
     if classes is None or split.y is None:
-        raise ValueError(f"labelled is {n}, and {where} has no classes; leave it out, or give labels")
+        raise ValueError(
+            f"labelled is {n}, and {where} has no classes; leave it out, or give labels"
+        )
     each, rest = divmod(n, len(classes))
     fewest = int(torch.bincount(split.y, minlength=len(classes)).min())
     if n < 1 or rest or each > fewest:

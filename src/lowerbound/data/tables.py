@@ -26,7 +26,9 @@ from lowerbound.utils.memory import check_fits
 from lowerbound.utils.messages import first_line, unknown
 
 DIGITS = frozenset("0123456789+- ")
-NUMERIC = DIGITS | frozenset(".eE")  # what Python would read besides, as in nan, 1_000 or ١, is no number in a table
+NUMERIC = DIGITS | frozenset(
+    ".eE"
+)  # what Python would read besides, as in nan, 1_000 or ١, is no number in a table
 MISSING = ("", "?", "na", "n/a", "nan", "null", "none")
 FILL = (
     "fill it in, remove the row or the column, or let missing='marginalise' (--data.missing marginalise) leave missing "
@@ -53,7 +55,9 @@ class Classes:
         name, equals, labels = option.partition("=")
         given = tuple(labels.split("|")) if equals else ()
         if equals and (len(given) < 2 or len(set(given)) < len(given)):
-            raise ValueError(f"categorical={option!r}: at least 2 labels are needed, each once, as in size=small|large")
+            raise ValueError(
+                f"categorical={option!r}: at least 2 labels are needed, each once, as in size=small|large"
+            )
         return cls(name, given)
 
     @property
@@ -62,21 +66,30 @@ class Classes:
         if self.given:
             return self.given
         words = {word for word in self.met if word.lower() not in MISSING}
-        return tuple(sorted(words, key=(lambda w: (float(w), w)) if all(map(_is_number, words)) else str))
+        return tuple(
+            sorted(words, key=(lambda w: (float(w), w)) if all(map(_is_number, words)) else str)
+        )
 
     def values(self, where: str) -> NDArray[Any]:
         """The level of each row, l / (L - 1), and 0 where it is missing."""
         if len(self.labels) < 2:
-            raise ValueError(f"{where}: column {self.name!r} holds {len(self.labels)} class, and at least 2 are needed")
+            raise ValueError(
+                f"{where}: column {self.name!r} holds {len(self.labels)} class, and at least 2 are needed"
+            )
         places = {label: i for i, label in enumerate(self.labels)}
         for word in self.met:
             if word not in places and word.lower() not in MISSING:
-                raise ValueError(f"{where}: column {self.name!r}: {unknown('class', word, self.labels)}")
+                raise ValueError(
+                    f"{where}: column {self.name!r}: {unknown('class', word, self.labels)}"
+                )
         return np.array([places.get(word, 0) / (len(places) - 1) for word in self.met])
 
 
 def read(
-    path: Path, labels: str | None = None, missing: str = "refuse", categorical: Sequence[str] | None = None
+    path: Path,
+    labels: str | None = None,
+    missing: str = "refuse",
+    categorical: Sequence[str] | None = None,
 ) -> Stored:
     """The numbers in a .csv or .parquet file: integers where all are, and floating point otherwise.
 
@@ -136,25 +149,40 @@ def text(
     known = [categories.get(name) for name in names]
     for i, row in enumerate(x):
         cells = [
-            own[round(float(v) * (len(own) - 1))] if own else np.format_float_positional(v, trim="-")
+            own[round(float(v) * (len(own) - 1))]
+            if own
+            else np.format_float_positional(v, trim="-")
             for v, own in zip(row, known, strict=True)
         ]
         writer.writerow([*cells, labels[1][i]] if labels else cells)
     return stream.getvalue()
 
 
-def _csv(path: Path, labels: str | None, takes_missing: bool, classes: Mapping[str, Classes]) -> Cells:
+def _csv(
+    path: Path, labels: str | None, takes_missing: bool, classes: Mapping[str, Classes]
+) -> Cells:
     with path.open("rb") as stream:
         blocks = iter(lambda: stream.read(2**20), b"")
-        lines = 1 + sum(block.count(b"\n") + block.count(b"\r") - block.count(b"\r\n") for block in blocks)
+        lines = 1 + sum(
+            block.count(b"\n") + block.count(b"\r") - block.count(b"\r\n") for block in blocks
+        )
     try:
         with path.open(newline="", encoding="utf-8-sig") as text:
             reader = csv.reader(text, strict=True)
-            return _rows(path, ((reader.line_num, row) for row in reader if row), labels, lines, takes_missing, classes)
+            return _rows(
+                path,
+                ((reader.line_num, row) for row in reader if row),
+                labels,
+                lines,
+                takes_missing,
+                classes,
+            )
     except UnicodeDecodeError:
         raise ValueError(f"{path} is no UTF-8 text; save it as UTF-8") from None
     except csv.Error as error:
-        raise ValueError(f"{path} cannot be read as .csv: row {reader.line_num}: {first_line(error)}") from None
+        raise ValueError(
+            f"{path} cannot be read as .csv: row {reader.line_num}: {first_line(error)}"
+        ) from None
 
 
 def _rows(
@@ -179,11 +207,15 @@ def _rows(
     n, integers = 0, True
     for number, row in rows if header else chain([first], rows):
         if len(row) != len(names):
-            raise ValueError(f"{path}: row {number} has {len(row)} cells, and row {first[0]} has {len(names)}")
+            raise ValueError(
+                f"{path}: row {number} has {len(row)} cells, and row {first[0]} has {len(names)}"
+            )
         if label is not None:
             texts.append(row.pop(label).strip())
             if not texts[-1]:
-                raise ValueError(f"{path}: row {number}, column {names[label]!r} (the label) is empty")
+                raise ValueError(
+                    f"{path}: row {number}, column {names[label]!r} (the label) is empty"
+                )
         if mask is not None:
             mask[n] = [cell.strip().lower() not in MISSING for cell in row]
         for j, name in enumerate(columns if classes else ()):
@@ -214,7 +246,9 @@ def _position(path: Path, names: Sequence[str], labels: str | None) -> int | Non
     if labels is None:
         return None
     if labels not in names:
-        raise ValueError(f"{path}: {unknown('column', labels, names)}; choose with labels= (--data.labels)")
+        raise ValueError(
+            f"{path}: {unknown('column', labels, names)}; choose with labels= (--data.labels)"
+        )
     return list(names).index(labels)
 
 
@@ -232,7 +266,9 @@ def _is_text(cell: str) -> bool:
 
 def _worst(columns: Sequence[str], row: Sequence[str]) -> str:
     """What is wrong with a row, by its first cell that is no number."""
-    name, cell = next((name, cell) for name, cell in zip(columns, row, strict=True) if not _is_number(cell))
+    name, cell = next(
+        (name, cell) for name, cell in zip(columns, row, strict=True) if not _is_number(cell)
+    )
     if not cell.strip():
         return f"column {name!r} is empty; {FILL}"
     if not _is_text(cell):
@@ -250,17 +286,23 @@ def _codes(labels: Sequence[Any]) -> NDArray[Any]:
     words = [str(label) for label in labels]
     if all(_is_number(word) for word in words):
         return (
-            np.array([float(w) for w in words]) if set("".join(words)) - DIGITS else np.array([int(w) for w in words])
+            np.array([float(w) for w in words])
+            if set("".join(words)) - DIGITS
+            else np.array([int(w) for w in words])
         )
     return np.array(words)
 
 
-def _parquet(path: Path, labels: str | None, takes_missing: bool, classes: Mapping[str, Classes]) -> Cells:
+def _parquet(
+    path: Path, labels: str | None, takes_missing: bool, classes: Mapping[str, Classes]
+) -> Cells:
     try:
         import pyarrow as pa
         from pyarrow import ArrowException, parquet, types
     except ImportError:
-        raise ImportError(f"{path}: .parquet is read by pyarrow, an extra: pip install 'lowerbound[parquet]'") from None
+        raise ImportError(
+            f"{path}: .parquet is read by pyarrow, an extra: pip install 'lowerbound[parquet]'"
+        ) from None
     try:
         with parquet.ParquetFile(path) as file:
             check_fits(file.metadata.num_rows * file.metadata.num_columns * 8, str(path))
@@ -274,11 +316,15 @@ def _parquet(path: Path, labels: str | None, takes_missing: bool, classes: Mappi
         missing = column.is_null(nan_is_null=True).to_numpy()
         known.append(~missing)
         if missing.any() and (not takes_missing or name == labels):
-            raise ValueError(f"{path}: row {int(missing.argmax()) + 1}, column {name!r} is missing; {FILL}")
+            raise ValueError(
+                f"{path}: row {int(missing.argmax()) + 1}, column {name!r} is missing; {FILL}"
+            )
     taken = [i for i in range(len(names)) if i != label]
     for i in taken:
         if names[i] in classes:
-            classes[names[i]].met += ["" if cell is None else str(cell) for cell in table.columns[i].to_pylist()]
+            classes[names[i]].met += [
+                "" if cell is None else str(cell) for cell in table.columns[i].to_pylist()
+            ]
     numbers = [i for i in taken if names[i] not in classes]
     kinds = [table.columns[i].type for i in numbers]
     for i, kind in zip(numbers, kinds, strict=True):
@@ -287,11 +333,15 @@ def _parquet(path: Path, labels: str | None, takes_missing: bool, classes: Mappi
                 f"{path}: row 1, column {names[i]!r} holds {str(table.columns[i][0])[:40]!r} of type {kind}, and numbers "
                 f"are needed; text can only be classes (categorical=[{names[i]!r}]) or labels (labels={names[i]!r})"
             )
-    integers = not any(types.is_floating(kind) or types.is_uint64(kind) for kind in kinds)  # int64 holds not all uint64
+    integers = not any(
+        types.is_floating(kind) or types.is_uint64(kind) for kind in kinds
+    )  # int64 holds not all uint64
     x = np.zeros((len(table), len(taken)), np.int64 if integers else np.float64)
     for j, i in enumerate(taken):
         if i in numbers:
-            column = table.columns[i].filter(pa.array(known[i])) if takes_missing else table.columns[i]
+            column = (
+                table.columns[i].filter(pa.array(known[i])) if takes_missing else table.columns[i]
+            )
             x[known[i], j] = column.to_numpy()
     mask = np.stack([known[i] for i in taken], 1) if takes_missing else None
     y = None if label is None else _codes(table.columns[label].to_pylist())

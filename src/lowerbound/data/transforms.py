@@ -63,7 +63,9 @@ class UnitScale(Transform):
 
     def __call__(self, values: Tensor, generator: Generator | None = None) -> Tensor:
         return (
-            values / (self.levels - 1) if values.dtype == torch.uint8 else values.to(torch.float32) / (self.levels - 1)
+            values / (self.levels - 1)
+            if values.dtype == torch.uint8
+            else values.to(torch.float32) / (self.levels - 1)
         )
 
     def support(self, before: Constraint) -> Constraint:
@@ -160,7 +162,9 @@ class Dequantise(Transform):
 
     def support(self, before: Constraint) -> Constraint:
         if Dequantise.of(before) != self:
-            raise ValueError(f"values on {describe(before)} cannot be dequantised as {self.levels} levels")
+            raise ValueError(
+                f"values on {describe(before)} cannot be dequantised as {self.levels} levels"
+            )
         return UNIT
 
 
@@ -210,17 +214,24 @@ class Shift(Transform):
 
     def __post_init__(self) -> None:
         if not isinstance(self.pixels, int) or self.pixels < 1:
-            raise ValueError(f"shift is {self.pixels}: it must be a whole number of pixels, at least 1 (0 for none)")
+            raise ValueError(
+                f"shift is {self.pixels}: it must be a whole number of pixels, at least 1 (0 for none)"
+            )
 
     def __call__(self, values: Tensor, generator: Generator | None = None) -> Tensor:
         height, width = values.shape[-2:]
         planes = values.reshape(len(values), -1, height, width)
-        down, right = torch.randint(-self.pixels, self.pixels + 1, (2, len(values), 1), generator=generator)
+        down, right = torch.randint(
+            -self.pixels, self.pixels + 1, (2, len(values), 1), generator=generator
+        )
         rows = (torch.arange(height) - down).clamp(0, height - 1)
         columns = (torch.arange(width) - right).clamp(0, width - 1)
         example, plane = torch.arange(len(planes)), torch.arange(planes.shape[1])
         moved = planes[
-            example[:, None, None, None], plane[:, None, None], rows[:, None, :, None], columns[:, None, None]
+            example[:, None, None, None],
+            plane[:, None, None],
+            rows[:, None, :, None],
+            columns[:, None, None],
         ]
         return moved.reshape(values.shape)
 
@@ -238,10 +249,14 @@ class Shift(Transform):
 
 def _check_picture(option: str, event_shape: Shape) -> None:
     if len(event_shape) not in (2, 3):
-        raise ValueError(f"{option} is for pictures, (H, W) or (C, H, W), and these examples have shape {event_shape}")
+        raise ValueError(
+            f"{option} is for pictures, (H, W) or (C, H, W), and these examples have shape {event_shape}"
+        )
 
 
 def _binary_from(before: Constraint) -> Constraint:
     if not contains(UNIT, before):
-        raise ValueError(f"only values in [0, 1] can be binarised, and these lie on {describe(before)}")
+        raise ValueError(
+            f"only values in [0, 1] can be binarised, and these lie on {describe(before)}"
+        )
     return BINARY

@@ -1,7 +1,10 @@
 """What torch.distributions lacks."""
 
 from lowerbound.distributions.codes import AutoregressiveCodes, CodePoint, IndependentCodes
-from lowerbound.distributions.discretized_logistic_mixture import ChannelsFirst, DiscretizedLogisticMixture
+from lowerbound.distributions.discretized_logistic_mixture import (
+    ChannelsFirst,
+    DiscretizedLogisticMixture,
+)
 from lowerbound.distributions.entrywise_normal import EntrywiseNormal, UnitNormal
 from lowerbound.distributions.flow import Bijection, Flow
 from lowerbound.distributions.frozen import frozen

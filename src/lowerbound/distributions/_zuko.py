@@ -52,7 +52,9 @@ def _folder() -> list[str]:
     """Where zuko's files lie."""
     spec = importlib.util.find_spec("zuko")
     if spec is None or spec.submodule_search_locations is None:
-        raise ImportError('flows are made by zuko, an extra that is not installed: pip install "lowerbound[flows]"')
+        raise ImportError(
+            'flows are made by zuko, an extra that is not installed: pip install "lowerbound[flows]"'
+        )
     return list(spec.submodule_search_locations)
 
 
@@ -66,6 +68,10 @@ with left_as_they_are(*EDITED):
 
 for _one in vars(transforms).values():
     # of zuko's own classes, those that rely on what was added to torch's
-    is_own = inspect.isclass(_one) and issubclass(_one, Transform) and _one.__module__ == transforms.__name__
+    is_own = (
+        inspect.isclass(_one)
+        and issubclass(_one, Transform)
+        and _one.__module__ == transforms.__name__
+    )
     if is_own and "call_and_ladj" not in vars(_one):
         _one.call_and_ladj = _call_and_ladj

@@ -38,11 +38,15 @@ def couplings(n: int, layers: int, hidden: Sequence[int], bins: int | None = Non
     from lowerbound.distributions import _zuko as zuko
 
     if bins is None:
-        form: dict[str, Any] = {"univariate": partial(zuko.transforms.MonotonicAffineTransform, slope=SLOPE)}
+        form: dict[str, Any] = {
+            "univariate": partial(zuko.transforms.MonotonicAffineTransform, slope=SLOPE)
+        }
     else:
         spline = partial(zuko.transforms.MonotonicRQSTransform, slope=SLOPE)
         form = {"univariate": spline, "shapes": [(bins,), (bins,), (bins - 1,)]}
-    of = {} if n == 1 else {"hidden_features": tuple(hidden)}  # one number leaves nothing for a network to see
+    of = (
+        {} if n == 1 else {"hidden_features": tuple(hidden)}
+    )  # one number leaves nothing for a network to see
     made: nn.Module = zuko.flows.RealNVP(n, transforms=layers, **form, **of).transform
     for each in made.transforms:  # type: ignore[union-attr]  # a list of modules
         last = each.parameters() if n == 1 else each.hyper[-1].parameters()
@@ -79,7 +83,11 @@ def check_sizes(layers: int, hidden: Sequence[int]) -> None:
     """
     for name, size in chain([("layers", layers)], (("hidden", size) for size in hidden)):
         if size < 1:
-            raise ValueError(f"{name} holds {size}: at least 1 is needed" if name == "hidden" else f"layers is {size}")
+            raise ValueError(
+                f"{name} holds {size}: at least 1 is needed"
+                if name == "hidden"
+                else f"layers is {size}"
+            )
 
 
 class Gated(Transform):

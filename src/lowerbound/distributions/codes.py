@@ -22,7 +22,7 @@ from torch.distributions.constraints import Constraint
 
 from lowerbound.codebook import Codebook
 
-VALUES = 2**24  # logits that are held at a time: 64 MiB in float32
+MAX_LOGITS = 2**24  # logits that are held at a time: 64 MiB in float32
 
 
 class _OfCodes(Constraint):
@@ -116,12 +116,16 @@ class CodePoint(Codes):
 
     def log_prob_of(self, index: Tensor) -> Tensor:
         same = (index == self.index).all(-1)
-        return torch.where(same, torch.zeros((), dtype=self.encoded.dtype, device=same.device), -math.inf)
+        return torch.where(
+            same, torch.zeros((), dtype=self.encoded.dtype, device=same.device), -math.inf
+        )
 
     def log_prob(self, value: Tensor) -> Tensor:
         # by the vectors: of two codes that are the same vector, the number says nothing
         same = self.book.holds(value, self.index)
-        return torch.where(same, torch.zeros((), dtype=self.encoded.dtype, device=same.device), -math.inf)
+        return torch.where(
+            same, torch.zeros((), dtype=self.encoded.dtype, device=same.device), -math.inf
+        )
 
     def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
         # the difference is exactly zero, so that a draw is a code to the last bit
@@ -153,7 +157,9 @@ class IndependentCodes(Codes):
     @property
     def variance(self) -> Tensor:
         deviations = self.book.vectors - self.book.rows(self.mean)[:, None]  # (P, K, d)
-        return self.book.unrows(torch.einsum("pk,pkd->pd", self.log_shares.exp(), deviations.square()))
+        return self.book.unrows(
+            torch.einsum("pk,pkd->pd", self.log_shares.exp(), deviations.square())
+        )
 
     def log_prob_of(self, index: Tensor) -> Tensor:
         positions = torch.arange(index.shape[-1], device=index.device)
@@ -161,7 +167,11 @@ class IndependentCodes(Codes):
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
-        return self.book.take(Categorical(logits=self.log_shares, validate_args=False).sample(torch.Size(sample_shape)))
+        return self.book.take(
+            Categorical(logits=self.log_shares, validate_args=False).sample(
+                torch.Size(sample_shape)
+            )
+        )
 
 
 class AutoregressiveCodes(Codes):
@@ -174,15 +184,21 @@ class AutoregressiveCodes(Codes):
     """
 
     def __init__(
-        self, book: Codebook, conditionals: Callable[[Tensor], Tensor], drawn: Callable[[int], Tensor]
+        self,
+        book: Codebook,
+        conditionals: Callable[[Tensor], Tensor],
+        drawn: Callable[[int], Tensor],
     ) -> None:
         self.conditionals, self.drawn = conditionals, drawn
         super().__init__(book)
 
     def log_prob_of(self, index: Tensor) -> Tensor:
         flat = index.reshape(-1, index.shape[-1])
-        pieces = flat.split(max(1, VALUES // (flat.shape[1] * len(self.book))))
-        each = [torch.log_softmax(self.conditionals(piece), -1).gather(-1, piece[..., None]) for piece in pieces]
+        pieces = flat.split(max(1, MAX_LOGITS // (flat.shape[1] * len(self.book))))
+        each = [
+            torch.log_softmax(self.conditionals(piece), -1).gather(-1, piece[..., None])
+            for piece in pieces
+        ]
         return torch.cat(each)[..., 0].sum(-1).reshape(index.shape[:-1])
 
     @torch.no_grad()

@@ -65,7 +65,12 @@ class DiscretizedLogisticMixture(Distribution):
     has_rsample = False
 
     def __init__(
-        self, logits: Tensor, loc: Tensor, log_scale: Tensor, levels: int, coupling: Tensor | None = None
+        self,
+        logits: Tensor,
+        loc: Tensor,
+        log_scale: Tensor,
+        levels: int,
+        coupling: Tensor | None = None,
     ) -> None:
         self.log_weights = torch.log_softmax(logits, -1)
         self.loc = loc
@@ -138,10 +143,14 @@ class DiscretizedLogisticMixture(Distribution):
     @property
     def variance(self) -> Tensor:
         if self.coupling is not None:
-            raise NotImplementedError("the variance of coupled channels is a sum over all pairs and triples of levels")
+            raise NotImplementedError(
+                "the variance of coupled channels is a sum over all pairs and triples of levels"
+            )
         centre, variance = 2 * self.mean[..., None] - 1, torch.zeros_like(self.loc)
         for t in self._grid:  # about the mean: the difference of two squares can round below zero
-            variance = variance + (t - centre) ** 2 * self._log_mass(t, self.loc, self.log_scale).exp()
+            variance = (
+                variance + (t - centre) ** 2 * self._log_mass(t, self.loc, self.log_scale).exp()
+            )
         return self._average(variance) / 4
 
     @torch.no_grad()
@@ -166,7 +175,9 @@ class DiscretizedLogisticMixture(Distribution):
     def _drawn(self, loc: Tensor, log_scale: Tensor) -> Tensor:
         """A level on [-1, 1]: the logistic's draw, taken to the level of the bin that it falls into."""
         # as log u - log(1 - u) with u in [0, 1) kept off its ends, a logistic by inversion
-        u = torch.rand_like(loc).clamp(torch.finfo(loc.dtype).tiny, 1 - torch.finfo(loc.dtype).eps / 2)
+        u = torch.rand_like(loc).clamp(
+            torch.finfo(loc.dtype).tiny, 1 - torch.finfo(loc.dtype).eps / 2
+        )
         value = loc + (u.log() - torch.log1p(-u)) * log_scale.exp()
         steps = ((value + 1) / 2 * (self.levels - 1)).round().clamp(0, self.levels - 1)
         return 2 * steps / (self.levels - 1) - 1
@@ -175,7 +186,9 @@ class DiscretizedLogisticMixture(Distribution):
 def _log1mexp(width: Tensor) -> Tensor:
     """log(1 - e^-w) for w > 0, by log(-expm1(-w)) where w is small and log1p(-exp(-w)) where it is large (Maechler 2012)."""
     small, large = width.clamp(max=math.log(2)), width.clamp(min=math.log(2))
-    return torch.where(width < math.log(2), (-torch.expm1(-small)).log(), torch.log1p(-(-large).exp()))
+    return torch.where(
+        width < math.log(2), (-torch.expm1(-small)).log(), torch.log1p(-(-large).exp())
+    )
 
 
 class ChannelsFirst(Distribution):

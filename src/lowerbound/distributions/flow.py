@@ -62,7 +62,9 @@ class Flow(Distribution):
     arg_constraints: ClassVar[dict[str, Constraint]] = {}
     has_rsample = True
 
-    def __init__(self, bijection: Bijection, loc: Tensor, scale: Tensor, event_shape: Shape, passes: int = 1) -> None:
+    def __init__(
+        self, bijection: Bijection, loc: Tensor, scale: Tensor, event_shape: Shape, passes: int = 1
+    ) -> None:
         self.bijection = bijection
         self.passes = passes
         self.base = Independent(Normal(loc, scale, validate_args=False), 1, validate_args=False)
@@ -75,7 +77,9 @@ class Flow(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        raise NotImplementedError("the mean of a flow has no formula; lowerbound.distributions.mean averages draws")
+        raise NotImplementedError(
+            "the mean of a flow has no formula; lowerbound.distributions.mean averages draws"
+        )
 
     @property
     def variance(self) -> Tensor:

@@ -22,7 +22,9 @@ def frozen(distribution: Distribution) -> Distribution | None:
     """
     if type(distribution) is Independent:
         base = frozen(distribution.base_dist)
-        return base and Independent(base, distribution.reinterpreted_batch_ndims, validate_args=False)
+        return base and Independent(
+            base, distribution.reinterpreted_batch_ndims, validate_args=False
+        )
     if callable(own := getattr(distribution, "frozen", None)):  # what is not torch's says so itself
         constant: Distribution = own()
         return constant

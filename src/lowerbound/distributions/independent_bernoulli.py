@@ -20,8 +20,12 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent
 from torch.nn.functional import binary_cross_entropy_with_logits, threshold
 
-FACTORS = 32  # of one product: it leaves float32 at 2.7 nats an entry; torch multiplies 32 at a time
-BLOCK = 2**17  # entries scored at a time on a CPU: 512 KiB, of a second-level cache of 1 or 2 MiB for each core
+FACTORS = (
+    32  # of one product: it leaves float32 at 2.7 nats an entry; torch multiplies 32 at a time
+)
+BLOCK = (
+    2**17
+)  # entries scored at a time on a CPU: 512 KiB, of a second-level cache of 1 or 2 MiB for each core
 
 
 class RelativeBernoulli(Bernoulli):
@@ -81,7 +85,9 @@ class IndependentBernoulli(Independent[Bernoulli]):
             if log_p.isfinite().all():
                 return log_p
         value, logits = torch.broadcast_tensors(value, self.base_dist.logits)
-        return -binary_cross_entropy_with_logits(logits, value, reduction="none").flatten(-n).sum(-1)
+        return (
+            -binary_cross_entropy_with_logits(logits, value, reduction="none").flatten(-n).sum(-1)
+        )
 
     def _is_fast(self, value: Tensor, logits: Tensor, base: Tensor | None) -> bool:
         """Whether there is anything to save, and these numbers are such as the formula is for."""
@@ -91,8 +97,11 @@ class IndependentBernoulli(Independent[Bernoulli]):
             not torch.compiler.is_compiling()  # which makes one pass of torch's formula, and cannot look at values
             and not (torch.is_grad_enabled() and any(own.requires_grad for own in given))
             and value.dtype == dtype
-            and dtype in (torch.float32, torch.float64)  # half precision has too few digits for products
-            and all(m in (1, n) for m, n in zip(value.shape[::-1], logits.shape[::-1], strict=False))
+            and dtype
+            in (torch.float32, torch.float64)  # half precision has too few digits for products
+            and all(
+                m in (1, n) for m, n in zip(value.shape[::-1], logits.shape[::-1], strict=False)
+            )
             and value.ndim <= logits.ndim
             and bool(((value == 0) | (value == 1)).all())
         )

@@ -66,7 +66,12 @@ def _by_formula(q: Distribution, p: Distribution) -> Tensor | None:
         return p.kl_from(q)
     if isinstance(q, Independent) and isinstance(p, Independent):
         n, of_q, of_p = q.reinterpreted_batch_ndims, q.base_dist, p.base_dist
-        if n and n == p.reinterpreted_batch_ndims and isinstance(of_q, Normal) and isinstance(of_p, UnitNormal):
+        if (
+            n
+            and n == p.reinterpreted_batch_ndims
+            and isinstance(of_q, Normal)
+            and isinstance(of_p, UnitNormal)
+        ):
             return of_p.kl_from(of_q).flatten(-n).sum(-1)
     if isinstance(p.base_dist if isinstance(p, Independent) else p, Bernoulli):
         p = p.expand(

@@ -25,8 +25,12 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, Normal
 from torch.distributions.constraints import Constraint
 
-VALUES = 2**22  # numbers of one piece: 32 MiB in float64, several times over where gradients are kept
-CACHED = 2**17  # the same on a CPU where none are: 1 MiB, which is read again and again until the sum is there
+MAX_COMPONENT_VALUES = (
+    2**22
+)  # numbers of one piece: 32 MiB in float64, several times over where gradients are kept
+CACHED = (
+    2**17
+)  # the same on a CPU where none are: 1 MiB, which is read again and again until the sum is there
 
 
 class Mixture(Distribution):
@@ -73,11 +77,17 @@ class Mixture(Distribution):
         flat = value.reshape(-1, *self.event_shape)
         squares = _as_quadratic(self.components)
         held = len(self.log_weights) * (1 if squares else self.event_shape.numel())
-        values = CACHED if value.device.type == "cpu" and not torch.is_grad_enabled() else VALUES
+        values = (
+            CACHED
+            if value.device.type == "cpu" and not torch.is_grad_enabled()
+            else MAX_COMPONENT_VALUES
+        )
         pieces = flat.split(max(1, values // held))
         each = (squares(piece) if squares else self._each(piece) for piece in pieces)
         return (
-            torch.cat([torch.logsumexp(self.log_weights + log_p, 1) for log_p in each]).reshape(leading).to(value.dtype)
+            torch.cat([torch.logsumexp(self.log_weights + log_p, 1) for log_p in each])
+            .reshape(leading)
+            .to(value.dtype)
         )
 
     def _each(self, value: Tensor) -> Tensor:
@@ -88,8 +98,10 @@ class Mixture(Distribution):
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
         shape = torch.Size(sample_shape)
-        chosen = Categorical(logits=self.log_weights, validate_args=False).sample(torch.Size((shape.numel(),)))
-        size = max(1, VALUES // (len(self.log_weights) * self.event_shape.numel()))
+        chosen = Categorical(logits=self.log_weights, validate_args=False).sample(
+            torch.Size((shape.numel(),))
+        )
+        size = max(1, MAX_COMPONENT_VALUES // (len(self.log_weights) * self.event_shape.numel()))
         draws = []
         for part in chosen.split(size):
             every = self.components.sample(torch.Size((len(part),)))  # (n, C, *Z)

@@ -25,9 +25,7 @@ from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
 from torch.nn.functional import softplus
 
-POISSON = (
-    -60.0
-)  # log alpha: 1 + alpha x is 1 in float64 for any count that float64 holds, and exp(60) is finite in float32
+POISSON = -60.0  # log alpha: 1 + alpha x is 1 in float64 for any count that float64 holds, and exp(60) is finite in float32
 LARGE = 20.0  # r from which on Stirling's series is used
 
 
@@ -51,7 +49,9 @@ class NegativeBinomial(Distribution):
     has_rsample = False
 
     def __init__(self, log_mean: Tensor, log_dispersion: Tensor) -> None:
-        self.log_mean, self.log_dispersion = torch.broadcast_tensors(log_mean, log_dispersion.clamp(POISSON, -POISSON))
+        self.log_mean, self.log_dispersion = torch.broadcast_tensors(
+            log_mean, log_dispersion.clamp(POISSON, -POISSON)
+        )
         super().__init__(batch_shape=self.log_mean.shape, validate_args=False)
 
     @property
@@ -66,7 +66,11 @@ class NegativeBinomial(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         wide = torch.float32 if value.device.type == "mps" else torch.float64
-        x, log_mean, log_alpha = value.to(wide), self.log_mean.to(wide), self.log_dispersion.to(wide)
+        x, log_mean, log_alpha = (
+            value.to(wide),
+            self.log_mean.to(wide),
+            self.log_dispersion.to(wide),
+        )
         r = (-log_alpha).exp()
         # softplus as torch has it becomes linear at 20, which is off by 10^-9; at 40 it is exact in float64
         log_p: Tensor = _rising(x, r) - torch.lgamma(x + 1) + x * log_mean
@@ -84,7 +88,9 @@ class NegativeBinomial(Distribution):
 def _rising(x: Tensor, r: Tensor) -> Tensor:
     """S(x, r) = sum_{i < x} log(1 + i / r), in which each formula is kept where the other holds from its own infinities."""
     large, small = r.clamp(min=LARGE), r.clamp(max=LARGE)
-    series = (x + large - 0.5) * torch.log1p(x / large) - x + _correction(x + large) - _correction(large)
+    series = (
+        (x + large - 0.5) * torch.log1p(x / large) - x + _correction(x + large) - _correction(large)
+    )
     exact = torch.lgamma(x + small) - torch.lgamma(small) - x * small.log()
     return torch.where(r >= LARGE, series, exact)
 

@@ -89,7 +89,9 @@ def relaxed_logits(discrete: Distribution, temperature: float) -> Distribution:
     if isinstance(discrete, Bernoulli):
         at = discrete.logits.new_full((), temperature)
         return RelaxedLogit(at, logits=discrete.logits, validate_args=False)
-    raise ValueError(f"{type(discrete).__name__} has no relaxation; there is one of unit vectors and one of bits")
+    raise ValueError(
+        f"{type(discrete).__name__} has no relaxation; there is one of unit vectors and one of bits"
+    )
 
 
 def squashed(free: Distribution, logits: Tensor) -> Tensor:
@@ -112,7 +114,9 @@ def relaxed(discrete: Distribution, temperature: float) -> Distribution:
     """
     if isinstance(discrete, Independent):
         return Independent(
-            relaxed(discrete.base_dist, temperature), discrete.reinterpreted_batch_ndims, validate_args=False
+            relaxed(discrete.base_dist, temperature),
+            discrete.reinterpreted_batch_ndims,
+            validate_args=False,
         )
     if isinstance(discrete, OneHotCategorical):
         at = discrete.logits.new_full((), temperature)
@@ -120,7 +124,9 @@ def relaxed(discrete: Distribution, temperature: float) -> Distribution:
     if isinstance(discrete, Bernoulli):
         at = discrete.logits.new_full((), temperature)
         return RelaxedBernoulli(at, logits=discrete.logits, validate_args=False)
-    raise ValueError(f"{type(discrete).__name__} has no relaxation; there is one of unit vectors and one of bits")
+    raise ValueError(
+        f"{type(discrete).__name__} has no relaxation; there is one of unit vectors and one of bits"
+    )
 
 
 def straight_through(discrete: Distribution, temperature: float, shape: torch.Size) -> Tensor:

@@ -53,7 +53,9 @@ def _each(distribution: Distribution) -> tuple[Tensor, Shape, Shape]:
     while isinstance(base, Independent):
         depth, base = depth + base.reinterpreted_batch_ndims, base.base_dist
     if not base.has_enumerate_support:
-        raise ValueError(f"{type(base).__name__} has no finite number of states that could be enumerated")
+        raise ValueError(
+            f"{type(base).__name__} has no finite number of states that could be enumerated"
+        )
     each = base.enumerate_support(expand=False)
     entries = tuple(base.batch_shape[len(base.batch_shape) - depth :]) if depth else ()
     return each.reshape(len(each), *base.event_shape), entries, tuple(distribution.event_shape)

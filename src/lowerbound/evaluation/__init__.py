@@ -6,7 +6,13 @@ What bears the name of its module (``evaluate``, ``compare``, ``gaps``, ``scores
 
 from lowerbound.evaluation.active_units import ACTIVE, active_units, variance
 from lowerbound.evaluation.annealed import Annealed, annealed
-from lowerbound.evaluation.collapse import COLLAPSED, REMEDIES, collapsed_levels, is_collapsed, warn_of_collapse
+from lowerbound.evaluation.collapse import (
+    COLLAPSED,
+    REMEDIES,
+    collapsed_levels,
+    is_collapsed,
+    warn_of_collapse,
+)
 from lowerbound.evaluation.compare import Comparison, compare
 from lowerbound.evaluation.dci import Dci, dci
 from lowerbound.evaluation.estimate import Estimate
@@ -22,7 +28,13 @@ from lowerbound.evaluation.result import Evaluation
 from lowerbound.evaluation.sandwich import Sandwich, sandwich
 from lowerbound.evaluation.sap import sap
 from lowerbound.evaluation.scores import Scores, scores
-from lowerbound.evaluation.weights import TRUSTED, bound, effective_samples, lacking, pareto_k
+from lowerbound.evaluation.weights import (
+    TRUSTED,
+    bound,
+    effective_samples,
+    pareto_k,
+    remaining_bias,
+)
 
 __all__ = [
     "ACTIVE",

@@ -25,7 +25,9 @@ def active_units(means: Tensor, noise: Tensor | None = None) -> int:
     """
     if len(means) < 2:
         return 0  # one example shows no variation
-    by_chance = 0.0 if noise is None else noise.cpu().double().reshape(*means.shape[:2], -1).mean(0).sum(-1)
+    by_chance = (
+        0.0 if noise is None else noise.cpu().double().reshape(*means.shape[:2], -1).mean(0).sum(-1)
+    )
     return int((variance(means) - by_chance > ACTIVE).sum())
 
 

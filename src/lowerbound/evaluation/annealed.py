@@ -18,7 +18,7 @@ from torch import Tensor
 from lowerbound.checks import check_finite
 from lowerbound.evaluation.annealing import LEAPFROG, Joint, Path, Plan, Start, Ticks
 from lowerbound.roles import Context
-from lowerbound.utils.allocator import kept
+from lowerbound.utils.allocator import retain_freed_memory
 from lowerbound.utils.modes import evaluating
 from lowerbound.utils.seeding import seeded
 
@@ -84,7 +84,7 @@ def annealed(
     if not len(x):
         raise ValueError("there is no example: x is empty")
     parts = []
-    with kept(), seeded(seed), evaluating(model):  # type: ignore[arg-type]  # a Protocol cannot be a module
+    with retain_freed_memory(), seeded(seed), evaluating(model):  # type: ignore[arg-type]  # a Protocol cannot be a module
         size = plan.examples_at_a_time(model, x, context)
         ticks = Ticks(math.ceil(len(x) / size) * 2 * (temperatures - 1), on_progress)
         for first in range(0, len(x), size):

@@ -37,7 +37,9 @@ Start = Literal["posterior", "prior"]
 
 LEAPFROG = 3  # short trajectories at many temperatures do better than long ones at few (benchmarks/evidence.py)
 ROWS = 2**11  # chains times examples at a time: enough for fast matrix products
-VALUES = 2**22  # numbers that p(x|z) of all chains may hold at a time; with what its gradient keeps, some 100 MiB
+MAX_CHAIN_VALUES = (
+    2**22
+)  # numbers that p(x|z) of all chains may hold at a time; with what its gradient keeps, some 100 MiB
 FEW_ACCEPTED = 0.4  # share of trajectories accepted below which chains hardly move
 ACCEPTED = 0.65  # share of trajectories to be accepted, the optimum of long ones (Neal 2011, arXiv 1206.1901)
 PACE = 0.1  # how fast the logarithm of the step size follows the share accepted; the path changes over many steps
@@ -53,16 +55,22 @@ class Joint(Protocol):
     def __call__(self, x: Tensor, context: Context | None, samples: int) -> Draw:
         """A draw from q(z|x)."""
 
-    def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
+    def log_joint(
+        self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None
+    ) -> Tensor:
         """Log p(x, z), (K, B)."""
 
-    def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def sample_joint(
+        self, n: int, context: Context | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Pairs from p(x, z)."""
 
     def log_prior(self, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
         """Log p(z), (K, B); asked of models with latents that depend on each other."""
 
-    def log_posterior(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
+    def log_posterior(
+        self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None
+    ) -> Tensor:
         """Log q(z|x), (K, B); asked of models with latents that depend on each other."""
 
 
@@ -116,10 +124,15 @@ class Path:
         needed = 4 * 12 * plan.chains * len(x) * sum(self.sizes)
         check_fits(needed, f"{plan.chains:,} chains for each example", "take fewer chains")
         self.is_chain = any(len(end.batch_shape) > 1 for end in self.ends)
-        if self.is_chain:  # the start of a latent depends on another's draw: its scale is taken from draws of all
+        if (
+            self.is_chain
+        ):  # the start of a latent depends on another's draw: its scale is taken from draws of all
             self.scale = self.flat(self._draws(SCALING)).std(0)
         else:
-            scales = [stddev(end).expand(len(x), *end.event_shape).reshape(len(x), -1) for end in self.ends]
+            scales = [
+                stddev(end).expand(len(x), *end.event_shape).reshape(len(x), -1)
+                for end in self.ends
+            ]
             self.scale = torch.cat(scales, 1).detach()
 
     def sample(self, chains: int) -> Point:
@@ -131,8 +144,10 @@ class Path:
             with torch.no_grad():
                 return [latent.z for latent in self.model(self.x, self.context, chains).latents]
         if self.is_chain:
-            dreams = [self.model.dream(len(self.x), self.context)[1] for _ in range(chains)]
-            return [torch.stack(own) for own in zip(*dreams, strict=True)]
+            needs_joint_sample = [
+                self.model.sample_joint(len(self.x), self.context)[1] for _ in range(chains)
+            ]
+            return [torch.stack(own) for own in zip(*needs_joint_sample, strict=True)]
         draws = []
         for end in self.ends:
             shape = torch.Size((chains,) if end.batch_shape else (chains, len(self.x)))
@@ -144,7 +159,9 @@ class Path:
             return self.model.log_posterior(self.x, latents, self.context)
         if self.is_chain:
             return self.model.log_prior(latents, self.context)
-        return torch.stack([end.log_prob(z) for end, z in zip(self.ends, latents, strict=True)]).sum(0)
+        return torch.stack(
+            [end.log_prob(z) for end, z in zip(self.ends, latents, strict=True)]
+        ).sum(0)
 
     def flat(self, latents: list[Tensor]) -> Tensor:
         """(C, B, *Z) of each latent -> (C, B, D)."""
@@ -163,7 +180,9 @@ class Path:
             log_joint = self.model.log_joint(self.x, latents, self.context)
             (start_gradient,) = torch.autograd.grad(log_start.sum(), z)
             (joint_gradient,) = torch.autograd.grad(log_joint.sum(), z)
-        return Point(z.detach(), log_start.detach(), log_joint.detach(), start_gradient, joint_gradient)
+        return Point(
+            z.detach(), log_start.detach(), log_joint.detach(), start_gradient, joint_gradient
+        )
 
 
 @dataclass(frozen=True)
@@ -186,12 +205,14 @@ class Plan:
         """How many examples are worked on together, by what one of them costs."""
         with torch.no_grad():
             held = values_held(model(x[:1], context[:1], 1).px)
-        return max(1, min(ROWS, VALUES // max(1, held)) // self.chains)
+        return max(1, min(ROWS, MAX_CHAIN_VALUES // max(1, held)) // self.chains)
 
     @property
     def path(self) -> list[float]:
         """b_0 .. b_T, from 0 to 1, closer at both ends."""
-        bent = torch.sigmoid(torch.linspace(-BEND, BEND, self.temperatures + 1, dtype=torch.float64))
+        bent = torch.sigmoid(
+            torch.linspace(-BEND, BEND, self.temperatures + 1, dtype=torch.float64)
+        )
         path: list[float] = ((bent - bent[0]) / (bent[-1] - bent[0])).tolist()
         return path
 
@@ -237,7 +258,11 @@ class Plan:
 
     def share(self, accepted: Tensor) -> Tensor:
         """Of all transitions; nan where there were none."""
-        return accepted / (self.temperatures - 1) if self.temperatures > 1 else torch.full_like(accepted, math.nan)
+        return (
+            accepted / (self.temperatures - 1)
+            if self.temperatures > 1
+            else torch.full_like(accepted, math.nan)
+        )
 
     def transition(self, path: Path, point: Point, b: float, step: Tensor) -> tuple[Point, Tensor]:
         """One Hamiltonian trajectory at b with steps (B,): the next states, and the share accepted, (B,)."""
@@ -251,7 +276,9 @@ class Plan:
             new = path.at(new.z + step * path.scale * p)
             p = p + 0.5 * step * path.scale * new.gradient(b)
         change = new.log_density(b) - 0.5 * p.square().sum(-1) - before
-        probability = change.exp().clamp(max=1).nan_to_num(0.0)  # a trajectory that ran away is rejected
+        probability = (
+            change.exp().clamp(max=1).nan_to_num(0.0)
+        )  # a trajectory that ran away is rejected
         accepted = torch.rand_like(probability) < probability
         return new.where(accepted, point), probability.mean(0)
 

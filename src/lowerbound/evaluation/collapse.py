@@ -11,9 +11,15 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-SETTLED = 200  # steps before which a small rate says that the model has not learned yet, and no more
-COLLAPSED = 0.1  # nats: with less than a seventh of a bit, z cannot tell two halves of the data apart
-REMEDIES = "train with a warm-up or free bits, a smaller beta, or a decoder that can do less without z"
+SETTLED = (
+    200  # steps before which a small rate says that the model has not learned yet, and no more
+)
+COLLAPSED = (
+    0.1  # nats: with less than a seventh of a bit, z cannot tell two halves of the data apart
+)
+REMEDIES = (
+    "train with a warm-up or free bits, a smaller beta, or a decoder that can do less without z"
+)
 
 
 def is_collapsed(rate: float | None) -> bool:
@@ -62,5 +68,9 @@ def collapsed_levels(means: Mapping[str, Any]) -> list[str]:
     """
     rates = {name: rate for name, rate in means.items() if name.startswith("rate/")}
     # bottom up, a lower level's may be negative, and is then not nothing
-    empty = [name.removeprefix("rate/") for name, rate in rates.items() if rate is not None and is_collapsed(abs(rate))]
+    empty = [
+        name.removeprefix("rate/")
+        for name, rate in rates.items()
+        if rate is not None and is_collapsed(abs(rate))
+    ]
     return [f"z_{name}" if name.isdigit() else name for name in empty]

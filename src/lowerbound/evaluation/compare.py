@@ -43,11 +43,17 @@ class Comparison:
         }
 
     def __str__(self) -> str:
-        shown = [q for q in QUANTITIES if any(getattr(own, q) is not None for own in self.evaluations.values())]
+        shown = [
+            q
+            for q in QUANTITIES
+            if any(getattr(own, q) is not None for own in self.evaluations.values())
+        ]
         rows = [["", *shown, "active units", "n"]]
         for name, own in self.evaluations.items():
             found = [getattr(own, quantity) for quantity in shown]
-            rows.append([name, *("–" if e is None else e.short for e in found), _active(own), f"{own.n:,}"])
+            rows.append(
+                [name, *("–" if e is None else e.short for e in found), _active(own), f"{own.n:,}"]
+            )
         first = next(iter(self.evaluations))
         lines = []
         if any(self.differences.values()):
@@ -55,7 +61,14 @@ class Comparison:
             for name, differences in self.differences.items():
                 if not differences:
                     continue
-                rows.append([name, *(_marked(differences[q]) if q in differences else "–" for q in shown), "", ""])
+                rows.append(
+                    [
+                        name,
+                        *(_marked(differences[q]) if q in differences else "–" for q in shown),
+                        "",
+                        "",
+                    ]
+                )
             lines = [f"* beyond {CLEAR:g} standard errors"]
         widths = [max(len(row[i]) for row in rows if len(row) > 1) for i in range(len(rows[0]))]
         table = [
@@ -65,7 +78,11 @@ class Comparison:
             for row in rows
         ]
         told = [f"note: {note}" for note in self.notes]
-        told += [f"warning: {name}: {words}" for name, own in self.evaluations.items() for words in own.warnings]
+        told += [
+            f"warning: {name}: {words}"
+            for name, own in self.evaluations.items()
+            for words in own.warnings
+        ]
         return "\n".join([*table, *lines, *told])
 
 
@@ -97,22 +114,30 @@ def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
     if len(evaluations) < 2:
         raise ValueError(f"{len(evaluations)} evaluation: at least two are needed to compare")
     if without := [name for name, own in evaluations.items() if not own.values]:
-        raise ValueError(f"the evaluation {without[0]} has no values of single examples: make it in this process")
+        raise ValueError(
+            f"the evaluation {without[0]} has no values of single examples: make it in this process"
+        )
     (first, base), *others = evaluations.items()
     differences: dict[str, dict[str, Estimate]] = {}
     notes = []
     for name, own in others:
         differences[name] = {}
         if own.sha256 != base.sha256:
-            notes.append(f"{name} was measured on other examples than {first}, so their means cannot be paired")
+            notes.append(
+                f"{name} was measured on other examples than {first}, so their means cannot be paired"
+            )
             continue
         if own.kind != base.kind:
             notes.append(
                 f"the likelihood of {name} is a {own.kind} and that of {first} a {base.kind}, so only their rates compare"
             )
         elif own.estimator != base.estimator:
-            notes.append(f"{name} was measured otherwise than {first}: {own.estimator}; {first}: {base.estimator}")
-        for quantity in own.values.keys() & base.values.keys() & set(QUANTITIES) - {"objective"}:  # those may differ
+            notes.append(
+                f"{name} was measured otherwise than {first}: {own.estimator}; {first}: {base.estimator}"
+            )
+        for quantity in (
+            own.values.keys() & base.values.keys() & set(QUANTITIES) - {"objective"}
+        ):  # those may differ
             if own.kind == base.kind or quantity == "rate":
                 paired = own.values[quantity].cpu().double() - base.values[quantity].cpu().double()
                 differences[name][quantity] = Estimate.over(paired)

@@ -72,22 +72,32 @@ def dci(codes: ArrayLike | Tensor, factors: ArrayLike | Tensor, seed: int = 0) -
     many_factors, many_dimensions = v.shape[1] > 1, z.shape[1] > 1
     n = len(z)
     return Dci(
-        with_error(lambda rows: _disentanglement(grown(rows)[0]), n, seed) if many_factors else None,
-        with_error(lambda rows: _completeness(grown(rows)[0]), n, seed) if many_dimensions else None,
+        with_error(lambda rows: _disentanglement(grown(rows)[0]), n, seed)
+        if many_factors
+        else None,
+        with_error(lambda rows: _completeness(grown(rows)[0]), n, seed)
+        if many_dimensions
+        else None,
         with_error(lambda rows: grown(rows)[1], n, seed),
         grown(np.arange(n))[0],
     )
 
 
 def _forests(
-    z: NDArray[np.float64], v: NDArray[np.int64], learn: NDArray[np.int64], measure: NDArray[np.int64], seed: int
+    z: NDArray[np.float64],
+    v: NDArray[np.int64],
+    learn: NDArray[np.int64],
+    measure: NDArray[np.int64],
+    seed: int,
 ) -> tuple[NDArray[np.float64], float]:
     """Importances (F, D), and the accuracy on the other half."""
     from sklearn.ensemble import RandomForestClassifier  # a second, which only this should pay
 
     importances, right = [], []
     for column in v.T:
-        forest = RandomForestClassifier(TREES, max_features=None, random_state=seed).fit(z[learn], column[learn])
+        forest = RandomForestClassifier(TREES, max_features=None, random_state=seed).fit(
+            z[learn], column[learn]
+        )
         importances.append(forest.feature_importances_)
         right.append(float((forest.predict(z[measure]) == column[measure]).mean()))
     return np.array(importances), float(np.mean(right))
@@ -111,5 +121,7 @@ def _completeness(importance: NDArray[np.float64]) -> float:
     sums = importance.sum(1)
     predicted = sums > 0
     own = np.zeros(len(importance))
-    own[predicted] = 1 - _entropies(importance[predicted] / sums[predicted, None]) / math.log(importance.shape[1])
+    own[predicted] = 1 - _entropies(importance[predicted] / sums[predicted, None]) / math.log(
+        importance.shape[1]
+    )
     return float(own.mean())

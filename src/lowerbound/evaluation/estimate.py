@@ -85,12 +85,17 @@ class Estimate:
         1.0
         """
         if self.unit != "nats":
-            raise ValueError(f"bits per dimension are converted from nats, and this estimate is in {self.unit}")
+            raise ValueError(
+                f"bits per dimension are converted from nats, and this estimate is in {self.unit}"
+            )
         return self.times(1.0 / (dimensions * math.log(2.0)), "bits per dimension")
 
     def as_json(self) -> dict[str, Any]:
         """value, stderr, n, unit, with None where a number is not finite (JSON has no nan)."""
-        finite = {k: v if math.isfinite(v) else None for k, v in (("value", self.value), ("stderr", self.stderr))}
+        finite = {
+            k: v if math.isfinite(v) else None
+            for k, v in (("value", self.value), ("stderr", self.stderr))
+        }
         return {**finite, "n": self.n, "unit": self.unit}
 
     @property

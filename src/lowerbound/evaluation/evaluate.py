@@ -28,13 +28,19 @@ from lowerbound.evaluation.estimate import Estimate
 from lowerbound.evaluation.information import information
 from lowerbound.evaluation.log_marginal import Evidence, evidence
 from lowerbound.evaluation.result import Evaluation, Kind, Level, Point
-from lowerbound.evaluation.weights import TRUSTED, bound, effective_samples, lacking, pareto_k
+from lowerbound.evaluation.weights import (
+    TRUSTED,
+    bound,
+    effective_samples,
+    pareto_k,
+    remaining_bias,
+)
 from lowerbound.model import Model
 from lowerbound.objective import Objective, Step
 from lowerbound.parallel.processes import Processes, join
 from lowerbound.roles import Context
 from lowerbound.shapes import numel
-from lowerbound.utils.allocator import kept
+from lowerbound.utils.allocator import retain_freed_memory
 from lowerbound.utils.messages import unknown
 from lowerbound.utils.modes import evaluating
 from lowerbound.utils.seeding import part_seed, seeded
@@ -42,11 +48,17 @@ from lowerbound.utils.seeding import part_seed, seeded
 Estimator = Literal["importance", "ais"]
 Networks = Literal["32-true", "bf16-mixed"]
 
-SAMPLES = 100  # L_100 is within a nat of L_5000 on MNIST-sized models and takes seconds; papers use 5000
-FEWEST = 100  # draws below which the fit of the tail scatters so much that its 0.7 says little
+SAMPLES = (
+    100  # L_100 is within a nat of L_5000 on MNIST-sized models and takes seconds; papers use 5000
+)
+MIN_DRAWS_TO_WARN = (
+    100  # draws below which the fit of the tail scatters so much that its 0.7 says little
+)
 CHAINS = 16  # of annealing: the logarithm of their mean is biased by half the variance of one weight over 16
 TEMPERATURES = 200  # narrow sandwiches on MNIST-sized models: benchmarks/evidence.py
-AGGREGATED = 2000  # examples that estimate the aggregate posterior, at a cost that is quadratic in them
+AGGREGATED = (
+    2000  # examples that estimate the aggregate posterior, at a cost that is quadratic in them
+)
 OF_THE_OBSERVED = "; of the observed entries of x alone, the missing ones being marginalised"
 IN_BFLOAT16 = "; networks in bfloat16"
 HEAVY = 0.2  # share of heavy-tailed examples that is worth a warning; at K = 100 the fit scatters by 0.2
@@ -113,7 +125,10 @@ def evaluate(
         >>> result.nll.n, result.nll.unit, result.nll.value > 0
         (180, 'nats', True)
     """
-    for name, word, words in (("estimator", estimator, Estimator), ("precision", precision, Networks)):
+    for name, word, words in (
+        ("estimator", estimator, Estimator),
+        ("precision", precision, Networks),
+    ):
         if word not in get_args(words):
             raise ValueError(unknown(name, str(word), get_args(words)))
     for name, value in (("batch_size", batch_size), ("samples", samples), ("examples", examples)):
@@ -121,7 +136,9 @@ def evaluate(
             raise ValueError(f"{name} is {value}: it must be a whole number, at least 1")
     anneals = estimator == "ais"
     if curve and anneals:
-        raise ValueError("the curve over K is one of importance-weighted draws: leave it out, or estimator='ais'")
+        raise ValueError(
+            "the curve over K is one of importance-weighted draws: leave it out, or estimator='ais'"
+        )
     rounded = precision == "bf16-mixed"
     if rounded and anneals:
         raise ValueError(
@@ -129,7 +146,9 @@ def evaluate(
         )
     model.check_data(data)
     if curve and not model.likelihood.is_density:
-        raise ValueError("a score is no log-density and has no log p(x), so there is no curve: leave it out")
+        raise ValueError(
+            "a score is no log-density and has no log p(x), so there is no curve: leave it out"
+        )
     sizes = _sizes(samples)
     # a statistic of the batch has another value in another batch, and a critic is not saved with the model
     is_known = objective is None or not objective.batch_statistics
@@ -141,24 +160,30 @@ def evaluate(
     on_progress = on_progress if world.is_first else None
     walked = None
     if anneals:  # first: what it refuses needs no other work
-        walked = _annealed(model, data.examples(split, n), context, chains, temperatures, seed, on_progress, world)
+        walked = _annealed(
+            model, data.examples(split, n), context, chains, temperatures, seed, on_progress, world
+        )
     mine: dict[int, dict[str, Tensor]] = {}
     digest = hashlib.sha256()
     in_bfloat16 = torch.autocast(own.device.type, torch.bfloat16, enabled=rounded)
-    with torch.no_grad(), kept(), in_bfloat16, evaluating(model):
+    with torch.no_grad(), retain_freed_memory(), in_bfloat16, evaluating(model):
         for number, x in enumerate(data.batches(split, batch_size, n)):
             rows = slice(number * batch_size, (number + 1) * batch_size)
             digest.update(x.contiguous().numpy().data)
             if number % world.size == world.rank:
-                with seeded(part_seed(seed, number)):  # the draws are the same, whoever works on the batch
+                with seeded(
+                    part_seed(seed, number)
+                ):  # the draws are the same, whoever works on the batch
                     batch = x.to(own.device, own.dtype)
-                    mine[number] = world.sent(_of_batch(model, batch, context[rows], samples, sizes, asked, n))
+                    mine[number] = world.to_cpu(
+                        _of_batch(model, batch, context[rows], samples, sizes, asked, n)
+                    )
             if on_progress and not anneals:
                 on_progress(min(rows.stop, n), n)
         some = data.examples(split, min(n, AGGREGATED)).to(own.device, own.dtype)
         with seeded(part_seed(seed, math.ceil(n / batch_size))):
             known = information(model, some, context[:AGGREGATED], batch_size)
-    found_by = {number: part for share in world.collected(mine) for number, part in share.items()}
+    found_by = {number: part for share in world.gather(mine) for number, part in share.items()}
     parts = [found_by[number] for number in sorted(found_by)]
     values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     check_finite(values.pop("unfit"), samples)
@@ -188,28 +213,42 @@ def evaluate(
             Level(name.removeprefix("rate/"), rate, units[i], means[i].shape[1])
             for i, (name, rate) in enumerate(levels.items())
         ),
-        **({name: Estimate.over(v) for name, v in vars(known).items() if v is not None} if known else {}),
+        **(
+            {name: Estimate.over(v) for name, v in vars(known).items() if v is not None}
+            if known
+            else {}
+        ),
     }
     if model.likelihood.is_density:
         points = _curve(values, sizes)
         found |= {
             **{name: Estimate.over(values[name]) for name in ("elbo", "nll", "distortion")},
-            "bits_per_dim": _bits_per_dim(model, data, values["nll"], _dimensions(n, data, context)),
+            "bits_per_dim": _bits_per_dim(
+                model, data, values["nll"], _dimensions(n, data, context)
+            ),
             "estimator": (exact or _words(samples, walked, temperatures, found["conditional"]))
             + ("" if context.mask is None else OF_THE_OBSERVED)
             + (IN_BFLOAT16 if rounded else ""),
             "curve": points if curve else (),
         }
         if walked is None and "effective_samples" in values:
-            found["effective_samples"] = Estimate.over(values["effective_samples"], f"of {samples:,} draws")
+            found["effective_samples"] = Estimate.over(
+                values["effective_samples"], f"of {samples:,} draws"
+            )
         if walked is None and "heavy_tails" in values:
             found["heavy_tails"] = Estimate.over(values["heavy_tails"], "of the examples")
     else:
         cross_entropy = values["distortion"]
-        objectives = {"objective": values.get("objective", cross_entropy + values["rate"])} if is_known else {}
+        objectives = (
+            {"objective": values.get("objective", cross_entropy + values["rate"])}
+            if is_known
+            else {}
+        )
         values = {"rate": values["rate"], "cross_entropy": cross_entropy, **objectives}
         found |= {name: Estimate.over(own) for name, own in values.items() if name != "rate"}
-        found["estimator"] = "binary cross-entropy: a score, no log-likelihood" + (IN_BFLOAT16 if rounded else "")
+        found["estimator"] = "binary cross-entropy: a score, no log-likelihood" + (
+            IN_BFLOAT16 if rounded else ""
+        )
         points = ()
     found["warnings"] = tuple(_warnings(found, points, walked))
     return Evaluation(split=split, n=n, values=values, **found)
@@ -251,10 +290,15 @@ def _annealed(
     share: dict[str, Tensor] = {}
     if first < last:
         seed = part_seed(seed, world.rank)
-        found = annealed(model, x[rows], context[rows], chains, temperatures, seed=seed, on_progress=on_progress)
-        share = world.sent({"log_w": found.log_w, "acceptance": found.acceptance})
-    shares = [own for own in world.collected(share) if own]
-    return Annealed(torch.cat([own["log_w"] for own in shares], 1), torch.cat([own["acceptance"] for own in shares]))
+        found = annealed(
+            model, x[rows], context[rows], chains, temperatures, seed=seed, on_progress=on_progress
+        )
+        share = world.to_cpu({"log_w": found.log_w, "acceptance": found.acceptance})
+    shares = [own for own in world.gather(share) if own]
+    return Annealed(
+        torch.cat([own["log_w"] for own in shares], 1),
+        torch.cat([own["acceptance"] for own in shares]),
+    )
 
 
 def _sizes(samples: int) -> list[int]:
@@ -272,7 +316,11 @@ def _values(part: Evidence, sizes: list[int]) -> dict[str, Tensor]:
         **{f"means/{level}": own for level, own in enumerate(part.means, 1)},
         **{f"noise/{level}": own for level, own in enumerate(part.noise, 1)},
         **{f"rate/{name}": own for name, own in part.rates.items() if len(part.rates) > 1},
-        **({} if part.rate_per_dimension is None else {"rate_per_dimension": part.rate_per_dimension}),
+        **(
+            {}
+            if part.rate_per_dimension is None
+            else {"rate_per_dimension": part.rate_per_dimension}
+        ),
         "unfit": (~torch.isfinite(part.log_terms)).sum(0),
         "states": torch.full_like(part.rate, len(part.log_terms) if part.is_exact else 0),
     }
@@ -282,7 +330,7 @@ def _values(part: Evidence, sizes: list[int]) -> dict[str, Tensor]:
     log_w = part.log_terms.cpu().double() + torch.tensor(float(draws)).log()
     values |= {f"nll, K = {size}": -bound(log_w, size) for size in sizes}
     values["effective_samples"] = effective_samples(log_w)
-    if draws >= FEWEST:
+    if draws >= MIN_DRAWS_TO_WARN:
         values["heavy_tails"] = (pareto_k(log_w) > TRUSTED).float()
     return values
 
@@ -301,8 +349,12 @@ def _curve(values: dict[str, Tensor], sizes: list[int]) -> tuple[Point, ...]:
             last, fall = points[-1], Estimate.over(before - nll)
             factor = size / last.samples
             # of the first fall nothing is known but the rate that well-behaved weights have, which stands in for a second
-            earlier = (math.inf, 10.0) if last.fall is None else (last.fall.value, last.samples / points[-2].samples)
-            rest = lacking((earlier[0], fall.value), (earlier[1], factor))
+            earlier = (
+                (math.inf, 10.0)
+                if last.fall is None
+                else (last.fall.value, last.samples / points[-2].samples)
+            )
+            rest = remaining_bias((earlier[0], fall.value), (earlier[1], factor))
             points.append(Point(size, Estimate.over(nll), fall, rest))
         before = nll
     return tuple(points)
@@ -333,7 +385,9 @@ def _bits_per_dim(model: Model, data: Dataset, nll: Tensor, dimensions: Tensor) 
         return Estimate.ratio(nll, dimensions).bits_per_dim(1)
     if data.log_levels_per_dim is None:
         return None
-    return Estimate.ratio(nll.cpu() + dimensions * data.log_levels_per_dim, dimensions).bits_per_dim(1)
+    return Estimate.ratio(
+        nll.cpu() + dimensions * data.log_levels_per_dim, dimensions
+    ).bits_per_dim(1)
 
 
 def _sum_words(states: int) -> str:
@@ -353,10 +407,16 @@ def _words(samples: int, walked: Annealed | None, temperatures: int, conditional
 
 
 def _amount(nats: float) -> str:
-    return f"about {nats:.2g} nats or more" if math.isfinite(nats) else "an amount of which no end is in sight"
+    return (
+        f"about {nats:.2g} nats or more"
+        if math.isfinite(nats)
+        else "an amount of which no end is in sight"
+    )
 
 
-def _warnings(found: Mapping[str, Any], curve: tuple[Point, ...], walked: Annealed | None) -> list[str]:
+def _warnings(
+    found: Mapping[str, Any], curve: tuple[Point, ...], walked: Annealed | None
+) -> list[str]:
     """What a person who reads the numbers has to know."""
     told = []
     heavy: Estimate | None = found.get("heavy_tails")
@@ -367,7 +427,7 @@ def _warnings(found: Mapping[str, Any], curve: tuple[Point, ...], walked: Anneal
         )
     if walked is None and len(curve) > 1:
         before, last = curve[-2:]
-        fall, rest = last.fall, last.lacking
+        fall, rest = last.fall, last.remaining_bias
         if fall and rest and rest > last.nll.stderr and fall.value > 2 * fall.stderr:
             told.append(
                 f"nll still fell by {fall.short} nats from K = {before.samples:,} to {last.samples:,}: it is too large by "
@@ -381,7 +441,9 @@ def _warnings(found: Mapping[str, Any], curve: tuple[Point, ...], walked: Anneal
             f"posterior collapse: {found['active_units']} of {found['latent_dimensions']} latent dimensions are active and "
             f"the rate is {rate.short} nats, so z tells little of x; {REMEDIES}"
         )
-    elif empty := collapsed_levels({f"rate/{level.name}": level.rate.value for level in found["levels"]}):
+    elif empty := collapsed_levels(
+        {f"rate/{level.name}": level.rate.value for level in found["levels"]}
+    ):
         told.append(
             f"posterior collapse of {len(empty)} of {len(found['levels'])} latents: the rate of {', '.join(empty)} "
             f"is below {COLLAPSED} nats, so it tells nothing that the others do not; {REMEDIES}"

@@ -19,7 +19,11 @@ from lowerbound.evaluation.factors import UNIT, Score, checked
 
 
 def factor_score(
-    codes: ArrayLike | Tensor, factors: ArrayLike | Tensor, batch: int = 64, votes: int = 800, seed: int = 0
+    codes: ArrayLike | Tensor,
+    factors: ArrayLike | Tensor,
+    batch: int = 64,
+    votes: int = 800,
+    seed: int = 0,
 ) -> Score:
     """The disentanglement metric of Kim and Mnih 2018, arXiv 1802.05983.
 
@@ -47,7 +51,9 @@ def factor_score(
         1.0
     """
     if batch < 2 or votes < 1:
-        raise ValueError(f"batch is {batch} and votes {votes}: at least 2 examples and 1 vote are needed")
+        raise ValueError(
+            f"batch is {batch} and votes {votes}: at least 2 examples and 1 vote are needed"
+        )
     z, v = checked(codes, factors)
     spread = z.std(0)
     varying = np.flatnonzero(spread > 0)
@@ -70,4 +76,6 @@ def factor_score(
     right = measured[named, np.arange(z.shape[1])]
     value = float(right.sum() / votes)
     each = [float(right[named == f].sum() / max(1.0, measured[f].sum())) for f in range(v.shape[1])]
-    return Score(Estimate(value, math.sqrt(value * (1 - value) / votes), votes, UNIT), tuple(each), measured)
+    return Score(
+        Estimate(value, math.sqrt(value * (1 - value) / votes), votes, UNIT), tuple(each), measured
+    )

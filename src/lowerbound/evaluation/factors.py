@@ -29,8 +29,10 @@ from torch import Tensor
 from lowerbound.evaluation.estimate import Estimate
 
 GROUPS = 10  # disjoint groups of examples behind a standard error, which is then itself known to a quarter
-FEWEST = 20  # examples of a group below which no score of it means anything
-ENOUGH = 5  # groups below which no error is given: of five it is known to a third, of two hardly at all
+MIN_GROUP_EXAMPLES = 20  # examples of a group below which no score of it means anything
+ENOUGH = (
+    5  # groups below which no error is given: of five it is known to a third, of two hardly at all
+)
 UNIT = "of 1"
 
 
@@ -49,14 +51,17 @@ class Score:
     table: NDArray[np.float64]
 
 
-def checked(codes: ArrayLike | Tensor, factors: ArrayLike | Tensor) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def checked(
+    codes: ArrayLike | Tensor, factors: ArrayLike | Tensor
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Codes (n, D), and the number of each factor's value among those that it takes, (n, F), constant factors left out.
 
     Raises:
         ValueError: shapes that do not fit, codes that are not finite, or factors of which none varies.
     """
     z, v = (
-        value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value) for value in (codes, factors)
+        value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        for value in (codes, factors)
     )
     v = v[:, None] if v.ndim == 1 else v
     if z.ndim != 2 or v.ndim != 2 or len(z) != len(v) or not z.size:
@@ -121,7 +126,9 @@ def mutual_information(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
 def gaps(table: NDArray[np.float64]) -> NDArray[np.float64]:
     """How far the largest of each row lies above the second, (F, D) -> (F,); above 0 where there is one dimension."""
     ordered = (
-        np.sort(np.concatenate([table, np.zeros((len(table), 1))], 1), 1) if table.shape[1] == 1 else np.sort(table, 1)
+        np.sort(np.concatenate([table, np.zeros((len(table), 1))], 1), 1)
+        if table.shape[1] == 1
+        else np.sort(table, 1)
     )
     return np.asarray(ordered[:, -1] - ordered[:, -2])
 
@@ -135,8 +142,10 @@ def with_error(score: Callable[[NDArray[np.int64]], float], n: int, seed: int = 
         seed: of the division into groups.
     """
     order = np.random.default_rng(seed).permutation(n)
-    groups = min(GROUPS, n // FEWEST)
+    groups = min(GROUPS, n // MIN_GROUP_EXAMPLES)
     stderr = math.nan
     if groups >= ENOUGH:
-        stderr = float(np.std([score(group) for group in np.array_split(order, groups)], ddof=1)) / math.sqrt(groups)
+        stderr = float(
+            np.std([score(group) for group in np.array_split(order, groups)], ddof=1)
+        ) / math.sqrt(groups)
     return Estimate(float(score(np.arange(n))), stderr, n, UNIT)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lowerbound.evaluation.annealed import annealed
-from lowerbound.evaluation.annealing import LEAPFROG, VALUES, Path, Plan, doubts
+from lowerbound.evaluation.annealing import LEAPFROG, MAX_CHAIN_VALUES, Path, Plan, doubts
 from lowerbound.evaluation.estimate import Estimate
 from lowerbound.evaluation.log_marginal import evidence
 from lowerbound.evaluation.refined import REFINING, refined
@@ -30,7 +30,7 @@ from lowerbound.utils.modes import evaluating
 from lowerbound.utils.seeding import seeded
 
 DRAWS = 1000  # for each ELBO: its own noise, sd(log w) / sqrt(1000), is then a tenth of a nat or less for each example
-BATCH = 100  # examples that are refined at a time, where their p(x|z) is not too large
+REFINED_AT_ONCE = 100  # examples that are refined at a time, where their p(x|z) is not too large
 CLEAR = 2.0  # standard errors below 0 at which a gap that cannot be negative is said to be
 
 
@@ -61,7 +61,10 @@ class Gaps:
 
     def as_json(self) -> dict[str, Any]:
         """By name, for a program to read."""
-        return {**{name: own.as_json() for name, own in self.estimates.items()}, "warnings": list(self.warnings)}
+        return {
+            **{name: own.as_json() for name, own in self.estimates.items()},
+            "warnings": list(self.warnings),
+        }
 
     def __str__(self) -> str:
         rows = [*self.estimates.items(), *(("warning", words) for words in self.warnings)]
@@ -124,7 +127,7 @@ def gaps(
     posterior = model.refinable
     with torch.no_grad(), seeded(seed), evaluating(model):
         held = values_held(model(x[:1], context[:1]).px)
-        size = max(1, min(BATCH, VALUES // (REFINING * max(1, held))))
+        size = max(1, min(REFINED_AT_ONCE, MAX_CHAIN_VALUES // (REFINING * max(1, held))))
         for start in range(0, len(x), size):
             rows = slice(start, start + size)
             batch, own = x[rows], context[rows]
@@ -134,14 +137,19 @@ def gaps(
                 after.append(_elbo(model, batch, own))
         walked = annealed(model, x, context, chains, temperatures, on_progress=share(0.5, 1.0))
     elbo, best = torch.cat(before).cpu().double(), torch.cat(after).cpu().double()
-    approximation, amortisation = Estimate.over(walked.log_marginal - best), Estimate.over(best - elbo)
+    approximation, amortisation = (
+        Estimate.over(walked.log_marginal - best),
+        Estimate.over(best - elbo),
+    )
     warnings = doubts(walked.acceptance)
     if approximation.value < -CLEAR * approximation.stderr:
         warnings.append(
             "annealing has not even reached the ELBO, so log p(x) is larger: take more temperatures or chains"
         )
     if amortisation.value < -CLEAR * amortisation.stderr:
-        warnings.append("the refined q is worse than the encoder's, so it was not found: take more steps")
+        warnings.append(
+            "the refined q is worse than the encoder's, so it was not found: take more steps"
+        )
     return Gaps(
         elbo=Estimate.over(elbo),
         refined_elbo=Estimate.over(best),

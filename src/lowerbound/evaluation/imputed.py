@@ -17,13 +17,11 @@ from torch import Tensor, nn
 from lowerbound.checks import check_density, check_finite
 from lowerbound.distributions import mean
 from lowerbound.draw import Draw
+from lowerbound.evaluation.log_marginal import BATCH_EXAMPLES, MAX_LIKELIHOOD_VALUES
 from lowerbound.roles import Context
 from lowerbound.utils.memory import values_held
 from lowerbound.utils.modes import evaluating
 from lowerbound.utils.seeding import seeded
-
-VALUES = 2**24  # numbers that p(x|z) of one batch may hold: 64 MiB in float32
-BATCH = 100  # examples at a time
 
 
 def impute(
@@ -68,9 +66,13 @@ def impute(
     if context.mask is None:
         raise ValueError("nothing is missing: the context has no mask of observed entries")
     found, unfit = [], []
-    with torch.no_grad(), seeded(seed), evaluating(model) if isinstance(model, nn.Module) else nullcontext():
-        for start in range(0, len(x), BATCH):
-            rows = slice(start, start + BATCH)
+    with (
+        torch.no_grad(),
+        seeded(seed),
+        evaluating(model) if isinstance(model, nn.Module) else nullcontext(),
+    ):
+        for start in range(0, len(x), BATCH_EXAMPLES):
+            rows = slice(start, start + BATCH_EXAMPLES)
             filling = _Filling(len(x[rows]), draw, levels)
             size, done = 1, 0  # the first draw shows what one costs
             while done < samples:
@@ -78,7 +80,10 @@ def impute(
                 drawn = model(x[rows], context[rows], asked)
                 check_density(drawn.is_density)
                 filling.add(drawn)
-                size = max(1, VALUES // max(1, values_held(drawn.px) // drawn.log_w.shape[0]))
+                size = max(
+                    1,
+                    MAX_LIKELIHOOD_VALUES // max(1, values_held(drawn.px) // drawn.log_w.shape[0]),
+                )
                 done += asked
             own = filling.result.to(x)
             found.append(torch.where(context[rows].mask.to(x.device, torch.bool), x[rows], own))  # type: ignore[union-attr]  # there is one
@@ -102,7 +107,9 @@ class _Filling:
         self.unfit = self.unfit + (~torch.isfinite(log_w)).sum(0).cpu()
         new = torch.logsumexp(log_w, 0)
         total = new if self.log_total is None else torch.logaddexp(self.log_total, new)
-        kept = (new - total).exp() if self.log_total is not None else torch.ones_like(new)  # share of these draws, (B,)
+        kept = (
+            (new - total).exp() if self.log_total is not None else torch.ones_like(new)
+        )  # share of these draws, (B,)
         self.log_total = total
         weights = torch.softmax(log_w, 0)
         if self.draw:
@@ -129,7 +136,9 @@ class _Filling:
         if self.draw or self.levels is None or not bool(self.levels.any()):
             return self.value
         levels = self.levels.to(self.value)
-        return torch.where(levels > 0, self.votes.argmax(-1) / (levels - 1).clamp(min=1), self.value)
+        return torch.where(
+            levels > 0, self.votes.argmax(-1) / (levels - 1).clamp(min=1), self.value
+        )
 
 
 def _beside(weights: Tensor, values: Tensor) -> Tensor:

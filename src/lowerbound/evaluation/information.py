@@ -34,7 +34,9 @@ from lowerbound.draw import Draw
 from lowerbound.roles import Context
 
 CLEAR = 3.0  # standard errors below 0 at which the second KL counts as negative: by chance, one in a thousand is
-VALUES = 2**22  # numbers that are held at a time: 16 MiB, several times over inside a distribution
+MAX_PAIRWISE_VALUES = (
+    2**22
+)  # numbers that are held at a time: 16 MiB, several times over inside a distribution
 PASSES = 2**24  # through the networks of a flow: half a minute on one core for 128 hidden units
 
 
@@ -110,7 +112,7 @@ def information(
             break
     z = [torch.cat(parts)[:n] for parts in zip(*zs, strict=True)]
     log_p, rate = torch.cat(log_ps)[:n], torch.cat(rates)[:n]
-    size = max(1, VALUES // (batch_size * sum(part[0].numel() for part in z)))
+    size = max(1, MAX_PAIRWISE_VALUES // (batch_size * sum(part[0].numel() for part in z)))
     own, inner, outer = [], [], []
     try:
         _log_q(qs[0], [part[:1] for part in z])
@@ -118,13 +120,19 @@ def information(
         return None
     for start in range(0, n, size):
         rows = slice(start, start + size)
-        pairs = torch.cat([_log_q(q, [part[rows] for part in z]) for q in qs], 1)[:, :n]  # (size, n)
+        pairs = torch.cat([_log_q(q, [part[rows] for part in z]) for q in qs], 1)[
+            :, :n
+        ]  # (size, n)
         i = torch.arange(len(pairs), device=pairs.device)
         own.append(pairs[i, i + start])
         inner.append(torch.logsumexp(pairs, 1) - math.log(n))
-        others = pairs.index_put((i, i + start), torch.tensor(-math.inf, dtype=pairs.dtype, device=pairs.device))
+        others = pairs.index_put(
+            (i, i + start), torch.tensor(-math.inf, dtype=pairs.dtype, device=pairs.device)
+        )
         outer.append(torch.logsumexp(others, 1) - math.log(n - 1))
-    mutual = torch.cat(own) - torch.cat(inner)  # and not the rate less a sampled KL: this is never above log n
+    mutual = torch.cat(own) - torch.cat(
+        inner
+    )  # and not the rate less a sampled KL: this is never above log n
     upper, lower = torch.cat(inner) - log_p, torch.cat(outer) - log_p
     # an example whose codes no other example has leaves nothing to average over
     if not bool(lower.isfinite().all()) or lower.mean() < -CLEAR * lower.std() / math.sqrt(n):

@@ -24,15 +24,19 @@ from lowerbound.checks import check_density, check_finite
 from lowerbound.distributions import categories, mean
 from lowerbound.draw import Draw
 from lowerbound.roles import Context
-from lowerbound.utils.allocator import kept
+from lowerbound.utils.allocator import retain_freed_memory
 from lowerbound.utils.memory import check_fits, values_held
 from lowerbound.utils.modes import evaluating
 from lowerbound.utils.seeding import seeded
 
-VALUES = 2**24  # numbers that one chunk's p(x|z) may hold: 64 MiB in float32
-CACHED = 2**22  # the same on a CPU: 16 MiB, where passes over them are several times faster than over memory
-ROWS = 2**15  # draws times examples in a chunk, which bounds the activations of hidden layers: 64 MiB for 512 units
-BATCH = 100  # examples at a time: enough for large matrix products, and K = 5,000 weights of each are 2 MB
+MAX_LIKELIHOOD_VALUES = 2**24  # numbers that one chunk's p(x|z) may hold: 64 MiB in float32
+CACHED = (
+    2**22
+)  # the same on a CPU: 16 MiB, where passes over them are several times faster than over memory
+ROWS = (
+    2**15
+)  # draws times examples in a chunk, which bounds the activations of hidden layers: 64 MiB for 512 units
+BATCH_EXAMPLES = 100  # examples at a time: enough for large matrix products, and K = 5,000 weights of each are 2 MB
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,11 @@ class Evidence:
 
 
 def evidence(
-    model: Callable[..., Draw], x: Tensor, context: Context | None = None, samples: int = 100, chunk: int | None = None
+    model: Callable[..., Draw],
+    x: Tensor,
+    context: Context | None = None,
+    samples: int = 100,
+    chunk: int | None = None,
 ) -> Evidence:
     """Importance-weighted evidence of a batch x (B, *X) from exactly ``samples`` draws for each example.
 
@@ -92,7 +100,9 @@ def evidence(
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}: at least 1 draw is needed")
     check_fits(
-        8 * samples * len(x), f"{samples:,} importance weights for each of {len(x):,} examples", "take fewer samples"
+        8 * samples * len(x),
+        f"{samples:,} importance weights for each of {len(x):,} examples",
+        "take fewer samples",
     )
     context = context or Context()
     draw = model(x, context, min(chunk or 1, samples))  # shows what a draw costs
@@ -102,14 +112,19 @@ def evidence(
         size, examples = (chunk, len(x)) if chunk else _cut(draw, samples - done)
         sizes = [min(size, samples - start) for start in range(done, samples, size)]
         groups = [slice(start, start + examples) for start in range(0, len(x), examples)]
-        parts = [[_part(model(x[rows], context[rows], own), own, samples) for own in sizes] for rows in groups]
+        parts = [
+            [_part(model(x[rows], context[rows], own), own, samples) for own in sizes]
+            for rows in groups
+        ]
         whole = _summed([whole, _beside([_summed(own) for own in parts])])
     sums = list(whole.sums)
     rates = {name: sums.pop(0) for name in draw.names}
     distortion = sums.pop(0)
     # what does not depend on the draws is the same in every chunk
     moments = sums[: 2 * len(draw.latents)] if _is_chain(draw) else _moments(draw, 1)
-    per_dimension = next(iter(sums[len(moments) :]), None) if _is_chain(draw) else draw.rate_per_dimension
+    per_dimension = (
+        next(iter(sums[len(moments) :]), None) if _is_chain(draw) else draw.rate_per_dimension
+    )
     averages, squares = moments[::2], moments[1::2]
     return Evidence(
         log_terms=whole.log_terms,
@@ -118,7 +133,10 @@ def evidence(
         rate_per_dimension=per_dimension,
         distortion=distortion,
         means=tuple(averages),
-        noise=tuple((s - m**2).clamp(min=0) / max(1, samples - 1) for m, s in zip(averages, squares, strict=True)),
+        noise=tuple(
+            (s - m**2).clamp(min=0) / max(1, samples - 1)
+            for m, s in zip(averages, squares, strict=True)
+        ),
         is_density=draw.is_density,
         is_exact=draw.is_enumerated,
     )
@@ -132,7 +150,7 @@ def _cut(draw: Draw, samples: int) -> tuple[int, int]:
         samples: how many are to be made.
     """
     rows, examples = draw.log_w.shape  # a row for each label, where a label is summed out
-    values = CACHED if draw.log_w.device.type == "cpu" else VALUES
+    values = CACHED if draw.log_w.device.type == "cpu" else MAX_LIKELIHOOD_VALUES
     fit = max(1, min(ROWS // rows, values * examples // max(1, values_held(draw.px))))
     chunks = math.ceil(samples / fit)
     return math.ceil(samples / chunks), max(1, fit // samples)
@@ -152,7 +170,9 @@ class _Part:
 
 
 def _part(draw: Draw, draws: int, of: int) -> _Part:
-    share = draws / of  # the draws' own weights average over themselves; their share makes that a part of the whole
+    share = (
+        draws / of
+    )  # the draws' own weights average over themselves; their share makes that a part of the whole
     terms = draw.log_w + draw.log_m + math.log(share)
     # where a label is summed out, a draw has a row for each label, and is one draw by their sum
     if not draw.is_enumerated and len(terms) != draws:
@@ -167,13 +187,18 @@ def _part(draw: Draw, draws: int, of: int) -> _Part:
 def _summed(parts: list[_Part]) -> _Part:
     """Other draws of the same examples."""
     sums = zip(*(part.sums for part in parts), strict=True)
-    return _Part(torch.cat([part.log_terms for part in parts]), tuple(torch.stack(own).sum(0) for own in sums))
+    return _Part(
+        torch.cat([part.log_terms for part in parts]),
+        tuple(torch.stack(own).sum(0) for own in sums),
+    )
 
 
 def _beside(parts: list[_Part]) -> _Part:
     """Other examples."""
     sums = zip(*(part.sums for part in parts), strict=True)
-    return _Part(torch.cat([part.log_terms for part in parts], 1), tuple(torch.cat(own) for own in sums))
+    return _Part(
+        torch.cat([part.log_terms for part in parts], 1), tuple(torch.cat(own) for own in sums)
+    )
 
 
 def _is_chain(draw: Draw) -> bool:
@@ -240,14 +265,14 @@ def log_marginal(
         raise ValueError("there is no example: x is empty")
     found, unfit = [], []
     as_evaluated = evaluating(model) if isinstance(model, nn.Module) else nullcontext()
-    with torch.no_grad(), kept(), seeded(seed), as_evaluated:
-        for start in range(0, len(x), BATCH):
-            rows = slice(start, start + BATCH)
+    with torch.no_grad(), retain_freed_memory(), seeded(seed), as_evaluated:
+        for start in range(0, len(x), BATCH_EXAMPLES):
+            rows = slice(start, start + BATCH_EXAMPLES)
             part = evidence(model, x[rows], context[rows], samples, chunk)
             check_density(part.is_density)
             found.append(part.log_marginal)
             unfit.append((~torch.isfinite(part.log_terms)).sum(0))
             if on_progress:
-                on_progress(min(start + BATCH, len(x)), len(x))
+                on_progress(min(start + BATCH_EXAMPLES, len(x)), len(x))
     check_finite(torch.cat(unfit), samples)
     return torch.cat(found)

@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lowerbound.evaluation.factors import Score, binned, checked, entropy, gaps, mutual_information, with_error
+from lowerbound.evaluation.factors import (
+    Score,
+    binned,
+    checked,
+    entropy,
+    gaps,
+    mutual_information,
+    with_error,
+)
 
 
 def mig(codes: ArrayLike | Tensor, factors: ArrayLike | Tensor, bins: int = 20) -> Score:
@@ -41,11 +49,17 @@ def mig(codes: ArrayLike | Tensor, factors: ArrayLike | Tensor, bins: int = 20) 
     cut = binned(z, bins)
 
     def table(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        own = [(np.unique(v[rows, f], return_inverse=True)[1].reshape(-1), f) for f in range(v.shape[1])]
+        own = [
+            (np.unique(v[rows, f], return_inverse=True)[1].reshape(-1), f)
+            for f in range(v.shape[1])
+        ]
         known = [(values, entropy(values)) for values, _ in own]
         return np.array(
             [
-                [mutual_information(cut[rows, d], values) / h if h else 0.0 for d in range(z.shape[1])]
+                [
+                    mutual_information(cut[rows, d], values) / h if h else 0.0
+                    for d in range(z.shape[1])
+                ]
                 for values, h in known
             ]
         )

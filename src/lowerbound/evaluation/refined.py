@@ -68,7 +68,9 @@ def refined(
         raise ValueError(f"steps is {steps}: at least 1 is needed")
     network = getattr(posterior, "net", None)
     if not isinstance(network, nn.Module):
-        raise ValueError(f"{type(posterior).__name__} has no network (net) whose output could be refined")
+        raise ValueError(
+            f"{type(posterior).__name__} has no network (net) whose output could be refined"
+        )
     seen = x if context is None else context.observed(x)
     offset: Tensor | None = None
     is_asked = False
@@ -91,7 +93,9 @@ def refined(
         with torch.no_grad():
             first = model(x, context, 1)
             check_density(first.is_density)
-            if not first.is_enumerated and not all(latent.q.has_rsample for latent in first.latents):
+            if not first.is_enumerated and not all(
+                latent.q.has_rsample for latent in first.latents
+            ):
                 raise ValueError(
                     f"{type(posterior).__name__} draws z without a gradient along which q could be refined; take a latent "
                     "so small that it is enumerated"

@@ -33,12 +33,16 @@ class Point:
     samples: int
     nll: Estimate
     fall: Estimate | None = None
-    lacking: float | None = None
+    remaining_bias: float | None = None
 
     def __str__(self) -> str:
         if self.fall is None:
             return str(self.nll)
-        rest = "no end in sight" if self.lacking == math.inf else f"about {self.lacking:.2g} to fall"
+        rest = (
+            "no end in sight"
+            if self.remaining_bias == math.inf
+            else f"about {self.remaining_bias:.2g} to fall"
+        )
         return f"{self.nll}; it fell by {self.fall.short}, {rest}"
 
 
@@ -144,10 +148,16 @@ class Evaluation:
             if isinstance(value, Estimate) and name in ranges:
                 low, high = ranges[name]
                 rows.append((name, f"{low.short if low else 0} to {high}"))
-            elif isinstance(value, Estimate) and name not in ("mutual_information_upper", "marginal_kl_lower"):
+            elif isinstance(value, Estimate) and name not in (
+                "mutual_information_upper",
+                "marginal_kl_lower",
+            ):
                 rows.append((name, str(value)))
         rows += [(f"rate/{level.name}", str(level)) for level in self.levels]
-        rows += [("active_units", f"{self.active_units} of {self.latent_dimensions}"), ("estimator", self.estimator)]
+        rows += [
+            ("active_units", f"{self.active_units} of {self.latent_dimensions}"),
+            ("estimator", self.estimator),
+        ]
         rows += [(f"nll, K = {point.samples:,}", str(point)) for point in self.curve]
         rows += [("warning", warning) for warning in self.warnings]
         width = max(len(name) for name, _ in rows)

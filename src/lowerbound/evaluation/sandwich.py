@@ -85,7 +85,7 @@ def sandwich(
     context = (context or Context()).repeated(n)
     parts = []
     with seeded(seed), evaluating(model):  # type: ignore[arg-type]  # a Protocol cannot be a module
-        x, latents = model.dream(n, context)
+        x, latents = model.sample_joint(n, context)
         size = plan.examples_at_a_time(model, x, context)
         ticks = Ticks(math.ceil(n / size) * 3 * (temperatures - 1), on_progress)
         for first in range(0, n, size):
@@ -93,7 +93,9 @@ def sandwich(
             path = Path(model, x[rows], context[rows], plan)
             steps = plan.adapt(path, ticks)
             lower, accepted = plan.forward(path, steps, ticks)
-            upper, accepted_back = plan.backward(path, steps, tuple(z[rows] for z in latents), ticks)
+            upper, accepted_back = plan.backward(
+                path, steps, tuple(z[rows] for z in latents), ticks
+            )
             parts.append((lower, upper, (accepted + accepted_back) / 2))
     lower, upper = (torch.cat([part[i] for part in parts], 1) for i in (0, 1))
     check_finite((~torch.isfinite(lower) | ~torch.isfinite(upper)).sum(0), chains)

@@ -16,7 +16,9 @@ from torch import Tensor
 from lowerbound.evaluation.factors import Score, checked, gaps, with_error
 
 
-def sap(codes: ArrayLike | Tensor, factors: ArrayLike | Tensor, amounts: bool = False, seed: int = 0) -> Score:
+def sap(
+    codes: ArrayLike | Tensor, factors: ArrayLike | Tensor, amounts: bool = False, seed: int = 0
+) -> Score:
     """The separated attribute predictability (Kumar, Sattigeri and Balakrishnan 2018, arXiv 1711.00848).
 
     Args:
@@ -48,7 +50,10 @@ def sap(codes: ArrayLike | Tensor, factors: ArrayLike | Tensor, amounts: bool = 
             return _correlations(z[rows], v_amounts[rows])
         learn, measure = rows[half[rows]], rows[~half[rows]]
         return np.array(
-            [[_accuracy(z[:, d], v[:, f], learn, measure) for d in range(z.shape[1])] for f in range(v.shape[1])]
+            [
+                [_accuracy(z[:, d], v[:, f], learn, measure) for d in range(z.shape[1])]
+                for f in range(v.shape[1])
+            ]
         )
 
     estimate = with_error(lambda rows: float(gaps(table(rows)).mean()), len(z), seed)
@@ -64,7 +69,10 @@ def _correlations(z: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.
 
 
 def _accuracy(
-    z: NDArray[np.float64], v: NDArray[np.int64], learn: NDArray[np.int64], measure: NDArray[np.int64]
+    z: NDArray[np.float64],
+    v: NDArray[np.int64],
+    learn: NDArray[np.int64],
+    measure: NDArray[np.int64],
 ) -> float:
     """Of as many intervals of one dimension as there are classes, balanced over the classes."""
     from sklearn.tree import DecisionTreeClassifier  # a second, which only this should pay

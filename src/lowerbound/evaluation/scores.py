@@ -22,7 +22,7 @@ from lowerbound.model import Model
 
 EXAMPLES = 10_000  # of which published numbers are made
 BINS = 20  # likewise
-BATCH = 100  # examples encoded at a time
+ENCODED_AT_ONCE = 100  # examples encoded at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,10 @@ class Scores:
 
     def as_json(self) -> dict[str, Any]:
         """Each with value, stderr, n and unit."""
-        return {name: own.as_json() if isinstance(own, Estimate) else own for name, own in vars(self).items()}
+        return {
+            name: own.as_json() if isinstance(own, Estimate) else own
+            for name, own in vars(self).items()
+        }
 
     def __str__(self) -> str:
         width = max(map(len, vars(self)))
@@ -60,7 +63,12 @@ class Scores:
 
 
 def scores(
-    model: Model, data: Dataset, split: str = "test", examples: int = EXAMPLES, bins: int = BINS, seed: int = 0
+    model: Model,
+    data: Dataset,
+    split: str = "test",
+    examples: int = EXAMPLES,
+    bins: int = BINS,
+    seed: int = 0,
 ) -> Scores:
     """Score a model's codes against the factors of its data, or against their labels as a single factor.
 
@@ -93,8 +101,10 @@ def scores(
     model.check_data(data)
     factors = data.factors(split)[:examples]
     x, context = data.examples(split, examples), data.context(split)[:examples]
-    rows = [slice(start, start + BATCH) for start in range(0, len(x), BATCH)]
-    codes = torch.cat([model.encode(x[own], context[own]).cpu().reshape(len(x[own]), -1) for own in rows])
+    rows = [slice(start, start + ENCODED_AT_ONCE) for start in range(0, len(x), ENCODED_AT_ONCE)]
+    codes = torch.cat(
+        [model.encode(x[own], context[own]).cpu().reshape(len(x[own]), -1) for own in rows]
+    )
     found = dci(codes, factors, seed)
     varying = checked(codes, factors)[1].shape[1]
     return Scores(

@@ -22,7 +22,9 @@ from torch import Tensor
 
 TRUSTED = 0.7  # Pareto k beyond which the mean of the weights is not to be trusted (Vehtari et al., section 3.2.4)
 FLAT = 1e-4  # largest weights that are equal within this share of themselves differ by rounding, and have no tail
-FEWEST = 25  # draws below which the tail holds fewer than 5 weights, and no shape can be fitted
+MIN_TAIL_DRAWS = (
+    25  # draws below which the tail holds fewer than 5 weights, and no shape can be fitted
+)
 
 
 def effective_samples(log_w: Tensor) -> Tensor:
@@ -66,7 +68,7 @@ def pareto_k(log_w: Tensor) -> Tensor:
         [0.2, 0.8]
     """
     draws, examples = log_w.shape
-    if draws < FEWEST:
+    if draws < MIN_TAIL_DRAWS:
         return torch.full((examples,), math.nan, dtype=torch.float64)
     n = min(draws // 5, int(3 * math.sqrt(draws)))
     largest = log_w.cpu().double().topk(n + 1, 0).values
@@ -77,16 +79,20 @@ def pareto_k(log_w: Tensor) -> Tensor:
     quartile = x[int(n / 4 + 0.5) - 1].clamp_min(torch.finfo(torch.float64).tiny)
     size = 30 + int(math.sqrt(n))
     i = torch.arange(1, size + 1, dtype=torch.float64)[:, None]
-    b = 1 / x[-1].clamp_min(torch.finfo(torch.float64).tiny) + (1 - torch.sqrt(size / (i - 0.5))) / (3 * quartile)
+    b = 1 / x[-1].clamp_min(torch.finfo(torch.float64).tiny) + (
+        1 - torch.sqrt(size / (i - 0.5))
+    ) / (3 * quartile)
     shape = torch.log1p(-b[:, None] * x).mean(1)  # of each candidate b, (size, B)
     profile = n * (torch.log(-b / shape) - shape - 1)
     b = (torch.softmax(profile, 0) * b).sum(0)
     k = torch.log1p(-b * x).mean(0)
-    k = (n * k + 10 * 0.5) / (n + 10)  # ten observations' worth of prior at 0.5, which steadies the fit of short tails
+    k = (n * k + 10 * 0.5) / (
+        n + 10
+    )  # ten observations' worth of prior at 0.5, which steadies the fit of short tails
     return torch.where(flat, -math.inf, k)
 
 
-def lacking(rises: tuple[float, float], factors: tuple[float, float]) -> float:
+def remaining_bias(rises: tuple[float, float], factors: tuple[float, float]) -> float:
     """How much further a bound would rise, from its last two rises over K, if the gap goes on falling as a power of K.
 
     Args:
@@ -100,7 +106,7 @@ def lacking(rises: tuple[float, float], factors: tuple[float, float]) -> float:
     Example:
         >>> def gap(k):
         ...     return 5.0 / k**0.4
-        >>> round(lacking((gap(10) - gap(100), gap(100) - gap(500)), (10, 5)) / gap(500), 6)
+        >>> round(remaining_bias((gap(10) - gap(100), gap(100) - gap(500)), (10, 5)) / gap(500), 6)
         1.0
     """
     first, last = rises

@@ -51,18 +51,26 @@ class Bernoulli(Likelihood):
     base: Tensor
 
     def __init__(
-        self, z_shape: Shape, x_shape: Shape, network: NetworkFactory = MLP, condition: Condition = None
+        self,
+        z_shape: Shape,
+        x_shape: Shape,
+        network: NetworkFactory = MLP,
+        condition: Condition = None,
     ) -> None:
         super().__init__(z_shape, x_shape, condition)
         self.support = BINARY
         self.network = network
-        self.net = network(self.beside.in_shape, self.x_shape)
+        self.net = network(self.conditioned_input.in_shape, self.x_shape)
         self.register_buffer("base", torch.zeros(self.x_shape))
 
     def prepare(self, x: Tensor) -> None:
-        if not self.base.any():  # a model that has been trained before keeps what its weights are relative to
+        if (
+            not self.base.any()
+        ):  # a model that has been trained before keeps what its weights are relative to
             self.base.copy_(x.mean(0, dtype=torch.float64).clamp(RARE, 1 - RARE).logit())
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        relative = self.beside.through(self.net, z, context.y, self.x_shape)
-        return IndependentBernoulli(RelativeBernoulli(relative, self.base), len(self.x_shape), validate_args=False)
+        relative = self.conditioned_input.through(self.net, z, context.y, self.x_shape)
+        return IndependentBernoulli(
+            RelativeBernoulli(relative, self.base), len(self.x_shape), validate_args=False
+        )

@@ -46,14 +46,20 @@ class BinaryCrossEntropy(Likelihood):
     is_density: ClassVar[bool] = False
 
     def __init__(
-        self, z_shape: Shape, x_shape: Shape, network: NetworkFactory = MLP, condition: Condition = None
+        self,
+        z_shape: Shape,
+        x_shape: Shape,
+        network: NetworkFactory = MLP,
+        condition: Condition = None,
     ) -> None:
         super().__init__(z_shape, x_shape, condition)
         self.support = UNIT
         self.network = network
-        self.net = network(self.beside.in_shape, self.x_shape)
+        self.net = network(self.conditioned_input.in_shape, self.x_shape)
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        logits = self.beside.through(self.net, z, context.y, self.x_shape)
+        logits = self.conditioned_input.through(self.net, z, context.y, self.x_shape)
         # torch's Bernoulli scores by cross-entropy, and with validation off it takes grey values
-        return IndependentBernoulli(RelativeBernoulli(logits), len(self.x_shape), validate_args=False)
+        return IndependentBernoulli(
+            RelativeBernoulli(logits), len(self.x_shape), validate_args=False
+        )

@@ -37,7 +37,12 @@ class Categorical(Likelihood):
     """
 
     def __init__(
-        self, z_shape: Shape, x_shape: Shape, levels: int, network: NetworkFactory = MLP, condition: Condition = None
+        self,
+        z_shape: Shape,
+        x_shape: Shape,
+        levels: int,
+        network: NetworkFactory = MLP,
+        condition: Condition = None,
     ) -> None:
         super().__init__(z_shape, x_shape, condition)
         if not isinstance(levels, int):
@@ -47,10 +52,12 @@ class Categorical(Likelihood):
         self.levels = levels
         self.support = Levels(levels)
         self.network = network
-        self.net = network(self.beside.in_shape, (levels, *self.x_shape))
+        self.net = network(self.conditioned_input.in_shape, (levels, *self.x_shape))
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        logits = self.beside.through(self.net, z, context.y, (self.levels, *self.x_shape))
+        logits = self.conditioned_input.through(
+            self.net, z, context.y, (self.levels, *self.x_shape)
+        )
         # levels come first, as channels of a picture, and are the last dimension of a distribution's parameters
         by_entry = logits.movedim(-len(self.x_shape) - 1, -1)
         return Independent(LevelCategorical(by_entry), len(self.x_shape), validate_args=False)

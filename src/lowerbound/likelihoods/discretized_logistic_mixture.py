@@ -72,25 +72,33 @@ class DiscretizedLogisticMixture(Likelihood):
                 f"levels is {levels!r}: say how many grey levels the data have; Normal is for data without levels"
             )
         if isinstance(components, bool) or not isinstance(components, int) or components < 1:
-            raise ValueError(f"components is {components!r}: at least 1 is needed, and 5 or 10 are usual")
+            raise ValueError(
+                f"components is {components!r}: at least 1 is needed, and 5 or 10 are usual"
+            )
         self.levels = levels
         self.components = components
         self.support = Levels(levels)
         self.is_coupled = len(self.x_shape) == 3 and self.x_shape[0] == 3
         self.network = network
-        self.out_shape = (10 * components, *self.x_shape[1:]) if self.is_coupled else (3 * components, *self.x_shape)
-        self.net = network(self.beside.in_shape, self.out_shape)
+        self.out_shape = (
+            (10 * components, *self.x_shape[1:])
+            if self.is_coupled
+            else (3 * components, *self.x_shape)
+        )
+        self.net = network(self.conditioned_input.in_shape, self.out_shape)
         start = (2 * torch.arange(components) + 1) / components - 1
         self.register_buffer("loc_start", start, persistent=False)
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        out = self.beside.through(self.net, z, context.y, self.out_shape)
+        out = self.conditioned_input.through(self.net, z, context.y, self.out_shape)
         # parameters come first, as channels of a picture, and are the last dimension of a distribution's
         out = out.movedim(-len(self.out_shape), -1)
         c = self.components
         if not self.is_coupled:
             logits, loc, log_scale = out.split(c, -1)
-            return Independent(self._mixture(logits, loc, log_scale), len(self.x_shape), validate_args=False)
+            return Independent(
+                self._mixture(logits, loc, log_scale), len(self.x_shape), validate_args=False
+            )
         logits, others = out.split((c, 9 * c), -1)
         loc, log_scale, coupling = others.unflatten(-1, (3, 3, c)).unbind(-3)
         return distributions.ChannelsFirst(self._mixture(logits, loc, log_scale, coupling.tanh()))
@@ -99,7 +107,9 @@ class DiscretizedLogisticMixture(Likelihood):
         self, logits: Tensor, loc: Tensor, log_scale: Tensor, coupling: Tensor | None = None
     ) -> distributions.DiscretizedLogisticMixture:
         loc, log_scale = self.loc_start + loc, log_scale - math.log(self.components)
-        return distributions.DiscretizedLogisticMixture(logits, loc, log_scale, self.levels, coupling)
+        return distributions.DiscretizedLogisticMixture(
+            logits, loc, log_scale, self.levels, coupling
+        )
 
     def log_prob(self, px: Distribution, x: Tensor, mask: Tensor | None) -> Tensor:
         if mask is None or not isinstance(px, distributions.ChannelsFirst):

@@ -33,7 +33,10 @@ from lowerbound.supports import COUNTS
 # Adam moves every parameter by about the learning rate in a step, and log alpha has some nats to go, from the dispersion of
 # all examples to that of one given z: learned in fifths, at a learning rate of 1e-3 that is some hundreds of steps.
 PACE = 5.0
-DISPERSIONS = (0.01, 100.0)  # where alpha may start: far below, it has no gradient, for the likelihood is a Poisson's
+DISPERSIONS = (
+    0.01,
+    100.0,
+)  # where alpha may start: far below, it has no gradient, for the likelihood is a Poisson's
 
 
 class NegativeBinomial(Likelihood):
@@ -79,8 +82,14 @@ class NegativeBinomial(Likelihood):
         condition: Condition = None,
     ) -> None:
         super().__init__(z_shape, x_shape, condition)
-        learned = isinstance(dispersion, str) and dispersion in ("shared", "per_dimension", "network")
-        if not learned and not (isinstance(dispersion, (int, float)) and 0 <= dispersion < math.inf):
+        learned = isinstance(dispersion, str) and dispersion in (
+            "shared",
+            "per_dimension",
+            "network",
+        )
+        if not learned and not (
+            isinstance(dispersion, (int, float)) and 0 <= dispersion < math.inf
+        ):
             raise ValueError(
                 f"dispersion is {dispersion!r}: it must be a number that is not negative (0 is the Poisson), or 'shared', "
                 "'per_dimension' or 'network' to learn it"
@@ -89,14 +98,18 @@ class NegativeBinomial(Likelihood):
         self.support = COUNTS
         self.network = network
         self.out_shape = (2, *self.x_shape) if dispersion == "network" else self.x_shape
-        self.net = network(self.beside.in_shape, self.out_shape)
+        self.net = network(self.conditioned_input.in_shape, self.out_shape)
         self.register_buffer("base", torch.zeros(self.x_shape))
         self.register_buffer("log_start", torch.zeros(self.x_shape))
         if dispersion in ("shared", "per_dimension"):
-            self.slow_log_dispersion = nn.Parameter(torch.zeros(self.x_shape if dispersion == "per_dimension" else ()))
+            self.slow_log_dispersion = nn.Parameter(
+                torch.zeros(self.x_shape if dispersion == "per_dimension" else ())
+            )
 
     def prepare(self, x: Tensor) -> None:
-        if self.base.any():  # a model that has been trained before keeps what its weights are relative to
+        if (
+            self.base.any()
+        ):  # a model that has been trained before keeps what its weights are relative to
             return
         mean = x.mean(0, dtype=torch.float64)
         excess = x.double().var(0, correction=0) - mean
@@ -110,11 +123,13 @@ class NegativeBinomial(Likelihood):
     def log_dispersion(self) -> Tensor:
         """Log alpha where it does not come from the network, () or X."""
         if not isinstance(self.dispersion, str):
-            return torch.full_like(self.base, math.log(self.dispersion) if self.dispersion else POISSON)
+            return torch.full_like(
+                self.base, math.log(self.dispersion) if self.dispersion else POISSON
+            )
         return PACE * self.slow_log_dispersion + self.log_start
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        out = self.beside.through(self.net, z, context.y, self.out_shape)
+        out = self.conditioned_input.through(self.net, z, context.y, self.out_shape)
         if self.dispersion == "network":
             relative, log_alpha = out.unbind(-len(self.x_shape) - 1)
             log_alpha = log_alpha + self.log_start

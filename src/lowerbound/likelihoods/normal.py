@@ -19,7 +19,7 @@ from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood
 from lowerbound.shapes import NetworkFactory, Shape
 from lowerbound.supports import REAL
-from lowerbound.units import Units
+from lowerbound.units import Standardizer
 
 # Adam moves every parameter by about the learning rate in a step. Weights have hundredths to go; a log-scale has three nats
 # from 1 to the 0.05 of sharp pictures in [0, 1], and after that must follow the residual as it falls. Learned as it is, at
@@ -69,10 +69,10 @@ class Normal(Likelihood):
             )
         self.scale = scale
         self.support = REAL
-        self.units = Units(self.x_shape)
+        self.standardizer = Standardizer(self.x_shape)
         self.network = network
         self.out_shape = (2, *self.x_shape) if scale == "network" else self.x_shape
-        self.net = network(self.beside.in_shape, self.out_shape)
+        self.net = network(self.conditioned_input.in_shape, self.out_shape)
         if scale != "network":
             value = torch.tensor(0.0 if isinstance(scale, str) else math.log(scale) / PACE)
             value = value.expand(self.x_shape if scale == "per_dimension" else ()).clone()
@@ -83,14 +83,21 @@ class Normal(Likelihood):
         """The logarithm of a scale that does not come from the network, () or X, in units of the data."""
         if not isinstance(self.scale, str):
             return PACE * self.slow_log_scale  # given in units of the data
-        return PACE * self.slow_log_scale + (self.units.overall if self.scale == "shared" else self.units.scale).log()
+        return (
+            PACE * self.slow_log_scale
+            + (
+                self.standardizer.overall if self.scale == "shared" else self.standardizer.scale
+            ).log()
+        )
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        out = self.beside.through(self.net, z, context.y, self.out_shape)
+        out = self.conditioned_input.through(self.net, z, context.y, self.out_shape)
         if self.scale == "network":
             loc, relative = out.unbind(-len(self.x_shape) - 1)
-            log_scale = relative + self.units.scale.log()
+            log_scale = relative + self.standardizer.scale.log()
         else:
             loc, log_scale = out, self.log_scale.expand_as(out)
-        base = torch.distributions.Normal(self.units.restored(loc), log_scale.exp(), validate_args=False)
+        base = torch.distributions.Normal(
+            self.standardizer.unstandardize(loc), log_scale.exp(), validate_args=False
+        )
         return Independent(base, len(self.x_shape), validate_args=False)

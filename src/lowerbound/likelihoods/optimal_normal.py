@@ -13,11 +13,11 @@ from torch.distributions import Distribution, Independent, Normal
 
 from lowerbound.conditions import Condition
 from lowerbound.networks import MLP
-from lowerbound.parallel.shards import summed
+from lowerbound.parallel.shards import all_reduce_sum
 from lowerbound.roles import Context, Likelihood
 from lowerbound.shapes import NetworkFactory, Shape
 from lowerbound.supports import REAL
-from lowerbound.units import Units
+from lowerbound.units import Standardizer
 
 
 class OptimalNormal(Likelihood):
@@ -55,9 +55,9 @@ class OptimalNormal(Likelihood):
             raise ValueError(f"momentum is {momentum}: it must lie above 0 and at most at 1")
         self.momentum = momentum
         self.support = REAL
-        self.units = Units(self.x_shape)
+        self.standardizer = Standardizer(self.x_shape)
         self.network = network
-        self.net = network(self.beside.in_shape, self.x_shape)
+        self.net = network(self.conditioned_input.in_shape, self.x_shape)
         self.register_buffer("variance", torch.tensor(1.0))
         self.register_buffer("batches", torch.tensor(0.0))
 
@@ -66,7 +66,9 @@ class OptimalNormal(Likelihood):
     batches: Tensor
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        loc = self.units.restored(self.beside.through(self.net, z, context.y, self.x_shape))
+        loc = self.standardizer.unstandardize(
+            self.conditioned_input.through(self.net, z, context.y, self.x_shape)
+        )
         base = Normal(loc, self.variance.sqrt().expand_as(loc), validate_args=False)
         return Independent(base, len(self.x_shape), validate_args=False)
 
@@ -75,10 +77,12 @@ class OptimalNormal(Likelihood):
             return super().log_prob(px, x, mask)
         squares = (torch.nan_to_num(x) - px.mean).pow(2)
         observed = torch.ones_like(squares) if mask is None else mask.to(squares).expand_as(squares)
-        optimal = summed((squares * observed).sum()) / summed(observed.sum())
+        optimal = all_reduce_sum((squares * observed).sum()) / all_reduce_sum(observed.sum())
         with torch.no_grad():
             self.batches += 1
             # the first batches are averaged evenly, so that no trace of the starting value remains
-            self.variance.lerp_(optimal.to(self.variance), torch.clamp(1 / self.batches, min=self.momentum))
+            self.variance.lerp_(
+                optimal.to(self.variance), torch.clamp(1 / self.batches, min=self.momentum)
+            )
         base = Normal(px.mean, optimal.sqrt().expand_as(px.mean), validate_args=False)
         return super().log_prob(Independent(base, len(self.x_shape), validate_args=False), x, mask)

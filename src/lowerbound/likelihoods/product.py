@@ -20,7 +20,7 @@ from lowerbound.compatibility import LOG_DENSITY
 from lowerbound.roles import Context, Groups, Likelihood
 from lowerbound.shapes import Shape, numel
 from lowerbound.supports import Columns
-from lowerbound.units import Units
+from lowerbound.units import Standardizer
 
 
 class Product(Likelihood):
@@ -61,17 +61,31 @@ class Product(Likelihood):
         each: dict[int, Constraint] = {}
         for name, group in groups.items():
             part = group.likelihood(self.z_shape, (len(group.columns),))
-            own = part.support.each if isinstance(part.support, Columns) else [part.support] * len(group.columns)
+            own = (
+                part.support.each
+                if isinstance(part.support, Columns)
+                else [part.support] * len(group.columns)
+            )
             each |= dict(zip(group.columns, own, strict=True))
             for module in part.modules():
-                if isinstance(module, Units):  # a product in a product has said already which of its own they are
-                    inner = torch.arange(len(group.columns)) if module.entries is None else module.entries
+                if isinstance(
+                    module, Standardizer
+                ):  # a product in a product has said already which of its own they are
+                    inner = (
+                        torch.arange(len(group.columns))
+                        if module.entries is None
+                        else module.entries
+                    )
                     module.entries = torch.tensor(list(group.columns))[inner]
-            self.parts[f"{name}_group"] = part  # by itself a name might be one that a ModuleDict has, such as keys
-        self.condition = next((part.condition for part in self._likelihoods if part.condition is not None), None)
+            self.parts[f"{name}_group"] = (
+                part  # by itself a name might be one that a ModuleDict has, such as keys
+            )
+        self.condition = next(
+            (part.condition for part in self._likelihoods if part.condition is not None), None
+        )
         self._is_density = all(part.is_density for part in self._likelihoods)
         if not self._is_density:
-            self.offers = self.offers - {LOG_DENSITY}
+            self.capabilities = self.capabilities - {LOG_DENSITY}
         supports = [each[i] for i in sorted(each)]
         self.support = supports[0] if len(set(supports)) == 1 else Columns(supports, self.x_shape)
 
@@ -102,13 +116,17 @@ class Product(Likelihood):
         values = px.entries(x)
         known = [None] * len(values) if mask is None else px.entries(mask.broadcast_to(x.shape))
         each = zip(self._likelihoods, px.groups, values, known, strict=True)
-        return torch.stack([part.log_prob(own, value, seen) for part, (_, own), value, seen in each]).sum(0)
+        return torch.stack(
+            [part.log_prob(own, value, seen) for part, (_, own), value, seen in each]
+        ).sum(0)
 
 
 def _check(groups: Groups, n: int) -> None:
     """Refuse groups that do not share out the entries 0..n-1."""
     if not groups:
-        raise ValueError("a Product needs at least one group of columns: groups={'name': Group(columns, likelihood)}")
+        raise ValueError(
+            "a Product needs at least one group of columns: groups={'name': Group(columns, likelihood)}"
+        )
     taken: dict[int, str] = {}
     for name, group in groups.items():
         if not re.fullmatch(r"[A-Za-z_]\w*", name):
@@ -119,10 +137,16 @@ def _check(groups: Groups, n: int) -> None:
             raise ValueError(f"the group {name} has no columns")
         for column in group.columns:
             if isinstance(column, bool) or not isinstance(column, int) or not 0 <= column < n:
-                raise ValueError(f"the group {name} names the column {column!r}; there are the columns 0 to {n - 1}")
+                raise ValueError(
+                    f"the group {name} names the column {column!r}; there are the columns 0 to {n - 1}"
+                )
             if column in taken:
-                raise ValueError(f"the column {column} is in the group {taken[column]} and in {name}; it can be in one")
+                raise ValueError(
+                    f"the column {column} is in the group {taken[column]} and in {name}; it can be in one"
+                )
             taken[column] = name
     if left := [i for i in range(n) if i not in taken]:
         some = ", ".join(map(str, left[:5])) + (", ..." if len(left) > 5 else "")
-        raise ValueError(f"{len(left)} of the {n} columns are in no group ({some}); every column must be in one")
+        raise ValueError(
+            f"{len(left)} of the {n} columns are in no group ({some}); every column must be in one"
+        )

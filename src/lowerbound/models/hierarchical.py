@@ -38,10 +38,10 @@ from lowerbound.compatibility import EVALUABLE, REALS, REPARAMETERISED, check_co
 from lowerbound.distributions import FullNormal, as_multivariate, mean, stddev
 from lowerbound.distributions.kl import closed_form_kl
 from lowerbound.draw import Draw, Latent
-from lowerbound.model import LatentSize, Model, Shapes, again, agree_on_y, check_samples, fills
+from lowerbound.model import LatentSize, Model, Shapes, again, agree_on_y, check_role, check_samples
 from lowerbound.roles import Context, Likelihood, Part, Posterior, Prior
 from lowerbound.shapes import NetworkFactory, Shape, as_shape, numel, over_leading
-from lowerbound.units import Units
+from lowerbound.units import Standardizer
 from lowerbound.utils.messages import unknown
 from lowerbound.utils.modes import evaluating
 from lowerbound.utils.seeding import random_state
@@ -50,7 +50,7 @@ Inference = Literal["bottom_up", "top_down"]
 Sampler: TypeAlias = Callable[[Distribution, torch.Size], Tensor]
 
 FEATURES = 128  # values of d_l where none are asked for: some hundred carry what x says of MNIST
-BATCH = 1000  # examples at a time where all of them are looked at before training
+EXAMPLES_AT_ONCE = 1000  # examples at a time where all of them are looked at before training
 
 
 class Hierarchical(Model):
@@ -106,16 +106,16 @@ class Hierarchical(Model):
         feature_shapes: Sequence[int | Sequence[int]] = (),
     ) -> None:
         super().__init__()
-        fills(Prior, prior=prior)
+        check_role(Prior, prior=prior)
         numbered = {f"posteriors.{i}": part for i, part in enumerate(posteriors, 1)}
         numbered |= {f"conditionals.{i}": part for i, part in enumerate(conditionals, 1)}
-        fills(Posterior, **numbered)
-        fills(Likelihood, likelihood=likelihood)
+        check_role(Posterior, **numbered)
+        check_role(Likelihood, likelihood=likelihood)
         if inference not in get_args(Inference):
             raise ValueError(unknown("inference", inference, get_args(Inference)))
         for part in (*posteriors, *conditionals):
             for offer in (REALS, REPARAMETERISED, EVALUABLE):
-                if offer not in part.offers:
+                if offer not in part.capabilities:
                     raise ValueError(
                         f"Hierarchical draws each level given the one before, along gradients, and {type(part).__name__} "
                         f"{offer.lack}; use {offer.remedy}"
@@ -139,7 +139,10 @@ class Hierarchical(Model):
         }
         if not is_ladder:
             below = [likelihood.x_shape, *above[:-1]]
-            expected |= {f"posteriors.{i}": (part.x_shape, below[i - 1]) for i, part in enumerate(posteriors, 1)}
+            expected |= {
+                f"posteriors.{i}": (part.x_shape, below[i - 1])
+                for i, part in enumerate(posteriors, 1)
+            }
         for name, (own, wanted) in expected.items():
             if own != wanted:
                 raise ValueError(
@@ -151,14 +154,18 @@ class Hierarchical(Model):
         self.likelihood = likelihood
         self.features = tuple(features)
         self.inference: Inference = inference
-        self.units = Units(likelihood.x_shape)
+        self.standardizer = Standardizer(likelihood.x_shape)
         self.ways = nn.ModuleDict()
         if is_ladder:
             inputs = [likelihood.x_shape, *(part.x_shape for part in posteriors)]
             pairs = zip(features, pairwise(inputs), strict=True)
             self.ways.update({str(i): make(*shapes) for i, (make, shapes) in enumerate(pairs, 1)})
-        if feature_shapes and self.feature_shapes != [list(as_shape(own)) for own in feature_shapes]:
-            raise ValueError(f"feature_shapes are {feature_shapes}, and the posteriors take {self.feature_shapes}")
+        if feature_shapes and self.feature_shapes != [
+            list(as_shape(own)) for own in feature_shapes
+        ]:
+            raise ValueError(
+                f"feature_shapes are {feature_shapes}, and the posteriors take {self.feature_shapes}"
+            )
 
     @classmethod
     def shapes(
@@ -173,11 +180,15 @@ class Hierarchical(Model):
         if settings.get("inference", "bottom_up") == "top_down":
             told = settings.get("feature_shapes") or [FEATURES] * len(levels)
             if len(told) != len(levels):
-                raise ValueError(f"feature_shapes holds {len(told)} shapes, and there are {len(levels)} levels")
+                raise ValueError(
+                    f"feature_shapes holds {len(told)} shapes, and there are {len(levels)} levels"
+                )
             below, count = [as_shape(own, "feature_shapes") for own in told], len(levels)
         found: dict[str, Shapes | Sequence[Shapes]] = {
             "prior": {"x_shape": below[-1], "z_shape": levels[-1]},
-            "posteriors": [{"x_shape": own, "z_shape": z} for own, z in zip(below, levels, strict=True)],
+            "posteriors": [
+                {"x_shape": own, "z_shape": z} for own, z in zip(below, levels, strict=True)
+            ],
             "conditionals": [{"x_shape": above, "z_shape": z} for z, above in pairwise(levels)],
             "likelihood": {"x_shape": x_shape, "z_shape": levels[0]},
             "features": [{}] * count,
@@ -212,7 +223,9 @@ class Hierarchical(Model):
         check_samples(samples)
         x, context = self._given(x, context)
         walk = self._down if self.ways else self._up
-        path_gradient = path_gradient and torch.is_grad_enabled()  # its value is that of the ordinary one
+        path_gradient = (
+            path_gradient and torch.is_grad_enabled()
+        )  # its value is that of the ordinary one
         latents = walk(x, context, samples, path_gradient, _along if reparameterised else _without)
         px = self.likelihood(latents[0].z, context)
         log_px = self.likelihood.log_prob(px, x, context.mask)
@@ -268,14 +281,16 @@ class Hierarchical(Model):
 
     def _seen(self, x: Tensor, context: Context) -> list[Tensor]:
         """The features d_1, .., d_L of x, top down."""
-        seen, value, before = [], self.units.standardised(x, context.mask), self.x_shape
+        seen, value, before = [], self.standardizer.standardize(x, context.mask), self.x_shape
         for way, part in zip(self.ways.values(), self._posteriors, strict=True):
             value = over_leading(way, value, before, part.x_shape)
             seen.append(value)
             before = part.x_shape
         return seen
 
-    def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
+    def log_joint(
+        self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None
+    ) -> Tensor:
         x, context = self._given(x, context)
         px = self.likelihood(latents[0], context)
         return self.likelihood.log_prob(px, x, context.mask) + self.log_prior(latents, context)
@@ -287,7 +302,9 @@ class Hierarchical(Model):
             total = total + part(above, _above(context)).log_prob(z)
         return total
 
-    def log_posterior(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
+    def log_posterior(
+        self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None
+    ) -> Tensor:
         x, context = self._given(x, context)
         with _unmoved(self):
             if self.ways:
@@ -298,11 +315,15 @@ class Hierarchical(Model):
             else:
                 given = [(x, context), *((z, _above(context)) for z in latents[:-1])]
                 qs = [part(*own) for part, own in zip(self._posteriors, given, strict=True)]
-        total: Tensor = torch.stack([q.log_prob(z) for q, z in zip(qs, latents, strict=True)]).sum(0)
+        total: Tensor = torch.stack([q.log_prob(z) for q, z in zip(qs, latents, strict=True)]).sum(
+            0
+        )
         return total
 
     @torch.no_grad()
-    def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def sample_joint(
+        self, n: int, context: Context | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         context = self._beside(context, n).repeated(n)
         pz = self.prior(_above(context), self._posteriors[-1])
         latents = [pz.sample(torch.Size((n,) if not pz.batch_shape else ()))]
@@ -363,11 +384,18 @@ class Hierarchical(Model):
         """Mean and standard deviation of the entries of a code (D,): of each level given the one above it in the code."""
         context = _above(self._beside(context))
         with evaluating(self):
-            latents = [own[None] for own in self._levels(self._placed(z))]  # as of one example, which y may be told of
-            given = [part(above, context) for part, above in zip(self._conditionals, latents[1:], strict=True)]
+            latents = [
+                own[None] for own in self._levels(self._placed(z))
+            ]  # as of one example, which y may be told of
+            given = [
+                part(above, context)
+                for part, above in zip(self._conditionals, latents[1:], strict=True)
+            ]
             given.append(self.prior(context, self._posteriors[-1]))
             pairs = list(zip(given, self.z_shapes, strict=True))
-            means, scales = ([of(own).reshape(shape) for own, shape in pairs] for of in (mean, stddev))
+            means, scales = (
+                [of(own).reshape(shape) for own, shape in pairs] for of in (mean, stddev)
+            )
             return self.code(means), self.code(scales)
 
     def down_to(self, z: Tensor, dimension: int) -> Tensor:
@@ -382,8 +410,8 @@ class Hierarchical(Model):
 
     def learn_units(self, x: Tensor, mask: Tensor | None = None) -> None:
         super().learn_units(x, mask)
-        if self.ways and not self.units.are_known:
-            self.units.learn(x, mask)
+        if self.ways and not self.standardizer.is_fitted:
+            self.standardizer.learn(x, mask)
 
     @torch.no_grad()
     def prepare(self, x: Tensor) -> None:
@@ -391,8 +419,22 @@ class Hierarchical(Model):
         self.likelihood.prepare(x)
         with evaluating(self):
             for i, part in enumerate(self._posteriors):
-                part.prepare(torch.cat([self._inputs(self._placed(rows))[i].cpu() for rows in x.split(BATCH)]))
-            self.prior.prepare(torch.cat([self._inputs(self._placed(rows))[-1].cpu() for rows in x.split(BATCH)]))
+                part.prepare(
+                    torch.cat(
+                        [
+                            self._inputs(self._placed(rows))[i].cpu()
+                            for rows in x.split(EXAMPLES_AT_ONCE)
+                        ]
+                    )
+                )
+            self.prior.prepare(
+                torch.cat(
+                    [
+                        self._inputs(self._placed(rows))[-1].cpu()
+                        for rows in x.split(EXAMPLES_AT_ONCE)
+                    ]
+                )
+            )
 
     def _inputs(self, x: Tensor) -> list[Tensor]:
         """What each posterior is a condition of."""
@@ -451,11 +493,17 @@ def _product(first: Distribution, second: Distribution) -> Distribution:
             "DiagonalNormal or FullNormal for posteriors and conditionals, or inference bottom_up"
         )
     matrices = [own.precision_matrix for own in full if own is not None]
-    weighted = sum((p @ own.mean[..., None])[..., 0] for p, own in zip(matrices, full, strict=True) if own is not None)
+    weighted = sum(
+        (p @ own.mean[..., None])[..., 0]
+        for p, own in zip(matrices, full, strict=True)
+        if own is not None
+    )
     covariance = torch.cholesky_inverse(torch.linalg.cholesky(matrices[0] + matrices[1]))
     loc = (covariance @ weighted[..., None])[..., 0]  # type: ignore[index]  # a sum of tensors is one
     shape = first.event_shape
-    return FullNormal(loc.reshape(*loc.shape[:-1], *shape), torch.linalg.cholesky(covariance), tuple(shape))
+    return FullNormal(
+        loc.reshape(*loc.shape[:-1], *shape), torch.linalg.cholesky(covariance), tuple(shape)
+    )
 
 
 def _is_diagonal(distribution: Distribution) -> bool:
@@ -469,4 +517,6 @@ def _detached(distribution: Distribution) -> Distribution:
         return Independent(base, len(distribution.event_shape), validate_args=False)
     full = as_multivariate(distribution)
     assert full is not None  # its product has been taken
-    return MultivariateNormal(full.loc.detach(), scale_tril=full.scale_tril.detach(), validate_args=False)
+    return MultivariateNormal(
+        full.loc.detach(), scale_tril=full.scale_tril.detach(), validate_args=False
+    )

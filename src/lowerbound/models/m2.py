@@ -21,11 +21,11 @@ from lowerbound.conditions import can_look
 from lowerbound.distributions import OneHot, mean, stddev
 from lowerbound.distributions.kl import closed_form_kl
 from lowerbound.draw import Draw, Latent
-from lowerbound.model import Model, agree_on_y, check_samples, fills
+from lowerbound.model import Model, agree_on_y, check_role, check_samples
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood, Posterior, Prior
 from lowerbound.shapes import NetworkFactory, Shape, over_leading
-from lowerbound.units import Units, learn_units
+from lowerbound.units import Standardizer, learn_units
 from lowerbound.utils.modes import evaluating
 
 UNLABELLED = -1
@@ -74,10 +74,13 @@ class M2(Model):
         alpha: float = 50.0,
     ) -> None:
         super().__init__()
-        fills(Prior, prior=prior)
-        fills(Posterior, posterior=posterior)
-        fills(Likelihood, likelihood=likelihood)
-        if len({prior.z_shape, posterior.z_shape, likelihood.z_shape}) > 1 or posterior.x_shape != likelihood.x_shape:
+        check_role(Prior, prior=prior)
+        check_role(Posterior, posterior=posterior)
+        check_role(Likelihood, likelihood=likelihood)
+        if (
+            len({prior.z_shape, posterior.z_shape, likelihood.z_shape}) > 1
+            or posterior.x_shape != likelihood.x_shape
+        ):
             raise ValueError(
                 f"the parts disagree on shapes: z is {prior.z_shape} in the prior, {posterior.z_shape} in the posterior and "
                 f"{likelihood.z_shape} in the likelihood, x {posterior.x_shape} and {likelihood.x_shape}"
@@ -89,7 +92,7 @@ class M2(Model):
                 "M2 gives the label to posterior and likelihood: build both with condition=C, the number of classes (on the "
                 "command line --posterior.condition y --likelihood.condition y)"
             )
-        if not posterior.offers >= {REALS, REPARAMETERISED}:
+        if not posterior.capabilities >= {REALS, REPARAMETERISED}:
             raise ValueError(
                 f"M2 draws z with a gradient, and {type(posterior).__name__} gives codes or none; use a posterior on the "
                 "real line (DiagonalNormal, FullNormal)"
@@ -102,7 +105,7 @@ class M2(Model):
         self.classifier = classifier
         self.alpha = alpha
         self.classes = posterior.condition
-        self.units = Units(self.x_shape)
+        self.standardizer = Standardizer(self.x_shape)
         self.net = classifier(self.x_shape, (self.classes,))
 
     @property
@@ -120,8 +123,11 @@ class M2(Model):
     def label(self, x: Tensor, context: Context | None = None) -> OneHot:
         """q(y|x), as unit vectors: batch (B,)."""
         x, context = self._given(x, context)
-        standard = self.units.standardised(x, context.mask)
-        return OneHot(logits=over_leading(self.net, standard, self.x_shape, (self.classes,)), validate_args=False)
+        standard = self.standardizer.standardize(x, context.mask)
+        return OneHot(
+            logits=over_leading(self.net, standard, self.x_shape, (self.classes,)),
+            validate_args=False,
+        )
 
     def classify(self, x: Tensor, context: Context | None = None) -> Tensor:
         with torch.no_grad(), evaluating(self):
@@ -137,14 +143,18 @@ class M2(Model):
     ) -> Draw:
         check_samples(samples)
         if path_gradient or not reparameterised:
-            raise ValueError("M2 sums over the label and draws z with its gradient, once; use ELBO or IWAE, or a VAE")
+            raise ValueError(
+                "M2 sums over the label and draws z with its gradient, once; use ELBO or IWAE, or a VAE"
+            )
         qy = self.label(x, context)
         x, context = self._given(x, context)
         every = torch.arange(self.classes, device=x.device).repeat(
             samples
         )  # all labels of the first draw, of the second, ...
         vectors = one_hot(every, self.classes).to(x.dtype)[:, None].expand(-1, len(x), -1)
-        beside = Context(y=every[:, None], mask=context.mask)  # broadcast against the examples: (K, B)
+        beside = Context(
+            y=every[:, None], mask=context.mask
+        )  # broadcast against the examples: (K, B)
         qz, pz = self.posterior(x, beside), self.prior(beside, self.posterior)
         z = qz.rsample()
         px = self.likelihood(z, beside)
@@ -153,9 +163,15 @@ class M2(Model):
         log_qy, log_py = qy.log_prob(vectors), -math.log(self.classes)
         known = self._labels(context, x)
         is_known, is_own = known != UNLABELLED, every[:, None] == known
-        log_m = torch.where(is_known, torch.where(is_own, 0.0, -math.inf).to(log_qy), log_qy) - math.log(samples)
-        paid = torch.where(is_known, torch.zeros_like(log_qy), log_qy)  # a label that is given costs log p(y) alone
-        rate_of_y = (torch.where(is_known, is_own.to(log_qy), log_qy.exp()) * (paid - log_py)).sum(0) / samples
+        log_m = torch.where(
+            is_known, torch.where(is_own, 0.0, -math.inf).to(log_qy), log_qy
+        ) - math.log(samples)
+        paid = torch.where(
+            is_known, torch.zeros_like(log_qy), log_qy
+        )  # a label that is given costs log p(y) alone
+        rate_of_y = (torch.where(is_known, is_own.to(log_qy), log_qy.exp()) * (paid - log_py)).sum(
+            0
+        ) / samples
         each = closed_form_kl(qz, pz)
         missed = -qy.log_prob(one_hot(known.clamp_min(0), self.classes).to(x.dtype))
         return Draw(
@@ -175,7 +191,9 @@ class M2(Model):
         if context.y is None or not self.training:
             return torch.full((len(x),), UNLABELLED, device=x.device)
         if context.y.is_floating_point():
-            raise ValueError(f"M2 takes labels 0 to {self.classes - 1}, and -1 for unknown; y holds {context.y.dtype}")
+            raise ValueError(
+                f"M2 takes labels 0 to {self.classes - 1}, and -1 for unknown; y holds {context.y.dtype}"
+            )
         y = context.y
         if can_look(y):
             low, high = int(y.min()), int(y.max())
@@ -189,7 +207,9 @@ class M2(Model):
     def _uniform(self, x: Tensor) -> OneHot:
         return OneHot(logits=x.new_zeros(self.classes), validate_args=False)
 
-    def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
+    def log_joint(
+        self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None
+    ) -> Tensor:
         x, context = self._given(x, context)
         vectors, z = latents
         beside = Context(y=vectors.argmax(-1), mask=context.mask)
@@ -198,7 +218,9 @@ class M2(Model):
         return log_px + log_pz - math.log(self.classes)
 
     @torch.no_grad()
-    def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def sample_joint(
+        self, n: int, context: Context | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Of the labels in the context, where it has them, and of all alike elsewhere."""
         context = self._beside(context, n)
         y = context.y
@@ -220,7 +242,9 @@ class M2(Model):
     @torch.no_grad()
     def decode(self, z: Tensor, context: Context | None = None) -> Tensor:
         """The mean of p(x|z, y) at a code, whose label is the largest of its first C entries: (..., *code) -> (..., *X)."""
-        vectors, style = self._placed(z).split([self.classes, self.code_shape[0] - self.classes], -1)
+        vectors, style = self._placed(z).split(
+            [self.classes, self.code_shape[0] - self.classes], -1
+        )
         style = style.reshape(*style.shape[:-1], *self.prior.z_shape)
         with evaluating(self):
             return mean(self.likelihood(style, Context(y=vectors.argmax(-1))))
@@ -230,11 +254,17 @@ class M2(Model):
         y = self._placed(z)[: self.classes].argmax(-1, keepdim=True)
         with evaluating(self):
             pz = self.prior(Context(y=y), self.posterior)
-            style = [(value[0] if pz.batch_shape else value).flatten() for value in (mean(pz), stddev(pz))]
+            style = [
+                (value[0] if pz.batch_shape else value).flatten()
+                for value in (mean(pz), stddev(pz))
+            ]
         share = 1 / self.classes
-        of_label = [style[0].new_full((self.classes,), value) for value in (share, math.sqrt(share * (1 - share)))]
+        of_label = [
+            style[0].new_full((self.classes,), value)
+            for value in (share, math.sqrt(share * (1 - share)))
+        ]
         return torch.cat([of_label[0], style[0]]), torch.cat([of_label[1], style[1]])
 
     def learn_units(self, x: Tensor, mask: Tensor | None = None) -> None:
         super().learn_units(x, mask)
-        learn_units(self.units, x, mask)
+        learn_units(self.standardizer, x, mask)

@@ -18,7 +18,7 @@ from lowerbound.compatibility import BITS, VECTORS, check_composed
 from lowerbound.distributions import frozen, is_code, mean, nearest, stddev
 from lowerbound.distributions.kl import closed_form_kl
 from lowerbound.draw import Draw, Latent
-from lowerbound.model import Model, again, agree_on_y, check_samples, fills
+from lowerbound.model import Model, again, agree_on_y, check_role, check_samples
 from lowerbound.roles import Context, Likelihood, Posterior, Prior
 from lowerbound.shapes import Shape
 from lowerbound.utils.modes import evaluating
@@ -54,9 +54,9 @@ class VAE(Model):
 
     def __init__(self, prior: Prior, posterior: Posterior, likelihood: Likelihood) -> None:
         super().__init__()
-        fills(Prior, prior=prior)
-        fills(Posterior, posterior=posterior)
-        fills(Likelihood, likelihood=likelihood)
+        check_role(Prior, prior=prior)
+        check_role(Posterior, posterior=posterior)
+        check_role(Likelihood, likelihood=likelihood)
         if len({prior.z_shape, posterior.z_shape, likelihood.z_shape}) > 1:
             raise ValueError(
                 f"the parts disagree on the shape of z: prior {prior.z_shape}, posterior {posterior.z_shape}, "
@@ -99,9 +99,11 @@ class VAE(Model):
         given = self.posterior(x, context)
         qz = relaxed(given)
         pz = relaxed(self.prior(context, self.posterior))
-        drawn = self.posterior.drawn(qz, samples, reparameterised, self.training)
+        drawn = self.posterior.draw_latent(qz, samples, reparameterised, self.training)
         scored = qz
-        if path_gradient:  # no gradient comes by way of x, so constants are as good as a second evaluation
+        if (
+            path_gradient
+        ):  # no gradient comes by way of x, so constants are as good as a second evaluation
             scored = relaxed(frozen(given) or again(self.posterior, x, context, before))
         at = drawn.z if drawn.at is None else drawn.at
         latent = Latent(qz, pz, at, closed_form_kl(qz, pz), scored=scored)
@@ -120,13 +122,19 @@ class VAE(Model):
             usage={} if (usage := self.posterior.usage(qz)) is None else {"codes": usage},
         )
 
-    def log_joint(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
+    def log_joint(
+        self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None
+    ) -> Tensor:
         x, context = self._given(x, context)
         (z,) = latents
         px = self.likelihood(z, context)
-        return self.prior(context, self.posterior).log_prob(z) + self.likelihood.log_prob(px, x, context.mask)
+        return self.prior(context, self.posterior).log_prob(z) + self.likelihood.log_prob(
+            px, x, context.mask
+        )
 
-    def log_posterior(self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
+    def log_posterior(
+        self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None
+    ) -> Tensor:
         (z,) = latents
         copies = {name: value.clone() for name, value in self.posterior.named_buffers()}
         given = self._given(x, context)
@@ -134,7 +142,9 @@ class VAE(Model):
         return log_q
 
     @torch.no_grad()
-    def dream(self, n: int, context: Context | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def sample_joint(
+        self, n: int, context: Context | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         context = self._beside(context, n).repeated(n)
         pz = self.prior(context, self.posterior)
         z = pz.sample(torch.Size((n,) if not pz.batch_shape else ()))
@@ -166,9 +176,9 @@ class VAE(Model):
 
     @property
     def categories(self) -> int | None:
-        if VECTORS in self.posterior.offers:
+        if VECTORS in self.posterior.capabilities:
             return self.z_shape[-1]
-        return 1 if BITS in self.posterior.offers else None
+        return 1 if BITS in self.posterior.capabilities else None
 
     @property
     def refinable(self) -> Posterior:

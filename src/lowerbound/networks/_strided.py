@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from lowerbound.shapes import Shape, numel
 
-SMALLEST = 7  # once the smaller side is at most this, halving stops: 28 -> 14 -> 7, 32 -> 16 -> 8 -> 4
+SMALLEST = (
+    7  # once the smaller side is at most this, halving stops: 28 -> 14 -> 7, 32 -> 16 -> 8 -> 4
+)
 
 
 @dataclass(frozen=True)
@@ -65,15 +67,21 @@ def plan(in_shape: Shape, out_shape: Shape, depth: int | None = None) -> Plan:
     sizes = [(picture[-2], picture[-1])]
     while len(sizes) == 1 or min(sizes[-1]) > SMALLEST if depth is None else len(sizes) <= depth:
         if max(sizes[-1]) == 1:
-            raise ValueError(f"depth is {depth}, but a picture of {sizes[0]} can be halved {len(sizes) - 1} times only")
+            raise ValueError(
+                f"depth is {depth}, but a picture of {sizes[0]} can be halved {len(sizes) - 1} times only"
+            )
         height, width = sizes[-1]
         sizes.append((-(-height // 2), -(-width // 2)))
     if len(sizes) == 1:
-        raise ValueError(f"depth is {depth}: a picture must be halved at least once; use MLP for no convolutions")
+        raise ValueError(
+            f"depth is {depth}: a picture must be halved at least once; use MLP for no convolutions"
+        )
     return Plan(is_encoder, numel(picture[:-2]), tuple(sizes), numel(other))
 
 
-def convolutional(layout: Plan, width: int, body: Callable[[int], list[nn.Module]]) -> nn.Sequential:
+def convolutional(
+    layout: Plan, width: int, body: Callable[[int], list[nn.Module]]
+) -> nn.Sequential:
     """The network of a plan: (N, values of the one side) -> (N, values of the other), flat on both sides.
 
     Args:
@@ -97,7 +105,10 @@ def convolutional(layout: Plan, width: int, body: Callable[[int], list[nn.Module
     layers = [nn.Linear(layout.vector, numel(smallest)), nn.Unflatten(1, smallest)]
     for (after, before), size in reversed(list(zip(pairwise(widths), layout.sizes, strict=False))):
         even = (int(size[0] % 2 == 0), int(size[1] % 2 == 0))
-        layers += [*body(before), nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=even)]
+        layers += [
+            *body(before),
+            nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=even),
+        ]
     return nn.Sequential(*layers, nn.Flatten())
 
 
@@ -112,7 +123,9 @@ class Block(nn.Module):
         super().__init__()
         second = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.zeros_(second.weight)
-        self.layers = nn.Sequential(nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1), nn.SiLU(), second)
+        self.layers = nn.Sequential(
+            nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1), nn.SiLU(), second
+        )
 
     def forward(self, value: Tensor) -> Tensor:
         result: Tensor = value + self.layers(value)

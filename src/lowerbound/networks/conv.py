@@ -28,10 +28,14 @@ class Conv(nn.Module):
         torch.Size([5, 3, 37, 53])
     """
 
-    def __init__(self, in_shape: Shape, out_shape: Shape, width: int = 32, depth: int | None = None) -> None:
+    def __init__(
+        self, in_shape: Shape, out_shape: Shape, width: int = 32, depth: int | None = None
+    ) -> None:
         super().__init__()
         self.out_shape = out_shape
-        self.layers = convolutional(plan(in_shape, out_shape, depth), width, lambda channels: [nn.SiLU()])
+        self.layers = convolutional(
+            plan(in_shape, out_shape, depth), width, lambda channels: [nn.SiLU()]
+        )
 
     def forward(self, value: Tensor) -> Tensor:
         result: Tensor = self.layers(value.reshape(len(value), -1))

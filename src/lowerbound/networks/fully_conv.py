@@ -48,7 +48,9 @@ class FullyConv(nn.Module):
                 "Conv between a picture and a vector, or a latent shape (channels, h, w)"
             )
         shrinks = in_shape[-2] * in_shape[-1] >= out_shape[-2] * out_shape[-1]
-        sizes = _halvings(*(in_shape[-2:], out_shape[-2:]) if shrinks else (out_shape[-2:], in_shape[-2:]))
+        sizes = _halvings(
+            *(in_shape[-2:], out_shape[-2:]) if shrinks else (out_shape[-2:], in_shape[-2:])
+        )
         self.in_shape, self.out_shape = in_shape, out_shape
         entering, leaving = numel(in_shape[:-2]), numel(out_shape[:-2])
         body: list[nn.Module] = [*(Block(width) for _ in range(blocks)), nn.SiLU()]

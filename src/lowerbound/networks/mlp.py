@@ -17,7 +17,9 @@ from lowerbound.parallel.shards import rows_of_batch
 from lowerbound.shapes import Shape, as_shape, numel
 
 FEW = 2**16  # values below which a gradient written in Python costs more than is saved
-Activation = Literal["ReLU", "Tanh", "SiLU", "GELU", "ELU", "LeakyReLU", "Softplus", "Sigmoid", "GLU"]
+Activation = Literal[
+    "ReLU", "Tanh", "SiLU", "GELU", "ELU", "LeakyReLU", "Softplus", "Sigmoid", "GLU"
+]
 
 
 class MLP(nn.Module):
@@ -56,7 +58,9 @@ class MLP(nn.Module):
         super().__init__()
         hidden = as_shape(hidden, "hidden")
         if activation not in get_args(Activation):
-            raise ValueError(f"activation is {activation!r}; there is {', '.join(get_args(Activation))}")
+            raise ValueError(
+                f"activation is {activation!r}; there is {', '.join(get_args(Activation))}"
+            )
         self.out_shape, self.batch_norm = out_shape, batch_norm and len(hidden) > 0
         widths = (numel(in_shape), *hidden, numel(out_shape))
         layers: list[nn.Module] = []
@@ -116,7 +120,9 @@ class Tanh(nn.Tanh):
         if value.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(value)
         is_exact = value.dtype == torch.float32
-        if (is_exact or value.dtype == torch.bfloat16) and not (torch.is_grad_enabled() and value.requires_grad):
+        if (is_exact or value.dtype == torch.bfloat16) and not (
+            torch.is_grad_enabled() and value.requires_grad
+        ):
             return _by_sigmoid(value.float()).to(value.dtype)
         if not is_exact or value.numel() < FEW:
             return super().forward(value)

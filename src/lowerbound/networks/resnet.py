@@ -35,7 +35,12 @@ class ResNet(nn.Module):
     """
 
     def __init__(
-        self, in_shape: Shape, out_shape: Shape, width: int = 32, blocks: int = 1, depth: int | None = None
+        self,
+        in_shape: Shape,
+        out_shape: Shape,
+        width: int = 32,
+        blocks: int = 1,
+        depth: int | None = None,
     ) -> None:
         super().__init__()
         if blocks < 1:

@@ -29,10 +29,17 @@ from typing import ClassVar
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from lowerbound.compatibility import DRAWN, EVALUABLE, FACTORISED, WEIGHABLE, Need, Offer
+from lowerbound.compatibility import (
+    EVALUABLE,
+    FACTORISED,
+    SAMPLED,
+    WEIGHABLE,
+    Capability,
+    Requirement,
+)
 from lowerbound.draw import Draw, Latent, RateEstimator
 from lowerbound.objective import Objective, Step, Terms
-from lowerbound.parallel.shards import gathered, gathered_logsumexp, own_rows
+from lowerbound.parallel.shards import all_gather, all_gather_logsumexp, own_rows
 
 
 class BetaTC(Objective):
@@ -88,7 +95,9 @@ class BetaTC(Objective):
         super().__init__()
         for name, weight in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
             if not 0 <= weight < math.inf:
-                raise ValueError(f"{name} is {weight}: a weight must be a finite number, at least 0")
+                raise ValueError(
+                    f"{name} is {weight}: a weight must be a finite number, at least 0"
+                )
         if kl not in ("auto", "closed_form", "sampled"):
             raise ValueError(f"kl is {kl!r}; there is 'auto', 'closed_form' and 'sampled'")
         if samples < 1:
@@ -108,19 +117,21 @@ class BetaTC(Objective):
         return 1 <= self.gamma == self.beta <= self.alpha
 
     @property
-    def needs(self) -> Mapping[Offer, Need]:
+    def requirements(self) -> Mapping[Capability, Requirement]:
         return {
-            EVALUABLE: Need("evaluates q(z|x) at the draws of other examples", "FactorVAE"),
-            WEIGHABLE: Need("estimates densities at its draws", "ELBO"),
-            DRAWN: Need("estimates q(z) from one draw for each example", "ELBO"),
-            FACTORISED: Need("takes q(z|x) apart into its entries", "FactorVAE"),
-            **super().needs,
+            EVALUABLE: Requirement("evaluates q(z|x) at the draws of other examples", "FactorVAE"),
+            WEIGHABLE: Requirement("estimates densities at its draws", "ELBO"),
+            SAMPLED: Requirement("estimates q(z) from one draw for each example", "ELBO"),
+            FACTORISED: Requirement("takes q(z|x) apart into its entries", "FactorVAE"),
+            **super().requirements,
         }
 
     def check(self, draw: Draw) -> None:
         draw.rate_by(self.kl)
         if len(draw.latents) != 1:
-            raise ValueError(f"BetaTC is about one latent, and this model has {len(draw.latents)}; use ELBO")
+            raise ValueError(
+                f"BetaTC is about one latent, and this model has {len(draw.latents)}; use ELBO"
+            )
         q = draw.latents[0].q
         if not has_independent_entries(q):
             raise ValueError(
@@ -134,12 +145,19 @@ class BetaTC(Objective):
     def terms(self, draw: Draw, step: Step) -> Terms:
         latent = draw.latents[0]
         rate = draw.rate_by(self.kl)
-        information, correlation = (draw.average(part) for part in decomposed(latent, step.examples))
+        information, correlation = (
+            draw.average(part) for part in decomposed(latent, step.examples)
+        )
         loss = draw.distortion + self.gamma * rate
-        loss = loss + (self.alpha - self.gamma) * information + (self.beta - self.gamma) * correlation
+        loss = (
+            loss + (self.alpha - self.gamma) * information + (self.beta - self.gamma) * correlation
+        )
         for penalty in draw.penalties.values():
             loss = loss + penalty
-        log = {"mutual_information": information.detach(), "total_correlation": correlation.detach()}
+        log = {
+            "mutual_information": information.detach(),
+            "total_correlation": correlation.detach(),
+        }
         if has_independent_entries(latent.p):
             log["dimension_wise_kl"] = (rate - information - correlation).detach()
         return Terms(loss, {**draw.scores(rate), **log})
@@ -155,11 +173,11 @@ def decomposed(latent: Latent, examples: int) -> tuple[Tensor, Tensor]:
     assert isinstance(latent.q, Independent)
     # entry by entry, of every z at every posterior of the batch: (K, B, B, D)
     # of which several processes have a part of the posteriors each
-    table: Tensor = latent.q.base_dist.log_prob(gathered(latent.z, 1).unsqueeze(2))
+    table: Tensor = latent.q.base_dist.log_prob(all_gather(latent.z, 1).unsqueeze(2))
     table = table.reshape(*table.shape[:3], -1)
     log_weights = own_rows(stratified(table.shape[1], examples, table), 1)
-    joint = own_rows(gathered_logsumexp(table.sum(-1) + log_weights, 2), 1)
-    product = own_rows(gathered_logsumexp(table + log_weights[..., None], 2), 1).sum(-1)
+    joint = own_rows(all_gather_logsumexp(table.sum(-1) + log_weights, 2), 1)
+    product = own_rows(all_gather_logsumexp(table + log_weights[..., None], 2), 1).sum(-1)
     return latent.log_q - joint, joint - product
 
 

@@ -24,7 +24,7 @@ from functools import partial
 from torch import Tensor
 
 from lowerbound.checks import check_weights
-from lowerbound.compatibility import LOG_DENSITY, PATHWISE, WEIGHABLE, Need, Offer
+from lowerbound.compatibility import LOG_DENSITY, PATHWISE, WEIGHABLE, Capability, Requirement
 from lowerbound.draw import Draw
 from lowerbound.objective import Objective, Step, Terms
 
@@ -70,12 +70,12 @@ class DReG(Objective):
         return True
 
     @property
-    def needs(self) -> Mapping[Offer, Need]:
+    def requirements(self) -> Mapping[Capability, Requirement]:
         return {
-            LOG_DENSITY: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
-            WEIGHABLE: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
-            **super().needs,
-            PATHWISE: Need("reparameterises the gradient of log q", "ELBO"),
+            LOG_DENSITY: Requirement("weighs draws by p(x, z) / q(z|x)", "ELBO"),
+            WEIGHABLE: Requirement("weighs draws by p(x, z) / q(z|x)", "ELBO"),
+            **super().requirements,
+            PATHWISE: Requirement("reparameterises the gradient of log q", "ELBO"),
         }
 
     def check(self, draw: Draw) -> None:
@@ -96,4 +96,6 @@ class DReG(Objective):
 
 def _weighed(gradient: Tensor, weights: Tensor) -> Tensor:
     """The gradient of each draw (K, B, *Z) times its weight (K, B)."""
-    return gradient * weights.to(gradient.dtype).reshape(*weights.shape, *[1] * (gradient.ndim - weights.ndim))
+    return gradient * weights.to(gradient.dtype).reshape(
+        *weights.shape, *[1] * (gradient.ndim - weights.ndim)
+    )

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lowerbound.compatibility import WEIGHABLE, Need, Offer
+from lowerbound.compatibility import WEIGHABLE, Capability, Requirement
 from lowerbound.draw import Draw, RateEstimator
 from lowerbound.objective import Objective, Step, Terms
 
@@ -68,7 +68,9 @@ class ELBO(Objective):
     ) -> None:
         super().__init__()
         if not 0 <= beta < math.inf:
-            raise ValueError(f"beta is {beta}: the weight of the rate must be a finite number, at least 0")
+            raise ValueError(
+                f"beta is {beta}: the weight of the rate must be a finite number, at least 0"
+            )
         if samples < 1:
             raise ValueError(f"samples is {samples}: at least 1 draw is needed")
         if kl not in ("auto", "closed_form", "sampled"):
@@ -76,9 +78,13 @@ class ELBO(Objective):
         if not 0 <= warmup <= 1:
             raise ValueError(f"warmup is {warmup}: it is a fraction of the run, from 0 to 1")
         if not 0 <= free_bits < math.inf:
-            raise ValueError(f"free_bits is {free_bits}: nats for each latent dimension, a finite number, at least 0")
+            raise ValueError(
+                f"free_bits is {free_bits}: nats for each latent dimension, a finite number, at least 0"
+            )
         if free_bits and kl == "sampled":
-            raise ValueError("free_bits needs the rate of each dimension in closed form: leave kl at 'auto'")
+            raise ValueError(
+                "free_bits needs the rate of each dimension in closed form: leave kl at 'auto'"
+            )
         if path_gradient and kl == "closed_form":
             raise ValueError(
                 "path_gradient needs the sampled KL, at whose draws log q is evaluated: set kl to 'sampled'"
@@ -96,7 +102,9 @@ class ELBO(Objective):
 
     @property
     def is_bound(self) -> bool:
-        return self.beta >= 1  # free bits only add to the loss, and the warm-up is over when the run ends
+        return (
+            self.beta >= 1
+        )  # free bits only add to the loss, and the warm-up is over when the run ends
 
     @property
     def estimator(self) -> RateEstimator:
@@ -108,9 +116,11 @@ class ELBO(Objective):
         return self.beta * min(1.0, progress / self.warmup) if self.warmup else self.beta
 
     @property
-    def needs(self) -> Mapping[Offer, Need]:
-        sampled = {WEIGHABLE: Need("estimates the rate by log q - log p at the draws", "kl='auto'")}
-        return {**super().needs, **(sampled if self.estimator == "sampled" else {})}
+    def requirements(self) -> Mapping[Capability, Requirement]:
+        sampled = {
+            WEIGHABLE: Requirement("estimates the rate by log q - log p at the draws", "kl='auto'")
+        }
+        return {**super().requirements, **(sampled if self.estimator == "sampled" else {})}
 
     def check(self, draw: Draw) -> None:
         draw.rate_by(self.estimator)
@@ -132,7 +142,9 @@ class ELBO(Objective):
 
     def terms(self, draw: Draw, step: Step) -> Terms:
         rate = draw.rate_by(self.estimator)
-        loss = draw.distortion + (self.weight(step.progress) * rate if self.beta != 1 or self.warmup else rate)
+        loss = draw.distortion + (
+            self.weight(step.progress) * rate if self.beta != 1 or self.warmup else rate
+        )
         for penalty in draw.penalties.values():
             loss = loss + penalty
         extra = self.weight(step.progress) * self._free(draw) if self.free_bits else None

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lowerbound.compatibility import REALS, REPARAMETERISED, Need, Offer
+from lowerbound.compatibility import REALS, REPARAMETERISED, Capability, Requirement
 from lowerbound.draw import Draw
 from lowerbound.networks import MLP
 from lowerbound.objective import Objective, Step, Terms
-from lowerbound.parallel.shards import averaged, gathered, own_rows, undivided
+from lowerbound.parallel.shards import all_gather, batch_mean, own_rows, replicated
 from lowerbound.shapes import NetworkFactory, Shape, as_shape, over_leading
 
 
@@ -81,7 +81,9 @@ class FactorVAE(Objective):
         if not 0 < learning_rate < math.inf:
             raise ValueError(f"learning_rate is {learning_rate}: it must be a positive number")
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas is {tuple(betas)}: two numbers, each at least 0 and below 1, such as (0.5, 0.9)")
+            raise ValueError(
+                f"betas is {tuple(betas)}: two numbers, each at least 0 and below 1, such as (0.5, 0.9)"
+            )
         self.z_shape = as_shape(z_shape, "the latent shape")
         self.gamma = gamma
         self.learning_rate = learning_rate
@@ -94,11 +96,11 @@ class FactorVAE(Objective):
         return self.gamma == 0  # what a critic says may lie below the truth, and below zero
 
     @property
-    def needs(self) -> Mapping[Offer, Need]:
+    def requirements(self) -> Mapping[Capability, Requirement]:
         return {
-            REALS: Need("mixes the entries of codes of different examples", "ELBO"),
-            REPARAMETERISED: Need("differentiates through draws", "ELBO"),
-            **super().needs,
+            REALS: Requirement("mixes the entries of codes of different examples", "ELBO"),
+            REPARAMETERISED: Requirement("differentiates through draws", "ELBO"),
+            **super().requirements,
         }
 
     @property
@@ -107,7 +109,9 @@ class FactorVAE(Objective):
 
     def check(self, draw: Draw) -> None:
         if len(draw.latents) != 1:
-            raise ValueError(f"FactorVAE is about one latent, and this model has {len(draw.latents)}; use ELBO")
+            raise ValueError(
+                f"FactorVAE is about one latent, and this model has {len(draw.latents)}; use ELBO"
+            )
         q = draw.latents[0].q
         if q.event_shape != self.z_shape:
             raise ValueError(
@@ -129,7 +133,7 @@ class FactorVAE(Objective):
             loss = loss + penalty
         own = self.critic_loss(z.detach())
         log = {"total_correlation": correlation.detach(), "critic_loss": own.detach().mean(0)}
-        return Terms(loss, {**draw.scores(rate), **log}, own_loss=averaged(own))
+        return Terms(loss, {**draw.scores(rate), **log}, own_loss=batch_mean(own))
 
     def log_ratio(self, z: Tensor) -> Tensor:
         """The critic's log q(z) - sum_d log q(z_d), (K, B), with no gradient in its parameters."""
@@ -143,8 +147,8 @@ class FactorVAE(Objective):
 
     def critic_loss(self, z: Tensor) -> Tensor:
         """What the critic minimises in mean, (K, B), of the codes of a batch (K, B, *Z)."""
-        whole = gathered(z, 1)
-        with undivided():
+        whole = all_gather(z, 1)
+        with replicated():
             mixed = permuted(whole)
         both = over_leading(self.critic, torch.stack([z, own_rows(mixed, 1)]), self.z_shape, ())
         return 0.5 * (softplus(-both[0]) + softplus(both[1]))

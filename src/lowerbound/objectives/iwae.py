@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lowerbound.checks import check_weights
-from lowerbound.compatibility import DRAWN, LOG_DENSITY, WEIGHABLE, Need, Offer
+from lowerbound.compatibility import LOG_DENSITY, SAMPLED, WEIGHABLE, Capability, Requirement
 from lowerbound.draw import Draw
 from lowerbound.objective import Objective, Step, Terms
 
@@ -54,12 +54,15 @@ class IWAE(Objective):
         return True
 
     @property
-    def needs(self) -> Mapping[Offer, Need]:
+    def requirements(self) -> Mapping[Capability, Requirement]:
         return {
-            LOG_DENSITY: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
-            WEIGHABLE: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
-            DRAWN: Need("weighs draws, and over all z at once that is p(x), of which q learns nothing", "ELBO"),
-            **super().needs,
+            LOG_DENSITY: Requirement("weighs draws by p(x, z) / q(z|x)", "ELBO"),
+            WEIGHABLE: Requirement("weighs draws by p(x, z) / q(z|x)", "ELBO"),
+            SAMPLED: Requirement(
+                "weighs draws, and over all z at once that is p(x), of which q learns nothing",
+                "ELBO",
+            ),
+            **super().requirements,
         }
 
     def check(self, draw: Draw) -> None:

@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from lowerbound.compatibility import MOVABLE, Need, Offer
+from lowerbound.compatibility import MOVABLE, Capability, Requirement
 from lowerbound.distributions import stddev
 from lowerbound.draw import Draw
 from lowerbound.objective import Objective, Step, Terms
-from lowerbound.parallel.shards import gathered, undivided
+from lowerbound.parallel.shards import all_gather, replicated
 
 Kernel = Literal["inverse_multiquadratic", "gaussian"]
 
@@ -86,7 +86,9 @@ class MMD(Objective):
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} is {value}: it must be a finite number, at least 0")
         if kernel not in get_args(Kernel):
-            raise ValueError(f"kernel is {kernel!r}; there is {', '.join(map(repr, get_args(Kernel)))}")
+            raise ValueError(
+                f"kernel is {kernel!r}; there is {', '.join(map(repr, get_args(Kernel)))}"
+            )
         if not scales or not all(0 < scale < math.inf for scale in scales):
             raise ValueError(
                 f"scales is {tuple(scales)}: at least one width is needed, and each must be a positive number"
@@ -104,13 +106,15 @@ class MMD(Objective):
         return self.beta >= 1  # the discrepancy is not negative, and its estimate is not in mean
 
     @property
-    def needs(self) -> Mapping[Offer, Need]:
-        learned = Need("with beta = 0 trains p(z) through its draws alone", "beta above 0")
-        return super().needs if self.beta else {MOVABLE: learned, **super().needs}
+    def requirements(self) -> Mapping[Capability, Requirement]:
+        learned = Requirement("with beta = 0 trains p(z) through its draws alone", "beta above 0")
+        return super().requirements if self.beta else {MOVABLE: learned, **super().requirements}
 
     def check(self, draw: Draw) -> None:
         if len(draw.latents) != 1:
-            raise ValueError(f"MMD is about one latent, and this model has {len(draw.latents)}; use ELBO")
+            raise ValueError(
+                f"MMD is about one latent, and this model has {len(draw.latents)}; use ELBO"
+            )
         p = draw.latents[0].p
         if not math.isfinite(float(width(p))):
             raise ValueError(
@@ -129,15 +133,19 @@ class MMD(Objective):
         each = latent.z.shape[1]
         size = torch.Size(() if latent.p.batch_shape else (each,))
         y = latent.p.rsample(size) if latent.p.has_rsample else latent.p.sample(size)
-        z, m = gathered(latent.z, 1), gathered(draw.log_m.exp().expand(latent.z.shape[:2]), 1)
-        discrepancy = self.squared_mmd(z, m, gathered(y), width(latent.p), bool(latent.p.batch_shape))
+        z, m = all_gather(latent.z, 1), all_gather(draw.log_m.exp().expand(latent.z.shape[:2]), 1)
+        discrepancy = self.squared_mmd(
+            z, m, all_gather(y), width(latent.p), bool(latent.p.batch_shape)
+        )
         loss = draw.distortion + self.beta * rate if self.beta else draw.distortion
         for penalty in draw.penalties.values():
             loss = loss + penalty
         log = {**draw.scores(rate), "squared_mmd": discrepancy.detach().expand(each)}
         return Terms(loss, log, self.weight * discrepancy)
 
-    def squared_mmd(self, z: Tensor, m: Tensor, y: Tensor, unit: Tensor, paired: bool = False) -> Tensor:
+    def squared_mmd(
+        self, z: Tensor, m: Tensor, y: Tensor, unit: Tensor, paired: bool = False
+    ) -> Tensor:
         """The unbiased estimate from a whole batch, ().
 
         Args:
@@ -152,8 +160,12 @@ class MMD(Objective):
             return z.new_zeros(())
         z, y = z.reshape(k * b, -1), y.reshape(b, -1)
         weights = m.expand(k, b).reshape(-1)
-        other = 1 - torch.eye(b, dtype=z.dtype, device=z.device)  # 1 for pairs of different examples
-        within_q = (self.similarity(z, z, unit) * other.repeat(k, k) * weights * weights[:, None]).sum()
+        other = 1 - torch.eye(
+            b, dtype=z.dtype, device=z.device
+        )  # 1 for pairs of different examples
+        within_q = (
+            self.similarity(z, z, unit) * other.repeat(k, k) * weights * weights[:, None]
+        ).sum()
         within_p = (self.similarity(y, y, unit) * other).sum()
         across = self.similarity(z, y, unit) * weights[:, None]
         pairs = b * (b - 1)
@@ -174,7 +186,7 @@ class MMD(Objective):
 def width(p: Distribution) -> Tensor:
     """The mean squared distance of two draws from a distribution; over a batch of them, on average."""
     event = tuple(range(-len(p.event_shape), 0))
-    with undivided():  # where it is found from draws, all processes find it from the same
+    with replicated():  # where it is found from draws, all processes find it from the same
         squares = stddev(p).square()
     each = squares.sum(event) if event else squares
-    return 2 * (gathered(each) if p.batch_shape else each).mean()
+    return 2 * (all_gather(each) if p.batch_shape else each).mean()

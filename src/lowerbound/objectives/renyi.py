@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from lowerbound.checks import check_weights
-from lowerbound.compatibility import DRAWN, LOG_DENSITY, WEIGHABLE, Need, Offer
+from lowerbound.compatibility import LOG_DENSITY, SAMPLED, WEIGHABLE, Capability, Requirement
 from lowerbound.draw import Draw
 from lowerbound.objective import Objective, Step, Terms
 
@@ -57,7 +57,9 @@ class Renyi(Objective):
     def __init__(self, alpha: float = 0.5, samples: int = 5) -> None:
         super().__init__()
         if not math.isfinite(alpha):
-            raise ValueError(f"alpha is {alpha}: the order of the divergence must be a finite number, such as 0.5")
+            raise ValueError(
+                f"alpha is {alpha}: the order of the divergence must be a finite number, such as 0.5"
+            )
         if samples < 1:
             raise ValueError(f"samples is {samples}: at least 1 draw is needed")
         self.alpha = alpha
@@ -68,13 +70,16 @@ class Renyi(Objective):
         return self.alpha >= 0
 
     @property
-    def needs(self) -> Mapping[Offer, Need]:
-        whole = Need("of order 0 weighs draws, and over all z at once that is p(x), of which q learns nothing", "ELBO")
+    def requirements(self) -> Mapping[Capability, Requirement]:
+        whole = Requirement(
+            "of order 0 weighs draws, and over all z at once that is p(x), of which q learns nothing",
+            "ELBO",
+        )
         return {
-            LOG_DENSITY: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
-            WEIGHABLE: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
-            **({} if self.alpha else {DRAWN: whole}),
-            **super().needs,
+            LOG_DENSITY: Requirement("weighs draws by p(x, z) / q(z|x)", "ELBO"),
+            WEIGHABLE: Requirement("weighs draws by p(x, z) / q(z|x)", "ELBO"),
+            **({} if self.alpha else {SAMPLED: whole}),
+            **super().requirements,
         }
 
     def check(self, draw: Draw) -> None:

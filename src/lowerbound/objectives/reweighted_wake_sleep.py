@@ -18,7 +18,7 @@ from typing import Literal
 
 import torch
 
-from lowerbound.compatibility import EVALUABLE, LOG_DENSITY, OWN, Need, Offer
+from lowerbound.compatibility import EVALUABLE, LOG_DENSITY, OWN, Capability, Requirement
 from lowerbound.draw import Draw
 from lowerbound.objective import Objective, Step, Terms
 
@@ -63,31 +63,37 @@ class ReweightedWakeSleep(Objective):
             raise ValueError(f"phase is {phase!r}; there is 'wake', 'sleep' and 'both'")
         self.samples = samples
         self.phase: Phase = phase
-        self.dreams = phase != "wake"
+        self.needs_joint_sample = phase != "wake"
 
     @property
     def is_bound(self) -> bool:
         return True
 
     @property
-    def needs(self) -> Mapping[Offer, Need]:
+    def requirements(self) -> Mapping[Capability, Requirement]:
         return {
-            LOG_DENSITY: Need("weighs draws by p(x, z) / q(z|x)", "ELBO"),
-            OWN: Need("teaches p and q apart", "ELBO"),
-            EVALUABLE: Need("scores by q(z|x) what it has not drawn at the time", "ELBO"),
-            **super().needs,
+            LOG_DENSITY: Requirement("weighs draws by p(x, z) / q(z|x)", "ELBO"),
+            OWN: Requirement("teaches p and q apart", "ELBO"),
+            EVALUABLE: Requirement("scores by q(z|x) what it has not drawn at the time", "ELBO"),
+            **super().requirements,
         }
 
     def terms(self, draw: Draw, step: Step) -> Terms:
         log_q, log_m = draw.log_qz, draw.log_m.detach()
-        bound = (draw.log_px + draw.log_pz - log_q.detach() + log_m).logsumexp(0)  # its gradient is that of p
+        bound = (draw.log_px + draw.log_pz - log_q.detach() + log_m).logsumexp(
+            0
+        )  # its gradient is that of p
         weights = (draw.log_w + log_m).detach().softmax(0)
         phases = {"wake": -(weights * log_q).sum(0)}
-        if self.dreams:
-            if step.dream is None:
-                raise ValueError(f"phase {self.phase!r} learns from what the model dreams, and this step has no dream")
-            phases["sleep"] = -step.dream.log_q
-        of_q = torch.stack([*phases.values()]).mean(0) if self.phase == "both" else phases[self.phase]
+        if self.needs_joint_sample:
+            if step.joint_sample is None:
+                raise ValueError(
+                    f"phase {self.phase!r} learns from joint samples of the model, and this step has no joint sample"
+                )
+            phases["sleep"] = -step.joint_sample.log_q
+        of_q = (
+            torch.stack([*phases.values()]).mean(0) if self.phase == "both" else phases[self.phase]
+        )
         loss = -bound + (of_q - of_q.detach())  # its gradient without its value
         for penalty in draw.penalties.values():
             loss = loss + penalty

@@ -26,7 +26,10 @@ def make_fabric(device: str, precision: Precision, world: Processes) -> Any:
             return data
 
     place = find_device(device)
-    how: dict[str, Any] = {"accelerator": place.type, "devices": 1 if place.index is None else [place.index]}
+    how: dict[str, Any] = {
+        "accelerator": place.type,
+        "devices": 1 if place.index is None else [place.index],
+    }
     if precision in ("bf16-mixed", "16-mixed"):
         how["plugins"] = InputsAsTheyAre(precision, place.type)
     else:
@@ -34,10 +37,12 @@ def make_fabric(device: str, precision: Precision, world: Processes) -> Any:
     if world.size > 1:
         words = inspect.signature(DistributedDataParallel).parameters
         # every process has the same buffers, since what moves them is taken from the whole batch
-        off = "forward_sync_buffers" if "forward_sync_buffers" in words else "broadcast_buffers"  # its older name
+        off = (
+            "forward_sync_buffers" if "forward_sync_buffers" in words else "broadcast_buffers"
+        )  # its older name
         quiet: dict[str, Any] = {off: False}
-        how |= {"strategy": DDPStrategy(**quiet), "num_nodes": world.size // world.beside}
-        how["devices"] = world.beside
+        how |= {"strategy": DDPStrategy(**quiet), "num_nodes": world.size // world.local_size}
+        how["devices"] = world.local_size
     fabric = Fabric(**how)
     fabric.launch()
     return fabric

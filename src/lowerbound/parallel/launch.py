@@ -23,7 +23,10 @@ import torch
 
 NOTES = "LOWERBOUND_NOTES"  # names the folder for what the processes leave for the one that watches
 WATCHER = "LOWERBOUND_WATCHER"  # says which process that is
-ORDERLY = (2, 130)  # bad input, and having been interrupted: all processes end so, and the first one says why
+ORDERLY = (
+    2,
+    130,
+)  # bad input, and having been interrupted: all processes end so, and the first one says why
 GONE = 75  # of a process that ended because another had, which is not the one to blame
 PATIENCE = 20.0  # seconds for the others to end in order
 GRACE = 5.0  # seconds between asking a process to end and ending it
@@ -39,8 +42,12 @@ def launch(module: str, argv: Sequence[str], count: int) -> int:
         ValueError: torch was built without what processes talk through.
     """
     if not torch.distributed.is_available():
-        raise ValueError("this torch was built without torch.distributed, which several processes need; use devices 1")
-    from torch._C._distributed_c10d import TCPStore  # torch.distributed does not say that it is there
+        raise ValueError(
+            "this torch was built without torch.distributed, which several processes need; use devices 1"
+        )
+    from torch._C._distributed_c10d import (
+        TCPStore,  # torch.distributed does not say that it is there
+    )
 
     with ExitStack() as stack:
         notes = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -155,10 +162,14 @@ def _story(failed: int, count: int, code: int, notes: Path) -> str:
     """What has happened, in one line."""
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
     said = ""
-    if failed and (lines := (notes / f"stderr-{failed}").read_text("utf-8", "replace").strip().splitlines()):
+    if failed and (
+        lines := (notes / f"stderr-{failed}").read_text("utf-8", "replace").strip().splitlines()
+    ):
         said = f" ({lines[-1].removeprefix('lowerbound: error: ')})"
     note = notes / "run"
     again = ""
     if note.is_file():
-        again = f"; go on with: lowerbound train --resume --out {shlex.quote(note.read_text('utf-8'))}"
+        again = (
+            f"; go on with: lowerbound train --resume --out {shlex.quote(note.read_text('utf-8'))}"
+        )
     return f"process {failed} of {count} {how}{said}, and the others were stopped{again}"

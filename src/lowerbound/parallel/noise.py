@@ -18,7 +18,7 @@ import torch.nn.functional as F  # as everywhere
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from lowerbound.parallel.shards import Shard, active, entered, summed
+from lowerbound.parallel.shards import Shard, active, all_reduce_sum, entered
 from lowerbound.utils.seeding import random_state, set_random_state
 
 
@@ -56,7 +56,11 @@ class _Noise(TorchFunctionMode):
         self.count = shard.stop - shard.start
 
     def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         draw = DRAWS.get(func)
@@ -68,7 +72,11 @@ class _Noise(TorchFunctionMode):
     def place(self, shape: tuple[int, ...]) -> _Place | None:
         """Where the examples are in a draw (K, B, ...), (B, ...) or (K B, ...); None where there are none."""
         b = self.count
-        if len(shape) > 1 and shape[1] == b and shape[0] in ({self.samples} if shape[0] == b else {shape[0]}):
+        if (
+            len(shape) > 1
+            and shape[1] == b
+            and shape[0] in ({self.samples} if shape[0] == b else {shape[0]})
+        ):
             return _Place(1, 1, 1)
         if shape and shape[0] and shape[0] % b == 0:
             return _Place(0, shape[0] // b, 1)
@@ -78,7 +86,10 @@ class _Noise(TorchFunctionMode):
 
     def whole(self, shape: tuple[int, ...], place: _Place) -> tuple[int, ...]:
         """The shape for the whole batch."""
-        return tuple(place.outer * self.shard.size * place.inner if i == place.dim else n for i, n in enumerate(shape))
+        return tuple(
+            place.outer * self.shard.size * place.inner if i == place.dim else n
+            for i, n in enumerate(shape)
+        )
 
     def own(self, whole: Tensor, place: _Place) -> Tensor:
         """The rows at hand."""
@@ -89,7 +100,9 @@ class _Noise(TorchFunctionMode):
     def padded(self, own: Tensor, place: _Place) -> Tensor:
         """What a random function is given, for the whole batch: in the rows that are elsewhere stands one of these."""
         parts = own.unflatten(place.dim, (place.outer, self.count, place.inner))
-        rows = torch.arange(-self.shard.start, self.shard.size - self.shard.start, device=own.device)
+        rows = torch.arange(
+            -self.shard.start, self.shard.size - self.shard.start, device=own.device
+        )
         rows = torch.where((rows >= 0) & (rows < self.count), rows, 0)
         whole: Tensor = parts.index_select(place.dim + 1, rows)
         return whole.flatten(place.dim, place.dim + 2)
@@ -140,7 +153,10 @@ def _given(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
     if place is None or any(value.shape != tensors[0].shape for value in tensors):
         return func(*args, **kwargs)
     whole = [noise.padded(value, place) if isinstance(value, Tensor) else value for value in args]
-    named = {key: noise.padded(value, place) if isinstance(value, Tensor) else value for key, value in kwargs.items()}
+    named = {
+        key: noise.padded(value, place) if isinstance(value, Tensor) else value
+        for key, value in kwargs.items()
+    }
     return noise.own(func(*whole, **named), place)
 
 
@@ -159,7 +175,12 @@ def _chosen(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
 def _left_out(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Dropout: (value, p, training, inplace)."""
     names = ("input", "p", "training", "inplace")
-    given: dict[str, Any] = {"p": 0.5, "training": True, **dict(zip(names, args, strict=False)), **kwargs}
+    given: dict[str, Any] = {
+        "p": 0.5,
+        "training": True,
+        **dict(zip(names, args, strict=False)),
+        **kwargs,
+    }
     value = given["input"]
     if not given["training"] or not len(value) or len(value) % noise.count:
         return func(*args, **kwargs)
@@ -182,23 +203,40 @@ def _by_itself(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str
 
 def _normalised(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Batch normalisation by the mean and variance of the whole batch."""
-    names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-    given: dict[str, Any] = {"weight": None, "bias": None, "training": False, "momentum": 0.1, "eps": 1e-5}
+    names = (
+        "input",
+        "running_mean",
+        "running_var",
+        "weight",
+        "bias",
+        "training",
+        "momentum",
+        "eps",
+    )
+    given: dict[str, Any] = {
+        "weight": None,
+        "bias": None,
+        "training": False,
+        "momentum": 0.1,
+        "eps": 1e-5,
+    }
     given |= dict(zip(names, args, strict=False)) | kwargs
     if not given["training"]:
         return func(*args, **kwargs)
     value = given["input"]
     each = [i for i in range(value.ndim) if i != 1]
     exact = value if value.dtype == torch.float64 else value.float()
-    n = summed(exact.new_tensor(float(value.numel() // value.shape[1])))
-    mean = summed(exact.sum(each)) / n
+    n = all_reduce_sum(exact.new_tensor(float(value.numel() // value.shape[1])))
+    mean = all_reduce_sum(exact.sum(each)) / n
     shape = [-1 if i == 1 else 1 for i in range(value.ndim)]
     centred = exact - mean.reshape(shape)
-    variance = summed(centred.square().sum(each)) / n
+    variance = all_reduce_sum(centred.square().sum(each)) / n
     if given["running_mean"] is not None:
         with torch.no_grad():
             given["running_mean"].lerp_(mean.to(given["running_mean"]), given["momentum"])
-            given["running_var"].lerp_((variance * n / (n - 1)).to(given["running_var"]), given["momentum"])
+            given["running_var"].lerp_(
+                (variance * n / (n - 1)).to(given["running_var"]), given["momentum"]
+            )
     result = centred * (variance + given["eps"]).rsqrt().reshape(shape)
     for name, combine in (("weight", torch.mul), ("bias", torch.add)):
         if given[name] is not None:

@@ -38,14 +38,14 @@ class Processes:
     Args:
         rank: the number of this one, from 0.
         size: how many there are.
-        local: the number of this one on its machine, which is that of its GPU.
-        beside: how many there are on its machine.
+        local_rank: the number of this one on its machine, which is that of its GPU.
+        local_size: how many there are on its machine.
     """
 
     rank: int = 0
     size: int = 1
-    local: int = 0
-    beside: int = 1
+    local_rank: int = 0
+    local_size: int = 1
 
     @property
     def is_first(self) -> bool:
@@ -60,7 +60,7 @@ class Processes:
         torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
         return tuple(bool(own) for own in found)
 
-    def told(self, say: Callable[[], T]) -> T:
+    def broadcast(self, say: Callable[[], T]) -> T:
         """What the first process finds, in all of them.
 
         Raises:
@@ -94,23 +94,27 @@ class Processes:
     @contextmanager
     def one_goes_ahead(self) -> Iterator[None]:
         """Run a block on one process of each machine, and then on the others: what it fetches or decodes, they find."""
-        if self.size > 1 and self.local:
+        if self.size > 1 and self.local_rank:
             self.agree(True)
         try:
             yield
         finally:
-            if self.size > 1 and not self.local:
+            if self.size > 1 and not self.local_rank:
                 self.agree(True)
 
     def place(self, device: torch.device) -> torch.device:
         """Where this process works, of a kind of which each has its own."""
-        return torch.device("cuda", self.local) if device.type == "cuda" and self.size > 1 else device
+        return (
+            torch.device("cuda", self.local_rank)
+            if device.type == "cuda" and self.size > 1
+            else device
+        )
 
-    def sent(self, own: dict[str, Tensor]) -> dict[str, Tensor]:
+    def to_cpu(self, own: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors that others are to see: on no device that they do not have."""
         return own if self.size == 1 else {name: value.cpu() for name, value in own.items()}
 
-    def collected(self, own: T) -> list[T]:
+    def gather(self, own: T) -> list[T]:
         """What each process has, in the order of their numbers, in all of them."""
         if self.size == 1:
             return [own]
@@ -186,15 +190,17 @@ def join() -> Processes:
         return ALONE
     if not torch.distributed.is_initialized():
         has_gpu = torch.cuda.is_available() and torch.distributed.is_nccl_available()
-        if has_gpu and world.local < torch.cuda.device_count():
-            torch.cuda.set_device(world.local)
+        if has_gpu and world.local_rank < torch.cuda.device_count():
+            torch.cuda.set_device(world.local_rank)
         # gloo also beside GPUs: what is agreed upon between steps should not wait for them
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo")
         atexit.register(torch.distributed.destroy_process_group)
     return world
 
 
-def check_devices(devices: int | None, device: torch.device, world: Processes, may_start: bool = False) -> None:
+def check_devices(
+    devices: int | None, device: torch.device, world: Processes, may_start: bool = False
+) -> None:
     """Refuse numbers of devices that cannot be.
 
     Args:
@@ -206,24 +212,34 @@ def check_devices(devices: int | None, device: torch.device, world: Processes, m
     Raises:
         ValueError: what is wrong, and what would work.
     """
-    if devices is not None and (not isinstance(devices, int) or isinstance(devices, bool) or devices < 1):
+    if devices is not None and (
+        not isinstance(devices, int) or isinstance(devices, bool) or devices < 1
+    ):
         raise ValueError(f"devices is {devices!r}: it must be a whole number, at least 1")
-    count = devices or world.beside
+    count = devices or world.local_size
     if count == 1 and world.size == 1:
         return
     if device.type == "mps":
-        raise ValueError(f"devices is {count}, and there is one mps device; use devices 1, or device 'cpu'")
+        raise ValueError(
+            f"devices is {count}, and there is one mps device; use devices 1, or device 'cpu'"
+        )
     if device.index:
         raise ValueError(
             f"devices is {count}, each a process with a GPU of its own, and device {str(device)!r} is one; use device 'cuda'"
         )
     there = torch.cuda.device_count() if device.type == "cuda" else os.cpu_count() or 1
-    what = "GPUs" if device.type == "cuda" else "processor cores, and with device 'cpu' each process needs one"
+    what = (
+        "GPUs"
+        if device.type == "cuda"
+        else "processor cores, and with device 'cpu' each process needs one"
+    )
     if count > there:
-        raise ValueError(f"devices is {count}, and this machine has {there} {what}; use at most {there}")
-    if world.size > 1 and devices not in (None, world.beside):
         raise ValueError(
-            f"devices is {devices}, and {world.beside} processes were started on this machine; leave devices out, or start "
+            f"devices is {count}, and this machine has {there} {what}; use at most {there}"
+        )
+    if world.size > 1 and devices not in (None, world.local_size):
+        raise ValueError(
+            f"devices is {devices}, and {world.local_size} processes were started on this machine; leave devices out, or start "
             f"{devices} (torchrun --nproc-per-node {devices})"
         )
     if world.size == 1 and not may_start:

@@ -3,7 +3,7 @@
 A loss is a mean over the B examples of a batch, so a piece of b of them weighs b / B. Two things are more than a mean:
 
 * *Noise.* Every piece draws that of the whole batch and takes its own rows (:mod:`~lowerbound.parallel.noise`).
-* *Statistics of the batch.* What compares examples takes them from the whole batch: :func:`gathered`, with gradients.
+* *Statistics of the batch.* What compares examples takes them from the whole batch: :func:`all_gather`, with gradients.
 
 Outside of a shard everything here is the identity.
 """
@@ -62,11 +62,13 @@ class Shard:
 
     def counted(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Quantities of these rows, (b,) each, as far as they count here; of the usage of codes, (codes,), nothing does."""
-        return {name: value * 0 for name, value in values.items()} if self.is_spare else dict(values)
+        return (
+            {name: value * 0 for name, value in values.items()} if self.is_spare else dict(values)
+        )
 
 
 _active: Shard | None = None
-_gatherings = 0
+_all_gathers = 0
 
 
 def active() -> Shard | None:
@@ -77,10 +79,10 @@ def active() -> Shard | None:
 @contextmanager
 def entered(shard: Shard | None) -> Iterator[None]:
     """Run a block in which these are the rows at hand; None for all."""
-    global _active, _gatherings  # noqa: PLW0603  # one at a time, as torch has one generator
+    global _active, _all_gathers  # noqa: PLW0603  # one at a time, as torch has one generator
     before = _active
     _active = shard
-    _gatherings = _gatherings if shard is None else 0
+    _all_gathers = _all_gathers if shard is None else 0
     try:
         yield
     finally:
@@ -100,16 +102,18 @@ def pieces(size: int, world: Processes, accumulate: int = 1) -> list[Shard]:
         start, stop = (size * (turn * world.size + world.rank + i) // count for i in (0, 1))
         is_spare = start == stop
         start, stop = (0, 1) if is_spare else (start, stop)
-        found.append(Shard(start, stop, size, world.size, turn == accumulate - 1, is_spare, accumulate))
+        found.append(
+            Shard(start, stop, size, world.size, turn == accumulate - 1, is_spare, accumulate)
+        )
     return found
 
 
-def undivided() -> AbstractContextManager[None]:
+def replicated() -> AbstractContextManager[None]:
     """For a block on what has been gathered: what it draws, all processes draw alike."""
     return entered(None)
 
 
-def averaged(values: Tensor) -> Tensor:
+def batch_mean(values: Tensor) -> Tensor:
     """The mean over a batch, (), of which these are the values of the rows at hand: their share of it."""
     return values.mean() if _active is None else values.mean() * _active.weight
 
@@ -121,10 +125,12 @@ def rows_of_batch(n: int) -> int:
 
 def own_rows(whole: Tensor, dim: int = 0) -> Tensor:
     """Those rows of what belongs to the whole batch that are at hand."""
-    return whole if _active is None else whole.narrow(dim, _active.start, _active.stop - _active.start)
+    return (
+        whole if _active is None else whole.narrow(dim, _active.start, _active.stop - _active.start)
+    )
 
 
-def gathered(own: Tensor, dim: int = 0) -> Tensor:
+def all_gather(own: Tensor, dim: int = 0) -> Tensor:
     """The values of the whole batch, of which these are the rows at hand; gradients go back to where a row came from.
 
     Args:
@@ -135,7 +141,7 @@ def gathered(own: Tensor, dim: int = 0) -> Tensor:
         ValueError: the batch is worked on in pieces one after the other, so that the rest is not there.
 
     Example:
-        >>> gathered(torch.arange(3))  # by one process
+        >>> all_gather(torch.arange(3))  # by one process
         tensor([0, 1, 2])
     """
     if _active is None:
@@ -145,7 +151,7 @@ def gathered(own: Tensor, dim: int = 0) -> Tensor:
     return _placed(own, dim, start, stop, _active.size)
 
 
-def gathered_logsumexp(values: Tensor, dim: int) -> Tensor:
+def all_gather_logsumexp(values: Tensor, dim: int) -> Tensor:
     """``torch.logsumexp`` over a dimension that holds the rows at hand, and over those of the other processes."""
     own = torch.logsumexp(values, dim)
     if _active is None:
@@ -154,7 +160,7 @@ def gathered_logsumexp(values: Tensor, dim: int) -> Tensor:
     return torch.logsumexp(_beside(own), 0)
 
 
-def summed(own: Tensor) -> Tensor:
+def all_reduce_sum(own: Tensor) -> Tensor:
     """The sum over the batch, of which this is that over the rows at hand; with gradients."""
     if _active is None:
         return own
@@ -177,9 +183,9 @@ def _check_at_once(shard: Shard) -> None:
         )
 
 
-def has_gathered() -> bool:
+def has_all_gathered() -> bool:
     """Whether the shard that was entered last has taken anything from the whole of its batch."""
-    return _gatherings > 0
+    return _all_gathers > 0
 
 
 def check_in_step(world: Processes) -> None:
@@ -190,7 +196,12 @@ def check_in_step(world: Processes) -> None:
     """
     if world.size == 1:
         return
-    own = torch.cat([torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [])])
+    own = torch.cat(
+        [
+            torch.get_rng_state(),
+            *([torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []),
+        ]
+    )
     first = own.clone()
     world.copy_first([first])
     if world.agree(not torch.equal(own, first))[0]:
@@ -201,8 +212,8 @@ def check_in_step(world: Processes) -> None:
 
 
 def _placed(own: Tensor, dim: int, start: int, stop: int, size: int) -> Tensor:
-    global _gatherings  # noqa: PLW0603  # see entered
-    _gatherings += 1
+    global _all_gathers  # noqa: PLW0603  # see entered
+    _all_gathers += 1
     placed: Tensor = _Placed.apply(own, dim, start, stop, size)  # type: ignore[no-untyped-call]  # torch does not say
     return placed
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from lowerbound.codes import Draws, check_categories, check_draws, drawn, offers
+from lowerbound.codes import CodeSampling, capabilities, check_categories, check_draws, draw_codes
 from lowerbound.compatibility import VECTORS
 from lowerbound.conditions import Condition
 from lowerbound.distributions import OneHot, relaxed_logits
 from lowerbound.networks import MLP
-from lowerbound.roles import Context, Drawn, Posterior
+from lowerbound.roles import Context, LatentSample, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, numel
-from lowerbound.units import Units
+from lowerbound.units import Standardizer
 
 
 class Categorical(Posterior):
@@ -50,7 +50,7 @@ class Categorical(Posterior):
         self,
         x_shape: Shape,
         z_shape: Shape,
-        draws: Draws = "gumbel_softmax",
+        draws: CodeSampling = "gumbel_softmax",
         temperature: float = 2 / 3,
         network: NetworkFactory = MLP,
         condition: Condition = None,
@@ -58,19 +58,31 @@ class Categorical(Posterior):
         super().__init__(x_shape, z_shape, condition)
         check_categories(self.z_shape)
         check_draws(draws, temperature, self.z_shape[-1] ** numel(self.z_shape[:-1]))
-        self.offers = offers(draws, VECTORS)
-        self.draws: Draws = draws
+        self.capabilities = capabilities(draws, VECTORS)
+        self.draws: CodeSampling = draws
         self.temperature = temperature
-        self.units = Units(self.x_shape)
+        self.standardizer = Standardizer(self.x_shape)
         self.network = network
-        self.net = network(self.beside.in_shape, self.z_shape)
+        self.net = network(self.conditioned_input.in_shape, self.z_shape)
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
-        logits = self.beside.through(self.net, self.units.standardised(x, context.mask), context.y, self.z_shape)
-        return Independent(OneHot(logits=logits, validate_args=False), len(self.z_shape) - 1, validate_args=False)
+        logits = self.conditioned_input.through(
+            self.net, self.standardizer.standardize(x, context.mask), context.y, self.z_shape
+        )
+        return Independent(
+            OneHot(logits=logits, validate_args=False), len(self.z_shape) - 1, validate_args=False
+        )
 
     def relaxed(self, distribution: Distribution) -> Distribution:
-        return relaxed_logits(distribution, self.temperature) if self.draws == "concrete" else distribution
+        return (
+            relaxed_logits(distribution, self.temperature)
+            if self.draws == "concrete"
+            else distribution
+        )
 
-    def drawn(self, qz: Distribution, samples: int, reparameterised: bool, training: bool) -> Drawn:
-        return drawn(qz, samples, self.draws, self.temperature, reparameterised and training, not training)
+    def draw_latent(
+        self, qz: Distribution, samples: int, reparameterised: bool, training: bool
+    ) -> LatentSample:
+        return draw_codes(
+            qz, samples, self.draws, self.temperature, reparameterised and training, not training
+        )

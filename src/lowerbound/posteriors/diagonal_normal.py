@@ -15,7 +15,7 @@ from lowerbound.distributions import EntrywiseNormal
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Posterior
 from lowerbound.shapes import NetworkFactory, Shape
-from lowerbound.units import Units
+from lowerbound.units import Standardizer
 
 
 class DiagonalNormal(Posterior):
@@ -39,17 +39,25 @@ class DiagonalNormal(Posterior):
         (torch.Size([5]), torch.Size([16]))
     """
 
-    offers = Posterior.offers | {FACTORISED}
+    capabilities = Posterior.capabilities | {FACTORISED}
 
     def __init__(
-        self, x_shape: Shape, z_shape: Shape, network: NetworkFactory = MLP, condition: Condition = None
+        self,
+        x_shape: Shape,
+        z_shape: Shape,
+        network: NetworkFactory = MLP,
+        condition: Condition = None,
     ) -> None:
         super().__init__(x_shape, z_shape, condition)
-        self.units = Units(self.x_shape)
+        self.standardizer = Standardizer(self.x_shape)
         self.network = network
-        self.net = network(self.beside.in_shape, (2, *self.z_shape))
+        self.net = network(self.conditioned_input.in_shape, (2, *self.z_shape))
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
-        out = self.beside.through(self.net, self.units.standardised(x, context.mask), context.y, (2, *self.z_shape))
+        out = self.conditioned_input.through(
+            self.net, self.standardizer.standardize(x, context.mask), context.y, (2, *self.z_shape)
+        )
         loc, log_variance = out.unbind(-len(self.z_shape) - 1)
-        return Independent(EntrywiseNormal(loc, (0.5 * log_variance).exp()), len(self.z_shape), validate_args=False)
+        return Independent(
+            EntrywiseNormal(loc, (0.5 * log_variance).exp()), len(self.z_shape), validate_args=False
+        )

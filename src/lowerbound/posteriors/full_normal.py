@@ -14,7 +14,7 @@ from lowerbound.distributions import FullNormal as FullNormalDistribution
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, numel
-from lowerbound.units import Units
+from lowerbound.units import Standardizer
 
 
 class FullNormal(Posterior):
@@ -38,19 +38,27 @@ class FullNormal(Posterior):
     """
 
     def __init__(
-        self, x_shape: Shape, z_shape: Shape, network: NetworkFactory = MLP, condition: Condition = None
+        self,
+        x_shape: Shape,
+        z_shape: Shape,
+        network: NetworkFactory = MLP,
+        condition: Condition = None,
     ) -> None:
         super().__init__(x_shape, z_shape, condition)
         self.n = numel(self.z_shape)
         self.out_shape = (2 * self.n + self.n * (self.n - 1) // 2,)
-        self.units = Units(self.x_shape)
+        self.standardizer = Standardizer(self.x_shape)
         self.network = network
-        self.net = network(self.beside.in_shape, self.out_shape)
+        self.net = network(self.conditioned_input.in_shape, self.out_shape)
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
-        out = self.beside.through(self.net, self.units.standardised(x, context.mask), context.y, self.out_shape)
+        out = self.conditioned_input.through(
+            self.net, self.standardizer.standardize(x, context.mask), context.y, self.out_shape
+        )
         loc, log_variance, below = out.split([self.n, self.n, self.out_shape[0] - 2 * self.n], -1)
         rows, columns = torch.tril_indices(self.n, self.n, -1, device=out.device)
         scale_tril = torch.diag_embed((0.5 * log_variance).exp())
         scale_tril[..., rows, columns] = below
-        return FullNormalDistribution(loc.reshape(*loc.shape[:-1], *self.z_shape), scale_tril, self.z_shape)
+        return FullNormalDistribution(
+            loc.reshape(*loc.shape[:-1], *self.z_shape), scale_tril, self.z_shape
+        )

@@ -23,7 +23,7 @@ from lowerbound.distributions.bijections import Generating, autoregressive
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, numel
-from lowerbound.units import Units
+from lowerbound.units import Standardizer
 
 
 class InverseAutoregressive(Posterior):
@@ -70,13 +70,15 @@ class InverseAutoregressive(Posterior):
         self.context_size = context_size
         self.n = numel(self.z_shape)
         self.steps = autoregressive(self.n, context_size, layers, self.hidden)
-        self.units = Units(self.x_shape)
+        self.standardizer = Standardizer(self.x_shape)
         self.network = network
-        self.net = network(self.beside.in_shape, (2 * self.n + context_size,))
+        self.net = network(self.conditioned_input.in_shape, (2 * self.n + context_size,))
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
         out_shape = (2 * self.n + self.context_size,)
-        out = self.beside.through(self.net, self.units.standardised(x, context.mask), context.y, out_shape)
+        out = self.conditioned_input.through(
+            self.net, self.standardizer.standardize(x, context.mask), context.y, out_shape
+        )
         loc, log_variance, h = out.split([self.n, self.n, self.context_size], -1)
         steps, scale = Generating(self.steps(h)), (0.5 * log_variance).exp()
         return Flow(steps, loc, scale, self.z_shape, passes=self.n * self.layers)

@@ -20,7 +20,7 @@ from lowerbound.distributions.bijections import check_sizes
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, numel
-from lowerbound.units import Units
+from lowerbound.units import Standardizer
 
 
 class Planar(Posterior):
@@ -50,7 +50,7 @@ class Planar(Posterior):
         torch.Size([7, 5])
     """
 
-    offers = Posterior.offers - {EVALUABLE}
+    capabilities = Posterior.capabilities - {EVALUABLE}
 
     def __init__(
         self,
@@ -65,12 +65,14 @@ class Planar(Posterior):
         self.layers = layers
         self.n = numel(self.z_shape)
         self.out_shape = (2 * self.n + layers * (2 * self.n + 1),)
-        self.units = Units(self.x_shape)
+        self.standardizer = Standardizer(self.x_shape)
         self.network = network
-        self.net = network(self.beside.in_shape, self.out_shape)
+        self.net = network(self.conditioned_input.in_shape, self.out_shape)
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
-        out = self.beside.through(self.net, self.units.standardised(x, context.mask), context.y, self.out_shape)
+        out = self.conditioned_input.through(
+            self.net, self.standardizer.standardize(x, context.mask), context.y, self.out_shape
+        )
         loc, log_variance, maps = out.split([self.n, self.n, self.out_shape[0] - 2 * self.n], -1)
         each = maps.unflatten(-1, (self.layers, -1)).movedim(-2, 0)
         u, w, b = each.split([self.n, self.n, 1], -1)

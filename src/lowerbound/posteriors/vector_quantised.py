@@ -28,17 +28,17 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from lowerbound.codebook import Codebook
-from lowerbound.compatibility import CODEBOOK, DRAWN, REPARAMETERISED, UNCONDITIONED, WEIGHABLE
+from lowerbound.compatibility import CODEBOOK, REPARAMETERISED, SAMPLED, UNCONDITIONED, WEIGHABLE
 from lowerbound.distributions import CodePoint
 from lowerbound.networks import MLP
-from lowerbound.parallel.shards import gathered, undivided
-from lowerbound.roles import Context, Drawn, Posterior
+from lowerbound.parallel.shards import all_gather, replicated
+from lowerbound.roles import Context, LatentSample, Posterior
 from lowerbound.shapes import NetworkFactory, Shape, over_leading
-from lowerbound.units import Units
+from lowerbound.units import Standardizer
 from lowerbound.utils.modes import evaluating
 
 NOISE = 0.01  # of the vectors' spread: what a code that starts at one of them is moved by, so that no two are the same
-BATCH = 100  # examples that are encoded at a time to start the codes from
+ENCODED_AT_ONCE = 100  # examples that are encoded at a time to start the codes from
 
 
 class VectorQuantised(Posterior):
@@ -77,8 +77,8 @@ class VectorQuantised(Posterior):
         (torch.Size([5, 16, 2, 2]), tensor([0., 0., 0., 0., 0.]), tensor(20))
     """
 
-    offers = frozenset(
-        {REPARAMETERISED, WEIGHABLE, DRAWN, CODEBOOK, UNCONDITIONED}
+    capabilities = frozenset(
+        {REPARAMETERISED, WEIGHABLE, SAMPLED, CODEBOOK, UNCONDITIONED}
     )  # a point: no density, and nothing elsewhere
     batch_statistics = True
     vectors: Tensor
@@ -109,12 +109,14 @@ class VectorQuantised(Posterior):
         self.decay = decay
         self.commitment = commitment
         self.restart = restart
-        self.units = Units(self.x_shape)
+        self.standardizer = Standardizer(self.x_shape)
         self.network = network
         self.net = network(self.x_shape, self.z_shape)
         self.register_buffer("vectors", torch.randn(codes, self.z_shape[0] if self.z_shape else 1))
         self.register_buffer("shares", torch.full((codes,), 1 / codes))
-        self.register_buffer("is_prepared", torch.tensor(False))  # saved: that the codes are not to be started again
+        self.register_buffer(
+            "is_prepared", torch.tensor(False)
+        )  # saved: that the codes are not to be started again
 
     def codebook(self) -> Codebook:
         # a copy: training moves the vectors in place, under whoever holds an earlier draw
@@ -127,22 +129,31 @@ class VectorQuantised(Posterior):
             return
         chosen = x[torch.randperm(len(x))[: self.codes]].to(self.vectors)
         with evaluating(self):
-            rows = torch.cat([self._rows(self._encoded(batch, Context())) for batch in chosen.split(BATCH)])
+            rows = torch.cat(
+                [
+                    self._rows(self._encoded(batch, Context()))
+                    for batch in chosen.split(ENCODED_AT_ONCE)
+                ]
+            )
         self.vectors.copy_(self._starts(rows))
         self.is_prepared.fill_(True)
 
     def forward(self, x: Tensor, context: Context) -> Distribution:
         encoded = self._encoded(x, context)
         if self.training:
-            whole = gathered(encoded.detach())
-            with undivided():
+            whole = all_gather(encoded.detach())
+            with replicated():
                 self._follow(self._rows(whole))
         return CodePoint.nearest(self.codebook(), encoded)
 
-    def drawn(self, qz: Distribution, samples: int, reparameterised: bool, training: bool) -> Drawn:
+    def draw_latent(
+        self, qz: Distribution, samples: int, reparameterised: bool, training: bool
+    ) -> LatentSample:
         """The one value that z has."""
         one = torch.Size((1,))
-        return Drawn(qz.rsample(one) if reparameterised else qz.sample(one), is_enumerated=True)
+        return LatentSample(
+            qz.rsample(one) if reparameterised else qz.sample(one), is_enumerated=True
+        )
 
     def penalties(self, qz: Distribution) -> Mapping[str, Tensor]:
         assert isinstance(qz, CodePoint)
@@ -155,11 +166,18 @@ class VectorQuantised(Posterior):
 
     def _encoded(self, x: Tensor, context: Context) -> Tensor:
         """e(x), (B, *Z)."""
-        return over_leading(self.net, self.units.standardised(x, context.mask), self.x_shape, self.z_shape)
+        return over_leading(
+            self.net, self.standardizer.standardize(x, context.mask), self.x_shape, self.z_shape
+        )
 
     def _rows(self, encoded: Tensor) -> Tensor:
         """Its vectors, (B P, d)."""
-        return Codebook(self.vectors, self.z_shape).rows(encoded).reshape(-1, self.vectors.shape[1]).to(self.vectors)
+        return (
+            Codebook(self.vectors, self.z_shape)
+            .rows(encoded)
+            .reshape(-1, self.vectors.shape[1])
+            .to(self.vectors)
+        )
 
     def _starts(self, rows: Tensor) -> Tensor:
         """As many vectors as there are codes, out of some (n, d): different ones, while there are enough."""

@@ -15,7 +15,7 @@ from torch.distributions import Categorical, Distribution
 from torch.nn import functional
 
 from lowerbound.codebook import Codebook, matching
-from lowerbound.compatibility import CODEBOOK, MOVABLE, Need
+from lowerbound.compatibility import CODEBOOK, MOVABLE, Requirement
 from lowerbound.distributions import AutoregressiveCodes as AutoregressiveCodesDistribution
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
@@ -37,7 +37,9 @@ class Layer(nn.Module):
         self.heads = heads
         self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
         self.asked, self.answer = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.inner = nn.Sequential(nn.Linear(width, WIDER * width), nn.GELU(), nn.Linear(WIDER * width, width))
+        self.inner = nn.Sequential(
+            nn.Linear(width, WIDER * width), nn.GELU(), nn.Linear(WIDER * width, width)
+        )
 
     def forward(self, h: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The next h, and what it has shown to later positions.
@@ -46,9 +48,13 @@ class Layer(nn.Module):
             h: at all positions, (N, P, width), or at one where there is a past, (N, 1, width).
             past: what was shown by the positions before: keys and values, (2, N, heads, p, width / heads).
         """
-        query, *shown = self.asked(self.before(h)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, *shown = (
+            self.asked(self.before(h)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )
         now = torch.stack(shown) if past is None else torch.cat([past, torch.stack(shown)], 3)
-        seen = functional.scaled_dot_product_attention(query, now[0], now[1], is_causal=past is None)
+        seen = functional.scaled_dot_product_attention(
+            query, now[0], now[1], is_causal=past is None
+        )
         h = h + self.answer(seen.transpose(1, 2).flatten(2))
         return h + self.inner(self.between(h)), now
 
@@ -78,12 +84,18 @@ class AutoregressiveCodes(Prior):
         (torch.Size([5, 16, 2, 2]), torch.Size([5]))
     """
 
-    offers = Prior.offers - {MOVABLE}
-    needs = MappingProxyType(
-        {CODEBOOK: Need("gives probabilities of codes in a codebook", "the prior that suits its z")}
+    capabilities = Prior.capabilities - {MOVABLE}
+    requirements = MappingProxyType(
+        {
+            CODEBOOK: Requirement(
+                "gives probabilities of codes in a codebook", "the prior that suits its z"
+            )
+        }
     )
 
-    def __init__(self, z_shape: Shape, codes: int = 512, width: int = 128, layers: int = 2, heads: int = 4) -> None:
+    def __init__(
+        self, z_shape: Shape, codes: int = 512, width: int = 128, layers: int = 2, heads: int = 4
+    ) -> None:
         super().__init__(z_shape)
         if codes < 1:
             raise ValueError(f"codes is {codes}: a codebook needs at least 1")
@@ -91,14 +103,18 @@ class AutoregressiveCodes(Prior):
             if value < 1:
                 raise ValueError(f"{name} is {value}: at least 1 is needed")
         if width % heads:
-            raise ValueError(f"width is {width}, which {heads} heads do not divide; use a multiple of them")
+            raise ValueError(
+                f"width is {width}, which {heads} heads do not divide; use a multiple of them"
+            )
         self.codes = codes
         self.width = width
         self.layers = layers
         self.heads = heads
         positions = Codebook(torch.zeros(1, 1), self.z_shape).positions
         self.code = nn.Embedding(codes, width)
-        self.first = nn.Parameter(torch.zeros(width))  # stands where the first position looks back at
+        self.first = nn.Parameter(
+            torch.zeros(width)
+        )  # stands where the first position looks back at
         self.position = nn.Parameter(START * torch.randn(positions, width))
         nn.init.normal_(self.code.weight, std=START)
         self.body = nn.ModuleList(Layer(width, heads) for _ in range(layers))
@@ -131,5 +147,7 @@ class AutoregressiveCodes(Prior):
         return torch.cat(index, 1)
 
     def forward(self, context: Context, posterior: Posterior | None = None) -> Distribution:
-        book = matching(None if posterior is None else posterior.codebook(), self.codes, "AutoregressiveCodes")
+        book = matching(
+            None if posterior is None else posterior.codebook(), self.codes, "AutoregressiveCodes"
+        )
         return AutoregressiveCodesDistribution(book, self.conditionals, self.drawn)

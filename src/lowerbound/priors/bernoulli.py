@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
-from lowerbound.compatibility import BITS, MOVABLE, Need
+from lowerbound.compatibility import BITS, MOVABLE, Requirement
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
 
@@ -29,8 +29,10 @@ class Bernoulli(Prior):
         tensor(0.1250)
     """
 
-    offers = Prior.offers - {MOVABLE}
-    needs = MappingProxyType({BITS: Need("gives probabilities of bits", "the prior that suits its z")})
+    capabilities = Prior.capabilities - {MOVABLE}
+    requirements = MappingProxyType(
+        {BITS: Requirement("gives probabilities of bits", "the prior that suits its z")}
+    )
     logits: Tensor
 
     def __init__(self, z_shape: Shape, learned: bool = False) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
 from lowerbound.codes import check_categories
-from lowerbound.compatibility import MOVABLE, VECTORS, Need
+from lowerbound.compatibility import MOVABLE, VECTORS, Requirement
 from lowerbound.distributions import OneHot
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
@@ -31,8 +31,10 @@ class Categorical(Prior):
         (torch.Size([3, 4]), tensor([1., 1., 1., 1., 1., 1., 1.]))
     """
 
-    offers = Prior.offers - {MOVABLE}
-    needs = MappingProxyType({VECTORS: Need("gives probabilities of unit vectors", "the prior that suits its z")})
+    capabilities = Prior.capabilities - {MOVABLE}
+    requirements = MappingProxyType(
+        {VECTORS: Requirement("gives probabilities of unit vectors", "the prior that suits its z")}
+    )
     logits: Tensor
 
     def __init__(self, z_shape: Shape, learned: bool = False) -> None:
@@ -45,4 +47,8 @@ class Categorical(Prior):
             self.register_buffer("logits", torch.zeros(self.z_shape), persistent=False)
 
     def forward(self, context: Context, posterior: Posterior | None = None) -> Distribution:
-        return Independent(OneHot(logits=self.logits, validate_args=False), len(self.z_shape) - 1, validate_args=False)
+        return Independent(
+            OneHot(logits=self.logits, validate_args=False),
+            len(self.z_shape) - 1,
+            validate_args=False,
+        )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch.distributions import Distribution, Independent, Normal
 
-from lowerbound.conditions import Given
+from lowerbound.conditions import ConditionEncoder
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import NetworkFactory, Shape, over_leading
@@ -34,12 +34,16 @@ class ConditionalNormal(Prior):
         (torch.Size([3]), torch.Size([2]), True)
     """
 
-    def __init__(self, z_shape: Shape, condition: int | Sequence[int], network: NetworkFactory = MLP) -> None:
+    def __init__(
+        self, z_shape: Shape, condition: int | Sequence[int], network: NetworkFactory = MLP
+    ) -> None:
         super().__init__(z_shape)
         if condition is None:
-            raise ValueError("ConditionalNormal is p(z|y): say what y is by condition, or use StandardNormal")
+            raise ValueError(
+                "ConditionalNormal is p(z|y): say what y is by condition, or use StandardNormal"
+            )
         self.condition = condition
-        self.given = Given(condition, type(self).__name__)
+        self.given = ConditionEncoder(condition, type(self).__name__)
         self.network = network
         self.net = network(self.given.shape, (2, *self.z_shape))
 

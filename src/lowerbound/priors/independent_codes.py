@@ -13,7 +13,7 @@ from torch import nn
 from torch.distributions import Distribution
 
 from lowerbound.codebook import Codebook, matching
-from lowerbound.compatibility import CODEBOOK, MOVABLE, Need
+from lowerbound.compatibility import CODEBOOK, MOVABLE, Requirement
 from lowerbound.distributions import IndependentCodes as IndependentCodesDistribution
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
@@ -38,9 +38,13 @@ class IndependentCodes(Prior):
         tensor([13.8629, 13.8629, 13.8629, 13.8629, 13.8629], grad_fn=<NegBackward0>)
     """
 
-    offers = Prior.offers - {MOVABLE}
-    needs = MappingProxyType(
-        {CODEBOOK: Need("gives probabilities of codes in a codebook", "the prior that suits its z")}
+    capabilities = Prior.capabilities - {MOVABLE}
+    requirements = MappingProxyType(
+        {
+            CODEBOOK: Requirement(
+                "gives probabilities of codes in a codebook", "the prior that suits its z"
+            )
+        }
     )
 
     def __init__(self, z_shape: Shape, codes: int = 512) -> None:
@@ -52,5 +56,7 @@ class IndependentCodes(Prior):
         self.logits = nn.Parameter(torch.zeros(positions, codes))
 
     def forward(self, context: Context, posterior: Posterior | None = None) -> Distribution:
-        book = matching(None if posterior is None else posterior.codebook(), self.codes, "IndependentCodes")
+        book = matching(
+            None if posterior is None else posterior.codebook(), self.codes, "IndependentCodes"
+        )
         return IndependentCodesDistribution(book, self.logits)

@@ -41,7 +41,7 @@ class Mixture(Prior):
         (torch.Size([7, 2]), torch.Size([4, 3]))
     """
 
-    offers = Prior.offers - {MOVABLE}
+    capabilities = Prior.capabilities - {MOVABLE}
 
     def __init__(self, z_shape: Shape, components: int = 10) -> None:
         super().__init__(z_shape)
@@ -50,8 +50,12 @@ class Mixture(Prior):
         self.components = components
         self.logits = nn.Parameter(torch.zeros(components))
         self.loc = nn.Parameter(SPREAD * torch.randn(components, *self.z_shape))
-        self.log_scale = nn.Parameter(torch.full((components, *self.z_shape), 0.5 * math.log(1 - SPREAD**2)))
+        self.log_scale = nn.Parameter(
+            torch.full((components, *self.z_shape), 0.5 * math.log(1 - SPREAD**2))
+        )
 
     def forward(self, context: Context, posterior: Posterior | None = None) -> Distribution:
         base = Normal(self.loc, self.log_scale.exp(), validate_args=False)
-        return MixtureDistribution(self.logits, Independent(base, len(self.z_shape), validate_args=False))
+        return MixtureDistribution(
+            self.logits, Independent(base, len(self.z_shape), validate_args=False)
+        )

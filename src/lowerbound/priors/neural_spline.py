@@ -46,7 +46,9 @@ class NeuralSpline(Prior):
     loc: Tensor
     scale: Tensor
 
-    def __init__(self, z_shape: Shape, layers: int = 4, hidden: Sequence[int] = (64, 64), bins: int = 8) -> None:
+    def __init__(
+        self, z_shape: Shape, layers: int = 4, hidden: Sequence[int] = (64, 64), bins: int = 8
+    ) -> None:
         super().__init__(z_shape)
         self.layers = layers
         self.hidden = tuple(hidden)

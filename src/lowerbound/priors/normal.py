@@ -37,7 +37,9 @@ class Normal(Prior):
         torch.Size([5])
     """
 
-    def __init__(self, z_shape: Shape, covariance: Literal["diagonal", "full"] = "diagonal") -> None:
+    def __init__(
+        self, z_shape: Shape, covariance: Literal["diagonal", "full"] = "diagonal"
+    ) -> None:
         super().__init__(z_shape)
         if covariance not in ("diagonal", "full"):
             raise ValueError(f"covariance is {covariance!r}; there is 'diagonal' and 'full'")
@@ -52,9 +54,13 @@ class Normal(Prior):
         scale = self.log_scale.exp()
         if self.covariance == "diagonal":
             return Independent(
-                TorchNormal(self.loc, scale, validate_args=False), len(self.z_shape), validate_args=False
+                TorchNormal(self.loc, scale, validate_args=False),
+                len(self.z_shape),
+                validate_args=False,
             )
         scale_tril = torch.diag(scale.flatten())
         n = len(scale_tril)
         rows, columns = torch.tril_indices(n, n, -1, device=scale.device)
-        return FullNormal(self.loc, scale_tril.index_put((rows, columns), self.below_diagonal), self.z_shape)
+        return FullNormal(
+            self.loc, scale_tril.index_put((rows, columns), self.below_diagonal), self.z_shape
+        )

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from lowerbound.compatibility import EVALUABLE, MOVABLE, OWN, UNCONDITIONED, Need
+from lowerbound.compatibility import EVALUABLE, MOVABLE, OWN, UNCONDITIONED, Requirement
 from lowerbound.distributions import Mixture
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape, as_shape
 from lowerbound.supports import UNIT, contains, smallest
-from lowerbound.units import Units
+from lowerbound.units import Standardizer
 from lowerbound.utils.messages import first_line
 from lowerbound.utils.modes import evaluating
 
@@ -56,13 +56,17 @@ class VampPrior(Prior):
         (torch.Size([7, 3]), torch.Size([4, 2]))
     """
 
-    offers = Prior.offers - {MOVABLE, OWN}
-    needs = MappingProxyType(
+    capabilities = Prior.capabilities - {MOVABLE, OWN}
+    requirements = MappingProxyType(
         {
-            EVALUABLE: Need("evaluates q(z|u) of its pseudo-inputs at draws for the data", "Mixture or StandardNormal"),
-            **Prior.needs,
-            UNCONDITIONED: Need(
-                "asks for q(z|u) at pseudo-inputs, which have no y", "another prior (ConditionalNormal, Mixture)"
+            EVALUABLE: Requirement(
+                "evaluates q(z|u) of its pseudo-inputs at draws for the data",
+                "Mixture or StandardNormal",
+            ),
+            **Prior.requirements,
+            UNCONDITIONED: Requirement(
+                "asks for q(z|u) at pseudo-inputs, which have no y",
+                "another prior (ConditionalNormal, Mixture)",
             ),
         }
     )
@@ -75,7 +79,7 @@ class VampPrior(Prior):
             raise ValueError(f"components is {components}: at least 1 is needed")
         self.x_shape = as_shape(x_shape, "the data shape")
         self.components = components
-        self.units = Units(self.x_shape)
+        self.standardizer = Standardizer(self.x_shape)
         self.free = nn.Parameter(torch.randn(components, *self.x_shape))
         # saved with the weights: what the free values mean, and that they are not to be started again
         self.register_buffer("is_unit", torch.tensor(False))
@@ -84,7 +88,9 @@ class VampPrior(Prior):
     @property
     def pseudo_inputs(self) -> Tensor:
         """u_1 .. u_C, (C, *X), on the scale of the data."""
-        return torch.where(self.is_unit, self.free.sigmoid(), self.units.restored(self.free))
+        return torch.where(
+            self.is_unit, self.free.sigmoid(), self.standardizer.unstandardize(self.free)
+        )
 
     @torch.no_grad()
     def prepare(self, x: Tensor) -> None:
@@ -97,15 +103,21 @@ class VampPrior(Prior):
                 f"there are {len(x)}; use as many components or fewer"
             )
         self.is_unit.fill_(contains(UNIT, smallest(x)))
-        if not (self.is_unit or self.units.are_known):
-            self.units.learn(x)
+        if not (self.is_unit or self.standardizer.is_fitted):
+            self.standardizer.learn(x)
         rows = x[torch.randperm(len(x))[: self.components]].to(self.free)
-        self.free.copy_(rows.clamp(EDGE, 1 - EDGE).logit() if self.is_unit else self.units.standardised(rows))
+        self.free.copy_(
+            rows.clamp(EDGE, 1 - EDGE).logit()
+            if self.is_unit
+            else self.standardizer.standardize(rows)
+        )
         self.is_prepared.fill_(True)
 
     def forward(self, context: Context, posterior: Posterior | None = None) -> Distribution:
         if posterior is None:
-            raise ValueError("a VampPrior is made of the posterior; call it with one, as in prior(context, posterior)")
+            raise ValueError(
+                "a VampPrior is made of the posterior; call it with one, as in prior(context, posterior)"
+            )
         if posterior.x_shape != self.x_shape:
             raise ValueError(
                 f"the pseudo-inputs of the VampPrior have the shape {self.x_shape}, and the posterior takes x of shape "

@@ -68,7 +68,9 @@ def write_report(run: Run, model: Model, data: Dataset, evaluation: Mapping[str,
     by_rate, variance = rates(model, x, context=context)
     active = (variance > ACTIVE).cpu()
     strength = (by_rate if by_rate is not None else variance).cpu()
-    chosen = [int(i) for i in strength.argsort(descending=True) if active[i]][:DIMENSIONS] or [int(strength.argmax())]
+    chosen = [int(i) for i in strength.argsort(descending=True) if active[i]][:DIMENSIONS] or [
+        int(strength.argmax())
+    ]
     config, records = run.config(), run.metrics()
     as_pictures = plots.is_picture(data.event_shape)
     show = _Pictures(data.range) if as_pictures else _Lines()
@@ -82,7 +84,9 @@ def write_report(run: Run, model: Model, data: Dataset, evaluation: Mapping[str,
     template = files(__package__).joinpath("report.html").read_text("utf-8")
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     page = environment.from_string(template).render(
         title=Path(data.name or "data from memory").stem,
         run=str(run.path),
@@ -91,12 +95,16 @@ def write_report(run: Run, model: Model, data: Dataset, evaluation: Mapping[str,
         licence=data.licence,
         split=split,
         parts=_parts(model),
-        config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100),
+        config=yaml.safe_dump(
+            config, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
+        ),
         headline=_headline(evaluation),
         evaluation=_rows(evaluation),
         estimator=evaluation["estimator"],
         warnings=evaluation.get("warnings", []),
-        evidence=_figure(plots.evidence(points)) if len(points := evaluation.get("curve", [])) > 1 else None,
+        evidence=_figure(plots.evidence(points))
+        if len(points := evaluation.get("curve", [])) > 1
+        else None,
         active=f"{int(active.sum())} of {len(active)}",
         levels=[
             (
@@ -108,23 +116,34 @@ def write_report(run: Run, model: Model, data: Dataset, evaluation: Mapping[str,
         ],
         cost=_cost(config, records, model),
         curves=_figure(plots.curves(records)) if records else None,
-        reconstructions=show.pairs(x[:EXAMPLES], model.reconstruct(x[:EXAMPLES], context[:EXAMPLES]).cpu()),
+        reconstructions=show.pairs(
+            x[:EXAMPLES], model.reconstruct(x[:EXAMPLES], context[:EXAMPLES]).cpu()
+        ),
         samples=show.samples(samples, COLUMNS),
         samples_are=words[0].upper() + words[1:],
         as_pictures=as_pictures,
-        traversals=[Traversal(d, f"{strength[d]:.2f}", show.strip(path)) for d, path in zip(chosen, paths, strict=True)]
+        traversals=[
+            Traversal(d, f"{strength[d]:.2f}", show.strip(path))
+            for d, path in zip(chosen, paths, strict=True)
+        ]
         if as_pictures
         else [],
         traversal_lines=None
         if as_pictures
         else show.paths([(f"z[{d}]", p) for d, p in zip(chosen, paths, strict=True)]),
         steps=paths.shape[1],
-        interpolations=None if between is None else show.paths([(f"pair {i + 1}", p) for i, p in enumerate(between)]),
+        interpolations=None
+        if between is None
+        else show.paths([(f"pair {i + 1}", p) for i, p in enumerate(between)]),
         manifold=show.samples(manifold(model, 16, context[:1]).cpu(), 16)
         if z.shape[1] == 2 and as_pictures and model.categories is None
         else None,
         codes=_codes(z, y, data.classes),
-        rates=_figure(plots.rate_bars(strength, active, "nats" if by_rate is not None else "variance of the mean")),
+        rates=_figure(
+            plots.rate_bars(
+                strength, active, "nats" if by_rate is not None else "variance of the mean"
+            )
+        ),
         rates_are_known=by_rate is not None,
     )
     return write_text(run.report_file, page)
@@ -193,7 +212,9 @@ def _codes(z: Tensor, y: Tensor | None, names: Sequence[str] | None) -> str | No
     plane = PCA(2, random_state=0).fit(z.numpy())
     share = plane.explained_variance_ratio_
     axes = tuple(f"principal component {i + 1} ({share[i]:.0%} of the variance)" for i in range(2))
-    return _figure(plots.codes(torch.from_numpy(plane.transform(z.numpy())), y, (axes[0], axes[1]), names))
+    return _figure(
+        plots.codes(torch.from_numpy(plane.transform(z.numpy())), y, (axes[0], axes[1]), names)
+    )
 
 
 NAMES = {
@@ -250,7 +271,9 @@ def _headline(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
     return large
 
 
-def _cost(config: Mapping[str, Any], records: Sequence[Mapping[str, Any]], model: Model) -> list[tuple[str, str]]:
+def _cost(
+    config: Mapping[str, Any], records: Sequence[Mapping[str, Any]], model: Model
+) -> list[tuple[str, str]]:
     seconds = sum(record["seconds"] for record in records)
     rate = sorted(record["examples_per_second"] for record in records)
     return [

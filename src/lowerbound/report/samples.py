@@ -16,7 +16,9 @@ from lowerbound.roles import Context
 CLASSES = 10  # shown, where there are so many
 
 
-def by_condition(model: Model, context: Context, each: int, seed: int | None = 0, mean_of_x: bool = True) -> Tensor:
+def by_condition(
+    model: Model, context: Context, each: int, seed: int | None = 0, mean_of_x: bool = True
+) -> Tensor:
     """Samples of p(x|y), so many for each y of the context: (len(y), each, *X).
 
     Args:
@@ -59,7 +61,9 @@ def framed(drawn: Tensor, x: Tensor, data: Dataset) -> Tensor:
     return torch.cat(row, 1)
 
 
-def samples_shown(model: Model, data: Dataset, split: str, rows: int, columns: int) -> tuple[Tensor, str]:
+def samples_shown(
+    model: Model, data: Dataset, split: str, rows: int, columns: int
+) -> tuple[Tensor, str]:
     """Means of p(x|z) at z from the prior for a picture of so many columns, (n, *X), and what they are.
 
     Args:
@@ -77,7 +81,9 @@ def samples_shown(model: Model, data: Dataset, split: str, rows: int, columns: i
         y = torch.arange(min(model.condition, CLASSES))
         names = ", ".join(list(data.classes or map(str, y.tolist()))[: len(y)])
         drawn = by_condition(model, Context(y=y), columns)
-        return drawn.flatten(0, 1).cpu(), f"samples: the mean of p(x|z, y) at z drawn from the prior; rows: {names}"
+        return drawn.flatten(
+            0, 1
+        ).cpu(), f"samples: the mean of p(x|z, y) at z drawn from the prior; rows: {names}"
     x, context = data.examples(split, rows), data.context(split)[:rows]
     others = 1 if data.strip is None else 2
     drawn = framed(by_condition(model, context, columns - others), x, data)

@@ -24,8 +24,15 @@ def run_parser(command: str, usage: str, description: str) -> SettingsParser:
     parser = SettingsParser(usage=f"lowerbound {command} {usage}", description=description)
     parser.add_argument("run", type=str, metavar="RUN", help="the run folder that training wrote")
     parser.add_argument("-h", "--help", action="store_true", help="show this help")
-    parser.add_argument("--device", type=str, default="auto", help="auto takes a GPU if there is one; cpu, cuda, mps")
-    parser.add_argument("--trust", type=str, help="packages, by name, whose parts may be imported: a,b")
+    parser.add_argument(
+        "--device",
+        type=str,
+        default="auto",
+        help="auto takes a GPU if there is one; cpu, cuda, mps",
+    )
+    parser.add_argument(
+        "--trust", type=str, help="packages, by name, whose parts may be imported: a,b"
+    )
     return parser
 
 
@@ -41,7 +48,9 @@ def open_run(given: Mapping[str, Any]) -> tuple[Run, Model]:
     return run, run.model(trusted(given)).to(device)
 
 
-def load_as(run: Run, source: str | None, splits: str | None = None, missing: Missing | None = None) -> Dataset:
+def load_as(
+    run: Run, source: str | None, splits: str | None = None, missing: Missing | None = None
+) -> Dataset:
     """Data read as the run's own were: the same levels, classes, binarisation, dequantisation and size of pictures.
 
     Args:
@@ -53,9 +62,15 @@ def load_as(run: Run, source: str | None, splits: str | None = None, missing: Mi
     own = run.config()["data"]
     name = own.get("name") if source is None else source
     if name is None:
-        raise ValueError(f"{run.path} was trained on arrays in memory, which no file names; measure it in Python")
-    options = {setting.name: own[setting.name] for setting in settings_of(load)[1:] if setting.name in own}
-    options |= {key: value for key, value in {"splits": splits, "missing": missing}.items() if value}
+        raise ValueError(
+            f"{run.path} was trained on arrays in memory, which no file names; measure it in Python"
+        )
+    options = {
+        setting.name: own[setting.name] for setting in settings_of(load)[1:] if setting.name in own
+    }
+    options |= {
+        key: value for key, value in {"splits": splits, "missing": missing}.items() if value
+    }
     if source is not None:
         options.pop("memory", None)  # it holds for the run's own file, of whatever size another is
     return load(name, **applicable(name, options))
@@ -77,7 +92,9 @@ def known(run: Run, model: Model, label: str | None) -> Context:
     if label is None:
         return Context()
     if not isinstance(model.condition, int):
-        raise ValueError(f"--label {label}: the model of {run.path} is not conditioned on classes; leave it out")
+        raise ValueError(
+            f"--label {label}: the model of {run.path} is not conditioned on classes; leave it out"
+        )
     names = class_names(run, model)
     if label not in names:
         raise ValueError(unknown("label", label, names))
@@ -94,7 +111,9 @@ def class_names(run: Run, model: Model) -> list[str]:
 def add_label(parser: SettingsParser) -> None:
     """Give a parser --label."""
     parser.add_argument(
-        "--label", type=str, help="of a model that is conditioned on classes: which, by its name in the data"
+        "--label",
+        type=str,
+        help="of a model that is conditioned on classes: which, by its name in the data",
     )
 
 
@@ -106,5 +125,7 @@ def own_data(run: Run) -> Dataset:
     """
     data = load_as(run, None)
     if data.sha256 != run.config()["data"].get("sha256"):
-        raise ValueError(f"{data.name} holds other data than {run.path} was trained on: its SHA-256 has changed")
+        raise ValueError(
+            f"{data.name} holds other data than {run.path} was trained on: its SHA-256 has changed"
+        )
     return data

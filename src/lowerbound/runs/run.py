@@ -37,7 +37,14 @@ from lowerbound.utils.files import write_atomic, write_json, write_text
 from lowerbound.utils.messages import first_line
 
 FORMAT = 1
-FILES = ("config.yaml", "model.safetensors", "metrics.jsonl", "evaluation.json", "sheet.png", "report.html")
+FILES = (
+    "config.yaml",
+    "model.safetensors",
+    "metrics.jsonl",
+    "evaluation.json",
+    "sheet.png",
+    "report.html",
+)
 LOCK = ".lock"
 
 
@@ -82,7 +89,9 @@ class Run:
         try:
             self.lock.acquire()
         except Timeout:
-            raise ValueError(f"{self.path} is in use by another process; wait for it, or use another folder") from None
+            raise ValueError(
+                f"{self.path} is in use by another process; wait for it, or use another folder"
+            ) from None
         try:
             if self.lock.lock_counter == 1:
                 for stale in (*self.path.glob(".*.tmp"), *self.checkpoint_folder.glob(".*.tmp")):
@@ -105,9 +114,13 @@ class Run:
             ValueError: it holds another run and overwrite is False, or files that are not a run's.
         """
         try:
-            content = yaml.safe_dump({"format": FORMAT, **config}, sort_keys=False, allow_unicode=True)
+            content = yaml.safe_dump(
+                {"format": FORMAT, **config}, sort_keys=False, allow_unicode=True
+            )
         except yaml.YAMLError as error:
-            raise ValueError(f"the configuration holds a value that no file can: {first_line(error)}") from None
+            raise ValueError(
+                f"the configuration holds a value that no file can: {first_line(error)}"
+            ) from None
         self.check_free(resume=False, overwrite=overwrite)
         self._discard()
         write_text(self.config_file, content)
@@ -131,7 +144,9 @@ class Run:
         Raises:
             ValueError: the folder holds a run that is neither resumed nor overwritten, or files that are not a run's.
         """
-        there = [name for name in (*FILES, self.checkpoint_folder.name) if (self.path / name).exists()]
+        there = [
+            name for name in (*FILES, self.checkpoint_folder.name) if (self.path / name).exists()
+        ]
         if not there or resume:
             return
         if not self._is_ours():
@@ -140,7 +155,9 @@ class Run:
                 "folder"
             )
         if not overwrite:
-            raise ValueError(f"{self.path} holds another run: resume it, overwrite it, or use another folder")
+            raise ValueError(
+                f"{self.path} holds another run: resume it, overwrite it, or use another folder"
+            )
 
     def _is_ours(self) -> bool:
         try:
@@ -150,8 +167,12 @@ class Run:
         return not self.checkpoint_folder.is_symlink()
 
     def _checkpoint_files(self) -> list[Path]:
-        return [self.checkpoint_folder / "state.json"] * (self.checkpoint_folder / "state.json").exists() + [
-            path for path in self.checkpoint_folder.glob("state-*.safetensors") if re.fullmatch(r"state-\d+", path.stem)
+        return [self.checkpoint_folder / "state.json"] * (
+            self.checkpoint_folder / "state.json"
+        ).exists() + [
+            path
+            for path in self.checkpoint_folder.glob("state-*.safetensors")
+            if re.fullmatch(r"state-\d+", path.stem)
         ]
 
     def config(self) -> dict[str, Any]:
@@ -167,12 +188,17 @@ class Run:
         config = read_yaml_file(self.config_file)
         version = config.get("format")
         if not isinstance(version, int):
-            raise ValueError(f"{self.config_file} does not say its format; it is not the configuration of a run")
+            raise ValueError(
+                f"{self.config_file} does not say its format; it is not the configuration of a run"
+            )
         if version > FORMAT:
             raise ValueError(
                 f"{self.path} was written by a newer lowerbound (format {version}, this one reads {FORMAT})"
             )
-        return {"model": {"part": "VAE"}, **config}  # a folder that does not say is of a time when there was no other
+        return {
+            "model": {"part": "VAE"},
+            **config,
+        }  # a folder that does not say is of a time when there was no other
 
     def model(self, trust: Sequence[str] = ()) -> Model:
         """The model with its saved weights, in evaluation mode.
@@ -183,10 +209,16 @@ class Run:
         config = self.config()
         data = config.get("data")
         if not isinstance(data, Mapping) or not isinstance(data.get("event_shape"), list):
-            raise ValueError(f"{self.config_file} does not say data.event_shape; it is not the configuration of a run")
-        model = build_model(complete(config, trust=trust), as_shape(data["event_shape"], "data.event_shape"), trust)
+            raise ValueError(
+                f"{self.config_file} does not say data.event_shape; it is not the configuration of a run"
+            )
+        model = build_model(
+            complete(config, trust=trust), as_shape(data["event_shape"], "data.event_shape"), trust
+        )
         if not self.model_file.is_file():
-            raise ValueError(f"{self.path} has no model.safetensors: its training has not got that far; resume it")
+            raise ValueError(
+                f"{self.path} has no model.safetensors: its training has not got that far; resume it"
+            )
         load_weights(model, read_tensors(self.model_file), str(self.model_file))
         return model.eval()
 
@@ -209,7 +241,10 @@ class Run:
 
     def write_metrics(self, epochs: Sequence[Mapping[str, Any]]) -> None:
         """Replace metrics.jsonl."""
-        write_text(self.metrics_file, "".join(json.dumps(epoch, allow_nan=False) + "\n" for epoch in epochs))
+        write_text(
+            self.metrics_file,
+            "".join(json.dumps(epoch, allow_nan=False) + "\n" for epoch in epochs),
+        )
 
     def evaluation(self) -> dict[str, Any]:
         """The content of evaluation.json.
@@ -219,7 +254,10 @@ class Run:
         """
         try:
             content = json.loads(self.evaluation_file.read_text("utf-8"))
-            parts = [content[key] or {"value": 0, "stderr": 0, "unit": ""} for key in ("rate", "nll", "objective")]
+            parts = [
+                content[key] or {"value": 0, "stderr": 0, "unit": ""}
+                for key in ("rate", "nll", "objective")
+            ]
             parts += [point["nll"] for point in content.get("curve", [])]
             sound = isinstance(content["estimator"], str) and all(
                 {"value", "stderr", "unit"} <= part.keys() for part in parts
@@ -235,7 +273,10 @@ class Run:
     def write_evaluation(self, content: Mapping[str, Any]) -> Path:
         """Replace evaluation.json, or for another split than test evaluation-SPLIT.json."""
         split = content["split"]
-        return write_json(self.path / ("evaluation.json" if split == "test" else f"evaluation-{split}.json"), content)
+        return write_json(
+            self.path / ("evaluation.json" if split == "test" else f"evaluation-{split}.json"),
+            content,
+        )
 
     def write_checkpoint(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Commit a state of training: first the tensors under a new name, then state.json, which names them."""
@@ -302,7 +343,9 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Model:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors by name as safetensors."""
-    content = save_tensors({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})
+    content = save_tensors(
+        {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    )
     write_atomic(path, lambda stream: stream.write(content))
 
 
@@ -332,7 +375,9 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -
         raise ValueError(
             f"{where} does not fit the model: "
             + "; ".join(
-                f"{word} {', '.join(names[:3])}" for word, names in (("lacks", missing), ("has", extra)) if names
+                f"{word} {', '.join(names[:3])}"
+                for word, names in (("lacks", missing), ("has", extra))
+                if names
             )
         )
     for name, tensor in own.items():

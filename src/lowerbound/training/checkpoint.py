@@ -34,12 +34,19 @@ class Sums:
         self._totals: dict[str, Tensor] = {}
         self._waiting: list[dict[str, Tensor]] = []
 
-    def add(self, values: Mapping[str, Tensor], usage: Mapping[str, Tensor] | None = None, examples: int = 0) -> None:
+    def add(
+        self,
+        values: Mapping[str, Tensor],
+        usage: Mapping[str, Tensor] | None = None,
+        examples: int = 0,
+    ) -> None:
         """Add quantities of examples, each (B,) or (), and how often each code of a latent was used, each (codes,)."""
         self.seen += examples
         self._waiting.append({name: value.detach() for name, value in values.items()})
         for name, counts in (usage or {}).items():
-            self._totals[name] = self._totals[name] + counts if name in self._totals else counts.clone()
+            self._totals[name] = (
+                self._totals[name] + counts if name in self._totals else counts.clone()
+            )
         if len(self._waiting) >= WAITING:
             self._settle()
 
@@ -80,7 +87,8 @@ class Sums:
         world.add([packed, seen, *(total for total in found.totals.values() if total.ndim)])
         found.totals |= dict(zip(scalars, packed, strict=True))
         self.totals = {
-            name: total if world.is_first else torch.zeros_like(total) for name, total in found.totals.items()
+            name: total if world.is_first else torch.zeros_like(total)
+            for name, total in found.totals.items()
         }
         self.seen = int(seen) if world.is_first else 0
         return found
@@ -94,11 +102,20 @@ class Sums:
         ``elbo`` and ``distortion`` are always named, and are None where the score is no log-density. Of the usage of codes
         there is the perplexity over all n, and the number of codes that occurred.
         """
-        means = {name: float(total) / n for name, total in self.totals.items() if name != "skipped" and not total.ndim}
+        means = {
+            name: float(total) / n
+            for name, total in self.totals.items()
+            if name != "skipped" and not total.ndim
+        }
         for name, total in self.totals.items():
             if total.ndim:
-                means |= {f"{name}_perplexity": perplexity(total), f"{name}_used": float((total > 0).sum())}
-        named = {name: means.pop(name, None) for name in ("loss", "elbo", "rate", "distortion")} | means
+                means |= {
+                    f"{name}_perplexity": perplexity(total),
+                    f"{name}_used": float((total > 0).sum()),
+                }
+        named = {
+            name: means.pop(name, None) for name in ("loss", "elbo", "rate", "distortion")
+        } | means
         return {k: v if v is not None and math.isfinite(v) else None for k, v in named.items()}
 
 
@@ -117,7 +134,9 @@ class Best:
         self.since += 1
         if loss is not None and loss < self.loss:
             self.loss, self.epoch, self.since = loss, epoch, 0
-            self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+            self.weights = {
+                name: value.detach().clone() for name, value in model.state_dict().items()
+            }
         elif not self.weights:
             self.epoch = epoch
 
@@ -148,9 +167,18 @@ class TrainingState:
         best: Best,
         device: torch.device,
     ) -> None:
-        self.model, self.objective, self.optimizer, self.precision = model, objective, optimizer, precision
+        self.model, self.objective, self.optimizer, self.precision = (
+            model,
+            objective,
+            optimizer,
+            precision,
+        )
         self.best = best
-        self.epoch, self.done, self.seconds = 1, 0, 0.0  # the epoch at work, its batches done, its seconds so far
+        self.epoch, self.done, self.seconds = (
+            1,
+            0,
+            0.0,
+        )  # the epoch at work, its batches done, its seconds so far
         self.step = 0
         self.sums = Sums(device)
         self.records: list[dict[str, Any]] = []
@@ -170,7 +198,11 @@ class TrainingState:
         tensors = {
             "model": self.model.state_dict(),
             "objective": self.objective.state_dict(),
-            "optimizer": {f"{i}.{name}": value for i, own in by_parameter.items() for name, value in own.items()},
+            "optimizer": {
+                f"{i}.{name}": value
+                for i, own in by_parameter.items()
+                for name, value in own.items()
+            },
             "random": random_state(),
             "best": self.best.weights,
             "sums": self.sums.totals,
@@ -181,11 +213,17 @@ class TrainingState:
             "step": self.step,
             "seconds": self.seconds,
             "records": self.records,
-            "best": {"loss": _finite(self.best.loss), "epoch": self.best.epoch, "since": self.best.since},
+            "best": {
+                "loss": _finite(self.best.loss),
+                "epoch": self.best.epoch,
+                "since": self.best.since,
+            },
             "precision": self.precision.state_dict(),
             "made_by": made_by(),
         }
-        run.write_checkpoint({f"{group}.{k}": v for group, own in tensors.items() for k, v in own.items()}, state)
+        run.write_checkpoint(
+            {f"{group}.{k}": v for group, own in tensors.items() for k, v in own.items()}, state
+        )
 
     def _moments(self, flat: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
         """The optimiser's state by parameter; the shapes are checked, since the fused update does not."""
@@ -196,12 +234,17 @@ class TrainingState:
             if value.shape != kept[int(i)].get(rest) or not value.is_floating_point():
                 raise ValueError(f"optimizer.{name} has the wrong shape or type")
             by_parameter.setdefault(int(i), {})[rest] = value
-        if by_parameter and {i: set(own) for i, own in by_parameter.items()} != {i: set(o) for i, o in enumerate(kept)}:
+        if by_parameter and {i: set(own) for i, own in by_parameter.items()} != {
+            i: set(o) for i, o in enumerate(kept)
+        }:
             raise ValueError("the optimiser's moments are not those of the parameters")
         return by_parameter
 
     def restore(
-        self, checkpoint: tuple[dict[str, Tensor], dict[str, Any]], folder: Path, world: Processes = ALONE
+        self,
+        checkpoint: tuple[dict[str, Tensor], dict[str, Any]],
+        folder: Path,
+        world: Processes = ALONE,
     ) -> str:
         """Go back to a state that was committed to a run folder, by as many processes or by others.
 
@@ -217,19 +260,36 @@ class TrainingState:
             by_parameter = self._moments(tensors["optimizer"])
             best = state["best"]
             loss = math.inf if best["loss"] is None else float(best["loss"])
-            counts = [int(state[key]) for key in ("epoch", "done", "step")] + [int(best["epoch"]), int(best["since"])]
-            seconds, records = float(state["seconds"]), [dict(record) for record in state["records"]]
+            counts = [int(state[key]) for key in ("epoch", "done", "step")] + [
+                int(best["epoch"]),
+                int(best["since"]),
+            ]
+            seconds, records = (
+                float(state["seconds"]),
+                [dict(record) for record in state["records"]],
+            )
             precision, maker = dict(state["precision"]), {"processes": 1, **state["made_by"]}
-            if min(counts) < 0 or len(records) != counts[0] - 1 or bool(counts[1]) != bool(tensors["sums"]):
+            if (
+                min(counts) < 0
+                or len(records) != counts[0] - 1
+                or bool(counts[1]) != bool(tensors["sums"])
+            ):
                 raise ValueError("its counts do not fit each other")
-            if bool(tensors["best"]) != math.isfinite(loss) or tensors["random"]["cpu"].dtype != torch.uint8:
+            if (
+                bool(tensors["best"]) != math.isfinite(loss)
+                or tensors["random"]["cpu"].dtype != torch.uint8
+            ):
                 raise ValueError("the best weights or the random states are missing")
             if counts[2] and not by_parameter:
                 raise ValueError("the optimiser's moments are missing")
         except (KeyError, IndexError, TypeError, ValueError) as error:
             what = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
             raise ValueError(f"the checkpoint in {folder} is damaged: {what}") from None
-        for module, group in ((self.model, "best"), (self.model, "model"), (self.objective, "objective")):
+        for module, group in (
+            (self.model, "best"),
+            (self.model, "model"),
+            (self.objective, "objective"),
+        ):
             if tensors[group] or group != "best":
                 load_weights(module, tensors[group], f"the checkpoint's {group}")
         self.epoch, self.done, self.step, self.best.epoch, self.best.since = counts
@@ -240,12 +300,20 @@ class TrainingState:
         set_random_state(tensors["random"])
         device = self.sums.device
         if device.type == "cuda" and world.size > 1 and "cuda0" in tensors["random"]:
-            torch.cuda.set_rng_state(tensors["random"]["cuda0"], device)  # all draw as the first one
+            torch.cuda.set_rng_state(
+                tensors["random"]["cuda0"], device
+            )  # all draw as the first one
         self.best.weights = {name: value.to(device) for name, value in tensors["best"].items()}
         counted = 1 if world.is_first else 0
-        self.sums.totals = {name: counted * value.to(device) for name, value in tensors["sums"].items()}
+        self.sums.totals = {
+            name: counted * value.to(device) for name, value in tensors["sums"].items()
+        }
         now = made_by()
-        return ", ".join(f"{key} {maker.get(key)} then, {now[key]} now" for key in now if maker.get(key) != now[key])
+        return ", ".join(
+            f"{key} {maker.get(key)} then, {now[key]} now"
+            for key in now
+            if maker.get(key) != now[key]
+        )
 
 
 def _grouped(flat: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -261,7 +329,11 @@ def _grouped(flat: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 def made_by() -> dict[str, Any]:
     """What a result depends on in its last bits, beside the configuration."""
-    return {"torch": torch.__version__, "threads": torch.get_num_threads(), "processes": together().size}
+    return {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "processes": together().size,
+    }
 
 
 def _finite(value: float) -> float | None:

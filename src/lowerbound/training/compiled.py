@@ -53,7 +53,9 @@ class Compiled(nn.Module):
                 plain.forward, fullgraph=True, dynamic=False, options={"fallback_random": True}
             )  # the noise of the plain pass
 
-    def forward(self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int) -> Any:
+    def forward(
+        self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int
+    ) -> Any:
         """As :meth:`Pass.forward`."""
         if not self.training or len(x) != self.batch_size:
             return self.plain(x, context, progress, examples)
@@ -80,7 +82,9 @@ class CompiledStep:
             gradient.
     """
 
-    def __init__(self, plain: Pass, optimizer: torch.optim.Adam, clip: float | None, device: torch.device) -> None:
+    def __init__(
+        self, plain: Pass, optimizer: torch.optim.Adam, clip: float | None, device: torch.device
+    ) -> None:
         self.plain, self.clip = plain, clip
         self.updates = [_Update(optimizer, i) for i in range(len(optimizer.param_groups))]
         self.trained = [p for update in self.updates for p in update.parameters]
@@ -126,11 +130,15 @@ class CompiledStep:
                 return {}, {}, without
             with torch.no_grad():
                 rest = iter(found)
-                groups = [self.clipped([next(rest) for _ in update.parameters]) for update in self.updates]
+                groups = [
+                    self.clipped([next(rest) for _ in update.parameters]) for update in self.updates
+                ]
                 skipped = not_finite(chain.from_iterable(groups))
                 for update, own in zip(self.updates, groups, strict=True):
                     update.take(own, 1 - skipped)
-                sums = {name: value.detach().sum(dtype=torch.float64) for name, value in log.items()}
+                sums = {
+                    name: value.detach().sum(dtype=torch.float64) for name, value in log.items()
+                }
         return {**sums, "skipped": skipped}, usage, []
 
     def clipped(self, gradients: list[Tensor]) -> list[Tensor]:
@@ -146,7 +154,11 @@ class _Update:
     """The update of one group of the optimiser's parameters."""
 
     def __init__(self, optimizer: torch.optim.Adam, number: int) -> None:
-        self.optimizer, self.number, self.parameters = optimizer, number, optimizer.param_groups[number]["params"]
+        self.optimizer, self.number, self.parameters = (
+            optimizer,
+            number,
+            optimizer.param_groups[number]["params"],
+        )
         self.betas, self.eps = tuple(self.settings["betas"]), float(self.settings["eps"])
         self.states: list[dict[str, Tensor]] = []
         like = {"dtype": self.parameters[0].dtype, "device": self.parameters[0].device}
@@ -160,7 +172,9 @@ class _Update:
 
     def look_ahead(self) -> None:
         """Find how far the step to come goes: the same for all parameters of the group, which have made as many steps."""
-        if not self.states:  # not before: a state that is restored takes the place of what was there
+        if (
+            not self.states
+        ):  # not before: a state that is restored takes the place of what was there
             # torch loses what a graph does to a () of float64 on a CPU, but not to a view of it
             self.states = [
                 {
@@ -170,7 +184,9 @@ class _Update:
                 for p in self.parameters
             ]
             for kept in chain.from_iterable(state.values() for state in self.states):
-                torch._dynamo.mark_static_address(kept)  # without which a CUDA graph does not change what it is given
+                torch._dynamo.mark_static_address(
+                    kept
+                )  # without which a CUDA graph does not change what it is given
         # in each entry the compiler would work these out again; and 1 - 0.999 has lost four digits in float32
         taken, (first, second) = self.states[0]["step"], self.betas
         # on a CPU nobody waits for a number, and these are then no operations of torch
@@ -208,7 +224,9 @@ def fits_one_graph(plain: Pass, optimizer: torch.optim.Adam) -> bool:
     hooks = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in plain.parameters())
     others = ("weight_decay", "amsgrad", "maximize")
     return not (
-        hooks or isinstance(optimizer, Muon) or any(group[name] for group in optimizer.param_groups for name in others)
+        hooks
+        or isinstance(optimizer, Muon)
+        or any(group[name] for group in optimizer.param_groups for name in others)
     )
 
 
@@ -231,7 +249,11 @@ def _why(error: Exception, of: Pass) -> str:
     own = [place for place in places if f"torch{os.sep}" not in place[0]]
     where = f" (in {own[-1][2]}, {Path(own[-1][0]).name} line {own[-1][1]})" if own else ""
     # the first line says what, and where the compiler itself failed, only that
-    told = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("backend=")]
+    told = [
+        line.strip()
+        for line in str(error).splitlines()
+        if line.strip() and not line.startswith("backend=")
+    ]
     parts = ", ".join(type(part).__name__ for part in of.model.parts.values())
     return (
         f"{type(of.model).__name__} of {parts} under {type(of.objective).__name__} cannot be compiled: "
@@ -245,7 +267,9 @@ def check_compiler(device: torch.device) -> None:
     Raises:
         ValueError: what is missing, and what would work.
     """
-    compiler = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    compiler = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(
+        sys.platform, "g++"
+    )
     if not any(shutil.which(word) for word in compiler.split()[:1]):
         raise ValueError(
             f"compile needs a C++ compiler, and {compiler!r} is not there: install one (g++, or clang), name it in the "

@@ -20,7 +20,7 @@ from lowerbound.model import Model
 from lowerbound.objective import Objective
 from lowerbound.parallel.fabric import Precision
 from lowerbound.parallel.processes import Processes, check_devices, launched
-from lowerbound.parallel.shards import has_gathered
+from lowerbound.parallel.shards import has_all_gathered
 from lowerbound.roles import Part
 from lowerbound.runs.run import Run
 from lowerbound.training.compiled import check_compiler
@@ -33,19 +33,26 @@ Schedule = Literal["constant", "cosine", "linear"]
 DIVISION = ("devices", "accumulate")  # settings that divide the work, and leave the result as it is
 
 
-def configuration(model: Model, objective: Objective, data: Dataset, settings: Mapping[str, Any]) -> dict[str, Any]:
+def configuration(
+    model: Model, objective: Objective, data: Dataset, settings: Mapping[str, Any]
+) -> dict[str, Any]:
     """The complete, resolved configuration of a run."""
     card = {"name": data.name, **data.options, "sha256": data.sha256}
     card |= {"event_shape": list(data.event_shape), "range": list(data.range)}
     card |= {} if data.columns is None else {"columns": list(data.columns)}
     parts = {**describe_model(model), "objective": describe(objective, "objective")}
     if foreign := sorted(foreign_packages(parts)):
-        complete(parts, trust=foreign)  # what could not be loaded again is refused before it is trained
+        complete(
+            parts, trust=foreign
+        )  # what could not be loaded again is refused before it is trained
         warnings.warn(
             f"the model has parts from {', '.join(foreign)}; loading the run will ask for trust={foreign} (--trust)",
             stacklevel=5,
         )
-    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in settings.items()}
+    plain = {
+        key: value.item() if isinstance(value, np.generic) else value
+        for key, value in settings.items()
+    }
     return {"data": card, **listed(parts), **plain}
 
 
@@ -65,11 +72,17 @@ def check_same(run: Run, config: Mapping[str, Any], function: Callable[..., Any]
     before, now = _comparable(_untold(kept, config, function)), _comparable(config)
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:
-        told = "; ".join(f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed[:3])
-        raise ValueError(f"{run.path} cannot be resumed with other data or settings ({told}); use a new folder")
+        told = "; ".join(
+            f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed[:3]
+        )
+        raise ValueError(
+            f"{run.path} cannot be resumed with other data or settings ({told}); use a new folder"
+        )
 
 
-def _untold(before: Mapping[str, Any], now: Mapping[str, Any], function: Callable[..., Any]) -> dict[str, Any]:
+def _untold(
+    before: Mapping[str, Any], now: Mapping[str, Any], function: Callable[..., Any]
+) -> dict[str, Any]:
     """A run's configuration with what it does not say, because a later version added it: the default, which it then was.
 
     Names of classes and columns follow from the data, whose checksum is compared.
@@ -78,7 +91,12 @@ def _untold(before: Mapping[str, Any], now: Mapping[str, Any], function: Callabl
     of_data = {key: now["data"][key] for key in ("classes", "columns") if key in now["data"]}
     given = {**_defaults(load), **of_data, **before["data"]}
     told = {key: given[key] for key in {**before["data"], **now["data"]} if key in given}
-    return {**{key: own for key, own in _defaults(function).items() if key in now}, **before, **parts, "data": told}
+    return {
+        **{key: own for key, own in _defaults(function).items() if key in now},
+        **before,
+        **parts,
+        "data": told,
+    }
 
 
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,20 +124,33 @@ def check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
         ValueError: which, and what would be in range.
     """
     for name in ("epochs", "batch_size", "seed", "patience", "accumulate"):
-        if not isinstance(settings[name], int) and not (name == "patience" and settings[name] is None):
+        if not isinstance(settings[name], int) and not (
+            name == "patience" and settings[name] is None
+        ):
             raise TypeError(f"{name} is {settings[name]!r}: it must be a whole number")
     for name in ("epochs", "batch_size", "accumulate"):
         if settings[name] < 1:
             raise ValueError(f"{name} is {settings[name]}: it must be at least 1")
     if not 0 < settings["learning_rate"] < math.inf:
-        raise ValueError(f"learning_rate is {settings['learning_rate']}: it must be a positive number")
+        raise ValueError(
+            f"learning_rate is {settings['learning_rate']}: it must be a positive number"
+        )
     if settings["clip"] is not None and not settings["clip"] > 0:
         raise ValueError(f"clip is {settings['clip']}: it must be a positive number, or None")
     if not 0 <= settings["seed"] < 2**63:
         raise ValueError(f"seed is {settings['seed']}: it must be at least 0 and below 2**63")
-    if not (isinstance(settings["checkpoint_seconds"], (int, float)) and settings["checkpoint_seconds"] >= 0):
-        raise ValueError(f"checkpoint_seconds is {settings['checkpoint_seconds']!r}: it must be a number, at least 0")
-    for name, valid in (("optimizer", OptimizerName), ("schedule", Schedule), ("precision", Precision)):
+    if not (
+        isinstance(settings["checkpoint_seconds"], (int, float))
+        and settings["checkpoint_seconds"] >= 0
+    ):
+        raise ValueError(
+            f"checkpoint_seconds is {settings['checkpoint_seconds']!r}: it must be a number, at least 0"
+        )
+    for name, valid in (
+        ("optimizer", OptimizerName),
+        ("schedule", Schedule),
+        ("precision", Precision),
+    ):
         if settings[name] not in get_args(valid):
             raise ValueError(unknown(name, str(settings[name]), get_args(valid)))
     if "train" not in data.splits:
@@ -128,7 +159,9 @@ def check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
         if settings["patience"] < 1:
             raise ValueError(f"patience is {settings['patience']}: it must be at least 1, or None")
         if "valid" not in data.splits:
-            raise ValueError("early stopping (patience) needs a validation split, and these data have none")
+            raise ValueError(
+                "early stopping (patience) needs a validation split, and these data have none"
+            )
     device = find_device(settings["device"])
     world = launched()
     check_devices(settings["devices"], device, world)
@@ -138,30 +171,42 @@ def check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
             f"{count}: it counts the examples of all processes together"
         )
     if settings["compile"] is True and settings["accumulate"] > 1:
-        raise ValueError("compile makes one graph of a step in one piece; leave it off, or use accumulate 1")
+        raise ValueError(
+            "compile makes one graph of a step in one piece; leave it off, or use accumulate 1"
+        )
     if settings["precision"] == "16-mixed" and device.type == "cpu":
         raise ValueError("precision '16-mixed' needs a GPU; on a CPU use 'bf16-mixed' or '32-true'")
     if settings["precision"] == "64-true" and device.type == "mps":
-        raise ValueError("precision '64-true' is not there on mps; use device 'cpu', or precision '32-true'")
+        raise ValueError(
+            "precision '64-true' is not there on mps; use device 'cpu', or precision '32-true'"
+        )
     if (
         settings["precision"] == "bf16-mixed"
         and device.type == "cuda"
         and not torch.cuda.is_bf16_supported(including_emulation=False)
     ):
-        raise ValueError(f"precision 'bf16-mixed' is not there on {device}; use '16-mixed' or '32-true'")
+        raise ValueError(
+            f"precision 'bf16-mixed' is not there on {device}; use '16-mixed' or '32-true'"
+        )
     if not isinstance(settings["compile"], bool):
         raise TypeError(f"compile is {settings['compile']!r}: it must be True or False")
     if settings["compile"]:
         check_compiler(device)
 
 
-def check_pieces(model: Model, objective: Objective, accumulate: int, compile: bool, world: Processes) -> None:
+def check_pieces(
+    model: Model, objective: Objective, accumulate: int, compile: bool, world: Processes
+) -> None:
     """Refuse to work piece by piece on what needs a whole batch at once, and to compile what processes gather.
 
     Raises:
         ValueError: what needs it, and what would work.
     """
-    found = [type(own).__name__ for own in (objective, *model.modules(), *objective.modules()) if _compares(own)]
+    found = [
+        type(own).__name__
+        for own in (objective, *model.modules(), *objective.modules())
+        if _compares(own)
+    ]
     if not found:
         return
     if compile and world.size > 1:
@@ -176,13 +221,13 @@ def check_pieces(model: Model, objective: Objective, accumulate: int, compile: b
         )
 
 
-def check_gathered(objective: Objective, world: Processes) -> None:
+def check_all_gathered(objective: Objective, world: Processes) -> None:
     """Refuse an objective that compares the examples of a share as if they were the batch; called after the first step.
 
     Raises:
         ValueError: it does.
     """
-    if world.size > 1 and objective.batch_statistics and not has_gathered():
+    if world.size > 1 and objective.batch_statistics and not has_all_gathered():
         raise ValueError(
             f"{type(objective).__name__} compares the examples of a batch, and took one process's for all; let it take "
             "them from the whole batch (lowerbound.parallel.shards.gathered), or use devices 1"

@@ -36,19 +36,25 @@ from lowerbound.parallel.shards import check_in_step, pieces
 from lowerbound.roles import Context
 from lowerbound.runs.run import Run
 from lowerbound.training.checkpoint import Best, Sums, TrainingState
-from lowerbound.training.compiled import TRACES_GRADIENTS, Compiled, CompiledStep, fits_one_graph, tracing_steps
+from lowerbound.training.compiled import (
+    TRACES_GRADIENTS,
+    Compiled,
+    CompiledStep,
+    fits_one_graph,
+    tracing_steps,
+)
 from lowerbound.training.configuration import (
     Schedule,
-    check_gathered,
+    check_all_gathered,
     check_pieces,
     check_same,
     check_settings,
     configuration,
 )
 from lowerbound.training.optimizers import OptimizerName, make_optimizer
-from lowerbound.training.passes import Gathered, Pass, first_meeting, prepare
+from lowerbound.training.passes import GatheringPass, Pass, dry_run, prepare
 from lowerbound.training.steps import AtOnce, PieceByPiece
-from lowerbound.utils.allocator import kept
+from lowerbound.utils.allocator import retain_freed_memory
 from lowerbound.utils.progress import Display
 from lowerbound.utils.seeding import seeded
 from lowerbound.utils.stopping import stop_requested
@@ -174,10 +180,16 @@ def fit(
         "accumulate": accumulate,
         "checkpoint_seconds": checkpoint_seconds,
     }
-    for name, value, kind in (("model", model, Model), ("objective", objective, Objective), ("data", data, Dataset)):
+    for name, value, kind in (
+        ("model", model, Model),
+        ("objective", objective, Objective),
+        ("data", data, Dataset),
+    ):
         if not isinstance(value, kind):
             given = (
-                f"the class {value.__name__}: make an object of it" if isinstance(value, type) else type(value).__name__
+                f"the class {value.__name__}: make an object of it"
+                if isinstance(value, type)
+                else type(value).__name__
             )
             raise TypeError(f"{name} must be a {kind.__name__}, not {given}")
     check_settings(settings, data)
@@ -191,7 +203,9 @@ def fit(
             f"batch_size is 1, and {name} compares the examples of a batch with each other; take at least 2"
         )
     n = len(data["train"])
-    if 1 in (batch_size, n % batch_size) and any(isinstance(own, MLP) and own.batch_norm for own in model.modules()):
+    if 1 in (batch_size, n % batch_size) and any(
+        isinstance(own, MLP) and own.batch_norm for own in model.modules()
+    ):
         raise ValueError(
             f"{n:,} examples in batches of {batch_size} leave one by itself, and batch normalisation compares the examples "
             "of a batch; choose another batch_size, or batch_norm false"
@@ -200,16 +214,18 @@ def fit(
     world = join()
     fabric = make_fabric(device, precision, world)
     here = fabric.device
-    settings |= {"device": str(here), "devices": world.beside}
+    settings |= {"device": str(here), "devices": world.local_size}
     folder = out if isinstance(out, Run) or out is None else Run(out)
     run = folder if world.is_first else None
-    config = world.told(lambda: {} if run is None else configuration(model, objective, data, settings))
+    config = world.broadcast(
+        lambda: {} if run is None else configuration(model, objective, data, settings)
+    )
     check_parts(objective, model)
     check_pieces(model, objective, accumulate, compile, world)
-    rate_estimator = first_meeting(model, objective, data)
+    rate_estimator = dry_run(model, objective, data)
 
     with ExitStack() as stack:
-        world.told(lambda: _opened(stack, run, config, resume, overwrite))
+        world.broadcast(lambda: _opened(stack, run, config, resume, overwrite))
         # fused Adam updates in one pass over memory, and can be told on the device to skip a step; in 16-bit training the
         # scaler of gradients decides that, and clips gradients of an optimiser that is not fused only
         scaled = precision == "16-mixed"
@@ -218,10 +234,18 @@ def fit(
         plain = Pass(model, objective)
         full = min(batch_size, n)  # examples of a batch that may be compiled
         # where nobody else has a say between gradients and update
-        is_one_graph = compile and TRACES_GRADIENTS and world.size == 1 and not scaled and fits_one_graph(plain, bare)
+        is_one_graph = (
+            compile
+            and TRACES_GRADIENTS
+            and world.size == 1
+            and not scaled
+            and fits_one_graph(plain, bare)
+        )
         share = pieces(full, world)[0]
         has_graph = compile and not is_one_graph
-        one_pass, stepping = fabric.setup(Compiled(plain, share.stop - share.start) if has_graph else plain, bare)
+        one_pass, stepping = fabric.setup(
+            Compiled(plain, share.stop - share.start) if has_graph else plain, bare
+        )
         stepping.zero_grad()  # what was left before this training began
         context = data.context("train")
 
@@ -232,38 +256,54 @@ def fit(
             x, beside = present(rows)
             return x.to(here), beside.to(here)
 
-        by_piece = PieceByPiece(fabric, plain, one_pass, stepping, clip, fetch, n, world, accumulate, scaled)
+        by_piece = PieceByPiece(
+            fabric, plain, one_pass, stepping, clip, fetch, n, world, accumulate, scaled
+        )
         at_once = None
         if is_one_graph:
             gathers = here.type == "cpu" and data.is_traced
-            own = Gathered(model, objective, present) if gathers else plain
+            own = GatheringPass(model, objective, present) if gathers else plain
             compiled = CompiledStep(own, bare, clip, here)
             stack.enter_context(tracing_steps())
             at_once = AtOnce(compiled, fabric.strategy.precision, None if gathers else fetch, n)
         compiling, compile_seconds = compile, 0.0
-        state = TrainingState(model, objective, bare, fabric.strategy.precision, Best(patience), here)
+        state = TrainingState(
+            model, objective, bare, fabric.strategy.precision, Best(patience), here
+        )
         if run is not None and not resume:
             stack.enter_context(_nothing_left_of_a_failure(run, state))
         stack.enter_context(world.watched())
         stack.enter_context(seeded(seed))
-        stack.enter_context(kept())
+        stack.enter_context(retain_freed_memory())
         # a run that was killed before its first checkpoint begins anew
-        checkpoint = world.told(lambda: run.checkpoint() if run is not None and resume else None)
+        checkpoint = world.broadcast(
+            lambda: run.checkpoint() if run is not None and resume else None
+        )
         differs = ""
         if checkpoint is None:
             prepare(model, data)
             world.copy_first(one_pass.state_dict().values())
             if run is not None:
-                state.save(run)  # the initial weights: a kill before the first checkpoint must not lose them
+                state.save(
+                    run
+                )  # the initial weights: a kill before the first checkpoint must not lose them
         elif folder is not None:
             differs = state.restore(checkpoint, folder.checkpoint_folder, world)
-            state.sums.seen = min(state.done * batch_size, len(data["train"])) if world.is_first else 0
+            state.sums.seen = (
+                min(state.done * batch_size, len(data["train"])) if world.is_first else 0
+            )
 
         steps = math.ceil(n / batch_size)
         # in memory all are kept as they are seen; from a file they come again after every epoch
-        held = fabric.to_device(data.examples("valid")) if "valid" in data.splits and not data.is_mapped else None
+        held = (
+            fabric.to_device(data.examples("valid"))
+            if "valid" in data.splits and not data.is_mapped
+            else None
+        )
         stop = stack.enter_context(stop_requested())
-        show = stack.enter_context(Display(epochs, steps, progress and world.is_first, state.epoch - 1))
+        show = stack.enter_context(
+            Display(epochs, steps, progress and world.is_first, state.epoch - 1)
+        )
         if differs:
             show.say(f"resumed under other conditions, so the last bits may differ: {differs}")
         saved_at, votes = time.monotonic(), Votes(world)
@@ -276,7 +316,9 @@ def fit(
             while state.done < steps:
                 index = batches[state.done]
                 data.read_ahead("train", order, state.done * batch_size, len(index))
-                progressed = state.step / max(1, epochs * steps - 1)  # 0 at the first step, 1 at the last
+                progressed = state.step / max(
+                    1, epochs * steps - 1
+                )  # 0 at the first step, 1 at the last
                 for group, rate in zip(bare.param_groups, rates, strict=True):
                     group["lr"] = rate * _factor(schedule, progressed)
 
@@ -284,12 +326,14 @@ def fit(
                 is_full = len(index) == full
                 step = at_once if is_full and at_once is not None else by_piece
                 step(index, progressed, state.sums, state.step == 0)
-                if compiling and is_full:  # that was done in this step, and is no part of the time of an epoch
+                if (
+                    compiling and is_full
+                ):  # that was done in this step, and is no part of the time of an epoch
                     compiling, compile_seconds = False, time.monotonic() - began
                     started += compile_seconds
                     show.say(f"compiled in {compile_seconds:.1f} s")
                 if state.step == 0:
-                    check_gathered(objective, world)
+                    check_all_gathered(objective, world)
                 state.done += 1
                 state.step += 1
                 state.seconds = time.monotonic() - started
@@ -309,7 +353,9 @@ def fit(
             check_in_step(world)
             sums = state.sums.collect(world)
             skipped_steps = int(sums["skipped"])
-            state.seconds = time.monotonic() - started  # once more, now that the device has finished
+            state.seconds = (
+                time.monotonic() - started
+            )  # once more, now that the device has finished
             if skipped_steps == steps and not scaled:
                 raise ValueError(
                     f"all {steps} steps of epoch {state.epoch} gave gradients that are not finite, so nothing was learned; "
@@ -317,9 +363,17 @@ def fit(
                 )
             valid = None
             if "valid" in data.splits:
-                batches = data.batches("valid", VALID_BATCH) if held is None else held.split(VALID_BATCH)
+                batches = (
+                    data.batches("valid", VALID_BATCH) if held is None else held.split(VALID_BATCH)
+                )
                 valid = _validate(
-                    one_pass, objective.samples, map(fabric.to_device, batches), data.context("valid"), n, stop, world
+                    one_pass,
+                    objective.samples,
+                    map(fabric.to_device, batches),
+                    data.context("valid"),
+                    n,
+                    stop,
+                    world,
                 )
             if world.agree(stop.is_set())[0]:
                 if run is not None:
@@ -370,7 +424,9 @@ def _validate(
     one_pass.eval()
     with seeded(0):
         for x in batches:
-            if world.agree(stop.is_set())[0]:  # the result will not be used: a resumed run validates again
+            if world.agree(stop.is_set())[
+                0
+            ]:  # the result will not be used: a resumed run validates again
                 return {}
             (shard,) = pieces(len(x), world)
             beside = context[seen : seen + len(x)][shard.rows].to(x.device)
@@ -381,7 +437,9 @@ def _validate(
     return sums.collect(world).means(seen)
 
 
-def _opened(stack: ExitStack, run: Run | None, config: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
+def _opened(
+    stack: ExitStack, run: Run | None, config: Mapping[str, Any], resume: bool, overwrite: bool
+) -> None:
     """Hold the run folder, and begin the run in it, unless it is resumed."""
     if run is None:
         return

@@ -38,7 +38,9 @@ MOMENTUM = 0.95
 # Jordan's coefficients: the steepest quintic at zero whose iterates stay between 0.7 and 1.2, which is near enough to 1
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
-SMALL = 64  # rows up to which a call costs more than its arithmetic, and float32 no more than bfloat16
+SMALL = (
+    64  # rows up to which a call costs more than its arithmetic, and float32 no more than bfloat16
+)
 TINY = 1e-7  # a gradient of zero has no direction and gives no step
 
 
@@ -87,7 +89,9 @@ class Muon(torch.optim.Adam):
             state["exp_avg"] = torch.zeros_like(p)
         average, step = state["exp_avg"], rate * 0.2 * math.sqrt(max(p.flatten(1).shape))
         if self.found_inf is not None:
-            gradient = torch.where(self.found_inf > 0, average, gradient)  # which leaves the average as it is
+            gradient = torch.where(
+                self.found_inf > 0, average, gradient
+            )  # which leaves the average as it is
         average.lerp_(gradient, 1 - MOMENTUM)
         direction = orthogonal(gradient.lerp(average, MOMENTUM).flatten(1)).reshape(p.shape)
         if self.found_inf is None:
@@ -150,7 +154,9 @@ def orthogonal(matrix: Tensor) -> Tensor:
         (True, True)
     """
     a, b, c = QUINTIC
-    x = matrix.T if len(matrix) > matrix.shape[1] else matrix  # A is then the smaller of the two products
+    x = (
+        matrix.T if len(matrix) > matrix.shape[1] else matrix
+    )  # A is then the smaller of the two products
     x = x * matrix.norm().clamp(min=TINY).reciprocal()  # no singular value is above 1
     x = x.float() if len(x) <= SMALL else x.bfloat16()
     for _ in range(ITERATIONS):
@@ -196,7 +202,11 @@ def layer_matrices(model: nn.Module) -> list[nn.Parameter]:
 def moments(optimizer: torch.optim.Optimizer) -> list[dict[str, torch.Size]]:
     """The shapes of what the optimiser keeps of each parameter, by name."""
     return [
-        {"step": torch.Size(()), "exp_avg": p.shape, **({} if group.get("is_matrices") else {"exp_avg_sq": p.shape})}
+        {
+            "step": torch.Size(()),
+            "exp_avg": p.shape,
+            **({} if group.get("is_matrices") else {"exp_avg_sq": p.shape}),
+        }
         for group in optimizer.param_groups
         for p in group["params"]
     ]

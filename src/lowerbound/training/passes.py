@@ -12,7 +12,7 @@ from lowerbound.conditions import learn_conditions
 from lowerbound.data.dataset import Dataset
 from lowerbound.draw import Draw
 from lowerbound.model import Model
-from lowerbound.objective import Dream, Objective, Step
+from lowerbound.objective import JointSample, Objective, Step
 from lowerbound.roles import Context
 from lowerbound.supports import UNIT, contains
 from lowerbound.units import refilled, summary
@@ -49,7 +49,9 @@ class Pass(nn.Module):
         super().__init__()
         self.model, self.objective = model, objective
 
-    def forward(self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int) -> Passed:
+    def forward(
+        self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int
+    ) -> Passed:
         """The scalar to differentiate; loss, penalties and all that is logged, (B,) each; how often codes occur, (K,) each.
 
         Args:
@@ -59,14 +61,16 @@ class Pass(nn.Module):
             examples: number of training examples.
         """
         beside, objective = Context(**context), self.objective
-        draw = drawn(self.model, objective, x, beside)
-        dream = dreamt(self.model, len(x), beside) if objective.dreams else None
-        terms = objective(draw, Step(progress, examples, dream))
+        draw = draw_for(self.model, objective, x, beside)
+        joint_sample = (
+            joint_sample_for(self.model, len(x), beside) if objective.needs_joint_sample else None
+        )
+        terms = objective(draw, Step(progress, examples, joint_sample))
         loss = terms.loss if terms.batch_loss is None else terms.loss + terms.batch_loss
         return Passed(terms.both, {"loss": loss, **terms.log, **draw.penalties}, dict(draw.usage))
 
 
-class Gathered(Pass):
+class GatheringPass(Pass):
     """A pass that is given the places of examples, and gathers and presents them itself, as a graph can.
 
     Args:
@@ -79,29 +83,34 @@ class Gathered(Pass):
         super().__init__(model, objective)
         self.fetch = fetch
 
-    def forward(self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int) -> Passed:
+    def forward(
+        self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int
+    ) -> Passed:
         """As :meth:`Pass.forward`, where x are indices (B,), and the context is empty."""
         x, beside = self.fetch(x)
         dtype = next(self.parameters()).dtype  # in double precision that is not the data's
-        given = {name: value.to(dtype) if value.is_floating_point() else value for name, value in beside.given.items()}
+        given = {
+            name: value.to(dtype) if value.is_floating_point() else value
+            for name, value in beside.given.items()
+        }
         return super().forward(x.to(dtype), given, progress, examples)
 
 
-def drawn(model: Model, objective: Objective, x: Tensor, context: Context) -> Draw:
+def draw_for(model: Model, objective: Objective, x: Tensor, context: Context) -> Draw:
     """The draw that an objective asks for."""
     # what is usual is not said, so that a model that offers nothing else need not know the word
     unusual = {} if objective.reparameterised else {"reparameterised": False}
     return model(x, context, objective.samples, objective.path_gradient, **unusual)
 
 
-def dreamt(model: Model, n: int, context: Context) -> Dream:
+def joint_sample_for(model: Model, n: int, context: Context) -> JointSample:
     """N pairs from the model as it is in evaluation, and log q(z|x) of them as in training."""
     with evaluating(model):
-        x, latents = model.dream(n, context)
-    return Dream(x, latents, model.log_posterior(x, latents, context))
+        x, latents = model.sample_joint(n, context)
+    return JointSample(x, latents, model.log_posterior(x, latents, context))
 
 
-def first_meeting(model: Model, objective: Objective, data: Dataset) -> str:
+def dry_run(model: Model, objective: Objective, data: Dataset) -> str:
     """Let model and objective meet on one example, and say how the rate will be estimated.
 
     Raises:
@@ -113,7 +122,7 @@ def first_meeting(model: Model, objective: Objective, data: Dataset) -> str:
         try:
             # of the model's modes only its own is that of training: it draws as it will, and nothing in its networks moves
             model.training = True
-            draw = drawn(model, objective, x, context)
+            draw = draw_for(model, objective, x, context)
         except (RuntimeError, AttributeError, KeyError, IndexError) as error:
             raise ValueError(
                 f"the model fails on a single example: {type(error).__name__}: {first_line(error)}"
@@ -155,7 +164,9 @@ def not_finite(gradients: Iterable[Tensor]) -> Tensor:
     deserves a step does. No norm is as cheap: on a CPU the largest entry takes 30 times as long, and squares overflow.
     """
     total = torch.stack([gradient.sum() for gradient in gradients]).sum()
-    return (~total.isfinite()).float()  # not by what zero times it is: a compiler takes that for zero
+    return (
+        ~total.isfinite()
+    ).float()  # not by what zero times it is: a compiler takes that for zero
 
 
 def check_gradients(model: nn.Module, objective: nn.Module, received: Collection[int]) -> None:

@@ -57,7 +57,13 @@ class PieceByPiece:
         accumulate: int,
         is_scaled: bool,
     ) -> None:
-        self.fabric, self.plain, self.one_pass, self.stepping, self.clip = fabric, plain, one_pass, stepping, clip
+        self.fabric, self.plain, self.one_pass, self.stepping, self.clip = (
+            fabric,
+            plain,
+            one_pass,
+            stepping,
+            clip,
+        )
         self.fetch, self.examples, self.world = fetch, examples, world
         self.accumulate, self.is_scaled = accumulate, is_scaled
         self.shards = cache(lambda size: pieces(size, world, accumulate))
@@ -70,9 +76,15 @@ class PieceByPiece:
         before = random_state() if self.accumulate > 1 else {}
         for shard in shards:
             if shard is not shards[0]:
-                set_random_state(before)  # the noise of the whole batch once more, for other rows of it
+                set_random_state(
+                    before
+                )  # the noise of the whole batch once more, for other rows of it
             several = self.world.size > 1
-            with nullcontext() if shard.is_last else self.fabric.no_backward_sync(self.one_pass, several):
+            with (
+                nullcontext()
+                if shard.is_last
+                else self.fabric.no_backward_sync(self.one_pass, several)
+            ):
                 with at_work(shard, self.plain.objective.samples):
                     x, beside = self.fetch(index if shard.is_whole else index[shard.rows])
                     total, log, usage = self.one_pass(x, beside.given, progress, self.examples)
@@ -84,7 +96,9 @@ class PieceByPiece:
         optimizer = self.stepping.optimizer
         if self.clip is not None:
             self.fabric.strategy.precision.unscale_gradients(optimizer)
-            for own in self.groups:  # each by itself: a critic's slope says nothing about the model's
+            for (
+                own
+            ) in self.groups:  # each by itself: a critic's slope says nothing about the model's
                 nn.utils.clip_grad_norm_(own, self.clip)
         skipped = not_finite(p.grad for p in self.parameters if p.grad is not None)
         if not self.is_scaled:
@@ -105,8 +119,15 @@ class AtOnce:
         examples: how many there are.
     """
 
-    def __init__(self, compiled: CompiledStep, precision: Any, fetch: Fetch | None, examples: int) -> None:
-        self.compiled, self.precision, self.fetch, self.examples = compiled, precision, fetch, examples
+    def __init__(
+        self, compiled: CompiledStep, precision: Any, fetch: Fetch | None, examples: int
+    ) -> None:
+        self.compiled, self.precision, self.fetch, self.examples = (
+            compiled,
+            precision,
+            fetch,
+            examples,
+        )
 
     def __call__(self, index: Tensor, progress: float, sums: Sums, is_first: bool) -> None:
         """As :class:`TrainingStep` says; its graph is the same in every step, and so is what receives a gradient."""

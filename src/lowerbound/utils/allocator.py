@@ -14,26 +14,26 @@ MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # glibc's malloc.h
 NEVER = -1
 
 
-class _Kept:
+class _Retained:
     """The block of :func:`kept`; blocks within blocks are one."""
 
     depth = 0
 
     def __enter__(self) -> None:
-        _Kept.depth += 1
-        if _Kept.depth == 1:
+        _Retained.depth += 1
+        if _Retained.depth == 1:
             _tell_allocator({MMAP_THRESHOLD: GIB, TRIM_THRESHOLD: NEVER})
 
     def __exit__(self, *_: object) -> None:
-        _Kept.depth -= 1
-        if _Kept.depth == 0:
+        _Retained.depth -= 1
+        if _Retained.depth == 0:
             # where glibc goes by itself once arrays as large have been freed; what it learns is lost as soon as it is told
             _tell_allocator({MMAP_THRESHOLD: LARGE, TRIM_THRESHOLD: 2 * LARGE})
             if glibc := _glibc():
                 glibc.malloc_trim(0)
 
 
-def kept() -> AbstractContextManager[None]:
+def retain_freed_memory() -> AbstractContextManager[None]:
     """Let the process keep the memory of arrays that it frees in a block for the next ones, and give it back afterwards.
 
     glibc fetches large arrays from the system and returns them when they are freed, those of 32 MiB and more always, and the
@@ -43,12 +43,12 @@ def kept() -> AbstractContextManager[None]:
 
     Example:
         >>> import torch
-        >>> with kept():
+        >>> with retain_freed_memory():
         ...     total = sum(float(torch.ones(1000).sum()) for _ in range(3))
         >>> total
         3000.0
     """
-    return _Kept()
+    return _Retained()
 
 
 def _tell_allocator(settings: dict[int, int]) -> None:

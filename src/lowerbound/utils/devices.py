@@ -15,10 +15,14 @@ def find_device(name: str) -> torch.device:
         >>> find_device("cpu")
         device(type='cpu')
     """
-    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] + ["mps"] * torch.backends.mps.is_available()
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] + [
+        "mps"
+    ] * torch.backends.mps.is_available()
     if name == "auto":
         return torch.device((*gpus, "cpu")[0])
     full = "cuda:0" if name == "cuda" else name
     if full not in (*gpus, "cpu"):
-        raise ValueError(f"device {name!r} is not there; this machine has {', '.join(('cpu', *gpus))} (or auto)")
+        raise ValueError(
+            f"device {name!r} is not there; this machine has {', '.join(('cpu', *gpus))} (or auto)"
+        )
     return torch.device(full)

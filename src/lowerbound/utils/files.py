@@ -42,11 +42,15 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path
             os.fsync(stream.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)  # mkstemp makes files private; these are meant to be shared like any other
+        Path(name).chmod(
+            0o666 & ~umask
+        )  # mkstemp makes files private; these are meant to be shared like any other
         Path(name).replace(path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError):  # a full disk does not say where, and nobody knows the temporary file
+        if isinstance(
+            error, OSError
+        ):  # a full disk does not say where, and nobody knows the temporary file
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
     _sync_folder(path.parent)

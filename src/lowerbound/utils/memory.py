@@ -25,7 +25,11 @@ def physical_memory() -> int | None:
     """
     try:
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf, and others may not know these names
+    except (
+        AttributeError,
+        ValueError,
+        OSError,
+    ):  # Windows has no sysconf, and others may not know these names
         return None
     return min([there, *group_limits(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
 
@@ -46,7 +50,9 @@ def group_limits(membership: Path, root: Path) -> list[int]:
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue
-        top, name = (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
+        top, name = (
+            (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
+        )
         own = Path(path.lstrip("/"))
         # in a container the path may be that outside it, and the group's own files lie at the root
         for group in dict.fromkeys([own, *own.parents, Path()]):
@@ -57,7 +63,9 @@ def group_limits(membership: Path, root: Path) -> list[int]:
     return limits
 
 
-def check_fits(needed: int, what: str, remedy: str = "keep fewer examples, or smaller ones") -> None:
+def check_fits(
+    needed: int, what: str, remedy: str = "keep fewer examples, or smaller ones"
+) -> None:
     """Refuse arrays that are larger than the machine's memory.
 
     Args:

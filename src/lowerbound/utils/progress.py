@@ -35,8 +35,12 @@ class Display:
 
             # two lines of text beside a short bar fit into the 80 columns of a plain terminal
             columns = (BarColumn(8), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn())
-            self.live = Progress(*columns, TextColumn("{task.description}"), console=self.console, transient=True)
-            self.task = self.live.add_task("starting", total=self.epochs * self.steps, completed=self.done * self.steps)
+            self.live = Progress(
+                *columns, TextColumn("{task.description}"), console=self.console, transient=True
+            )
+            self.task = self.live.add_task(
+                "starting", total=self.epochs * self.steps, completed=self.done * self.steps
+            )
             self.live.start()
         return self
 
@@ -44,7 +48,9 @@ class Display:
         if self.live:
             self.live.stop()
 
-    def step(self, epoch: int, step: int, means: Callable[[], Mapping[str, float | None]], rate: float) -> None:
+    def step(
+        self, epoch: int, step: int, means: Callable[[], Mapping[str, float | None]], rate: float
+    ) -> None:
         """One batch is done.
 
         Args:
@@ -56,17 +62,23 @@ class Display:
         if self.live and time.monotonic() - self.last > 0.5:
             self.last = time.monotonic()
             shown = f"epoch {epoch}/{self.epochs}  {rate:,.0f} examples/s\n{'  '.join(_values(means()))}"
-            self.live.update(self.task, completed=(epoch - 1) * self.steps + step, description=shown)
+            self.live.update(
+                self.task, completed=(epoch - 1) * self.steps + step, description=shown
+            )
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """One epoch is done."""
         if self.shown:
-            (self.live.console if self.live else self.console).print(epoch_line(record, self.epochs), soft_wrap=True)
+            (self.live.console if self.live else self.console).print(
+                epoch_line(record, self.epochs), soft_wrap=True
+            )
 
     def say(self, text: str) -> None:
         """One line of news."""
         if self.shown:
-            (self.live.console if self.live else self.console).print(text, soft_wrap=True, markup=False)
+            (self.live.console if self.live else self.console).print(
+                text, soft_wrap=True, markup=False
+            )
 
 
 @contextmanager
@@ -83,9 +95,17 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True, highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.percentage:3.0f} %"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(30),
+        TextColumn("{task.percentage:3.0f} %"),
+    )
     with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
     ) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -102,7 +122,9 @@ def epoch_line(record: Mapping[str, Any], epochs: int) -> str:
     """
     shown = _values(record["train"])
     if record["valid"]:
-        shown += [f"valid {n} {v:.2f}" for n in ("elbo", "loss") if (v := record["valid"][n]) is not None][:1]
+        shown += [
+            f"valid {n} {v:.2f}" for n in ("elbo", "loss") if (v := record["valid"][n]) is not None
+        ][:1]
     shown += [f"{record['examples_per_second']:,.0f} examples/s"]
     if record["skipped_steps"]:
         shown += [f"skipped {record['skipped_steps']} steps with non-finite gradients"]

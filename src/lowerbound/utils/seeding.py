@@ -31,7 +31,9 @@ def set_random_state(state: Mapping[str, Tensor]) -> None:
             torch.set_rng_state(value)
         elif device == "mps":
             torch.mps.set_rng_state(value)
-        elif (number := int(device.removeprefix("cuda"))) < torch.cuda.device_count():  # it may be another machine's
+        elif (
+            number := int(device.removeprefix("cuda"))
+        ) < torch.cuda.device_count():  # it may be another machine's
             torch.cuda.set_rng_state(value, number)
 
 
@@ -42,7 +44,11 @@ def part_seed(seed: int, part: int) -> int:
         >>> part_seed(5, 0), part_seed(5, 1) != part_seed(5, 2)
         (5, True)
     """
-    return seed if part == 0 else int(np.random.SeedSequence((seed, part)).generate_state(1, np.uint64)[0] >> 1)
+    return (
+        seed
+        if part == 0
+        else int(np.random.SeedSequence((seed, part)).generate_state(1, np.uint64)[0] >> 1)
+    )
 
 
 @contextmanager
