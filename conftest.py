@@ -1,4 +1,6 @@
-"""Runs the Python examples in README.md and docs/ as tests, each document in an empty folder of its own."""
+"""Runs the Python examples in README.md and docs/ as tests, each document in an empty folder of its
+own.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,8 @@ import os
 import tempfile
 from typing import Any
 
-# one thread for each process, here and in those that tests start: the models are small, and threads of several processes
-# that wait for each other on a busy machine make them fifty times slower
+# one thread for each process, here and in those that tests start: the models are small, and threads
+# of several processes that wait for each other on a busy machine make them fifty times slower
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from sybil import Sybil

@@ -1,10 +1,12 @@
-"""How often a stated 95 % interval holds the truth, over 2,000 fresh test sets from a model whose truth is known.
+"""How often a stated 95 % interval holds the truth, over 2,000 fresh test sets from a model whose
+truth is known.
 
     python benchmarks/calibration.py [REPETITIONS]
 
-A linear VAE with its exact posterior is probabilistic PCA: the expectations of nll, elbo, rate and distortion over data from
-the model are known in closed form. Each repetition draws a test set, evaluates it as anyone would, and asks whether
-value ± 1.96 stderr holds the truth. Takes two minutes; exits with 1 where a share is outside 93.5 to 96.5 %.
+A linear VAE with its exact posterior is probabilistic PCA: the expectations of nll, elbo, rate and
+distortion over data from the model are known in closed form. Each repetition draws a test set,
+evaluates it as anyone would, and asks whether value ± 1.96 stderr holds the truth. Takes two
+minutes; exits with 1 where a share is outside 93.5 to 96.5 %.
 """
 
 from __future__ import annotations
@@ -84,7 +86,8 @@ def coverage(repetitions: int, seed: int = 0) -> dict[str, float]:
 def run(repetitions: int) -> bool:
     shares = coverage(repetitions)
     print(
-        f"{repetitions:,} test sets of {EXAMPLES} examples; a fair interval gives 95 %, ± {band(repetitions):.1%}"
+        f"{repetitions:,} test sets of {EXAMPLES} examples; a fair interval gives 95 %, ± "
+        f"{band(repetitions):.1%}"
     )
     for name, share in shares.items():
         print(f"{name:>10}  {share:.2%}")

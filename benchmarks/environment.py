@@ -1,4 +1,6 @@
-"""The contestants' environment: .bench/contestants, made at first use from contestants/requirements.txt."""
+"""The contestants' environment: .bench/contestants, made at first use from
+contestants/requirements.txt.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ def install() -> Path:
             file=sys.stderr,
         )
         subprocess.run([sys.executable, "-m", "venv", "--clear", HOME], check=True)
-        # the constraints hold torch and numpy to the versions that lowerbound is tested with: the same arithmetic for all
+        # the constraints hold torch and numpy to the versions that lowerbound is tested with: the
+        # same arithmetic for all
         subprocess.run(
             [python, "-m", "pip", "install", "-q", "-c", CONSTRAINTS, "-r", REQUIREMENTS],
             check=True,

@@ -1,11 +1,13 @@
-"""How well log p(x) is known on MNIST: the sandwich on simulated pictures, annealing against weighting on real ones.
+"""How well log p(x) is known on MNIST: the sandwich on simulated pictures, annealing against
+weighting on real ones.
 
     python benchmarks/evidence.py [RUN]
 
-RUN is a run on binarised MNIST; without one, a 784-200-200-50 model with tanh units is trained first, ten minutes on two
-cores. The table shows, over 100 pictures simulated from the model, how many have bounds closer than 0.5 nats, for several
-ways of walking the path; and over the first 100 test pictures annealing and L_5000, paired. Takes about ten minutes more;
-exits with 1 where with the default settings fewer than 90 pictures are narrow, or annealing lies more than 3 paired
+RUN is a run on binarised MNIST; without one, a 784-200-200-50 model with tanh units is trained
+first, ten minutes on two cores. The table shows, over 100 pictures simulated from the model, how
+many have bounds closer than 0.5 nats, for several ways of walking the path; and over the first 100
+test pictures annealing and L_5000, paired. Takes about ten minutes more; exits with 1 where with
+the default settings fewer than 90 pictures are narrow, or annealing lies more than 3 paired
 standard errors below L_5000.
 """
 
@@ -66,7 +68,8 @@ def run(path: Path) -> bool:
     x = own_data(found).examples("test")[:PICTURES]
     print(f"{PICTURES} pictures simulated from the model, 16 chains each way\n")
     print(
-        f"{'temperatures':>12}  leapfrog  {'start':<9}  {'upper - lower':>15}  below {NARROW}  accepted  seconds"
+        f"{'temperatures':>12}  leapfrog  {'start':<9}  {'upper - lower':>15}  below {NARROW}  "
+        "accepted  seconds"
     )
     narrow = []
     for temperatures, leapfrog, start in WAYS:
@@ -75,8 +78,8 @@ def run(path: Path) -> bool:
         gap = s.upper - s.lower
         narrow.append(int((gap.abs() < NARROW).sum()))
         print(
-            f"{temperatures:>12}  {leapfrog:>8}  {start:<9}  {lb.Estimate.over(gap).short:>15}  {narrow[-1]:>9}"
-            f"  {s.acceptance.mean():>8.0%}  {time.perf_counter() - before:>7.0f}",
+            f"{temperatures:>12}  {leapfrog:>8}  {start:<9}  {lb.Estimate.over(gap).short:>15}  "
+            f"{narrow[-1]:>9}  {s.acceptance.mean():>8.0%}  {time.perf_counter() - before:>7.0f}",
             flush=True,
         )
     weighted = log_marginal(model, x, samples=5000, seed=0).double()

@@ -1,11 +1,12 @@
-"""Cost is linear in examples, draws and latents: exponents p of time ~ size^p, fitted to epochs of lb.fit.
+"""Cost is linear in examples, draws and latents: exponents p of time ~ size^p, fitted to epochs of
+lb.fit.
 
     python benchmarks/exponents.py                 # some ten minutes on two cores
     python benchmarks/exponents.py --rounds 2 --steps 2
 
-All sizes of a series are timed in every round; a line through the logarithms of a round gives its exponent, and the rounds
-the interval. The sizes are such that what grows is most of the cost; what is
-fixed makes an exponent smaller than 1, so that linear cost shows as at most 1.
+All sizes of a series are timed in every round; a line through the logarithms of a round gives its
+exponent, and the rounds the interval. The sizes are such that what grows is most of the cost; what
+is fixed makes an exponent smaller than 1, so that linear cost shows as at most 1.
 """
 
 from __future__ import annotations

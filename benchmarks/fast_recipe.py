@@ -1,14 +1,17 @@
-"""The search behind the recipe notebook-mlp-fast: which settings bring the tutorial's network to its objective soonest?
+"""The search behind the recipe notebook-mlp-fast: which settings bring the tutorial's network to
+its objective soonest?
 
     python benchmarks/fast_recipe.py                     # some ten minutes on one core
     python benchmarks/fast_recipe.py --seeds 0 1 2 --only 3 7
 
-Every line is a whole training of the network 784-512-2-512-784 on all 60,000 pictures: optimiser, batch, learning rate,
-how many epochs the fall of the learning rate takes, the norm at which gradients are clipped, precision. "objective" is the
-tutorial's, cross-entropy on grey values plus KL, with the weights at the end, one draw for each training picture, the same
-noise for all; the tutorial printed 157.57 for its fifth epoch. Seconds are those of the processor in training, which other
-work on the machine changes little; on one thread they are those of the clock on an idle machine. How soon it is against
-the tutorial's own loop, side by side, is what time_to_objective.py measures.
+Every line is a whole training of the network 784-512-2-512-784 on all 60,000 pictures: optimiser,
+batch, learning rate, how many epochs the fall of the learning rate takes, the norm at which
+gradients are clipped, precision. "objective" is the tutorial's, cross-entropy on grey values plus
+KL, with the weights at the end, one draw for each training picture, the same noise for all; the
+tutorial printed 157.57 for its fifth epoch. Seconds are those of the processor in training, which
+other work on the machine changes little; on one thread they are those of the clock on an idle
+machine. How soon it is against the tutorial's own loop, side by side, is what time_to_objective.py
+measures.
 """
 
 from __future__ import annotations
@@ -56,8 +59,8 @@ TRIED: list[dict[str, Any]] = [
     {"epochs": 1, "batch_size": 64, "learning_rate": 8e-3, **FAST},
     {"epochs": 2, "batch_size": 96, "learning_rate": 6e-3, **FAST},
     *({"epochs": 2, "batch_size": 112, "learning_rate": rate, **FAST} for rate in (8e-3, 1e-2)),
-    # Adam's second moment remembers the first gradients, which are large, for a thousand steps, which is most of the
-    # training: not so where they are clipped
+    # Adam's second moment remembers the first gradients, which are large, for a thousand steps,
+    # which is most of the training: not so where they are clipped
     {"epochs": 2, "batch_size": 96, "learning_rate": 8e-3, "clip": 5.0, **FAST},
     {"epochs": 2, "batch_size": 160, "learning_rate": 8e-3, **FAST},
     {"epochs": 2, "batch_size": 160, "learning_rate": 8e-3, "clip": 5.0, **FAST},

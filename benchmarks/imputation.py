@@ -1,11 +1,13 @@
-"""Removed cells filled in by ``lowerbound impute``, beside means, frequent classes and scikit-learn's IterativeImputer.
+"""Removed cells filled in by ``lowerbound impute``, beside means, frequent classes and
+scikit-learn's IterativeImputer.
 
     python benchmarks/imputation.py
     LOWERBOUND_DATA=... python benchmarks/imputation.py     # the census table Adult too
 
-A fifth of the cells is removed at random (seed 0). Numbers: squared error of the removed cells in units of the variance of
-their column's observed cells, with a standard error over the rows. Classes: how often the removed one is found. Every method
-sees the same holes; IterativeImputer is run as it comes, with 50 rounds at most. About three minutes on one core.
+A fifth of the cells is removed at random (seed 0). Numbers: squared error of the removed cells in
+units of the variance of their column's observed cells, with a standard error over the rows.
+Classes: how often the removed one is found. Every method sees the same holes; IterativeImputer is
+run as it comes, with 50 rounds at most. About three minutes on one core.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_wine
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.experimental import enable_iterative_imputer  # noqa: F401  what scikit-learn asks for before the next line
+
+# what scikit-learn asks for before the next line
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer
 
 from lowerbound.cli import main
@@ -61,7 +65,9 @@ Table = list[list[str]]
 
 
 def filled(folder: Path, header: list[str], rows: Table, options: list[str]) -> Table:
-    """The table as a user fills it in: a file, ``lowerbound train``, ``lowerbound impute``, a file."""
+    """The table as a user fills it in: a file, ``lowerbound train``, ``lowerbound impute``, a
+    file.
+    """
     holes, run, full = folder / "holes.csv", folder / "run", folder / "full.csv"
     with holes.open("w", newline="") as out:
         csv.writer(out).writerows([header, *rows])
@@ -81,7 +87,9 @@ def filled(folder: Path, header: list[str], rows: Table, options: list[str]) -> 
 def squared_errors(
     x: np.ndarray[Any, Any], gone: np.ndarray[Any, Any], folder: Path
 ) -> dict[str, tuple[float, float]]:
-    """Of a table of numbers: the mean over removed cells, and its standard error over rows, by method."""
+    """Of a table of numbers: the mean over removed cells, and its standard error over rows, by
+    method.
+    """
     seen = np.where(gone, np.nan, x)
     scale = np.nanstd(seen, 0)
     rows = [
@@ -106,14 +114,17 @@ def squared_errors(
     for name, guess in guesses.items():
         total = np.where(gone, ((guess - x) / scale) ** 2, 0).sum(1)
         mean = total.sum() / gone.sum()
-        # a ratio of two sums over rows: the error of the numerator about the mean ratio, over the denominator
+        # a ratio of two sums over rows: the error of the numerator about the mean ratio, over the
+        # denominator
         error = math.sqrt(((total - mean * gone.sum(1)) ** 2).sum()) / gone.sum()
         found[name] = (mean, error)
     return found
 
 
 def adult(source: Path, folder: Path) -> None:
-    """Of the census table: right classes beside the most frequent one, and errors of numbers beside the mean's."""
+    """Of the census table: right classes beside the most frequent one, and errors of numbers beside
+    the mean's.
+    """
     lines = (line.split(", ") for line in source.read_text().splitlines() if line.strip())
     whole = [row for row in lines if "?" not in row][:ADULT_ROWS]
     gone = np.random.default_rng(0).random((len(whole), len(ADULT))) < SHARE
@@ -142,7 +153,8 @@ def adult(source: Path, folder: Path) -> None:
             frequent = Counter(there).most_common(1)[0][0]
             right = np.mean([a == b for a, b in zip(truth, guess, strict=True)])
             print(
-                f"{name:<16} {right:>10.1%} {np.mean([v == frequent for v in truth]):>10.1%}   right"
+                f"{name:<16} {right:>10.1%} {np.mean([v == frequent for v in truth]):>10.1%}   "
+                "right"
             )
         else:
             seen, cells = np.array(there, float), np.array(truth, float)
@@ -153,7 +165,8 @@ def adult(source: Path, folder: Path) -> None:
 
 if __name__ == "__main__":
     print(
-        f"{'table':<16} {'means':>16} {'lowerbound':>16} {'IterativeImputer':>18}   squared error, variances"
+        f"{'table':<16} {'means':>16} {'lowerbound':>16} {'IterativeImputer':>18}   squared error, "
+        "variances"
     )
     for name, x in (("wine", load_wine().data), ("breast cancer", load_breast_cancer().data)):
         with tempfile.TemporaryDirectory() as scratch:

@@ -1,12 +1,14 @@
-"""Alternatives timed side by side: each in a process of its own, on the same cores, taking turns round by round.
+"""Alternatives timed side by side: each in a process of its own, on the same cores, taking turns
+round by round.
 
-A machine's speed drifts by more than the differences of interest, so two alternatives are compared by the ratio of their
-times *in the same round*. With r_i that ratio in round i of R, log r is averaged and its 95 % interval is Student's:
+A machine's speed drifts by more than the differences of interest, so two alternatives are compared
+by the ratio of their times *in the same round*. With r_i that ratio in round i of R, log r is
+averaged and its 95 % interval is Student's:
 
     mean(log r) -+ t_{0.975, R - 1} sd(log r) / sqrt(R),   given as exp of it
 
-All processes are started and warmed up before the first round that counts, and are idle, reading a pipe, while another has
-its turn. The order within a round is drawn anew for every round.
+All processes are started and warmed up before the first round that counts, and are idle, reading a
+pipe, while another has its turn. The order within a round is drawn anew for every round.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from pathlib import Path
 from typing import Any
 
 ROUNDS = 10
-# glibc gives large blocks back to the kernel and takes them anew at every step, unless it is told not to
+# glibc gives large blocks back to the kernel and takes them anew at every step, unless it is told
+# not to
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 
 
@@ -39,7 +42,8 @@ class Worker:
     Args:
         name: as printed.
         command: the program and its arguments.
-        threads: how many it may use; it is bound to as many cores, the same for all workers, where the system can do that.
+        threads: how many it may use; it is bound to as many cores, the same for all workers, where
+            the system can do that.
         environment: variables beside those of this process.
     """
 
@@ -135,7 +139,9 @@ def paired(times: Sequence[float], others: Sequence[float]) -> Ratio:
 def interleave(
     turns: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1
 ) -> dict[str, list[Any]]:
-    """What each turn returned in each round, those for warming up left out; the order within a round is shuffled."""
+    """What each turn returned in each round, those for warming up left out; the order within a
+    round is shuffled.
+    """
     names, found, shuffled = list(turns), {name: [] for name in turns}, random.Random(0)
     for i in range(-warm_up, rounds):
         shuffled.shuffle(names)
@@ -159,7 +165,8 @@ def conditions(threads: int, **also: object) -> str:
     now = datetime.datetime.now(datetime.UTC)
     lines = [
         f"{now:%Y-%m-%d %H:%M} UTC, {processor()}, {os.cpu_count()} cores, {threads} threads",
-        f"Python {platform.python_version()}, {versions}; load of the machine at the beginning {load}",
+        f"Python {platform.python_version()}, {versions}; load of the machine at the beginning "
+        f"{load}",
         *(f"{name.replace('_', ' ')}: {value}" for name, value in also.items()),
     ]
     return "\n".join(lines)

@@ -1,33 +1,42 @@
-"""Are the numbers what they are called? A model of exactly known evidence, in lowerbound and in pythae 0.1.2.
+"""Are the numbers what they are called? A model of exactly known evidence, in lowerbound and in
+pythae 0.1.2.
 
     python benchmarks/known_evidence.py
 
-takes some fifteen seconds on one core; the first time it also installs pythae (PyPI, no dependency of lowerbound) and the
-other contestants of the benchmarks into an environment of their own, .bench/contestants. It exits with 1 if a number of
-lowerbound's has the wrong sign or number of draws, or is more than four standard errors from what it should be.
+takes some fifteen seconds on one core; the first time it also installs pythae (PyPI, no dependency
+of lowerbound) and the other contestants of the benchmarks into an environment of their own,
+.bench/contestants. It exits with 1 if a number of lowerbound's has the wrong sign or number of
+draws, or is more than four standard errors from what it should be.
 
 The model is a linear VAE, that is probabilistic PCA (Tipping and Bishop 1999):
 
     p(z) = N(0, I),   p(x|z) = N(W z + b, I),   hence   p(x) = N(b, W W' + I)
 
-Unit variance, because that is what pythae's reconstruction_loss="mse" stands for: VAE.get_nll scores x by the
-log-density of N(W z + b, I) with its constant, VAE.loss_function by half the squared distance, without the constant
-D/2 log(2 pi), which changes no gradient. (pythae asks for reconstructions in [0, 1] by convention; neither function
-assumes it.) The columns of W are orthogonal, so that the exact posterior is diagonal; the encoder given to both is that
-posterior with its standard deviations times s, whose gap is the same for every x and known:
+Unit variance, because that is what pythae's reconstruction_loss="mse" stands for: VAE.get_nll
+scores x by the log-density of N(W z + b, I) with its constant, VAE.loss_function by half the
+squared distance, without the constant D/2 log(2 pi), which changes no gradient. (pythae asks for
+reconstructions in [0, 1] by convention; neither function assumes it.) The columns of W are
+orthogonal, so that the exact posterior is diagonal; the encoder given to both is that posterior
+with its standard deviations times s, whose gap is the same for every x and known:
 
     log p(x) - ELBO    = Z ((s^2 - 1)/2 - log s)
-    log p(x) - E[L_K]  = -E log (1/K) sum_k r_k,   log r = Z log s - (s^2 - 1)/2 c,   c ~ chi^2 with Z d.o.f.
+    log p(x) - E[L_K]  = -E log (1/K) sum_k r_k,   log r = Z log s - (s^2 - 1)/2 c,   c ~ chi^2 with
+                                                   Z d.o.f.
 
-L_K is the importance-weighted estimate of K draws. Both get the same weights and data in float32. Columns of the table:
+L_K is the importance-weighted estimate of K draws. Both get the same weights and data in float32.
+Columns of the table:
 
-    asked, made    draws for each example: what the call asks for; rows that went through the decoder over examples
-    returned       the number that the call gives, ± its standard error over examples; pythae reports none, so there it
-                   comes from the same call on each example alone
+    asked, made    draws for each example: what the call asks for; rows that went through the
+                   decoder over examples
+    returned       the number that the call gives, ± its standard error over examples; pythae
+                   reports none, so there it comes from the same call on each example alone
     as it is       returned less the exact -log p(x)
-    sign           + if returned is nearer to the exact -log p(x) than minus returned, else -: it estimates +log p(x)
-    with sign      sign times returned, less the exact -log p(x), ± the standard error of this difference over examples
-    expected       where that should lie for as many draws as were asked for, and for as many as were made
+    sign           + if returned is nearer to the exact -log p(x) than minus returned, else -: it
+                   estimates +log p(x)
+    with sign      sign times returned, less the exact -log p(x), ± the standard error of this
+                   difference over examples
+    expected       where that should lie for as many draws as were asked for, and for as many as
+                   were made
 """
 
 from __future__ import annotations
@@ -55,14 +64,17 @@ from lowerbound.utils.seeding import seeded
 
 D, Z, N = 10, 4, 1000
 INFLATION = 2.0  # s
-# [n_samples, batch_size] of get_nll, None for its default. It makes max(1, n_samples // batch_size) batches, each of
-# batch_size draws: n_samples draws where batch_size divides it, hence both cases are shown
+# [n_samples, batch_size] of get_nll, None for its default. It makes max(1, n_samples // batch_size)
+# batches, each of batch_size draws: n_samples draws where batch_size divides it, hence both cases
+# are shown
 CALLS = [[1, None], [1, 1], [100, None], [250, None], [250, 50], [300, None], [1000, None]]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a call returned, what it returns for each example, and the draws for each example: asked for and made."""
+    """What a call returned, what it returns for each example, and the draws for each example: asked
+    for and made.
+    """
 
     call: str
     asked: int
@@ -169,7 +181,9 @@ def their_answers(problem: dict[str, Tensor]) -> tuple[str, list[Answer]]:
 
 
 def compare(answer: Answer, exact: Tensor) -> tuple[int, Estimate]:
-    """The sign that brings what was returned nearer to -log p(x), and how far it then lies from it."""
+    """The sign that brings what was returned nearer to -log p(x), and how far it then lies from
+    it.
+    """
     truth = float(exact.mean())
     sign = 1 if abs(answer.returned - truth) <= abs(-answer.returned - truth) else -1
     stderr = Estimate.over(sign * answer.values - exact).stderr
@@ -191,7 +205,8 @@ def print_rows(title: str, answers: list[Answer], exact: Tensor, gaps: dict[int,
         offsets = f"{raw:>+13.3f}{'+' if sign > 0 else '-':>6}{put_right:>17}"
         expected = f"{gaps[answer.asked].value:>+10.3f}{gaps[round(answer.made)].value:>+8.3f}"
         print(
-            f"  {answer.call:<40}{answer.asked:>5}{answer.made:>6g}{returned:>17}{offsets}{expected}"
+            "  "
+            f"{answer.call:<40}{answer.asked:>5}{answer.made:>6g}{returned:>17}{offsets}{expected}"
         )
 
 
@@ -210,7 +225,8 @@ def main() -> int:
     gaps = {k: gap(k) for k in sorted({round(n) for a in ours + theirs for n in (a.asked, a.made)})}
 
     print(
-        f"D = {D}, Z = {Z}, standard deviations of the encoder {INFLATION:g} times the exact posterior's"
+        f"D = {D}, Z = {Z}, standard deviations of the encoder {INFLATION:g} times the exact "
+        "posterior's"
     )
     print(f"{'exact -log p(x)':<24} {Estimate.over(exact)}")
     print(f"{'exact -ELBO':<24} {Estimate.over(exact + gap(1).value)}, {gap(1).value:.4f} above")

@@ -1,18 +1,21 @@
-"""Training from a file larger than memory: does it complete within a limit, and how fast against data in memory?
+"""Training from a file larger than memory: does it complete within a limit, and how fast against
+data in memory?
 
     python benchmarks/large_file.py --folder /a/disk/with/room
 
-`lowerbound train` makes one epoch of a small model on a .npy of 8 GiB that is left in its file, and on a part of the
-same pictures in memory, before and after; the rates are those that the runs themselves write down. On a machine that does
-other work besides, look at the processor's time for each example, of the epoch with its validation, and the time asleep,
-which is that of waiting for the disk and not for a processor (the kernel's schedstat).
+`lowerbound train` makes one epoch of a small model on a .npy of 8 GiB that is left in its file, and
+on a part of the same pictures in memory, before and after; the rates are those that the runs
+themselves write down. On a machine that does other work besides, look at the processor's time for
+each example, of the epoch with its validation, and the time asleep, which is that of waiting for
+the disk and not for a processor (the kernel's schedstat).
 
-Both kinds of memory that a limit of 2 GiB would count are looked at. Anonymous memory, which cannot be taken back, is
-limited by the kernel for the process (RLIMIT_DATA: private writable mappings, touched or not, which is more than RssAnon),
-so that a process that needs more dies; its peak is looked at 20 times a second. Pages of the file can be taken back at any
-time; so that none are left from the reading before, the file is dropped from the page cache as training begins. Where
-control groups can be had, --prefix puts a command before each run that limits it: --prefix "systemd-run --scope -p
-MemoryMax=2G".
+Both kinds of memory that a limit of 2 GiB would count are looked at. Anonymous memory, which cannot
+be taken back, is limited by the kernel for the process (RLIMIT_DATA: private writable mappings,
+touched or not, which is more than RssAnon), so that a process that needs more dies; its peak is
+looked at 20 times a second. Pages of the file can be taken back at any time; so that none are left
+from the reading before, the file is dropped from the page cache as training begins. Where control
+groups can be had, --prefix puts a command before each run that limits it: --prefix "systemd-run
+--scope -p MemoryMax=2G".
 
 The file is made in --folder and removed afterwards.
 """
@@ -38,7 +41,10 @@ from interleaved import conditions, table
 
 SHAPE = (3, 64, 64)
 GIB = 2**30
-MODEL = "--latent 8 --posterior.network.hidden [32] --likelihood Normal --likelihood.network.hidden [32] --batch-size 500"
+MODEL = (
+    "--latent 8 --posterior.network.hidden [32] --likelihood "
+    "Normal --likelihood.network.hidden [32] --batch-size 500"
+)
 COLUMNS = [
     "",
     "starts in",
@@ -66,7 +72,9 @@ class Found:
 
 
 def write(path: Path, rows: int, dtype: str) -> None:
-    """So many pictures of blocks of grey with noise, in pieces; a shorter file is the beginning of a longer one."""
+    """So many pictures of blocks of grey with noise, in pieces; a shorter file is the beginning of
+    a longer one.
+    """
     header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (rows, *SHAPE)}
     with path.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
@@ -96,7 +104,9 @@ def held(pid: int, name: str) -> int:
 
 
 def clocks(pid: int) -> tuple[float, float]:
-    """Seconds that a process's first thread was on a processor, and those that it was asleep: it waited for the disk."""
+    """Seconds that a process's first thread was on a processor, and those that it was asleep: it
+    waited for the disk.
+    """
     ran, queued, _ = map(int, Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split())
     return ran / 1e9, time.monotonic() - (ran + queued) / 1e9
 
@@ -175,7 +185,8 @@ def main() -> None:
     free = shutil.disk_usage(asked.folder).free
     if free < 1.2 * asked.gib * GIB:
         sys.exit(
-            f"{asked.folder} has {free / GIB:.1f} GiB free, and {1.2 * asked.gib:.1f} are needed; name another --folder"
+            f"{asked.folder} has {free / GIB:.1f} GiB free, and {1.2 * asked.gib:.1f} are needed; "
+            "name another --folder"
         )
     print(conditions(asked.threads))
     rows = int(asked.gib * GIB / (math.prod(SHAPE) * np.dtype(asked.dtype).itemsize))
@@ -216,11 +227,13 @@ def main() -> None:
         for title, own in found.items()
     ]
     print(
-        f"{rows:,} pictures of {'x'.join(map(str, SHAPE))}, {asked.dtype}, {asked.gib:g} GiB; lowerbound train {MODEL}"
+        f"{rows:,} pictures of {'x'.join(map(str, SHAPE))}, {asked.dtype}, {asked.gib:g} GiB; "
+        f"lowerbound train {MODEL}"
     )
     print(table(COLUMNS, lines))
     print(
-        f"should be: ends whole with at most {asked.limit:g} GiB, at least 0.8 of the rate in memory, or 1.25 of its time"
+        f"should be: ends whole with at most {asked.limit:g} GiB, at least 0.8 of the rate in "
+        "memory, or 1.25 of its time"
     )
 
 

@@ -1,11 +1,13 @@
-"""A trained linear VAE against probabilistic PCA in closed form, on MNIST: is the optimum reached, and is it the bound's?
+"""A trained linear VAE against probabilistic PCA in closed form, on MNIST: is the optimum reached,
+and is it the bound's?
 
     python benchmarks/linear_vae.py
 
-A linear VAE with one learned scale is probabilistic PCA (Tipping and Bishop 1999): the maximum likelihood is known from the
-eigenvalues of the covariance, and at it the bound is tight (Lucas et al. 2019, arXiv 1911.02469). The recipe linear-vae is
-trained with 10 and 50 latent dimensions, and log p(x) of what was learned computed exactly from its weights. Takes about
-two minutes on two cores; exits with 1 where a mean is further from the optimum than 0.5 (k = 10) or 1.5 nats (k = 50).
+A linear VAE with one learned scale is probabilistic PCA (Tipping and Bishop 1999): the maximum
+likelihood is known from the eigenvalues of the covariance, and at it the bound is tight (Lucas et
+al. 2019, arXiv 1911.02469). The recipe linear-vae is trained with 10 and 50 latent dimensions, and
+log p(x) of what was learned computed exactly from its weights. Takes about two minutes on two
+cores; exits with 1 where a mean is further from the optimum than 0.5 (k = 10) or 1.5 nats (k = 50).
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ SPLITS = ("train", "test")
 
 
 def marginal(model: lb.VAE) -> LowRankMultivariateNormal:
-    """p(x) = N(b, W W' + sigma^2 I) of a linear VAE, read off its decoder: its value at 0 and at the unit vectors."""
+    """p(x) = N(b, W W' + sigma^2 I) of a linear VAE, read off its decoder: its value at 0 and at
+    the unit vectors.
+    """
     with torch.no_grad():
         z = torch.cat([torch.zeros(1, *model.z_shape), torch.eye(*model.z_shape)])
         mean = model.decode(z).double().flatten(1)
@@ -37,7 +41,9 @@ def marginal(model: lb.VAE) -> LowRankMultivariateNormal:
 
 
 def optimum(x: Tensor, k: int) -> MultivariateNormal:
-    """The maximum likelihood: the k leading directions, and the mean of the other eigenvalues as the variance."""
+    """The maximum likelihood: the k leading directions, and the mean of the other eigenvalues as
+    the variance.
+    """
     mean = x.mean(0)
     covariance = (x - mean).T @ (x - mean) / len(x)
     values, vectors = torch.linalg.eigh(covariance)
@@ -76,8 +82,8 @@ def row(k: int, folder: Path) -> bool:
         short = float(most - exact.mean())
         good &= abs(short) < TOLERANCE[k]
         print(
-            f"{k:>3}  {split:<5}  {float(most):>8.2f}  {pca.score(x[split].numpy()):>8.2f}  {ours.short:>14}"
-            f"  {short:>6.2f}  {elbo.short:>14}  {ours.value - elbo.value:>6.2f}"
+            f"{k:>3}  {split:<5}  {float(most):>8.2f}  {pca.score(x[split].numpy()):>8.2f}  "
+            f"{ours.short:>14}  {short:>6.2f}  {elbo.short:>14}  {ours.value - elbo.value:>6.2f}"
         )
     return good
 

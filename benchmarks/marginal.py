@@ -1,12 +1,14 @@
-"""log p(x) with 5,000 draws: how much of the machine's arithmetic it uses, its memory, and pythae's get_nll beside it.
+"""log p(x) with 5,000 draws: how much of the machine's arithmetic it uses, its memory, and pythae's
+get_nll beside it.
 
     python benchmarks/marginal.py
     python benchmarks/marginal.py --rounds 2 --examples 20 --samples 500
 
-The model is 784-200-200-50, the pictures binarised MNIST. The arithmetic that must be done is the decoder's matrix products
-for every draw of every picture; over the time that is a rate, and it is compared with that of a 2048-cube matrix product in
-the same round. get_nll goes through pictures one by one, so few of them are enough; by default it draws 100 at a time, and
-it is also asked to make all draws at once.
+The model is 784-200-200-50, the pictures binarised MNIST. The arithmetic that must be done is the
+decoder's matrix products for every draw of every picture; over the time that is a rate, and it is
+compared with that of a 2048-cube matrix product in the same round. get_nll goes through pictures
+one by one, so few of them are enough; by default it draws 100 at a time, and it is also asked to
+make all draws at once.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ sys.path.insert(0, str(CONTESTANTS))
 from problem import PIXELS, PROBLEMS, Problem
 
 ALONE = 5  # pictures for pythae, on which all must agree
-CLOSE = 0.5  # nats: weights at their start scatter little, and 5,000 draws find log p(x) to a tenth of that
+# nats: weights at their start scatter little, and 5,000 draws find log p(x) to a tenth of that
+CLOSE = 0.5
 MODEL = "b1"
 
 
@@ -105,7 +108,9 @@ def main() -> None:
         stack.callback(rates.close)
 
         def at_the_moment() -> float:
-            """Seconds that the operations of one picture take at the rate of the large matrix product."""
+            """Seconds that the operations of one picture take at the rate of the large matrix
+            product.
+            """
             rates.ask("round")
             return operations(problem, asked.samples) / rates.ask("rates")["float32"]
 
@@ -117,8 +122,16 @@ def main() -> None:
         told = answers.get(name, {})
         value, held = told.get("value"), told.get("bytes")
         share = paired(found["matrix product"], seconds)
-        rows.append([name, f"{1e3 * statistics.median(seconds):.2f}", f"{share}", str(paired(seconds, found["evaluate"])),
-                     "" if value is None else f"{value:.2f}", "" if held is None else f"{held / 2**20:.0f}"])  # fmt: skip
+        rows.append(
+            [
+                name,
+                f"{1e3 * statistics.median(seconds):.2f}",
+                f"{share}",
+                str(paired(seconds, found["evaluate"])),
+                "" if value is None else f"{value:.2f}",
+                "" if held is None else f"{held / 2**20:.0f}",
+            ]
+        )
     print(
         table(
             ["", "ms/picture", "of the product's rate", "to evaluate", "log p(x)", "MiB more"], rows
@@ -129,8 +142,10 @@ def main() -> None:
         sys.exit(
             f"they do not estimate the same: log p(x) of the first {ALONE} pictures is {values}"
         )
-    print(f"should be: evaluate at 0.60 of the rate or more, at most 1024 MiB more, pythae at 20 or more; log p(x) is "
-          f"the mean over the first {ALONE} pictures")  # fmt: skip
+    print(
+        "should be: evaluate at 0.60 of the rate or more, at most 1024 MiB more, pythae at 20 or "
+        f"more; log p(x) is the mean over the first {ALONE} pictures"
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Which networks, and how wide: held-out ELBO and time of the shipped networks on small sets of pictures.
+"""Which networks, and how wide: held-out ELBO and time of the shipped networks on small sets of
+pictures.
 
     python benchmarks/networks.py
 
-trains a normal likelihood with one learned scale, 32 latent dimensions, on the first 10,000 pictures of Fashion-MNIST for
-six epochs with each network on both sides, and prints one line for each. It is what the default widths rest on.
+trains a normal likelihood with one learned scale, 32 latent dimensions, on the first 10,000
+pictures of Fashion-MNIST for six epochs with each network on both sides, and prints one line for
+each. It is what the default widths rest on.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""What the second notebook should have shown, on trained runs of the recipes notebook-conv and notebook-conv-full.
+"""What the second notebook should have shown, on trained runs of the recipes notebook-conv and
+notebook-conv-full.
 
     lowerbound train --config notebook-conv --out runs/conv
     lowerbound train --config notebook-conv-full --out runs/conv-full
     python benchmarks/notebook_conv.py runs/conv runs/conv-full
 
-For each run: -ELBO on the test split with its standard error; the difference of sampled and closed-form KL in standard
-errors; the smallest closed-form KL of any example; and the learned scale against the root mean squared residual, its
-optimum at fixed networks, measured on the data it was trained on.
+For each run: -ELBO on the test split with its standard error; the difference of sampled and
+closed-form KL in standard errors; the smallest closed-form KL of any example; and the learned scale
+against the root mean squared residual, its optimum at fixed networks, measured on the data it was
+trained on.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ def check(folder: str) -> bool:
     print(f"{folder}: {data}")
     print(f"  -ELBO                            {elbo.times(-1, 'nats')}")
     print(
-        f"  sampled less closed-form KL      {float(difference.mean()):+.3f} nats, {z:+.1f} standard errors"
+        f"  sampled less closed-form KL      {float(difference.mean()):+.3f} nats, {z:+.1f} "
+        "standard errors"
     )
     print(f"  closed-form KL, mean and least   {float(kl.mean()):.2f}, {float(kl.min()):.2f} nats")
     print(f"  learned scale, r.m.s. residual   {scale:.5f}, {best:.5f} ({scale / best - 1:+.2%})")

@@ -1,4 +1,5 @@
-"""The recipe notebook-mlp against the numbers that the tutorial printed: mean training loss of each epoch, three seeds.
+"""The recipe notebook-mlp against the numbers that the tutorial printed: mean training loss of each
+epoch, three seeds.
 
     python benchmarks/notebook_mlp.py
 
@@ -43,14 +44,16 @@ def losses(seed: int, folder: Path) -> list[float]:
 def table(runs: list[list[float]]) -> list[tuple[float, float]]:
     """Print the table; return (printed, mean over seeds) for each epoch."""
     print(
-        f"{'epoch':>5} {'notebook':>9} {'mean':>8} {'off by':>7}   seeds {', '.join(map(str, SEEDS))}"
+        f"{'epoch':>5} {'notebook':>9} {'mean':>8} {'off by':>7}   seeds "
+        f"{', '.join(map(str, SEEDS))}"
     )
     rows = []
     for epoch, (printed, ours) in enumerate(zip(PRINTED, zip(*runs, strict=True), strict=True), 1):
         mean = statistics.mean(ours)
         rows.append((printed, mean))
         print(
-            f"{epoch:>5} {printed:>9.2f} {mean:>8.2f} {mean / printed - 1:>+7.2%}   {'  '.join(f'{x:.2f}' for x in ours)}"
+            f"{epoch:>5} {printed:>9.2f} {mean:>8.2f} {mean / printed - 1:>+7.2%}   "
+            f"{'  '.join(f'{x:.2f}' for x in ours)}"
         )
     return rows
 

@@ -2,8 +2,8 @@
 
     python benchmarks/pictures.py
 
-JPEG files of smooth noise are made in a temporary folder; a turn is one call of lb.data.load in a process of its own, in
-seconds as that process measures them, imports left out.
+JPEG files of smooth noise are made in a temporary folder; a turn is one call of lb.data.load in a
+process of its own, in seconds as that process measures them, imports left out.
 """
 
 from __future__ import annotations

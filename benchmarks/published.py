@@ -1,20 +1,24 @@
-"""Recipes on MNIST beside their published numbers: log p(x) by 5,000 draws, its standard error, the spread over seeds.
+"""Recipes on MNIST beside their published numbers: log p(x) by 5,000 draws, its standard error, the
+spread over seeds.
 
     python benchmarks/published.py --out runs/published
     python benchmarks/published.py --out runs/published --methods iwae-1layer-k1 vamp --seeds 0
     python benchmarks/published.py --out runs/published --table
 
-Each method is a recipe and the options that make it the published model; each seed is a run folder below --out. A run that
-was interrupted goes on. One that has been evaluated leaves a record, benchmarks/records/METHOD-SEED.json: what was run,
-when, where and from which commit, what it gave and what it took. What has a record is not done again, so that the table
-can be made over several days and on several machines; --table prints it from the records alone.
+Each method is a recipe and the options that make it the published model; each seed is a run folder
+below --out. A run that was interrupted goes on. One that has been evaluated leaves a record,
+benchmarks/records/METHOD-SEED.json: what was run, when, where and from which commit, what it gave
+and what it took. What has a record is not done again, so that the table can be made over several
+days and on several machines; --table prints it from the records alone.
 
-The standard error of a run is over the test pictures; two methods saw the same pictures, so an order between them is
-claimed by the differences of their means over seeds: where those are beyond two standard errors.
+The standard error of a run is over the test pictures; two methods saw the same pictures, so an
+order between them is claimed by the differences of their means over seeds: where those are beyond
+two standard errors.
 
-The minutes are those of training, as metrics.jsonl has them, on the threads that torch uses (OMP_NUM_THREADS), and beside
-them those for which a processor was busy, with the loading of the data and the evaluation by 100 draws at the end: where
-the machine has other work, or several of these runs at once, they say what an idle one would take.
+The minutes are those of training, as metrics.jsonl has them, on the threads that torch uses
+(OMP_NUM_THREADS), and beside them those for which a processor was busy, with the loading of the
+data and the evaluation by 100 draws at the end: where the machine has other work, or several of
+these runs at once, they say what an idle one would take.
 """
 
 from __future__ import annotations
@@ -85,7 +89,9 @@ def record(name: str, seed: int) -> Path:
 
 
 def busy_minutes(folder: Path) -> float | None:
-    """Of the processor in training, over all the calls that it took; a call that was killed has told nothing."""
+    """Of the processor in training, over all the calls that it took; a call that was killed has
+    told nothing.
+    """
     beside = folder.with_suffix(".busy")
     return sum(map(float, beside.read_text().split())) / 60 if beside.is_file() else None
 
@@ -153,7 +159,8 @@ def told(name: str, seed: int, folder: Path) -> dict[str, Any]:
 def table(records: Path) -> str:
     """One row a method, over the seeds of which there are records, and the orders that follow."""
     lines = [
-        f"nll in nats, {DRAWS:,} draws, lower is better; minutes and busy minutes are the longest of any seed",
+        f"nll in nats, {DRAWS:,} draws, lower is better; minutes and busy minutes are the longest "
+        "of any seed",
         "",
         f"{'method':<22} {'published':>9} {'seeds':>5} {'nll, mean':>9} {'spread':>6} {'s.e.':>5} "
         f"{'minutes':>7} {'busy':>5}  source",
@@ -168,9 +175,11 @@ def table(records: Path) -> str:
         values = means[name] = [own["nll"]["value"] for own in found]
         spread = f"{statistics.stdev(values):6.2f}" if len(values) > 1 else "     –"
         lines.append(
-            f"{name:<22} {method.published:>9.2f} {len(found):>5} {statistics.mean(values):>9.2f} {spread} "
-            f"{max(own['nll']['stderr'] for own in found):>5.2f} {max(own['minutes'] for own in found):>7.1f} "
-            f"{max((own['busy'] for own in found if own['busy']), default=math.nan):>5.1f}  {method.source}"
+            f"{name:<22} {method.published:>9.2f} {len(found):>5} {statistics.mean(values):>9.2f} "
+            f"{spread} {max(own['nll']['stderr'] for own in found):>5.2f} "
+            f"{max(own['minutes'] for own in found):>7.1f} "
+            f"{max((own['busy'] for own in found if own['busy']), default=math.nan):>5.1f}  "
+            f"{method.source}"
         )
     for one, other in combinations([name for name in means if len(means[name]) > 1], 2):
         error = math.sqrt(

@@ -1,8 +1,10 @@
-"""How long until one can begin: `import lowerbound` against `import torch`, and `lowerbound --help`.
+"""How long until one can begin: `import lowerbound` against `import torch`, and
+`lowerbound --help`.
 
     python benchmarks/start_up.py
 
-`import lowerbound` loads names only; "all that training needs" is what the first call of lb.fit has to load.
+`import lowerbound` loads names only; "all that training needs" is what the first call of lb.fit has
+to load.
 """
 
 from __future__ import annotations
@@ -19,8 +21,12 @@ PROGRAMS = {
     "python": "pass",
     "import torch": "import torch",
     "import lowerbound": "import lowerbound",
-    "all that models need": "import lowerbound as lb; lb.VAE, lb.posteriors, lb.likelihoods, lb.priors, lb.objectives",
-    "all that training needs": "import lowerbound as lb; lb.fit, lb.evaluate; import lightning_fabric",
+    "all that models need": (
+        "import lowerbound as lb; lb.VAE, lb.posteriors, lb.likelihoods, lb.priors, lb.objectives"
+    ),
+    "all that training needs": (
+        "import lowerbound as lb; lb.fit, lb.evaluate; import lightning_fabric"
+    ),
     "lowerbound --help": "from lowerbound.cli import main; main(['--help'])",
     "lowerbound train --help": "from lowerbound.cli import main; main(['train', '--help'])",
 }

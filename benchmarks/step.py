@@ -1,18 +1,23 @@
-"""The time of a training step: lowerbound, loops written by hand, the tutorials', pythae, Pyro and JAX, and the floor.
+"""The time of a training step: lowerbound, loops written by hand, the tutorials', pythae, Pyro and
+JAX, and the floor.
 
-    python benchmarks/step.py                                        # everything, about half an hour on two cores
-    python benchmarks/step.py --models a --rounds 2 --steps 20       # does it run? a few minutes
+    python benchmarks/step.py                                        # everything, about half an
+    hour on two cores python benchmarks/step.py --models a --rounds 2 --steps 20       # does it
+    run? a few minutes
 
-All train the same model on the same pictures of MNIST with the same objective: before the first round each is given the
-same weights, batch and noise, and must find the loss that torch.distributions gives in float64, with as many parameters,
-and must binarise where the others do. A round is --steps steps as the contestant's users run them, out of epochs over
-MNIST's training pictures (all that fill a batch): data, draws, forward, backward, optimiser, and whatever its loop does
-beside. Rounds are short against what drifts, and go on where the last one stopped. "loss" in the table is that of the same
-batch and noise after the last round: all have made as many steps, so it tells whether all have learned. (pythae's at K = 50
-is of a surrogate that has the gradient of the bound, not its value.)
+All train the same model on the same pictures of MNIST with the same objective: before the first
+round each is given the same weights, batch and noise, and must find the loss that
+torch.distributions gives in float64, with as many parameters, and must binarise where the others
+do. A round is --steps steps as the contestant's users run them, out of epochs over MNIST's training
+pictures (all that fill a batch): data, draws, forward, backward, optimiser, and whatever its loop
+does beside. Rounds are short against what drifts, and go on where the last one stopped. "loss" in
+the table is that of the same batch and noise after the last round: all have made as many steps, so
+it tells whether all have learned. (pythae's at K = 50 is of a surrogate that has the gradient of
+the bound, not its value.)
 
-The floor is the floating-point operations of the step over the rate of a 2048-cube matrix product in the same precision,
-plus the bytes that Adam moves over the rate of copying, both measured in every round on the same cores.
+The floor is the floating-point operations of the step over the rate of a 2048-cube matrix product
+in the same precision, plus the bytes that Adam moves over the rate of copying, both measured in
+every round on the same cores.
 """
 
 from __future__ import annotations
@@ -72,7 +77,8 @@ class Contestant:
     is_foreign: bool = False
 
 
-# what lb.fit may be told to be faster, by name; the fastest of each precision is what the claims are about
+# what lb.fit may be told to be faster, by name; the fastest of each precision is what the claims
+# are about
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "lowerbound": ("float32", {}),
     "lowerbound, compiled": ("float32", {"compile": True}),
@@ -112,7 +118,9 @@ def mnist(n: int) -> Tensor:
 def prepare(
     key: str, pictures: Tensor, file: Path, examples: int | None = None
 ) -> dict[str, float]:
-    """Write the problem, and say what every contestant must find on its first examples (a batch of them)."""
+    """Write the problem, and say what every contestant must find on its first examples (a batch of
+    them).
+    """
     problem = PROBLEMS[key]
     examples = examples or problem.batch
     torch.manual_seed(0)
@@ -140,7 +148,9 @@ def prepare(
 
 
 def exact(encoder: Callable, decoder: Callable, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean loss by torch.distributions, and -sum_k v_k log w_k with the normalised weights v."""
+    """The mean loss by torch.distributions, and -sum_k v_k log w_k with the normalised weights
+    v.
+    """
     mu, log_var = encoder(x).chunk(2, 1)
     q = Independent(Normal(mu, (0.5 * log_var).exp()), 1)
     p = Independent(Normal(torch.zeros_like(mu), 1.0), 1)
@@ -180,7 +190,8 @@ class Measured:
     """What was found for one problem.
 
     Args:
-        seconds: of a step, by contestant and round; the floors among them, as "floor, float32" and "floor, bfloat16".
+        seconds: of a step, by contestant and round; the floors among them, as "floor, float32" and
+            "floor, bfloat16".
         losses: on the batch of the check, after the last round.
     """
 
@@ -238,9 +249,15 @@ def measure(key: str, entrants: Mapping[str, Contestant], steps: int, rounds: in
                 need["flops"] / rate[precision] + need["bytes"] / rate["copy"] for rate in measured
             ]
         losses = {name: worker.ask("check")["loss"] for name, worker in workers.items()}
-    print(f"a step: {need['flops'] / 1e9:.2f} GFLOP, Adam {need['bytes'] / 1e6:.1f} MB; medians of the rates: "
-          + ", ".join(f"{name} {statistics.median(rate[name] for rate in measured) / 1e9:.0f}" for name in measured[0])
-          + " (GFLOP/s, GFLOP/s, GB/s)")  # fmt: skip
+    print(
+        f"a step: {need['flops'] / 1e9:.2f} GFLOP, Adam {need['bytes'] / 1e6:.1f} MB; medians of "
+        "the rates: "
+        + ", ".join(
+            f"{name} {statistics.median(rate[name] for rate in measured) / 1e9:.0f}"
+            for name in measured[0]
+        )
+        + " (GFLOP/s, GFLOP/s, GB/s)"
+    )
     return Measured(found, losses)
 
 
@@ -274,7 +291,9 @@ def claims(key: str, found: Measured) -> list[list[str]]:
     floor = ("at most 1.7", lambda r: r.value <= 1.7) if key == "a" else reported
 
     def times(least: float) -> tuple[str, Callable[[Ratio], bool] | None]:
-        """Of c nothing is claimed against these: most of it is convolutions, which all leave to the same library."""
+        """Of c nothing is claimed against these: most of it is convolutions, which all leave to the
+        same library.
+        """
         return reported if key == "c" else (f"at least {least}", lambda r: r.value >= least)
 
     wanted: list[tuple[str | None, str | None, str, Callable[[Ratio], bool] | None]] = [
@@ -291,7 +310,8 @@ def claims(key: str, found: Measured) -> list[list[str]]:
         if name in found.seconds and other in found.seconds:
             ratio = found.ratio(name, other)
             verdict = "" if holds is None else "holds" if holds(ratio) else "does not hold"
-            # an interval that holds everything would reach any bound; one on one side of it tells, however wide
+            # an interval that holds everything would reach any bound; one on one side of it tells,
+            # however wide
             sides = (
                 set()
                 if holds is None
@@ -312,8 +332,14 @@ def main() -> None:
         default=list(PROBLEMS),
         help="which; all by default",
     )
-    parser.add_argument("--contestants", nargs="+", choices=ENTRANTS, default=list(ENTRANTS), metavar="NAME",
-                        help=f"which of {', '.join(repr(name) for name in ENTRANTS)}; all by default")  # fmt: skip
+    parser.add_argument(
+        "--contestants",
+        nargs="+",
+        choices=ENTRANTS,
+        default=list(ENTRANTS),
+        metavar="NAME",
+        help=f"which of {', '.join(repr(name) for name in ENTRANTS)}; all by default",
+    )
     parser.add_argument(
         "--steps",
         type=positive,

@@ -1,14 +1,16 @@
-"""How soon is the tutorial's objective reached? From the start of training to 157.57 nats a picture on all 60,000.
+"""How soon is the tutorial's objective reached? From the start of training to 157.57 nats a picture
+on all 60,000.
 
     python benchmarks/time_to_objective.py                        # some five minutes on two cores
     python benchmarks/time_to_objective.py --rounds 1 --examples 6400 --target 220
 
-The tutorial's network and its objective (cross-entropy on grey values plus KL), from one set of weights. After every epoch
-the objective is measured on the whole training set, with one draw for each picture and the same noise for all: the
-tutorial's estimator, with the weights held still. 157.5723 is what the tutorial printed for its fifth epoch. Measuring is
-not in the time; setting up the loop is. The first training in a process also compiles what is to be compiled; it is
-shown by itself, as "first". Later ones look through the model again and find their kernels made: "to compile" is what that
-takes of them, and the last column leaves it out.
+The tutorial's network and its objective (cross-entropy on grey values plus KL), from one set of
+weights. After every epoch the objective is measured on the whole training set, with one draw for
+each picture and the same noise for all: the tutorial's estimator, with the weights held still.
+157.5723 is what the tutorial printed for its fifth epoch. Measuring is not in the time; setting up
+the loop is. The first training in a process also compiles what is to be compiled; it is shown by
+itself, as "first". Later ones look through the model again and find their kernels made: "to
+compile" is what that takes of them, and the last column leaves it out.
 """
 
 from __future__ import annotations
@@ -37,8 +39,12 @@ from problem import Given, load
 PRINTED = 157.5723  # nats a picture, of the tutorial's fifth epoch
 # the settings of the recipe notebook-mlp-fast, which a test compares
 FAST: dict[str, Any] = {
-    "epochs": 2, "batch_size": 96, "learning_rate": 8e-3, "schedule": "linear", "precision": "bf16-mixed",
-}  # fmt: skip
+    "epochs": 2,
+    "batch_size": 96,
+    "learning_rate": 8e-3,
+    "schedule": "linear",
+    "precision": "bf16-mixed",
+}
 # whole trainings, as arguments of lb.fit beside the tutorial's loop; epochs is where they give up
 TRAININGS: dict[str, dict[str, Any]] = {
     "tutorial": {"by": "tutorial", "epochs": 6},
@@ -70,7 +76,8 @@ def objective(given: Given, weights: str) -> float:
 
 
 class Reached(NamedTuple):
-    """Seconds and epochs until the target, infinite where it was not reached, and the least objective met by then.
+    """Seconds and epochs until the target, infinite where it was not reached, and the least
+    objective met by then.
 
     Args:
         seconds: from the start.
@@ -104,11 +111,14 @@ def row(name: str, of: list[Reached], tutorial: list[Reached]) -> list[str]:
     known = float("inf") not in (*times, *others)
     bare = [run.seconds - run.compiling for run in later]
     return [
-        name, f"{first.seconds:.2f}", f"{statistics.median(times):.2f}",
-        f"{statistics.median(run.compiling for run in later):.2f}", str(statistics.median(run.epochs for run in later)),
+        name,
+        f"{first.seconds:.2f}",
+        f"{statistics.median(times):.2f}",
+        f"{statistics.median(run.compiling for run in later):.2f}",
+        str(statistics.median(run.epochs for run in later)),
         f"{statistics.median(run.least for run in later):.2f}",
         *((str(paired(others, times)), str(paired(others, bare))) if known else ("", "")),
-    ]  # fmt: skip
+    ]
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
-"""Every combination of parts, and the page docs/parts.md: ``python -m tests.composition`` writes it.
+"""Every combination of parts, and the page docs/parts.md: ``python -m tests.composition`` writes
+it.
 
-Parts are read off the exports of their folders, so that a new one is composed with all others without being named here.
+Parts are read off the exports of their folders, so that a new one is composed with all others
+without being named here.
 """
 
 from __future__ import annotations
@@ -28,9 +30,13 @@ from lowerbound.supports import contains
 ROOT = Path(__file__).parents[1]
 ROLES = ("prior", "posterior", "likelihood", "objective")
 FOLDERS: dict[str, ModuleType] = {
-    "prior": lb.priors, "posterior": lb.posteriors, "likelihood": lb.likelihoods, "objective": lb.objectives,
-    "network": lb.networks, "model": lb.models,
-}  # fmt: skip
+    "prior": lb.priors,
+    "posterior": lb.posteriors,
+    "likelihood": lb.likelihoods,
+    "objective": lb.objectives,
+    "network": lb.networks,
+    "model": lb.models,
+}
 SMALL = {
     "components": 3,
     "samples": 2,
@@ -63,7 +69,8 @@ def covering() -> list[Combination]:
         for c in whole
     }
     left, chosen = (1 << len(bits)) - 1, []
-    # first those that live: two parts that fit each other must not have met beside a third that is refused alone
+    # first those that live: two parts that fit each other must not have met beside a third that is
+    # refused alone
     for pool in ([c for c in whole if not refused(c)], whole):
         while left:
             best = max(pool, key=lambda c: (pairs[c] & left).bit_count())
@@ -174,9 +181,12 @@ def page() -> str:
         "Written by `python -m tests.composition` from the parts themselves; a test compares it.",
         "",
         f"{' x '.join(counts)} are {len(whole)} models, each with any of",
-        f"{len(names('network'))} networks or one of your own. {refused_ones} of them are refused, in one line,",
-        "because two parts exclude each other as they are by default (`needs.py`); below is why. Every two meet in",
-        f"{len(covering())} combinations, each of which is trained, evaluated, sampled, saved, reloaded, interrupted",
+        f"{len(names('network'))} networks or one of your own. {refused_ones} of them are refused, "
+        "in one line,",
+        "because two parts exclude each other as they are by default (`needs.py`); below is why. "
+        "Every two meet in",
+        f"{len(covering())} combinations, each of which is trained, evaluated, sampled, saved, "
+        "reloaded, interrupted",
         "and resumed in `make test`; all of them are in `make slow`.",
         "",
         "## What excludes what",
@@ -232,7 +242,10 @@ def source(part: type) -> str:
     """The papers that the docstrings name."""
     text = " ".join(f"{part.__doc__} {sys.modules[part.__module__].__doc__}".split())
     name = r"[A-Z][\w'é-]+"
-    paper = rf"(?<![\w-]){name}(?:(?:, | and ){name})*(?: et al\.?)? (?:19|20)\d\d(?:, (?:arXiv )?\d{{4}}\.\d{{4,5}})?"
+    paper = (
+        rf"(?<![\w-]){name}(?:(?:, | and ){name})*(?: et al\.?)? "
+        rf"(?:19|20)\d\d(?:, (?:arXiv )?\d{{4}}\.\d{{4,5}})?"
+    )
     found = re.findall(paper, text)
     unique = list(dict.fromkeys(each.strip() for each in found))
     return "; ".join(unique) or "–"

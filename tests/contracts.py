@@ -1,6 +1,7 @@
 """One base test for each role: what every part must satisfy. A part's own test says how it is made.
 
-A subclass gives ``make``, and whatever else its role's contract asks for; the tests come with the base class.
+A subclass gives ``make``, and whatever else its role's contract asks for; the tests come with the
+base class.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def all_parameters_get_gradients(module: nn.Module) -> None:
 
 
 def moved(part: nn.Module) -> nn.Module:
-    """The part somewhere else than where it starts, in units that are not those of [0, 1]: what holds only there is luck."""
+    """The part somewhere else than where it starts, in units that are not those of [0, 1]: what
+    holds only there is luck.
+    """
     with torch.no_grad():
         for p in part.parameters():
             p.mul_(3).add_(0.2 * torch.randn_like(p) / (p.shape[-1] ** 0.5 if p.ndim > 1 else 1))
@@ -56,9 +59,11 @@ def moved(part: nn.Module) -> nn.Module:
 
 
 def real_line(distribution: Distribution, n: int = 161) -> tuple[Tensor, Tensor]:
-    """Points and weights (n, *batch, *event) of the trapezoidal rule ten standard deviations to each side of the mean.
+    """Points and weights (n, *batch, *event) of the trapezoidal rule ten standard deviations to
+    each side of the mean.
 
-    On a normal density its error is far below rounding: exp(-2 pi^2 / h^2) with h = 1/8 of a standard deviation.
+    On a normal density its error is far below rounding: exp(-2 pi^2 / h^2) with h = 1/8 of a
+    standard deviation.
     """
     centre, scale = mean(distribution), stddev(distribution)
     grid = torch.linspace(-10, 10, n, dtype=centre.dtype).reshape(n, *[1] * centre.ndim)
@@ -66,7 +71,8 @@ def real_line(distribution: Distribution, n: int = 161) -> tuple[Tensor, Tensor]
 
 
 def kinked(distribution: Distribution, n: int = 40) -> tuple[Tensor, Tensor]:
-    """Points and weights (n, *batch, *event) of Gauss-Laguerre rules to both sides of the mean, where a Laplace bends.
+    """Points and weights (n, *batch, *event) of Gauss-Laguerre rules to both sides of the mean,
+    where a Laplace bends.
 
     Exact for a polynomial of degree n - 1 to each side times exp(-|x - mean| sqrt(2) / stddev).
     """
@@ -78,7 +84,9 @@ def kinked(distribution: Distribution, n: int = 40) -> tuple[Tensor, Tensor]:
 
 
 def unit_interval(distribution: Distribution, n: int = 64) -> tuple[Tensor, Tensor]:
-    """Points and weights (n, *batch, *event) of the Gauss-Legendre rule on [0, 1], exact to degree 2n - 1."""
+    """Points and weights (n, *batch, *event) of the Gauss-Legendre rule on [0, 1], exact to degree
+    2n - 1.
+    """
     points, weights = np.polynomial.legendre.leggauss(n)
     return everywhere(distribution, 0.5 * (points + 1), 0.5 * weights)
 
@@ -100,7 +108,9 @@ def everywhere(
 def total_probability(
     log_prob: Callable[[Tensor], Tensor], rule: tuple[Tensor, Tensor], event: Shape
 ) -> Tensor:
-    """The integral (sum) of a density over events of shape () or (1,), or over all pairs of entries for (2,)."""
+    """The integral (sum) of a density over events of shape () or (1,), or over all pairs of entries
+    for (2,).
+    """
     x, weights = rule
     if numel(event) == 1:
         return (
@@ -112,10 +122,11 @@ def total_probability(
 
 
 def check_gradients(loss: Callable[[], Tensor], *modules: nn.Module) -> None:
-    """The gradient of each parameter is what central differences say, in float64, along a random direction for each.
+    """The gradient of each parameter is what central differences say, in float64, along a random
+    direction for each.
 
-    ``loss`` must fix its own noise. At a step of 1e-6 the difference is off by about 1e-12 in its third derivative, and by
-    1e-10 of the loss in rounding.
+    ``loss`` must fix its own noise. At a step of 1e-6 the difference is off by about 1e-12 in its
+    third derivative, and by 1e-10 of the loss in rounding.
     """
     named = [
         (name, p) for module in modules for name, p in module.named_parameters() if p.requires_grad
@@ -146,10 +157,11 @@ def asked(model: lb.VAE, objective: Objective, x: Tensor) -> Draw:
 
 
 def check_loss_gradients(model: lb.VAE, objective: Objective, x: Tensor) -> None:
-    """The loss with fixed noise, in the parameters of every part; and the objective's own, in the objective's.
+    """The loss with fixed noise, in the parameters of every part; and the objective's own, in the
+    objective's.
 
-    An objective that asks for path gradients, or for draws that stay where they are, declares that the posterior's are not
-    those of its value: of it all other parameters are compared.
+    An objective that asks for path gradients, or for draws that stay where they are, declares that
+    the posterior's are not those of its value: of it all other parameters are compared.
     """
 
     def terms() -> Terms:
@@ -175,7 +187,9 @@ def drawn_at(model: lb.VAE, x: Tensor, z: Tensor) -> Draw:
 
 
 def moments(distribution: Distribution, rule: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and variance of both entries of a pair, each (2,): by the formula, or by integration where there is none."""
+    """Mean and variance of both entries of a pair, each (2,): by the formula, or by integration
+    where there is none.
+    """
     try:
         return distribution.mean.detach(), distribution.variance.detach()
     except NotImplementedError:
@@ -304,7 +318,9 @@ class PosteriorContract(PartContract):
                 qz.log_prob(torch.randn(*leading, 5, 3))
 
     def test_the_density_at_a_draw_is_that_at_its_values(self) -> None:
-        """A draw may know its density; at the same numbers it is the same, and so is its gradient in the parameters."""
+        """A draw may know its density; at the same numbers it is the same, and so is its gradient
+        in the parameters.
+        """
         part = self.make((4,), (3,)).double()
         if EVALUABLE not in part.capabilities:
             pytest.skip("its density is known at own draws alone")
@@ -368,7 +384,9 @@ class PosteriorContract(PartContract):
             assert torch.allclose(log_q[:, b : b + 1], alone, rtol=1e-10, atol=1e-10)
 
     def test_a_masked_value_changes_nothing(self) -> None:
-        """Whatever stands at a missing entry, nan included: ``self.standardizer.standardize(x, context.mask)`` sees to it."""
+        """Whatever stands at a missing entry, nan included:
+        ``self.standardizer.standardize(x, context.mask)`` sees to it.
+        """
         part, x = moved(self.make((4,), (3,))).eval(), torch.rand(5, 4)
         z, context = torch.randn(7, 5, 3), Context(mask=torch.tensor([[1, 0, 1, 1]]).expand(5, 4))
         other = torch.where(context.mask == 1, x, torch.nan)
@@ -393,7 +411,9 @@ class PosteriorContract(PartContract):
     @pytest.mark.parametrize("condition", [3, [2]])
     @pytest.mark.parametrize("x_shape", SHAPES)
     def test_may_be_conditioned_on_y(self, x_shape: Shape, condition: int | list[int]) -> None:
-        """Built from its own settings with a condition; y is broadcast, matters, is asked for, and gets gradients."""
+        """Built from its own settings with a condition; y is broadcast, matters, is asked for, and
+        gets gradients.
+        """
         part = given_y(
             self.make(x_shape, (3,)), self.role, condition, x_shape=x_shape, z_shape=(3,)
         )
@@ -424,11 +444,15 @@ class LikelihoodContract(PartContract):
     make: Callable[[Shape, Shape], Likelihood]
 
     scale_of_the_batch: ClassVar[bool] = False
-    """Whether log_prob in training takes something from the batch that it scores; all else is the same in both modes."""
+    """Whether log_prob in training takes something from the batch that it scores; all else is the
+    same in both modes.
+    """
 
     @abstractmethod
     def quadrature(self, px: Distribution) -> tuple[Tensor, Tensor]:
-        """Points and weights (n, *batch, *X) that integrate (sum) over the support, for each entry of x by itself."""
+        """Points and weights (n, *batch, *X) that integrate (sum) over the support, for each entry
+        of x by itself.
+        """
 
     @pytest.mark.parametrize("x_shape", SHAPES)
     @pytest.mark.parametrize("leading", [(5,), (7, 5), (2, 7, 5)])
@@ -473,7 +497,9 @@ class LikelihoodContract(PartContract):
         assert not torch.allclose(part.log_prob(px, x, mask), part.log_prob(px, x, None))
 
     def test_a_missing_value_is_marginalised_and_not_filled_in(self) -> None:
-        """What is observed and what is not are scored apart: together they are the whole, and nan stays out of gradients."""
+        """What is observed and what is not are scored apart: together they are the whole, and nan
+        stays out of gradients.
+        """
         part = self.make((3,), (4,)).eval()
         z = torch.randn(7, 5, 3)
         px = part(z, NO_CONTEXT)
@@ -491,7 +517,9 @@ class LikelihoodContract(PartContract):
     def test_probabilities_sum_to_one(
         self, x_shape: Shape, learned: bool, dtype: torch.dtype, tolerance: float
     ) -> None:
-        """Over all pairs of entries too: a mean over the entries, in place of their sum, is no density of the pair."""
+        """Over all pairs of entries too: a mean over the entries, in place of their sum, is no
+        density of the pair.
+        """
         part = self.make((3,), x_shape).to(dtype).eval()
         px = (moved(part) if learned else part)(torch.randn(5, 3, dtype=dtype), NO_CONTEXT)
         total = total_probability(
@@ -557,7 +585,9 @@ class LikelihoodContract(PartContract):
     @pytest.mark.parametrize("condition", [3, [2]])
     @pytest.mark.parametrize("z_shape", SHAPES)
     def test_may_be_conditioned_on_y(self, z_shape: Shape, condition: int | list[int]) -> None:
-        """Built from its own settings with a condition; y is broadcast, matters, is asked for, and gets gradients."""
+        """Built from its own settings with a condition; y is broadcast, matters, is asked for, and
+        gets gradients.
+        """
         part = given_y(
             self.make(z_shape, (4,)), self.role, condition, x_shape=(4,), z_shape=z_shape
         )
@@ -638,7 +668,8 @@ class ObjectiveContract(PartContract):
         try:
             objective.check(penalised)
         except ValueError as error:
-            assert "one, other" in str(error)  # noqa: PT017  either is right, and which one is the objective's to say
+            # either is right, and which one is the objective's to say
+            assert "one, other" in str(error)  # noqa: PT017
             return
         before, after = (objective.terms(each, Step(0.5, 100)) for each in (draw, penalised))
         assert torch.allclose(
@@ -652,7 +683,9 @@ class ObjectiveContract(PartContract):
         check_loss_gradients(model.double(), objective, torch.rand(5, 4).double())
 
     def terms_at(self, rows: list[int], draws: list[int]) -> list[Tensor]:
-        """Loss, total and gradients for these examples and draws out of one batch with one noise."""
+        """Loss, total and gradients for these examples and draws out of one batch with one
+        noise.
+        """
         torch.manual_seed(0)
         objective = self.make().double()
         model = self.draw()[0].double()
@@ -672,7 +705,9 @@ class ObjectiveContract(PartContract):
             assert torch.allclose(again[2], gradient, rtol=1e-8, atol=1e-12)
 
     def test_a_statistic_of_the_batch_does_not_grow_with_it(self) -> None:
-        """What compares examples with each other has another value in another batch, and in mean nearly the same."""
+        """What compares examples with each other has another value in another batch, and in mean
+        nearly the same.
+        """
         objective = self.make().double()
         if not objective.batch_statistics:
             pytest.skip("its loss is a mean over examples, which is tested exactly")
@@ -700,7 +735,8 @@ class ObjectiveContract(PartContract):
         for name, small in found[0].items():
             large = found[1][name]
             error = (small.var() / len(small) + large.var() / len(large)).sqrt()
-            # the logarithm of an unbiased estimate has a bias, which a batch of 16 and one of 64 do not share
+            # the logarithm of an unbiased estimate has a bias, which a batch of 16 and one of 64 do
+            # not share
             assert (
                 small.mean() - large.mean()
             ).abs() <= 4 * error + 0.1 * large.mean().abs().clamp(min=0.1), name

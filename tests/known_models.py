@@ -18,7 +18,9 @@ from lowerbound.roles import Context, Likelihood
 
 
 class Curved(Likelihood):
-    """Bernoulli with logits that are no linear function of z: the posterior is neither normal nor of one mode."""
+    """Bernoulli with logits that are no linear function of z: the posterior is neither normal nor
+    of one mode.
+    """
 
     def __init__(self, z_shape: tuple[int, ...], x_shape: tuple[int, ...]) -> None:
         super().__init__(z_shape, x_shape)
@@ -33,7 +35,9 @@ class Curved(Likelihood):
 
 
 def on_a_grid(x_size: int = 5, n: int = 8) -> tuple[lb.VAE, Tensor, Tensor]:
-    """A curved model with one latent in float64, examples drawn from it, and their log p(x) by numerical integration."""
+    """A curved model with one latent in float64, examples drawn from it, and their log p(x) by
+    numerical integration.
+    """
     model = lb.VAE(
         lb.priors.StandardNormal((1,)),
         lb.posteriors.DiagonalNormal((x_size,), (1,)),
@@ -43,7 +47,8 @@ def on_a_grid(x_size: int = 5, n: int = 8) -> tuple[lb.VAE, Tensor, Tensor]:
     z = torch.linspace(-10, 10, 20001, dtype=torch.float64)[:, None, None].expand(-1, n, -1)
     with torch.no_grad():
         log_joint = model.log_joint(x, (z,))
-    # the trapezoid rule on a smooth function that vanishes at both ends is right to machine precision
+    # the trapezoid rule on a smooth function that vanishes at both ends is right to machine
+    # precision
     return model, x, torch.logsumexp(log_joint, 0) + math.log(20 / 20000)
 
 
@@ -71,7 +76,9 @@ def drawing(model: lb.VAE, draws: CodeSampling) -> lb.VAE:
 
 
 def log_evidence(model: lb.VAE, x: Tensor) -> Tensor:
-    """log p(x) of a model of one categorical code or more, by the sum over all of them, one after the other."""
+    """log p(x) of a model of one categorical code or more, by the sum over all of them, one after
+    the other.
+    """
     n, categories = math.prod(model.z_shape[:-1]), model.z_shape[-1]
     terms = []
     for chosen in itertools.product(range(categories), repeat=n):
@@ -85,7 +92,9 @@ def log_evidence(model: lb.VAE, x: Tensor) -> Tensor:
 
 
 class TwoLatents(nn.Module):
-    """p(z_1) p(z_2|z_1) p(x|z_1, z_2) and q(z_1|x) q(z_2|z_1), linear and normal, in float64; q is not exact."""
+    """p(z_1) p(z_2|z_1) p(x|z_1, z_2) and q(z_1|x) q(z_2|z_1), linear and normal, in float64; q is
+    not exact.
+    """
 
     def __init__(self, x_size: int = 4) -> None:
         super().__init__()
@@ -110,7 +119,8 @@ class TwoLatents(nn.Module):
         drawn_top = q_top.rsample((samples,))
         q_below = self._below(drawn_top)
         drawn_below = q_below.rsample()
-        # the densities see aliases: what is done to the gradient there is not done again on the way from one to the other
+        # the densities see aliases: what is done to the gradient there is not done again on the way
+        # from one to the other
         top, below = drawn_top.view_as(drawn_top), drawn_below.view_as(drawn_below)
         frozen = copy.deepcopy(self).requires_grad_(False) if path_gradient else self
         p_top = Independent(Normal(torch.zeros(2).double(), 1.0), 1)

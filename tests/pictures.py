@@ -1,4 +1,6 @@
-"""Real colour pictures for tests: the sheets in LOWERBOUND_DATA/cifar10, 11,000 of CIFAR-10's pictures in its order."""
+"""Real colour pictures for tests: the sheets in LOWERBOUND_DATA/cifar10, 11,000 of CIFAR-10's
+pictures in its order.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def _tiles(sheet: Path) -> np.ndarray:
 def cifar10_archive(
     path: Path, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
 ) -> Path:
-    """Write pictures as CIFAR-10's binary archive: five batches of training records, one of test records."""
+    """Write pictures as CIFAR-10's binary archive: five batches of training records, one of test
+    records.
+    """
     parts = zip(*(np.array_split(array, 5) for array in train), strict=True)
     batches = {f"data_batch_{i}": part for i, part in enumerate(parts, 1)}
     with tarfile.open(path, "w:gz", compresslevel=1) as archive:

@@ -1,4 +1,6 @@
-"""The benchmarks measure what they say: paired intervals, the same loss for all, operations counted, memory seen."""
+"""The benchmarks measure what they say: paired intervals, the same loss for all, operations
+counted, memory seen.
+"""
 
 from __future__ import annotations
 
@@ -48,9 +50,7 @@ def given(
     return load(str(tmp_path / "problem.npz")), known
 
 
-def test_the_interval_of_a_paired_ratio_holds_the_truth_as_often_as_it_says_however_the_machine_drifts() -> (
-    None
-):
+def test_the_interval_of_a_paired_ratio_holds_the_truth_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     hits, repeats = 0, 2000
     for _ in range(repeats):
@@ -158,7 +158,9 @@ def test_lowerbound_is_given_the_same_model(
 
 
 def test_pythaes_surrogate_has_the_gradient_of_the_bound(tmp_path: Path) -> None:
-    """So that a contestant that reports another value than the bound still trains on the same objective."""
+    """So that a contestant that reports another value than the bound still trains on the same
+    objective.
+    """
     torch.manual_seed(0)
     problem = PROBLEMS["b50"]
     pair = [net.double() for net in networks(problem)]
@@ -201,7 +203,9 @@ def test_a_contestant_that_trains_something_else_is_found_out() -> None:
 
 
 def test_the_operations_of_a_step_are_those_of_its_matrix_products() -> None:
-    """A layer costs 2 B (in x out) forward and as much for each of its two gradients; the pixels need none."""
+    """A layer costs 2 B (in x out) forward and as much for each of its two gradients; the pixels
+    need none.
+    """
     problem = PROBLEMS["a"]
     widths = [(784, 512), (512, 4), (2, 512), (512, 784)]
     layers = [2 * problem.batch * a * b for a, b in widths]
@@ -225,7 +229,8 @@ def test_the_operations_of_an_evaluation_are_those_of_the_decoder() -> None:
     not sys.platform.startswith("linux"), reason="the kernel tells no peak elsewhere"
 )
 def test_memory_that_is_given_back_before_the_end_is_seen() -> None:
-    # in a process of its own: the memory that earlier tests have freed is the allocator's, and taking it again is no growth
+    # in a process of its own: the memory that earlier tests have freed is the allocator's, and
+    # taking it again is no growth
     program = """
 import json
 import numpy as np

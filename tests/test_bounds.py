@@ -1,4 +1,6 @@
-"""Bounds by K draws on a model of known evidence, and estimators of their gradients that are not the gradient of a value."""
+"""Bounds by K draws on a model of known evidence, and estimators of their gradients that are not
+the gradient of a value.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +117,9 @@ def test_the_importance_weighted_bound_rises_with_the_draws() -> None:
 def test_a_path_gradient_is_the_ordinary_one_in_expectation(
     path: Objective, ordinary: Objective, latents: int
 ) -> None:
-    """With the same noise: of the likelihood to rounding; of the posterior in mean, entry by entry."""
+    """With the same noise: of the likelihood to rounding; of the posterior in mean, entry by
+    entry.
+    """
     model, x = (
         ppca(inflation=1.5)[:2] if latents == 1 else (TwoLatents(), torch.randn(16, 4).double())
     )
@@ -168,7 +172,9 @@ def test_batch_statistics_move_once_a_step(objective: Objective) -> None:
 
 
 def test_the_bounds_are_ordered_from_the_elbo_to_the_evidence() -> None:
-    """On the same draws for each example, by the inequality of power means; and in mean all lie below log p(x)."""
+    """On the same draws for each example, by the inequality of power means; and in mean all lie
+    below log p(x).
+    """
     model, x, exact = ppca(inflation=1.5)
     ordered = [
         lb.objectives.Renyi(alpha=2.0, samples=5),

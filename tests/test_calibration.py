@@ -1,4 +1,6 @@
-"""The stated interval holds the truth as often as it says; benchmarks/calibration.py does the same 2,000 times."""
+"""The stated interval holds the truth as often as it says; benchmarks/calibration.py does the same
+2,000 times.
+"""
 
 from __future__ import annotations
 

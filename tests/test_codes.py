@@ -1,4 +1,6 @@
-"""Discrete codes: what is exact is compared with sums over all codes, and what is not with its limit."""
+"""Discrete codes: what is exact is compared with sums over all codes, and what is not with its
+limit.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,9 @@ def test_straight_through_the_value_is_that_of_the_discrete_model_at_any_tempera
 def means(
     model: lb.VAE, draws: CodeSampling, temperature: float, x: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Distortion, rate and gradient of the loss in mean over 50 repetitions, and standard errors."""
+    """Distortion, rate and gradient of the loss in mean over 50 repetitions, and standard
+    errors.
+    """
     drawn = drawing(model, draws)
     drawn.posterior.temperature = temperature
     torch.manual_seed(0)
@@ -117,7 +121,8 @@ def test_at_a_low_temperature_gumbel_softmax_is_the_discrete_model_in_value_and_
         ]
     ).detach()
     low, error = means(model, "gumbel_softmax", 0.05, x)
-    # the temperature itself leaves a bias of its own order, a twentieth of the largest entry and less
+    # the temperature itself leaves a bias of its own order, a twentieth of the largest entry and
+    # less
     assert bool(((low - exact).abs() <= 4.5 * error + 0.02 * exact[2:].abs().max()).all())
     high, error = means(model, "gumbel_softmax", 3.0, x)
     assert bool(((high - exact).abs() > 4.5 * error + 0.02 * exact[2:].abs().max()).any())
@@ -125,7 +130,9 @@ def test_at_a_low_temperature_gumbel_softmax_is_the_discrete_model_in_value_and_
 
 
 def test_the_rate_of_the_concrete_relaxation_exceeds_that_of_the_codes_at_any_temperature() -> None:
-    """The relaxed z is a function of the noise that tells more than the code: data processing. The distortion tends."""
+    """The relaxed z is a function of the noise that tells more than the code: data processing. The
+    distortion tends.
+    """
     model, x = finite((3,)), bits(2)
     draw = model(x)
     for temperature in (0.02, 2 / 3):
@@ -167,7 +174,9 @@ def test_relaxed_it_is_a_bound_on_the_evidence_of_the_relaxed_model() -> None:
 def test_relaxed_densities_are_those_of_the_draw_where_float32_rounds_it_to_a_code(
     kind: str, temperature: float
 ) -> None:
-    """Of a q that is all but certain: the rate is that in float64, and no less than the code's; and E_q[p / q] = 1."""
+    """Of a q that is all but certain: the rate is that in float64, and no less than the code's; and
+    E_q[p / q] = 1.
+    """
     torch.manual_seed(0)
     z_shape = (1,) if kind == "Bernoulli" else (1, 3)
     prior = getattr(lb.priors, kind)(z_shape)
@@ -263,11 +272,15 @@ FITS = {
 }
 REFUSED = {
     "gumbel_softmax": {
-        ELBO(
-            kl="sampled"
-        ): "ELBO estimates the rate .*, and Categorical draws z between codes, .*; use kl='auto', or draws",
+        ELBO(kl="sampled"): (
+            "ELBO estimates the rate .*, and Categorical "
+            "draws z between codes, .*; use kl='auto', or draws"
+        ),
         ELBO(path_gradient=True): "ELBO estimates the rate by log q - log p at the draws",
-        IWAE(): "IWAE weighs draws by .*, and Categorical draws z between codes, .*; use ELBO, or draws 'concrete' or",
+        IWAE(): (
+            "IWAE weighs draws by .*, and Categorical draws z "
+            "between codes, .*; use ELBO, or draws 'concrete' or"
+        ),
         Renyi(): "Renyi weighs draws by .*, and Categorical draws z between codes",
         DReG(): "DReG weighs draws by .*, and Categorical draws z between codes",
     },
@@ -275,12 +288,18 @@ REFUSED = {
         DReG(): "DReG reparameterises .*, and Categorical draws z from no density; use ELBO, or"
     },
     "enumerated": {
-        IWAE(): "IWAE weighs draws, .* of which q learns nothing, and Categorical enumerates z; use ELBO, or draws",
+        IWAE(): (
+            "IWAE weighs draws, .* of which q learns nothing, "
+            "and Categorical enumerates z; use ELBO, or draws"
+        ),
         Renyi(alpha=0.0): "Renyi of order 0 .*, and Categorical enumerates z; use ELBO",
         DReG(): "DReG reparameterises",
     },
     "sampled": {
-        ELBO(): "ELBO differentiates through draws, and Categorical draws z without a gradient; use Reweighted",
+        ELBO(): (
+            "ELBO differentiates through draws, and Categorical "
+            "draws z without a gradient; use Reweighted"
+        ),
         IWAE(): "IWAE differentiates through draws",
         Renyi(): "Renyi differentiates through draws",
     },
@@ -366,7 +385,10 @@ def test_a_closed_form_that_the_relaxation_has_not_is_refused_before_training() 
         ({"temperature": math.nan}, "temperature is nan"),
         (
             {"draws": "enumerated"},
-            r"the latent has 59,049 states, and at most 1,024 can be enumerated; use draws 'gumbel_softmax'",
+            (
+                r"the latent has 59,049 states, and at most 1,024 "
+                r"can be enumerated; use draws 'gumbel_softmax'"
+            ),
         ),
     ],
 )

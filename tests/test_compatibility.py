@@ -1,4 +1,6 @@
-"""What parts declare of each other, and that what cannot be composed is refused where it is composed."""
+"""What parts declare of each other, and that what cannot be composed is refused where it is
+composed.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +102,8 @@ def test_usual_parts_offer_what_is_usual() -> None:
         (
             lb.objectives.DReG(),
             Discrete,
-            "^DReG differentiates through draws, and Discrete draws z without a gradient; use ReweightedWakeSleep, or",
+            "^DReG differentiates through draws, and Discrete draws z without a gradient; use "
+            "ReweightedWakeSleep, or",
             lb.objectives.ReweightedWakeSleep(),
         ),
     ],

@@ -1,4 +1,6 @@
-"""Every two parts work together: trained, evaluated, sampled, saved, reloaded and resumed; what cannot be is refused."""
+"""Every two parts work together: trained, evaluated, sampled, saved, reloaded and resumed; what
+cannot be is refused.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ from tests.composition import (
 
 @pytest.fixture(autouse=True)
 def _no_power_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waiting for the disk is most of the time of these lives, and nothing here asks what a power cut would leave."""
+    """Waiting for the disk is most of the time of these lives, and nothing here asks what a power
+    cut would leave.
+    """
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 

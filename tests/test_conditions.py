@@ -1,4 +1,6 @@
-"""Conditions: p(x|y) against its closed form, on digits, and by every verb; what y is not is said in one line."""
+"""Conditions: p(x|y) against its closed form, on digits, and by every verb; what y is not is said
+in one line.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ LINEAR = partial(lb.networks.MLP, hidden=())
 
 
 def linear_model() -> tuple[lb.VAE, Tensor, Tensor]:
-    """z ~ N(m_y, diag s^2), x ~ N(W z + U_y, sigma^2 I), with the exact posterior; and mean and covariance of x given y."""
+    """z ~ N(m_y, diag s^2), x ~ N(W z + U_y, sigma^2 I), with the exact posterior; and mean and
+    covariance of x given y.
+    """
     model = lb.VAE(
         lb.priors.ConditionalNormal((2,), condition=CLASSES, network=LINEAR),
         lb.posteriors.FullNormal((4,), (2,), condition=CLASSES, network=LINEAR),
@@ -291,7 +295,8 @@ def test_classes_keep_their_names() -> None:
     assert numbers.classes == ("-3", "7")
     assert numbers["train"].y is not None
     assert set(numbers["train"].y.tolist()) == {0, 1}
-    # another file of the same kind has the same numbers for the same names, whichever of them it holds
+    # another file of the same kind has the same numbers for the same names, whichever of them it
+    # holds
     again = lb.data.from_arrays(
         x[:10], np.array(["cat"] * 10), classes=data.options["classes"], splits="all"
     )
@@ -367,7 +372,8 @@ def test_pseudo_inputs_have_no_y_so_a_posterior_that_needs_one_is_refused() -> N
         )
 
 
-def test_the_command_line_conditions_and_samples_by_label(command: Command) -> None:  # noqa: F811  a fixture
+# a fixture
+def test_the_command_line_conditions_and_samples_by_label(command: Command) -> None:  # noqa: F811
     options = [
         "--posterior.condition",
         "y",
@@ -413,7 +419,8 @@ def test_the_command_line_conditions_and_samples_by_label(command: Command) -> N
     assert "posterior.condition is y, and" in err
 
 
-def test_samples_of_a_table_say_which_class_they_are_of(command: Command) -> None:  # noqa: F811  a fixture
+# a fixture
+def test_samples_of_a_table_say_which_class_they_are_of(command: Command) -> None:  # noqa: F811
     kinds = ["oak", "elm", "ash"]
     rows = [f"{i % 3 + 0.01 * i},{kinds[i % 3]}" for i in range(60)]
     Path("trees.csv").write_text("\n".join(["height,kind", *rows]))

@@ -1,4 +1,6 @@
-"""The documentation is true: commands run as they stand, links lead somewhere, names are those of the code."""
+"""The documentation is true: commands run as they stand, links lead somewhere, names are those of
+the code.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def test_every_command_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In order, in one empty folder that holds what the text says it holds; make is what runs this test."""
+    """In order, in one empty folder that holds what the text says it holds; make is what runs this
+    test.
+    """
     import numpy as np
 
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,6 @@
-"""The draw: what is not asked for is not worked out, and what is, is worked out once and with its gradients."""
+"""The draw: what is not asked for is not worked out, and what is, is worked out once and with its
+gradients.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Known truth: a linear VAE is probabilistic PCA, whose marginal is N(mu, W W' + sigma^2 I) (Tipping and Bishop 1999)."""
+"""Known truth: a linear VAE is probabilistic PCA, whose marginal is N(mu, W W' + sigma^2 I)
+(Tipping and Bishop 1999).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ SIGMA = 0.5
 
 
 class ExactPosterior(Posterior):
-    """N(M^-1 W'(x - mu), sigma^2 M^-1) with M = W'W + sigma^2 I, its standard deviations times ``inflation``."""
+    """N(M^-1 W'(x - mu), sigma^2 M^-1) with M = W'W + sigma^2 I, its standard deviations times
+    ``inflation``.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor, variance: Tensor, inflation: float) -> None:
         super().__init__((D,), (Z,))
@@ -267,7 +271,9 @@ def test_the_chunk_changes_nothing_but_rounding_given_the_same_noise() -> None:
 
 
 def test_the_objective_is_a_bound_on_the_exact_evidence() -> None:
-    """Every objective that says it is one, and what is logged as the elbo: below log p(x), the larger the better."""
+    """Every objective that says it is one, and what is logged as the elbo: below log p(x), the
+    larger the better.
+    """
     model, x, exact = ppca(inflation=1.3)
     every = [make_objective(name, Z).double() for name in lb.objectives.__all__]
     own = [objective for objective in every if conflict(objective, model.posterior) is None]

@@ -97,7 +97,9 @@ DISCRETE = {
 
 @pytest.mark.parametrize("kind", DISCRETE)
 def test_discrete_codes_stay_codes_on_every_way(kind: str, monkeypatch) -> None:
-    """A variable takes each of its values; between two examples one variable after the other changes sides."""
+    """A variable takes each of its values; between two examples one variable after the other
+    changes sides.
+    """
     model = DISCRETE[kind]()
     n, values = (3, 4) if kind == "categories" else (5, 2)
     x = torch.rand(6, 1, 8, 8)

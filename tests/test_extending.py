@@ -1,4 +1,6 @@
-"""The page on extending: its files are written into a package outside the library, tested, and trained with by name."""
+"""The page on extending: its files are written into a package outside the library, tested, and
+trained with by name.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What is not imported before it is needed: help and imports do not wait for drawing, tables, downloads or training."""
+"""What is not imported before it is needed: help and imports do not wait for drawing, tables,
+downloads or training.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,10 @@ PARTS = "lb.VAE, lb.models, lb.priors, lb.posteriors, lb.likelihoods, lb.objecti
     ],
 )
 def test_is_not_imported(program: str, absent: set[str]) -> None:
-    look = f"{program}\nimport sys\nprint('loaded', *{{name.partition('.')[0] for name in sys.modules}})"
+    look = (
+        f"{program}\nimport sys\n"
+        f"print('loaded', *{{name.partition('.')[0] for name in sys.modules}})"
+    )
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.splitlines()[-1].split())
     assert loaded & {"lowerbound"}

@@ -1,7 +1,8 @@
-"""How examples are batched and ordered changes nothing but rounding, and training and evaluation are on one scale.
+"""How examples are batched and ordered changes nothing but rounding, and training and evaluation
+are on one scale.
 
-At the exact posterior every importance weight is the evidence, whatever is drawn: the truth is known, and noise cannot hide
-an example that is counted twice, or not at all.
+At the exact posterior every importance weight is the evidence, whatever is drawn: the truth is
+known, and noise cannot hide an example that is counted twice, or not at all.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ def test_evaluation_is_the_mean_over_all_examples_whatever_the_batch_and_the_ord
 def test_the_epochs_means_are_those_of_all_examples_whatever_the_batch(
     batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a vanishing step the loss of training and of validation is -log p(x), in float64 to eight digits."""
+    """With a vanishing step the loss of training and of validation is -log p(x), in float64 to
+    eight digits.
+    """
     monkeypatch.setattr(train, "VALID_BATCH", min(batch_size, 8))
     model, truth = exact_model()
     data = unit_data("train_valid_test")
@@ -113,7 +116,8 @@ def test_every_example_is_seen_once_an_epoch() -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, -math.inf])
 def test_an_example_that_cannot_be_scored_is_never_left_out(bad: float) -> None:
-    """A model that gives an example no probability has no finite nll, and the mean over the others is not it.
+    """A model that gives an example no probability has no finite nll, and the mean over the others
+    is not it.
 
     Evaluation refuses and says how many and which; training gives the epoch no mean.
     """
@@ -155,7 +159,9 @@ def test_an_example_that_cannot_be_scored_is_never_left_out(bad: float) -> None:
 def test_training_and_evaluation_are_on_one_scale(
     likelihood: str, digits: Dataset, binary_digits: Dataset
 ) -> None:
-    """No constant is dropped in one of them: in 64 dimensions, half of log 2 pi for each would be 58.8 nats."""
+    """No constant is dropped in one of them: in 64 dimensions, half of log 2 pi for each would be
+    58.8 nats.
+    """
     with_levels = ("Categorical", "DiscretizedLogisticMixture")
     data = binary_digits if likelihood in ("Bernoulli", "NegativeBinomial") else digits
     settings = {"groups": halves(data.event_shape)} if likelihood == "Product" else {}
@@ -173,7 +179,8 @@ def test_training_and_evaluation_are_on_one_scale(
         error = spread * math.sqrt((1 + 1 / 5) / len(data[split]))
         score = result.distortion or result.cross_entropy
         name = "distortion" if result.distortion else "cross_entropy"
-        # 0.1: an optimal scale is the batch's in training and the mean of the batches' in evaluation
+        # 0.1: an optimal scale is the batch's in training and the mean of the batches' in
+        # evaluation
         slack = 4 * error + 0.1 * (likelihood == "OptimalNormal" and split == "train") + 1e-4
         assert abs(history.series(name, split)[0] - score.value) < slack
         assert (

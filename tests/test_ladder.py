@@ -18,13 +18,16 @@ from lowerbound.roles import Context
 
 
 def test_a_ladder_of_feature_maps_is_trained_from_a_configuration(tmp_path: Path) -> None:
-    """Three levels that stay pictures, at half the resolution of the one below each: no dense layer in between."""
+    """Three levels that stay pictures, at half the resolution of the one below each: no dense layer
+    in between.
+    """
     rng = np.random.default_rng(0)
     stripes = (np.arange(28) // rng.integers(2, 7, (64, 1)) % 2)[:, :, None] * np.ones((1, 1, 28))
     np.savez(tmp_path / "stripes.npz", x=stripes[:, None].astype(np.float32))
     small = "{part: FullyConv, width: 4, blocks: 1}"
     (tmp_path / "ladder.yaml").write_text(
-        "model: {part: Hierarchical, inference: top_down, feature_shapes: [[4, 14, 14], [4, 7, 7], [4, 4, 4]]}\n"
+        "model: {part: Hierarchical, inference: top_down, "
+        "feature_shapes: [[4, 14, 14], [4, 7, 7], [4, 4, 4]]}\n"
         "latent: [[1, 14, 14], [2, 7, 7], [3, 4, 4]]\n"
         f"features: {small}\n"
         f"posteriors: {{part: DiagonalNormal, network: {small}}}\n"
@@ -58,7 +61,9 @@ def test_a_ladder_of_feature_maps_is_trained_from_a_configuration(tmp_path: Path
 
 @pytest.mark.parametrize("log_variance", [-60.0, 60.0])
 def test_a_product_with_an_extreme_scale_keeps_its_gradient_in_float32(log_variance: float) -> None:
-    """The square of a scale of e^-30, in a gradient its cube, is beyond what float32 holds; the product is not."""
+    """The square of a scale of e^-30, in a gradient its cube, is beyond what float32 holds; the
+    product is not.
+    """
     loc = torch.tensor([1.0, -3.0], requires_grad=True)
     logs = torch.tensor([log_variance, 0.0], requires_grad=True)
     first, second = (

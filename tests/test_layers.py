@@ -1,4 +1,6 @@
-"""The walls: a module imports only from lower layers, siblings of a folder do not import each other."""
+"""The walls: a module imports only from lower layers, siblings of a folder do not import each
+other.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ ORDER = (
 """Every package and root module, in the reading order: each imports only from those before it."""
 
 PARTS = ("priors", "posteriors", "likelihoods", "models", "objectives", "networks", "cli")
-"""Packages whose files do not import each other, but for what they share, whose name begins with an underscore."""
+"""Packages whose files do not import each other, but for what they share, whose name begins with an
+underscore.
+"""
 
 ANYWHERE = "__version__"  # the one name that the package itself holds
 
@@ -34,7 +38,9 @@ def modules() -> list[Path]:
 
 
 def imported(path: Path) -> list[tuple[str, ...]]:
-    """What a module imports of lowerbound, functions' bodies included, as paths below the package."""
+    """What a module imports of lowerbound, functions' bodies included, as paths below the
+    package.
+    """
     found: list[tuple[str, ...]] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

@@ -1,4 +1,6 @@
-"""A trained linear VAE on real pictures: it reaches the optimum of probabilistic PCA, which is known in closed form."""
+"""A trained linear VAE on real pictures: it reaches the optimum of probabilistic PCA, which is
+known in closed form.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from linear_vae import SPLITS, TOLERANCE, marginal, optimum
 
 KNOWN = {10: (182.16, 186.02), 50: (507.91, 517.60)}
-"""Mean log-likelihood of the optimum on the training and the test pictures, computed by others in closed form."""
+"""Mean log-likelihood of the optimum on the training and the test pictures, computed by others in
+closed form.
+"""
 
 
 def trained(k: int, **settings: object) -> tuple[lb.VAE, lb.dataset.Dataset]:

@@ -1,4 +1,6 @@
-"""Missing entries: nothing depends on what stands there, and what is left is the evidence of what is observed."""
+"""Missing entries: nothing depends on what stands there, and what is left is the evidence of what
+is observed.
+"""
 
 from __future__ import annotations
 
@@ -55,13 +57,19 @@ def model_for(
 @pytest.mark.parametrize("garbage", [7.0, math.nan, math.inf, -1e30])
 @pytest.mark.parametrize(
     ("likelihood", "posterior", "prior"),
-    [("Normal", "DiagonalNormal", "VampPrior"), ("OptimalNormal", "FullNormal", "StandardNormal"),
-     ("Bernoulli", "DiagonalNormal", "StandardNormal"), ("NegativeBinomial", "DiagonalNormal", "StandardNormal")],
-)  # fmt: skip
+    [
+        ("Normal", "DiagonalNormal", "VampPrior"),
+        ("OptimalNormal", "FullNormal", "StandardNormal"),
+        ("Bernoulli", "DiagonalNormal", "StandardNormal"),
+        ("NegativeBinomial", "DiagonalNormal", "StandardNormal"),
+    ],
+)
 def test_what_stands_at_a_missing_entry_changes_nothing(
     garbage: float, likelihood: str, posterior: str, prior: str
 ) -> None:
-    """From the card to the evaluation: support, hash, units, statistics, training, evidence and codes, bit for bit."""
+    """From the card to the evaluation: support, hash, units, statistics, training, evidence and
+    codes, bit for bit.
+    """
     binary = likelihood in ("Bernoulli", "NegativeBinomial")
     found = []
     for value in (0.0, garbage):
@@ -178,7 +186,9 @@ class Exact(Posterior):
 
 
 def linear(scale: float = 0.5) -> tuple[lb.VAE, Tensor, Tensor, Tensor, Tensor]:
-    """A linear model with its exact posterior in float64, examples and a mask; the mean and covariance of x."""
+    """A linear model with its exact posterior in float64, examples and a mask; the mean and
+    covariance of x.
+    """
     torch.manual_seed(0)
     likelihood = lb.likelihoods.Normal(
         (2,), (D,), scale=scale, network=lambda a, b: lb.networks.MLP(a, b, hidden=())
@@ -214,9 +224,14 @@ def test_imputations_are_those_of_the_conditional_distribution(draw: bool) -> No
     model, x, mask, centre, covariance = linear()
     context, missing = Context(mask=mask), torch.where(mask, x, math.nan)
     seeds = range(400 if draw else 40)
-    full = torch.stack([
-        lb.evaluation.impute(model, missing, context, samples=2 if draw else 25, seed=seed, draw=draw) for seed in seeds
-    ])  # fmt: skip
+    full = torch.stack(
+        [
+            lb.evaluation.impute(
+                model, missing, context, samples=2 if draw else 25, seed=seed, draw=draw
+            )
+            for seed in seeds
+        ]
+    )
     for b, seen in enumerate(mask[:6]):
         cross = covariance[~seen][:, seen] @ torch.linalg.inv(covariance[seen][:, seen])
         mean = centre[~seen] + cross @ (x[b, seen] - centre[seen])
@@ -340,9 +355,12 @@ def test_a_parquet_table_is_read_like_a_csv(tmp_path: Path) -> None:
 
 
 def test_a_table_with_holes_is_filled_in_better_than_by_means(
-    command: Command, tmp_path: Path
-) -> None:  # noqa: F811  a fixture
-    """The wine table with a fifth of its cells removed, from the command line: beyond chance better than column means."""
+    command: Command,  # noqa: F811  a fixture
+    tmp_path: Path,
+) -> None:
+    """The wine table with a fifth of its cells removed, from the command line: beyond chance better
+    than column means.
+    """
     wine = load_wine()
     rng = np.random.default_rng(0)
     gone = rng.random(wine.data.shape) < 0.2

@@ -1,7 +1,8 @@
-"""Every guard named in docs/correctness.md fails where the fault is there: it is put in, and the test must notice.
+"""Every guard named in docs/correctness.md fails where the fault is there: it is put in, and the
+test must notice.
 
-Each case changes one place in a copy of the package and runs its guards against the copy, which takes minutes in all: run
-with -m slow.
+Each case changes one place in a copy of the package and runs its guards against the copy, which
+takes minutes in all: run with -m slow.
 """
 
 from __future__ import annotations
@@ -94,8 +95,8 @@ MUTANTS = [
            (f"{KL}::test_normals_of_every_form_agree_with_monte_carlo",
             f"{KL}::test_every_posterior_to_every_prior_agrees_with_monte_carlo")),
     Mutant(6, "draws and examples swapped", "shapes.py", "result = result.reshape(*leading, *out_shape)",
-           "result = (result.reshape(*leading[::-1], *out_shape).transpose(0, 1) if len(leading) == 2 else "
-           "result.reshape(*leading, *out_shape))",
+           "result = (result.reshape(*leading[::-1], *out_shape).transpose(0, 1) if len(leading) "
+           "== 2 else result.reshape(*leading, *out_shape))",
            (f"{LIKELIHOODS}::test_treats_draws_and_examples_separately",)),
     Mutant(6, "examples swapped", "shapes.py", "result = network(flat)", "result = network(flat).roll(1, 0)",
            (f"{POSTERIORS}::test_treats_examples_separately", f"{LIKELIHOODS}::test_treats_draws_and_examples_separately")),
@@ -184,8 +185,8 @@ MUTANTS = [
            "state.step / (100 * steps)", (f"{TRAIN}::test_progress_runs_from_zero_to_one",)),
     Mutant(15, "the log-variance is divided by the variance", "distributions/full_normal.py",
            "log_p: Tensor = self.flat.log_prob(value.reshape(*leading, -1))",
-           "log_p: Tensor = self.flat.log_prob(value.reshape(*leading, -1)) + 0.5 * (self.flat.variance.log() * "
-           "(1 - 1 / self.flat.variance)).sum(-1)",
+           "log_p: Tensor = self.flat.log_prob(value.reshape(*leading, -1)) + 0.5 * "
+           "(self.flat.variance.log() * (1 - 1 / self.flat.variance)).sum(-1)",
            ("tests/priors::test_is_normalised", f"{POSTERIORS}::test_is_normalised")),
     Mutant(15, "the log-variance of a pseudo-input is divided by the variance", "distributions/mixture.py",
            "loc**2 / variance + variance.log() + math", "(loc**2 + variance.log()) / variance + math",
@@ -324,7 +325,8 @@ MUTANTS = [
     Mutant(0, "pairs of an example with itself", "objectives/mmd.py", "other = 1 - torch.eye(", "other = 1 - 0 * torch.eye(",
            ("tests/objectives/test_mmd.py::test_between_normals_it_is_unbiased_for_the_closed_form",)),
     Mutant(0, "a gradient is cut off", "draw.py", "return -self.average(self.log_px)",
-           "return -self.average(self.log_px.detach() + 0.5 * (self.log_px - self.log_px.detach()))",
+           "return -self.average(self.log_px.detach() + 0.5 * (self.log_px - "
+           "self.log_px.detach()))",
            ("tests/objectives::test_gradients_of_the_loss_are_those_of_finite_differences",
             f"{LIKELIHOODS}::test_gradients_of_the_loss_are_those_of_finite_differences")),
     Mutant(0, "pseudo-inputs move batch statistics", "priors/vamp.py", "with evaluating(posterior):", "if True:",
@@ -357,7 +359,8 @@ def test_every_guard_that_the_page_names_has_its_fault_put_in() -> None:
         }
         tried = {guard.split("::")[-1] for m in MUTANTS if m.number == number for guard in m.guards}
         assert named == tried, (
-            f"fault {number}: on the page and not tried {named - tried}, or tried only {tried - named}"
+            f"fault {number}: on the page and not tried {named - tried}, or tried only "
+            f"{tried - named}"
         )
 
 

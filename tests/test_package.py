@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a wheel and a source distribution, built from a copy so that the checkout stays clean."""
+    """A folder with a wheel and a source distribution, built from a copy so that the checkout stays
+    clean.
+    """
     copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("dist")
     for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"):
         (copy / name).write_bytes((ROOT / name).read_bytes())

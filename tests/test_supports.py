@@ -22,8 +22,12 @@ def test_containment_is_not_mutual() -> None:
     assert not contains(COUNTS, Levels(3))
     assert not contains(BINARY, UNIT)
     assert {describe(s) for s in (UNIT, REAL, INTEGER, COUNTS, BINARY)} == {
-        "the interval [0, 1]", "the real line", "the integers", "the counts {0, 1, 2, ...}", "{0, 1}",
-    }  # fmt: skip
+        "the interval [0, 1]",
+        "the real line",
+        "the integers",
+        "the counts {0, 1, 2, ...}",
+        "{0, 1}",
+    }
 
 
 @pytest.mark.parametrize("value", [0.5, -1.0, 2.0, float("nan")])

@@ -52,7 +52,9 @@ def test_columns_of_any_scale_are_learned(likelihood: str, posterior: str, tmp_p
 
 
 def test_another_unit_shifts_the_log_likelihood_by_its_jacobian_and_nothing_else() -> None:
-    """log p(c x) = log p(x) - D log c: a model of metres and one of millimetres are the same model."""
+    """log p(c x) = log p(x) - D log c: a model of metres and one of millimetres are the same
+    model.
+    """
     results = []
     for factor in (
         1.0,

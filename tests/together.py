@@ -1,7 +1,8 @@
-"""What is done once by one process and once by several, to be compared: ``python -m tests.together FOLDER NAME ...``.
+"""What is done once by one process and once by several, to be compared:
+``python -m tests.together FOLDER NAME ...``.
 
-Each name is a combination of parts (:mod:`tests.composition`) or one of ``OTHERS``, and may end in " / pieces"; its weights
-and epochs go to the folder.
+Each name is a combination of parts (:mod:`tests.composition`) or one of ``OTHERS``, and may end in
+" / pieces"; its weights and epochs go to the folder.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ def _restarting(data: Dataset) -> lb.VAE:
 
 OTHERS: dict[str, Callable[[Dataset], tuple[Model, Objective]]] = {
     "batch_norm": lambda data: (
-        _vae(data, partial(lb.networks.MLP, hidden=(20,), batch_norm=True)), lb.objectives.IWAE(samples=2),
+        _vae(data, partial(lb.networks.MLP, hidden=(20,), batch_norm=True)),
+        lb.objectives.IWAE(samples=2),
     ),
     "dropout": lambda data: (_vae(data, Dropped), lb.objectives.IWAE(samples=2)),
     "one left": lambda data: (_vae(data), lb.objectives.ELBO()),
@@ -100,7 +102,7 @@ OTHERS: dict[str, Callable[[Dataset], tuple[Model, Objective]]] = {
     "path gradients": lambda data: (_vae(data, Dropped), lb.objectives.ELBO(path_gradient=True)),
     "clipped": lambda data: (_vae(data), lb.objectives.ELBO()),
     "codes": lambda data: (_restarting(data), lb.objectives.ELBO()),
-}  # fmt: skip
+}
 REFUSED: dict[str, Callable[[Dataset], tuple[Model, Objective]]] = {
     "careless": lambda data: (_vae(data), Careless()),
     "lottery": lambda data: (_vae(data, Lottery), lb.objectives.ELBO()),
@@ -124,7 +126,9 @@ def case(name: str) -> tuple[Model, Objective, Dataset]:
 
 
 def train(folder: Path, names: Iterable[str], **how: Any) -> None:
-    """Train each for two epochs in float64, in which rounding stays small; batches are odd, so that shares differ."""
+    """Train each for two epochs in float64, in which rounding stays small; batches are odd, so that
+    shares differ.
+    """
     for name in names:
         if name in REFUSED:
             be_refused(folder, name)
@@ -139,7 +143,8 @@ def train(folder: Path, names: Iterable[str], **how: Any) -> None:
             "progress": False,
         }
         settings |= HOW.get(own, {}) | ({"accumulate": int(pieces)} if pieces else {}) | how
-        history = lb.fit(model, objective, data, **settings)  # type: ignore[arg-type]  # settings of several types
+        # settings of several types
+        history = lb.fit(model, objective, data, **settings)  # type: ignore[arg-type]
         result = lb.evaluate(model, data, "train", samples=3, batch_size=7)
         if together().is_first:
             tensors = {f"model.{key}": value for key, value in model.state_dict().items()}

@@ -1,4 +1,6 @@
-"""The contestant's end of the pipe: it answers what it is asked, one line of JSON each, and is idle in between."""
+"""The contestant's end of the pipe: it answers what it is asked, one line of JSON each, and is idle
+in between.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ Answers = Mapping[str, Callable[[], dict[str, Any]]]
 
 
 class Channel:
-    """Questions by name on standard input, answers on standard output; what libraries print goes to standard error.
+    """Questions by name on standard input, answers on standard output; what libraries print goes to
+    standard error.
 
     Args:
         answers: what to do for each question, beside "round".
@@ -28,15 +31,19 @@ class Channel:
         self.left = 0  # steps of the round that have not begun
 
     def step(self) -> None:
-        """Called at the beginning of every training step: returns at once within a round, and waits between two."""
+        """Called at the beginning of every training step: returns at once within a round, and waits
+        between two.
+        """
         if not self.left:
             self.between_rounds()
         self.left -= 1
 
     def between_rounds(self) -> None:
-        """Tell how long the round that ends here took, answer questions, and return when the next round is asked for.
+        """Tell how long the round that ends here took, answer questions, and return when the next
+        round is asked for.
 
-        A round of training is asked for as "round 60": so many steps. It ends the process when nobody is left to ask.
+        A round of training is asked for as "round 60": so many steps. It ends the process when
+        nobody is left to ask.
         """
         if self.began is not None:
             self.settle()

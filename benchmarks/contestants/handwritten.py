@@ -1,8 +1,11 @@
-"""The best loop that one would write in torch for the model at hand, eager or compiled, in float32 or bfloat16.
+"""The best loop that one would write in torch for the model at hand, eager or compiled, in float32
+or bfloat16.
 
-    python benchmarks/contestants/handwritten.py problem.npz '{"precision": "bfloat16", "compiled": true}'
+    python benchmarks/contestants/handwritten.py problem.npz '{"precision": "bfloat16", "compiled":
+    true}'
 
-All data in one tensor and gathered by a permutation, logits, fused Adam, no number asked for within an epoch.
+All data in one tensor and gathered by a permutation, logits, fused Adam, no number asked for within
+an epoch.
 """
 
 from __future__ import annotations
@@ -21,7 +24,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 
 def loss_of(encoder: nn.Module, decoder: nn.Module, x: Tensor, eps: Tensor) -> Tensor:
-    """Mean loss of the batch x (B, 784) for noise eps (K, B, Z): the negative ELBO, or the bound of K > 1 draws."""
+    """Mean loss of the batch x (B, 784) for noise eps (K, B, Z): the negative ELBO, or the bound of
+    K > 1 draws.
+    """
     samples, batch = eps.shape[:2]
     mu, log_var = encoder(x).float().chunk(2, 1)
     z = mu + (0.5 * log_var).exp() * eps
@@ -31,7 +36,8 @@ def loss_of(encoder: nn.Module, decoder: nn.Module, x: Tensor, eps: Tensor) -> T
         rate = 0.5 * (mu.square() + log_var.exp() - 1 - log_var).sum()
         return (distortion + rate) / batch
     logits = logits.unflatten(0, (samples, batch))
-    # nearly twice as fast on a CPU, forward and backward, as (logits * x - softplus(logits)).sum(-1)
+    # nearly twice as fast on a CPU, forward and backward, as (logits * x -
+    # softplus(logits)).sum(-1)
     log_px = -binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum(
         -1
     )

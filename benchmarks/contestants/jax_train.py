@@ -2,8 +2,8 @@
 
     python benchmarks/contestants/jax_train.py problem.npz '{"precision": "bfloat16"}'
 
-Runs inside the contestants' environment. In bfloat16 the networks compute in it and densities are summed in float32, as
-under torch's autocast; the weights stay float32.
+Runs inside the contestants' environment. In bfloat16 the networks compute in it and densities are
+summed in float32, as under torch's autocast; the weights stay float32.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ PICTURES = ("NHWC", "HWIO", "NHWC")  # what XLA is fast with on a CPU
 
 
 def from_torch(weights: list[np.ndarray]) -> list[tuple[jax.Array, jax.Array]]:
-    """(weight, bias) of each layer: matrices (in, out), kernels (3, 3, in, out), or (3, 3, out, in) of transposed ones."""
+    """(weight, bias) of each layer: matrices (in, out), kernels (3, 3, in, out), or (3, 3, out, in)
+    of transposed ones.
+    """
     pairs = zip(weights[::2], weights[1::2], strict=True)
     return [
         (jnp.asarray(w.T if w.ndim == 2 else w.transpose(2, 3, 1, 0)), jnp.asarray(b))

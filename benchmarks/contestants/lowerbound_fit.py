@@ -2,8 +2,8 @@
 
     python benchmarks/contestants/lowerbound_fit.py problem.npz '{"precision": "bf16-mixed"}'
 
-The options are arguments of fit. Everything that fit does in an epoch is in the time: data, transforms, optimiser, the
-check for finite gradients, sums, the line that is shown.
+The options are arguments of fit. Everything that fit does in an epoch is in the time: data,
+transforms, optimiser, the check for finite gradients, sums, the line that is shown.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from lowerbound.data.dataset import Dataset, Split
 
 
 class Heard(Dataset):
-    """Data that hand on what fit tells them at the beginning of every step: how many of an epoch's examples are past."""
+    """Data that hand on what fit tells them at the beginning of every step: how many of an epoch's
+    examples are past.
+    """
 
     def at_step(self, done: int) -> None:
         """Who listens puts a function in its place."""

@@ -1,9 +1,10 @@
 """log p(x) by lowerbound, for marginal.py.
 
-    python benchmarks/contestants/lowerbound_marginal.py problem.npz '{"samples": 5000, "call": "evaluate", "first": 5}'
+    python benchmarks/contestants/lowerbound_marginal.py problem.npz '{"samples": 5000, "call":
+    "evaluate", "first": 5}'
 
-A round estimates log p(x) of all pictures of the problem; "answer" tells the mean of the first of them, and what
-memory the last round took.
+A round estimates log p(x) of all pictures of the problem; "answer" tells the mean of the first of
+them, and what memory the last round took.
 """
 
 from __future__ import annotations

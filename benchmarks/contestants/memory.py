@@ -12,8 +12,8 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 def measured(call: Callable[[], float]) -> dict[str, float | None]:
     """The value of a call, and bytes; None where the system does not tell (only Linux does).
 
-    The kernel's own peak is set back before the call, so nothing is missed between two looks. The first call in a process
-    also pays for what stays, such as workspaces of the matrix products.
+    The kernel's own peak is set back before the call, so nothing is missed between two looks. The
+    first call in a process also pays for what stays, such as workspaces of the matrix products.
     """
     gc.collect()
     before = _held("VmRSS")

@@ -1,4 +1,6 @@
-"""The networks of a problem in plain torch, on flat pictures: the same layers for every contestant on torch."""
+"""The networks of a problem in plain torch, on flat pictures: the same layers for every contestant
+on torch.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from torch import Tensor, nn
 
 
 def networks(problem: Problem) -> tuple[nn.Sequential, nn.Sequential]:
-    """Encoder (N, 784) -> (N, 2 Z), means and then log-variances, and decoder (N, Z) -> (N, 784), logits."""
+    """Encoder (N, 784) -> (N, 2 Z), means and then log-variances, and decoder (N, Z) -> (N, 784),
+    logits.
+    """
     make = convolutional if problem.is_convolutional else fully_connected
     return make(problem)
 
@@ -53,7 +57,9 @@ def convolutional(problem: Problem) -> tuple[nn.Sequential, nn.Sequential]:
 
 
 def binarised(x: Tensor) -> Tensor:
-    """Ones with the grey values as their probabilities: what torch.bernoulli does, four times as fast on a CPU."""
+    """Ones with the grey values as their probabilities: what torch.bernoulli does, four times as
+    fast on a CPU.
+    """
     return torch.rand_like(x).lt(x).float()
 
 

@@ -1,4 +1,5 @@
-"""What the contestants of step.py are given: the same networks, weights, pictures and noise, as a file of arrays.
+"""What the contestants of step.py are given: the same networks, weights, pictures and noise, as a
+file of arrays.
 
 Read by every environment, so it needs nothing but numpy.
 """
@@ -23,12 +24,13 @@ class Problem:
         title: as printed.
         batch: examples a step.
         latent: Z.
-        hidden: widths of the encoder, mirrored in the decoder; of a convolutional model, the channels.
+        hidden: widths of the encoder, mirrored in the decoder; of a convolutional model, the
+            channels.
         activation: a class of torch.nn.
         steps: of a round.
         samples: K; 1 is the ELBO with the closed-form KL, more the importance-weighted bound.
-        is_binary: pictures drawn anew as ones and zeros at every presentation, scored by their Bernoulli probability; else
-            grey values scored by cross-entropy, as the tutorials do.
+        is_binary: pictures drawn anew as ones and zeros at every presentation, scored by their
+            Bernoulli probability; else grey values scored by cross-entropy, as the tutorials do.
         is_convolutional: else fully connected.
     """
 
@@ -82,8 +84,8 @@ class Given:
 
     Args:
         problem: the model.
-        weights: of the encoder, then of the decoder, in the order and layout of torch's parameters; the encoder's last layer
-            gives the means and then the log-variances.
+        weights: of the encoder, then of the decoder, in the order and layout of torch's parameters;
+            the encoder's last layer gives the means and then the log-variances.
         pictures: (n, 784), uint8: an epoch is one pass over them.
         x: (B, 784), float32, the examples on which all must find the same loss.
         eps: (K, B, Z), float32, the noise with which they must.

@@ -2,8 +2,8 @@
 
     python benchmarks/contestants/pyro_train.py problem.npz '{}'
 
-Runs inside the contestants' environment. One draw with the closed-form KL is TraceMeanField_ELBO; the bound of K draws is
-RenyiELBO at order 0 with vectorised particles.
+Runs inside the contestants' environment. One draw with the closed-form KL is TraceMeanField_ELBO;
+the bound of K draws is RenyiELBO at order 0 with vectorised particles.
 """
 
 from __future__ import annotations

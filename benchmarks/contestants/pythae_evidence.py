@@ -1,9 +1,10 @@
-"""What pythae says about the linear model of known_evidence.py; runs inside pythae's environment, on these files alone.
+"""What pythae says about the linear model of known_evidence.py; runs inside pythae's environment,
+on these files alone.
 
     python benchmarks/contestants/pythae_evidence.py problem.npz '[[250, null], [250, 50]]'
 
-asks for pythae's training loss and for get_nll at each [n_samples, batch_size], null for its default, and prints JSON.
-Called by known_evidence.py.
+asks for pythae's training loss and for get_nll at each [n_samples, batch_size], null for its
+default, and prints JSON. Called by known_evidence.py.
 """
 
 from __future__ import annotations
@@ -60,8 +61,9 @@ def answer(
 ) -> dict[str, object]:
     """What one call on all data returns, and what it returns for each example alone.
 
-    pythae gives means over examples without a standard error. get_nll goes through the examples one by one, so from
-    one seed the mean of what it returns for each is what it returns for all; a batch's loss is of one draw for all.
+    pythae gives means over examples without a standard error. get_nll goes through the examples one
+    by one, so from one seed the mean of what it returns for each is what it returns for all; a
+    batch's loss is of one draw for all.
     """
     torch.manual_seed(0)
     model.decoder.rows = 0

@@ -1,8 +1,10 @@
 """log p(x) by pythae's VAE.get_nll, for marginal.py; runs inside the contestants' environment.
 
-    python benchmarks/contestants/pythae_marginal.py problem.npz '{"samples": 5000, "batch_size": 100, "examples": 5}'
+    python benchmarks/contestants/pythae_marginal.py problem.npz '{"samples": 5000, "batch_size":
+    100, "examples": 5}'
 
-A round estimates it for the first pictures of the problem only. get_nll returns +log p(x) under the name of its negative.
+A round estimates it for the first pictures of the problem only. get_nll returns +log p(x) under the
+name of its negative.
 """
 
 from __future__ import annotations

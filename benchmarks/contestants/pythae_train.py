@@ -1,9 +1,11 @@
-"""pythae as its users run it: BaseTrainer.train over a tensor, with its callbacks; the epochs are the rounds.
+"""pythae as its users run it: BaseTrainer.train over a tensor, with its callbacks; the epochs are
+the rounds.
 
     python benchmarks/contestants/pythae_train.py problem.npz '{}'
 
-Runs inside the contestants' environment. The networks are those of the problem in pythae's own base classes. Pictures are
-binarised once a batch, which is kinder than a data set that does it one picture at a time.
+Runs inside the contestants' environment. The networks are those of the problem in pythae's own base
+classes. Pictures are binarised once a batch, which is kinder than a data set that does it one
+picture at a time.
 """
 
 from __future__ import annotations

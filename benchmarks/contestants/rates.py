@@ -1,10 +1,12 @@
-"""What the machine can do at the moment: the rates of a large matrix product and of copying, in rounds as the contestants'.
+"""What the machine can do at the moment: the rates of a large matrix product and of copying, in
+rounds as the contestants'.
 
     python benchmarks/contestants/rates.py problem.npz '{}'
 
-"floor" tells what one step of the problem asks for: the floating-point operations of its forward and backward pass, counted
-by torch, and the bytes that Adam must move, seven times those of the parameters in float32: it reads the parameters, their
-gradients and two moments, and writes all but the gradients.
+"floor" tells what one step of the problem asks for: the floating-point operations of its forward
+and backward pass, counted by torch, and the bytes that Adam must move, seven times those of the
+parameters in float32: it reads the parameters, their gradients and two moments, and writes all but
+the gradients.
 """
 
 from __future__ import annotations

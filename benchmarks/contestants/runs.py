@@ -1,11 +1,13 @@
 """Whole trainings of the tutorial's network, timed epoch by epoch, for time_to_objective.py.
 
     python benchmarks/contestants/runs.py problem.npz '{"by": "tutorial", "epochs": 5}'
-    python benchmarks/contestants/runs.py problem.npz '{"by": "lowerbound", "epochs": 2, "learning_rate": 0.005}'
+    python benchmarks/contestants/runs.py problem.npz '{"by": "lowerbound", "epochs": 2,
+    "learning_rate": 0.005}'
 
-A round is a training from the weights of the problem, the set-up of the loop included. "epochs" tells of each epoch the
-seconds since the start of training and the file that holds the weights at its end; writing the file is not counted. Of
-the seconds before the end of the first epoch, "compiling" went to its compiled step.
+A round is a training from the weights of the problem, the set-up of the loop included. "epochs"
+tells of each epoch the seconds since the start of training and the file that holds the weights at
+its end; writing the file is not counted. Of the seconds before the end of the first epoch,
+"compiling" went to its compiled step.
 """
 
 from __future__ import annotations

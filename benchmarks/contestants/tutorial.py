@@ -1,9 +1,11 @@
-"""The loop of the tutorials: pictures transformed one at a time, cross-entropy on probabilities, loss.item() at every step.
+"""The loop of the tutorials: pictures transformed one at a time, cross-entropy on probabilities,
+loss.item() at every step.
 
     python benchmarks/contestants/tutorial.py problem.npz '{}'
 
-A torch DataLoader over a data set that does for each picture what torchvision's MNIST and ToTensor do (torchvision itself
-has no build for every CPU): uint8 -> PIL -> numpy -> float tensor in [0, 1]. Adam with its defaults; the summed loss.
+A torch DataLoader over a data set that does for each picture what torchvision's MNIST and ToTensor
+do (torchvision itself has no build for every CPU): uint8 -> PIL -> numpy -> float tensor in [0, 1].
+Adam with its defaults; the summed loss.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""lowerbound: variational autoencoders composed of a prior, an approximate posterior and a likelihood.
+"""lowerbound: variational autoencoders composed of a prior, an approximate posterior and a
+likelihood.
 
     import lowerbound as lb
 
-A model is three conditional distributions, p(z), q(z|x) and p(x|z); one pass gives a draw; an objective is a function of
-that draw. Submodules are imported when they are first used, and importing this one changes nothing in torch.
+A model is three conditional distributions, p(z), q(z|x) and p(x|z); one pass gives a draw; an
+objective is a function of that draw. Submodules are imported when they are first used, and
+importing this one changes nothing in torch.
 """
 
 from __future__ import annotations
@@ -40,13 +42,14 @@ if TYPE_CHECKING:
     from lowerbound.training.fit import fit as fit
 
 _PACKAGES = (
-    "data", "distributions", "evaluation", "explore", "likelihoods", "models", "networks", "objectives", "plots",
-    "posteriors", "priors",
+    "data", "distributions", "evaluation", "explore", "likelihoods", "models", "networks",
+    "objectives", "plots", "posteriors", "priors",
 )  # fmt: skip
 _NAMES = {
     "VAE": "models", "fit": "training", "History": "training", "load": "runs",
     **dict.fromkeys(
-        ("evaluate", "Evaluation", "compare", "Comparison", "gaps", "Gaps", "scores", "Scores", "Estimate"),
+        ("evaluate", "Evaluation", "compare", "Comparison", "gaps", "Gaps", "scores", "Scores",
+         "Estimate"),
         "evaluation",
     ),
 }  # fmt: skip

@@ -1,4 +1,6 @@
-"""What must hold when a model meets data: the shape, a support on which its likelihood is a density, finite weights."""
+"""What must hold when a model meets data: the shape, a support on which its likelihood is a
+density, finite weights.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,16 @@ from lowerbound.supports import BINARY, COUNTS, UNIT, Columns, Levels, contains,
 
 
 def check_data(likelihood: Likelihood, event_shape: Shape, support: Constraint, name: str) -> None:
-    """Refuse data of another shape, or outside the support of the likelihood, with the remedies named.
+    """Refuse data of another shape, or outside the support of the likelihood, with the remedies
+    named.
 
     Raises:
         ValueError: what does not fit, and what would.
     """
     if event_shape != likelihood.x_shape:
         raise ValueError(
-            f"{name} has examples of shape {event_shape}, and the model was built for {likelihood.x_shape}; "
-            f"build it with x_shape={event_shape}"
+            f"{name} has examples of shape {event_shape}, and the model was built for "
+            f"{likelihood.x_shape}; build it with x_shape={event_shape}"
         )
     if contains(likelihood.support, support):
         return
@@ -49,8 +52,8 @@ def check_data(likelihood: Likelihood, event_shape: Shape, support: Constraint, 
         )
     what = "a density" if likelihood.is_density else "a score"
     raise ValueError(
-        f"{type(likelihood).__name__} is {what} on {describe(likelihood.support)}, but {name} lies on "
-        f"{describe(support)}; remedies: {'; '.join(remedies)}"
+        f"{type(likelihood).__name__} is {what} on {describe(likelihood.support)}, but {name} lies "
+        f"on {describe(support)}; remedies: {'; '.join(remedies)}"
     )
 
 
@@ -69,8 +72,8 @@ def check_condition(wanted: int | Shape | None, there: int | Shape | None, name:
         return
     has = "no labels" if there is None else f"{_y(there)} (condition={there!r})"
     raise ValueError(
-        f"the model is conditioned on {_y(wanted)}, and {name} has {has}; give data with such a y, or build the parts for "
-        "this one"
+        f"the model is conditioned on {_y(wanted)}, and {name} has {has}; give data with such a y, "
+        "or build the parts for this one"
     )
 
 
@@ -95,8 +98,9 @@ def _refuse_columns(likelihood: Likelihood, support: Constraint, name: str) -> N
         f"column {i} on {describe(inner[i])}, and not on {describe(outer[i])}" for i in wrong[:3]
     )
     raise ValueError(
-        f"{type(likelihood).__name__} does not suit {len(wrong)} of the {len(outer)} columns of {name}: {told}; put them "
-        "into a group with another likelihood (--likelihood Product without groups finds them from the data)"
+        f"{type(likelihood).__name__} does not suit {len(wrong)} of the {len(outer)} columns of "
+        f"{name}: {told}; put them into a group with another likelihood (--likelihood Product "
+        "without groups finds them from the data)"
     )
 
 
@@ -108,8 +112,9 @@ def check_density(is_density: bool) -> None:
     """
     if not is_density:
         raise ValueError(
-            "this model scores x by binary cross-entropy, which is no log-density, so it has no log p(x); "
-            "train one with a likelihood (Bernoulli on binarised data, Categorical, Normal)"
+            "this model scores x by binary cross-entropy, which is no log-density, so it has no "
+            "log p(x); train one with a likelihood (Bernoulli on binarised data, Categorical, "
+            "Normal)"
         )
 
 
@@ -121,13 +126,15 @@ def check_weights(is_density: bool, objective: str) -> None:
     """
     if not is_density:
         raise ValueError(
-            f"{objective} weighs draws by p(x, z) / q(z|x), and this model scores x by binary cross-entropy, which is no "
-            "density; use ELBO, or a likelihood (Bernoulli on binarised data, ContinuousBernoulli, Categorical, Normal)"
+            f"{objective} weighs draws by p(x, z) / q(z|x), and this model scores x by binary "
+            "cross-entropy, which is no density; use ELBO, or a likelihood (Bernoulli on binarised "
+            "data, ContinuousBernoulli, Categorical, Normal)"
         )
 
 
 def check_finite(unfit: Tensor, samples: int) -> None:
-    """Refuse importance weights that are not finite; to leave them out would give a number of another data set.
+    """Refuse importance weights that are not finite; to leave them out would give a number of
+    another data set.
 
     Args:
         unfit: how many log-weights of each example are not finite, (n,).
@@ -140,7 +147,8 @@ def check_finite(unfit: Tensor, samples: int) -> None:
     if examples:
         first = ", ".join(map(str, examples[:10])) + (", ..." if len(examples) > 10 else "")
         raise ValueError(
-            f"{int(unfit.sum()):,} of {unfit.numel() * samples:,} log-weights are not finite, of {len(examples):,} of "
-            f"{unfit.numel():,} examples (numbers {first}): the model gives them no density; look at them, since a mean "
-            "over the others would be that of other data"
+            f"{int(unfit.sum()):,} of {unfit.numel() * samples:,} log-weights are not finite, of "
+            f"{len(examples):,} of {unfit.numel():,} examples (numbers {first}): the model gives "
+            "them no density; look at them, since a mean over the others would be that of other "
+            "data"
         )

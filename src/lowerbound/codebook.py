@@ -1,8 +1,8 @@
 """A codebook: K vectors, out of which a latent is put together, one vector at each of P positions.
 
-A latent z of shape (d, *positions) holds the vector of a position along its first dimension, as a picture holds its
-channels: (64, 7, 7) are 49 vectors of 64 entries, and (16,) is a single one. In rows, (..., P, d), the positions stand in
-the order of their flat index.
+A latent z of shape (d, *positions) holds the vector of a position along its first dimension, as a
+picture holds its channels: (64, 7, 7) are 49 vectors of 64 entries, and (16,) is a single one. In
+rows, (..., P, d), the positions stand in the order of their flat index.
 
     perplexity = exp(-sum_k f_k log f_k), f_k the share of positions at which code k stands
 
@@ -67,7 +67,8 @@ class Codebook:
     def find(self, z: Tensor) -> Tensor:
         """The number of the nearest code at each position: (..., *Z) -> (..., P)."""
         rows = self.rows(z)
-        # about their own centre, since distances are differences of squares and a common offset would cost them their digits
+        # about their own centre, since distances are differences of squares and a common offset
+        # would cost them their digits
         centre = self.vectors.mean(0)
         codes = self.vectors - centre
         flat = (rows - centre).reshape(-1, rows.shape[-1]).to(codes)
@@ -78,7 +79,9 @@ class Codebook:
 
     @torch.no_grad()
     def holds(self, z: Tensor, index: Tensor | None = None) -> Tensor:
-        """Whether z (..., *Z) is made of codes up to rounding, or of those of these numbers (..., P): (...)."""
+        """Whether z (..., *Z) is made of codes up to rounding, or of those of these numbers (...,
+        P): (...).
+        """
         own = self.vectors[self.find(z) if index is None else index]
         size = own.abs().amax(-1, keepdim=True)
         return (
@@ -103,12 +106,13 @@ def matching(book: Codebook | None, codes: int, prior: str) -> Codebook:
     """
     if book is None:
         raise ValueError(
-            f"{prior} is a distribution over the codes of the posterior, and needs one that has a codebook "
-            "(VectorQuantised), handed to it as in prior(context, posterior)"
+            f"{prior} is a distribution over the codes of the posterior, and needs one that has a "
+            "codebook (VectorQuantised), handed to it as in prior(context, posterior)"
         )
     if len(book) != codes:
         raise ValueError(
-            f"{prior} has {codes} codes and the posterior's codebook {len(book)}; give both the same number"
+            f"{prior} has {codes} codes and the posterior's codebook {len(book)}; give both the "
+            "same number"
         )
     return book
 

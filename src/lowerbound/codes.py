@@ -1,21 +1,24 @@
 """How discrete codes are drawn, and how gradients reach the posterior that they are drawn from.
 
-    gumbel_softmax     z between the codes, from the relaxation of q; the rate is the closed-form KL of the codes. Value and
-                       gradient tend to those of the discrete model as the temperature falls, and are no bound before, so
-                       that training logs no elbo (Jang, Gu and Poole 2017, arXiv 1611.01144)
-    concrete           the same z, with log q and log p as densities of the relaxations of both, taken of what goes into the
-                       softmax or the sigmoid, where float32 keeps draws apart: a bound on the evidence of
-                       another model, the relaxed one, with an unbiased gradient (Maddison, Mnih and Teh 2017, arXiv
-                       1611.00712). Its rate exceeds that of the codes at any temperature: z is a function of the noise that
-                       tells more than which code is nearest
-    straight_through   z ~ q, a code, with the gradient of a relaxed draw: every number is that of the discrete model, and
-                       q's gradient is biased (Jang, Gu and Poole 2017)
-    enumerated         every z, weighted by q(z|x): every number and gradient is exact, without noise, at the cost of one
-                       evaluation of the likelihood for each
-    sampled            z ~ q, a code, and no gradient: for objectives that need none (reweighted wake-sleep)
+    gumbel_softmax     z between the codes, from the relaxation of q; the rate is the closed-form KL
+                       of the codes. Value and gradient tend to those of the discrete model as the
+                       temperature falls, and are no bound before, so that training logs no elbo
+                       (Jang, Gu and Poole 2017, arXiv 1611.01144)
+    concrete           the same z, with log q and log p as densities of the relaxations of both,
+                       taken of what goes into the softmax or the sigmoid, where float32 keeps draws
+                       apart: a bound on the evidence of another model, the relaxed one, with an
+                       unbiased gradient (Maddison, Mnih and Teh 2017, arXiv 1611.00712). Its rate
+                       exceeds that of the codes at any temperature: z is a function of the noise
+                       that tells more than which code is nearest
+    straight_through   z ~ q, a code, with the gradient of a relaxed draw: every number is that of
+                       the discrete model, and q's gradient is biased (Jang, Gu and Poole 2017)
+    enumerated         every z, weighted by q(z|x): every number and gradient is exact, without
+                       noise, at the cost of one evaluation of the likelihood for each
+    sampled            z ~ q, a code, and no gradient: for objectives that need none (reweighted
+                       wake-sleep)
 
-In evaluation there is only the discrete model: few states are enumerated, so that its log p(x) is exact, and many are
-sampled.
+In evaluation there is only the discrete model: few states are enumerated, so that its log p(x) is
+exact, and many are sampled.
 """
 
 from __future__ import annotations
@@ -42,8 +45,12 @@ from lowerbound.utils.messages import unknown
 
 CodeSampling = Literal["gumbel_softmax", "concrete", "straight_through", "enumerated", "sampled"]
 
-FEW = 256  # states that are enumerated in evaluation without being asked: no more work than a few hundred draws, and exact
-MOST = 1024  # states that are enumerated at all: a batch of 100 pictures of 784 values then takes 300 MB for p(x|z) alone
+# states that are enumerated in evaluation without being asked: no more work than a few hundred
+# draws, and exact
+FEW = 256
+# states that are enumerated at all: a batch of 100 pictures of 784 values then takes 300 MB for
+# p(x|z) alone
+MOST = 1024
 
 
 def check_categories(z_shape: Shape) -> None:
@@ -54,7 +61,8 @@ def check_categories(z_shape: Shape) -> None:
     """
     if not z_shape or z_shape[-1] < 2:
         raise ValueError(
-            f"z_shape is {z_shape}: categorical codes need (n, C), n variables of C categories, or (C,), with C at least 2"
+            f"z_shape is {z_shape}: categorical codes need (n, C), n variables of C categories, or "
+            "(C,), with C at least 2"
         )
 
 
@@ -62,7 +70,8 @@ def check_draws(draws: str, temperature: float, states: int) -> None:
     """Refuse settings of a posterior over codes that make no sense.
 
     Raises:
-        ValueError: another word for draws, a temperature that is not positive, or too many states to be enumerated.
+        ValueError: another word for draws, a temperature that is not positive, or too many states
+            to be enumerated.
     """
     if draws not in get_args(CodeSampling):
         raise ValueError(unknown("draws", draws, get_args(CodeSampling)))

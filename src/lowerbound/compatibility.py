@@ -1,8 +1,10 @@
-"""What a part offers and what it needs of the others: what cannot be composed is refused in one line, before any work.
+"""What a part offers and what it needs of the others: what cannot be composed is refused in one
+line, before any work.
 
-A part declares both as data, and so does an objective. None of them names another part, so that a part from elsewhere is
-composed, or refused, by the same words. A part is taken to offer what is usual in its role
-(:class:`~lowerbound.roles.Posterior` and its like say what that is) unless it says otherwise:
+A part declares both as data, and so does an objective. None of them names another part, so that a
+part from elsewhere is composed, or refused, by the same words. A part is taken to offer what is
+usual in its role (:class:`~lowerbound.roles.Posterior` and its like say what that is) unless it
+says otherwise:
 
     offers = Posterior.offers - {EVALUABLE}
     needs = {EVALUABLE: Need("evaluates q(z|x) at the draws of other examples", "Mixture")}
@@ -63,7 +65,9 @@ FACTORISED = Capability(
     "has entries of z that depend on each other",
     "a posterior with independent entries (DiagonalNormal)",
 )
-"""A density that is a product over the entries of z: its distribution is an Independent over scalars."""
+"""A density that is a product over the entries of z: its distribution is an Independent over
+scalars.
+"""
 
 MOVABLE = Capability(
     "prior",
@@ -144,13 +148,17 @@ def conflict(*parts: Composed) -> str | None:
         >>> conflict(score, lb.objectives.ELBO()) is None
         True
         >>> conflict(score, lb.objectives.IWAE()).partition(";")[0]
-        'IWAE weighs draws by p(x, z) / q(z|x), and BinaryCrossEntropy is a score of x and no log-density'
+        'IWAE weighs draws by p(x, z) / q(z|x), and BinaryCrossEntropy is a score of x and no
+        log-density'
     """
     for needy, asked in permutations(parts, 2):
         for offer, need in needy.requirements.items():
             if asked.role == offer.role and offer not in asked.capabilities:
                 names = type(needy).__name__, type(asked).__name__
-                return f"{names[0]} {need.reason}, and {names[1]} {offer.lack}; use {need.instead}, or {offer.remedy}"
+                return (
+                    f"{names[0]} {need.reason}, and {names[1]} {offer.lack}; use {need.instead}, "
+                    f"or {offer.remedy}"
+                )
     return None
 
 

@@ -2,15 +2,18 @@
 
     log p(x|y) >= E_q[log p(x|z, y)] - KL(q(z|x, y) ‖ p(z|y))
 
-Each of the three may be given y or do without it (Sohn, Lee and Yan 2015; Kingma, Rezende, Mohamed and Welling 2014, arXiv
-1406.5298; Doersch 2016, arXiv 1606.05908). A condition is said by one setting, which is all that a part has to know of y:
+Each of the three may be given y or do without it (Sohn, Lee and Yan 2015; Kingma, Rezende, Mohamed
+and Welling 2014, arXiv 1406.5298; Doersch 2016, arXiv 1606.05908). A condition is said by one
+setting, which is all that a part has to know of y:
 
     None        y is not used
-    C           y is one of C classes, whole numbers 0..C-1, (B,); a network sees it as one-hot, (C,)
+    C           y is one of C classes, whole numbers 0..C-1, (B,); a network sees it as one-hot,
+                (C,)
     a shape Y   y is real, (B, *Y); a network sees it standardised, once fit has set its units
 
-A network takes one value, so y is put beside it: appended to a vector, and beside a picture as one more channel, a learned
-linear map of y, so that convolutions have it at every pixel. y is broadcast against the leading dimensions of the value.
+A network takes one value, so y is put beside it: appended to a vector, and beside a picture as one
+more channel, a learned linear map of y, so that convolutions have it at every pixel. y is broadcast
+against the leading dimensions of the value.
 """
 
 from __future__ import annotations
@@ -41,7 +44,8 @@ def as_condition(condition: Condition) -> int | Shape | None:
         return None
     if isinstance(condition, (bool, str)) or not isinstance(condition, (int, Sequence)):
         raise TypeError(
-            f"condition is {condition!r}: it must be a number of classes, the shape of real values, or None"
+            f"condition is {condition!r}: it must be a number of classes, the shape of real "
+            "values, or None"
         )
     if not isinstance(condition, int):
         return as_shape(condition, "condition")
@@ -51,7 +55,9 @@ def as_condition(condition: Condition) -> int | Shape | None:
 
 
 def can_look(y: Tensor) -> bool:
-    """Whether y has values and looking at them costs nothing: on an accelerator it would wait for the device."""
+    """Whether y has values and looking at them costs nothing: on an accelerator it would wait for
+    the device.
+    """
     return y.device.type == "cpu" and not torch.compiler.is_compiling() and y.numel() > 0
 
 
@@ -99,7 +105,9 @@ class ConditionEncoder(nn.Module):
 
     @torch.no_grad()
     def learn(self, y: Tensor) -> None:
-        """Set the units from real values (n, *Y), unless they have been set, or y lies in [0, 1] as pixels do."""
+        """Set the units from real values (n, *Y), unless they have been set, or y lies in [0, 1] as
+        pixels do.
+        """
         is_set = bool((self.loc != 0).any() or (self.scale != 1).any())
         if self.classes is not None or is_set or bool(((y >= 0) & (y <= 1)).all()):
             return
@@ -111,20 +119,24 @@ class ConditionEncoder(nn.Module):
         """Y itself where it is what is asked for.
 
         Raises:
-            ValueError: there is none, it has another shape or kind, a class out of range, or a value that is not finite.
+            ValueError: there is none, it has another shape or kind, a class out of range, or a
+                value that is not finite.
         """
         if y is None:
             raise ValueError(
-                f"{self.name} is conditioned on y, {self.words}, and there is none: give context=Context(y=...)"
+                f"{self.name} is conditioned on y, {self.words}, and there is none: give "
+                "context=Context(y=...)"
             )
         if self.classes is None:
             if y.shape[max(0, y.ndim - len(self.y_shape)) :] != self.y_shape:
                 raise ValueError(
-                    f"{self.name} is conditioned on {self.words}, and y has the shape {tuple(y.shape)}"
+                    f"{self.name} is conditioned on {self.words}, and y has the shape "
+                    f"{tuple(y.shape)}"
                 )
             if can_look(y) and not bool(torch.isfinite(y).all()):
                 raise ValueError(
-                    f"{self.name} is conditioned on {self.words}, and y holds some that are not finite"
+                    f"{self.name} is conditioned on {self.words}, and y holds some that are not "
+                    "finite"
                 )
             return y
         if y.is_floating_point() or y.dtype == torch.bool:
@@ -136,8 +148,10 @@ class ConditionEncoder(nn.Module):
             if low < 0 or high >= self.classes:
                 wrong = low if low < 0 else high
                 raise ValueError(
-                    f"{self.name} is conditioned on {self.words}, numbered 0 to {self.classes - 1}, and y holds {wrong}"
-                    + " (unlabelled: the model M2 takes that)" * (wrong == -1)
+                    f"{self.name} is conditioned on {self.words}, numbered 0 to "
+                    f"{self.classes - 1}, and y holds {wrong}"
+                    + " (unlabelled: the model M2 takes that)"
+                    * (wrong == -1)
                 )
         return y
 
@@ -149,7 +163,8 @@ class ConditionEncoder(nn.Module):
 
 
 class ConditionedInput(nn.Module):
-    """Puts y beside a value of shape V: (..., *V) and y -> (..., *in_shape), which a network takes in the place of V.
+    """Puts y beside a value of shape V: (..., *V) and y -> (..., *in_shape), which a network takes
+    in the place of V.
 
     With condition None it has no weights, in_shape is V, and a value passes as it is.
 
@@ -159,7 +174,10 @@ class ConditionedInput(nn.Module):
         name: who is conditioned, for messages.
 
     Example:
-        >>> vector, picture = ConditionedInput((3,), 10, "q(z|x, y)"), ConditionedInput((3, 8, 8), 10, "q(z|x, y)")
+        >>> vector, picture = (
+        ...     ConditionedInput((3,), 10, "q(z|x, y)"),
+        ...     ConditionedInput((3, 8, 8), 10, "q(z|x, y)"),
+        ... )
         >>> vector.in_shape, picture.in_shape
         ((13,), (4, 8, 8))
         >>> vector(torch.zeros(7, 5, 3), torch.arange(5)).shape
@@ -184,14 +202,16 @@ class ConditionedInput(nn.Module):
         """The value with y beside it.
 
         Raises:
-            ValueError: y is not what the condition asks for, or is that of another number of examples.
+            ValueError: y is not what the condition asks for, or is that of another number of
+                examples.
         """
         if self.given is None:
             return value
         split = value.ndim - len(self.shape)
         if split < 0 or value.shape[split:] != self.shape:
             raise ValueError(
-                f"a value of shape {tuple(value.shape)} does not end in the event shape {self.shape}"
+                f"a value of shape {tuple(value.shape)} does not end in the event shape "
+                f"{self.shape}"
             )
         known = self.given(y).to(value.dtype)
         known = known.reshape(*known.shape[: known.ndim - len(self.given.shape)], -1)
@@ -199,8 +219,8 @@ class ConditionedInput(nn.Module):
             leading = torch.broadcast_shapes(value.shape[:split], known.shape[:-1])
         except RuntimeError:
             raise ValueError(
-                f"{self.given.name} is given y of {known.shape[-2]} examples beside {value.shape[split - 1]}; give one for "
-                "each, or one for all"
+                f"{self.given.name} is given y of {known.shape[-2]} examples beside "
+                f"{value.shape[split - 1]}; give one for each, or one for all"
             ) from None
         if len(self.shape) < 2:
             flat = value.reshape(*value.shape[:split], -1)
@@ -221,7 +241,9 @@ class ConditionedInput(nn.Module):
 
 
 def learn_conditions(model: nn.Module, y: Tensor | None) -> None:
-    """Set the units of every real condition of a model, from the y of the training examples (n, *Y)."""
+    """Set the units of every real condition of a model, from the y of the training examples (n,
+    *Y).
+    """
     for module in model.modules():
         if isinstance(module, ConditionEncoder) and y is not None:
             module.learn(y.to(module.loc.device))

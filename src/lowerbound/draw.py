@@ -1,7 +1,8 @@
 """The draw: one pass through a model, and the narrow waist of the library.
 
-A model draws z_k ~ q(z|x), k = 1..K, and evaluates three log-densities. Objectives and estimators are functions of the
-result and see nothing else: above the draw nobody knows what a network is, below it nobody knows what is optimised.
+A model draws z_k ~ q(z|x), k = 1..K, and evaluates three log-densities. Objectives and estimators
+are functions of the result and see nothing else: above the draw nobody knows what a network is,
+below it nobody knows what is optimised.
 
     log w_k    = log p(x|z_k) + log p(z_k) - log q(z_k|x)
     distortion = -E_q[log p(x|z)]
@@ -9,8 +10,8 @@ result and see nothing else: above the draw nobody knows what a network is, belo
     elbo       = -distortion - rate = E_q[log w] <= log p(x)
     iwae       = log sum_k m_k w_k, in expectation between the elbo and log p(x)
 
-Every average over K is weighted by m_k, log m_k = -log K for samples and log q(z_k|x) where a finite latent is
-enumerated, so that enumeration is no special case.
+Every average over K is weighted by m_k, log m_k = -log K for samples and log q(z_k|x) where a
+finite latent is enumerated, so that enumeration is no special case.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ RateEstimator = Literal["auto", "closed_form", "sampled"]
 
 
 class _Held:
-    """A property that is worked out once, with gradients where the draw was made with them, whoever is the first to ask."""
+    """A property that is worked out once, with gradients where the draw was made with them, whoever
+    is the first to ask.
+    """
 
     def __init__(self, function: Callable[[Any], Tensor]) -> None:
         self.function, self.name, self.__doc__ = function, function.__name__, function.__doc__
@@ -52,21 +55,24 @@ class _Held:
 
 @dataclass(frozen=True)
 class Latent:
-    """One latent of a draw. Its log-densities are worked out when they are first asked for: an objective whose KL is closed
-    asks for none.
+    """One latent of a draw. Its log-densities are worked out when they are first asked for: an
+    objective whose KL is closed asks for none.
 
     Args:
         q: the approximate posterior, batch (B,); below the top of a hierarchy (K, B).
         p: the prior, batch (), (B,) or (K, B).
-        z: the draws, (K, B, *Z), as the densities see them: of Concrete codes, what goes into the softmax or the
-            sigmoid. In a hierarchy with path gradients it is an alias of what the next latent is drawn from
-            (``z.view_as(z)``): an objective may weigh the gradient at z, and on its way from a density to the posterior's
-            parameters that must happen once.
-        kl: KL(q ‖ p) in closed form, (B,), or (K, B) where it is one given each draw of other latents; None where the pair
-            has none, or where p depends on what is drawn from z.
-        name: what it is called in the log, where several latents are no chain of levels; empty for the number of its level.
-        scored: what log q(z|x) is evaluated by where that is not q: a copy without gradients, or the values, (K, B), nats.
-        has_gradients: whether gradients are kept of what is worked out later: as when the draw was made.
+        z: the draws, (K, B, *Z), as the densities see them: of Concrete codes, what goes into the
+            softmax or the sigmoid. In a hierarchy with path gradients it is an alias of what the
+            next latent is drawn from (``z.view_as(z)``): an objective may weigh the gradient at z,
+            and on its way from a density to the posterior's parameters that must happen once.
+        kl: KL(q ‖ p) in closed form, (B,), or (K, B) where it is one given each draw of other
+            latents; None where the pair has none, or where p depends on what is drawn from z.
+        name: what it is called in the log, where several latents are no chain of levels; empty for
+            the number of its level.
+        scored: what log q(z|x) is evaluated by where that is not q: a copy without gradients, or
+            the values, (K, B), nats.
+        has_gradients: whether gradients are kept of what is worked out later: as when the draw was
+            made.
     """
 
     q: Distribution
@@ -102,10 +108,14 @@ class Draw:
         log_px: log p(x|z), (K, B), nats, summed over the event, constants included.
         log_m: log weight of each draw in an average over K, (K, B) or broadcastable to it.
         penalties: what a part asks to be added to the loss, by name, each (B,), nats.
-        is_density: False where log_px is a score and no log-density; nothing derived from it is then called a bound.
-        is_enumerated: True where the K values of z are all that q allows, so that averages are expectations without noise.
-        is_relaxed: True where z lies between the codes on which q(z|x) and p(z) are probabilities; nothing is then a bound.
-        usage: how often each code of a finite latent occurs in the batch, by the latent's name, each (codes,).
+        is_density: False where log_px is a score and no log-density; nothing derived from it is
+            then called a bound.
+        is_enumerated: True where the K values of z are all that q allows, so that averages are
+            expectations without noise.
+        is_relaxed: True where z lies between the codes on which q(z|x) and p(z) are probabilities;
+            nothing is then a bound.
+        usage: how often each code of a finite latent occurs in the batch, by the latent's name,
+            each (codes,).
         has_gradients: as of :class:`Latent`.
 
     Example:
@@ -153,7 +163,9 @@ class Draw:
 
     @property
     def iwae(self) -> Tensor:
-        """Log sum_k m_k w_k, (B,): the importance-weighted bound on log p(x), exact where a finite latent is enumerated."""
+        """Log sum_k m_k w_k, (B,): the importance-weighted bound on log p(x), exact where a finite
+        latent is enumerated.
+        """
         return torch.logsumexp(self.log_w + self.log_m, 0)
 
     @_Held
@@ -168,7 +180,9 @@ class Draw:
 
     @property
     def rate_per_dimension(self) -> Tensor | None:
-        """The rate of each latent dimension, (B, dimensions); None where q or p has no independent entries."""
+        """The rate of each latent dimension, (B, dimensions); None where q or p has no independent
+        entries.
+        """
         flat = []
         for latent in self.latents:
             part = None if latent.kl is None else kl_per_dimension(latent.q, latent.p)
@@ -181,7 +195,9 @@ class Draw:
 
     @property
     def rate(self) -> Tensor:
-        """KL(q(z|x) ‖ p(z)), (B,): for each latent in closed form where there is one, else from the draws."""
+        """KL(q(z|x) ‖ p(z)), (B,): for each latent in closed form where there is one, else from the
+        draws.
+        """
         return self.rate_by("auto")
 
     def rate_by(self, estimator: RateEstimator) -> Tensor:
@@ -193,16 +209,18 @@ class Draw:
         if estimator == "closed_form" and not self.has_closed_form_rate:
             latent = next(latent for latent in self.latents if latent.kl is None)
             raise ValueError(
-                f"KL({type(latent.q).__name__} ‖ {type(latent.p).__name__}) has no closed form; use the sampled KL "
-                "(kl='sampled' or 'auto'), or register a formula with torch.distributions.register_kl"
+                f"KL({type(latent.q).__name__} ‖ {type(latent.p).__name__}) has no closed form; "
+                "use the sampled KL (kl='sampled' or 'auto'), or register a formula with "
+                "torch.distributions.register_kl"
             )
         return _sum(self.rates_by(estimator))
 
     def rates_by(self, estimator: RateEstimator) -> tuple[Tensor, ...]:
-        """What each latent adds to the rate, (B,): E_q[log q - log p], in closed form where there is one, or as asked for.
+        """What each latent adds to the rate, (B,): E_q[log q - log p], in closed form where there
+        is one, or as asked for.
 
-        That of a latent whose prior depends on what is drawn from it (inference from the bottom up) is no KL by itself, and
-        may be negative; their sum is one.
+        That of a latent whose prior depends on what is drawn from it (inference from the bottom up)
+        is no KL by itself, and may be negative; their sum is one.
         """
         rates = []
         for latent in self.latents:
@@ -226,9 +244,10 @@ class Draw:
     def scores(self, rate: Tensor, estimator: RateEstimator = "auto") -> dict[str, Tensor]:
         """What is reported of a draw, each (B,), by the names that are true of it.
 
-        ``elbo``, ``rate`` and ``distortion`` in nats; where log_px is no log-density, ``rate`` and ``cross_entropy``; and
-        where z lies between codes, no elbo. Of several latents also the rate of each, ``rate/1``, ``rate/2``, ... in their
-        order, or by their names, as in ``rate/y``. The elbo is unweighted, whatever the objective weighs.
+        ``elbo``, ``rate`` and ``distortion`` in nats; where log_px is no log-density, ``rate`` and
+        ``cross_entropy``; and where z lies between codes, no elbo. Of several latents also the rate
+        of each, ``rate/1``, ``rate/2``, ... in their order, or by their names, as in ``rate/y``.
+        The elbo is unweighted, whatever the objective weighs.
         """
         distortion = self.distortion.detach()
         rate = rate.detach()

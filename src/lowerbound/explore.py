@@ -4,9 +4,9 @@
     interpolate   z moves in a straight line between the codes of two examples
     manifold      z moves over a plane, where there are two dimensions
 
-All give means of p(x|z), deterministic; of a model that is conditioned on y, of p(x|z, y). Discrete codes stay codes: a
-variable takes each of its values, and between two examples one variable after the other changes from the one's value to the
-other's.
+All give means of p(x|z), deterministic; of a model that is conditioned on y, of p(x|z, y). Discrete
+codes stay codes: a variable takes each of its values, and between two examples one variable after
+the other changes from the one's value to the other's.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ SPAN = 3.0  # prior standard deviations to each side: beyond them lies 0.3 % of 
 def rates(
     model: Model, x: Tensor, batch_size: int = 500, context: Context | None = None
 ) -> tuple[Tensor | None, Tensor]:
-    """The rate of each latent dimension in nats, and the variance of its code over x, each (dimensions,).
+    """The rate of each latent dimension in nats, and the variance of its code over x, each
+    (dimensions,).
 
     A categorical variable is one dimension, and its variance the sum of those of its entries.
 
@@ -59,14 +60,17 @@ def rates(
 def traverse(
     model: Model, z: Tensor, dimensions: list[int], steps: int = 15, context: Context | None = None
 ) -> Tensor:
-    """Means of p(x|z) as single latent dimensions move from -3 to +3 prior standard deviations: (dimensions, steps, *X).
+    """Means of p(x|z) as single latent dimensions move from -3 to +3 prior standard deviations:
+    (dimensions, steps, *X).
 
-    A discrete variable takes each of its values in turn, whatever ``steps`` says: (dimensions, values, *X).
+    A discrete variable takes each of its values in turn, whatever ``steps`` says: (dimensions,
+    values, *X).
 
     Args:
         model: the model.
         z: a code, where the other dimensions stay, (*Z).
-        dimensions: which move, as positions in the flattened code, or of the variable, where codes are discrete.
+        dimensions: which move, as positions in the flattened code, or of the variable, where codes
+            are discrete.
         steps: how many values each takes.
         context: labels and the like, one row.
 
@@ -123,7 +127,8 @@ def interpolate(
         start: examples, (B, *X).
         end: as many others, (B, *X).
         steps: points of the line, both ends included.
-        contexts: what is known beside the ones and beside the others; a line is decoded with the y of its start.
+        contexts: what is known beside the ones and beside the others; a line is decoded with the y
+            of its start.
 
     Raises:
         ValueError: fewer than 2 steps.
@@ -150,10 +155,12 @@ def interpolate(
 
 
 def manifold(model: Model, side: int = 20, context: Context | None = None) -> Tensor:
-    """Means of p(x|z) over a plane of two latent dimensions: (side * side, *X), row by row, the second one upwards.
+    """Means of p(x|z) over a plane of two latent dimensions: (side * side, *X), row by row, the
+    second one upwards.
 
-    The plane is cut at equal probability under a normal prior of the same mean and scale, so that each picture stands for
-    the same share of samples (Kingma and Welling 2013, arXiv 1312.6114, appendix A).
+    The plane is cut at equal probability under a normal prior of the same mean and scale, so that
+    each picture stands for the same share of samples (Kingma and Welling 2013, arXiv 1312.6114,
+    appendix A).
 
     Args:
         model: a model with two latent dimensions.
@@ -165,11 +172,13 @@ def manifold(model: Model, side: int = 20, context: Context | None = None) -> Te
     """
     if model.categories is not None:
         raise ValueError(
-            "a manifold is one of two real latent dimensions, and these codes are discrete; use traverse"
+            "a manifold is one of two real latent dimensions, and these codes are discrete; use "
+            "traverse"
         )
     if (dimensions := numel(model.code_shape)) != 2:
         raise ValueError(
-            f"a manifold can be shown where there are 2 latent dimensions, and here there are {dimensions}"
+            "a manifold can be shown where there are 2 latent dimensions, and here there are "
+            f"{dimensions}"
         )
     if side < 2:
         raise ValueError(f"side is {side}: at least 2 pictures to a side are needed")

@@ -1,4 +1,5 @@
-"""Models: modules that wire parts and give a draw. What is random, and how it is scored, is the same verbs for all of them.
+"""Models: modules that wire parts and give a draw. What is random, and how it is scored, is the
+same verbs for all of them.
 
     model(x)        z ~ q(z|x), and the three log-densities: a draw
     log_joint       log p(x, z) at given latents
@@ -6,10 +7,10 @@
     encode, decode  x -> code -> mean of p(x|z), deterministic
     sample          x ~ p(x)
 
-A model has one latent or several, always in the same order; a *code* is all of them as one tensor, what ``encode`` gives and
-``decode`` takes. The constructor's annotations say which parts a model has: an argument that is a
-:class:`~lowerbound.roles.Prior` is a slot for a prior, a sequence of posteriors is a slot for several; everything else is a
-setting.
+A model has one latent or several, always in the same order; a *code* is all of them as one tensor,
+what ``encode`` gives and ``decode`` takes. The constructor's annotations say which parts a model
+has: an argument that is a :class:`~lowerbound.roles.Prior` is a slot for a prior, a sequence of
+posteriors is a slot for several; everything else is a setting.
 """
 
 from __future__ import annotations
@@ -34,10 +35,14 @@ from lowerbound.utils.modes import evaluating
 from lowerbound.utils.seeding import replayed, seeded
 
 LatentSize: TypeAlias = int | list[int | list[int]]
-"""What a configuration says of the latents: a size or a shape, or, in a model of several, one for each."""
+"""What a configuration says of the latents: a size or a shape, or, in a model of several, one for
+each.
+"""
 
 Shapes: TypeAlias = Mapping[str, Shape]
-"""Shapes by the names of constructors' arguments, x_shape and z_shape; a part is given those that it names."""
+"""Shapes by the names of constructors' arguments, x_shape and z_shape; a part is given those that
+it names.
+"""
 
 
 class Model(nn.Module, ABC):
@@ -45,8 +50,8 @@ class Model(nn.Module, ABC):
 
     Attributes:
         likelihood: of x, the data, given the latents.
-        default_latent: the size of the latents where none is asked for: for one, more than the digits need and enough for
-            MNIST by a small network; unused dimensions cost no rate.
+        default_latent: the size of the latents where none is asked for: for one, more than the
+            digits need and enough for MNIST by a small network; unused dimensions cost no rate.
     """
 
     likelihood: Likelihood
@@ -57,7 +62,8 @@ class Model(nn.Module, ABC):
     def shapes(
         cls, slot: str, x_shape: Shape, latent: LatentSize, settings: Mapping[str, Any]
     ) -> Shapes | Sequence[Shapes]:
-        """The shapes of the part in a slot; of each, where the slot holds several, whose number is known from the latents.
+        """The shapes of the part in a slot; of each, where the slot holds several, whose number is
+        known from the latents.
 
         Args:
             slot: the name of the constructor's argument.
@@ -68,7 +74,8 @@ class Model(nn.Module, ABC):
         Raises:
             ValueError: latents that this model cannot have.
         """
-        return {"x_shape": x_shape, "z_shape": as_shape(latent, "latent")}  # type: ignore[arg-type]  # it checks the sizes
+        # it checks the sizes
+        return {"x_shape": x_shape, "z_shape": as_shape(latent, "latent")}  # type: ignore[arg-type]
 
     @property
     @abstractmethod
@@ -84,16 +91,21 @@ class Model(nn.Module, ABC):
     def latent(self) -> LatentSize:
         """Shape of the latent, or of each where there are several, as a configuration says it."""
         shapes = [list(shape) for shape in self.z_shapes]
-        return shapes[0] if len(shapes) == 1 else shapes  # type: ignore[return-value]  # list is invariant
+        # list is invariant
+        return shapes[0] if len(shapes) == 1 else shapes  # type: ignore[return-value]
 
     @property
     def code_shape(self) -> Shape:
-        """The shape of a code: that of the latent, or (D,) where several are laid side by side, flat."""
+        """The shape of a code: that of the latent, or (D,) where several are laid side by side,
+        flat.
+        """
         return self.z_shapes[0] if len(self.z_shapes) == 1 else (sum(map(numel, self.z_shapes)),)
 
     @cached_property
     def condition(self) -> int | Shape | None:
-        """What the parts that are told of y are told: a number of classes, the shape of real values, or None."""
+        """What the parts that are told of y are told: a number of classes, the shape of real
+        values, or None.
+        """
         told = {as_condition(part.condition) for part in self.parts.values()} - {None}
         return told.pop() if told else None
 
@@ -128,10 +140,12 @@ class Model(nn.Module, ABC):
             x: the data, (B, *X).
             context: labels, mask and the like.
             samples: K, how many draws for each example.
-            path_gradient: evaluate log q without the gradient through q's own parameters, so that they learn through z
-                alone ("sticking the landing", Roeder, Wu and Duvenaud 2017, arXiv 1703.09194).
-            reparameterised: let gradients reach the posterior through z. Where codes are discrete, they may be relaxed for
-                that in training (:mod:`lowerbound.codes`); in evaluation there is only the discrete model.
+            path_gradient: evaluate log q without the gradient through q's own parameters, so that
+                they learn through z alone ("sticking the landing", Roeder, Wu and Duvenaud 2017,
+                arXiv 1703.09194).
+            reparameterised: let gradients reach the posterior through z. Where codes are discrete,
+                they may be relaxed for that in training (:mod:`lowerbound.codes`); in evaluation
+                there is only the discrete model.
 
         Raises:
             ValueError: fewer than one sample, or x of another shape.
@@ -146,22 +160,27 @@ class Model(nn.Module, ABC):
     def log_posterior(
         self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None
     ) -> Tensor:
-        """Log q(z|x) in nats, (..., B), for given latents, each (..., B, *Z): of joint samples, or of the states of a chain.
+        """Log q(z|x) in nats, (..., B), for given latents, each (..., B, *Z): of joint samples, or
+        of the states of a chain.
 
-        x need not be data: what runs along with those, as the statistics of a batch normalisation, is left as it is.
+        x need not be data: what runs along with those, as the statistics of a batch normalisation,
+        is left as it is.
 
         Raises:
             ValueError: the model does not say.
         """
         raise ValueError(
-            f"{type(self).__name__} does not say log q of given latents; use a VAE, or another objective or estimator"
+            f"{type(self).__name__} does not say log q of given latents; use a VAE, or another "
+            "objective or estimator"
         )
 
     @abstractmethod
     def sample_joint(
         self, n: int, context: Context | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """N pairs from p(x, z), ancestrally: x (n, *X) and the latents, each (n, *Z); a context of one row is for all."""
+        """N pairs from p(x, z), ancestrally: x (n, *X) and the latents, each (n, *Z); a context of
+        one row is for all.
+        """
 
     @abstractmethod
     def encode(self, x: Tensor, context: Context | None = None) -> Tensor:
@@ -176,18 +195,23 @@ class Model(nn.Module, ABC):
 
     @property
     def categories(self) -> int | None:
-        """How many entries of a code are one discrete variable: C of categorical codes, 1 of bits; None of real codes."""
+        """How many entries of a code are one discrete variable: C of categorical codes, 1 of bits;
+        None of real codes.
+        """
         return None
 
     @abstractmethod
     def prior_scale(self, z: Tensor, context: Context | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of every entry of a code (*code) under the prior, given what lies above it there.
+        """Mean and standard deviation of every entry of a code (*code) under the prior, given what
+        lies above it there.
 
         The context is that of the one code.
         """
 
     def classify(self, x: Tensor, context: Context | None = None) -> Tensor | None:
-        """The most probable label of each example, (B,), without those that are given; None where the model has none."""
+        """The most probable label of each example, (B,), without those that are given; None where
+        the model has none.
+        """
         return None
 
     def reconstruct(self, x: Tensor, context: Context | None = None) -> Tensor:
@@ -206,10 +230,12 @@ class Model(nn.Module, ABC):
 
         Args:
             n: how many.
-            seed: makes the draw repeatable and leaves torch's global state alone; None uses the global state.
-            context: labels and the like, of n examples or of one for all: p(x|y) is sampled where the model is conditioned.
-            mean_of_x: False draws x ~ p(x|z), a sample of p(x); True gives the mean of p(x|z) at z ~ p(z), the smooth
-                picture that most papers show.
+            seed: makes the draw repeatable and leaves torch's global state alone; None uses the
+                global state.
+            context: labels and the like, of n examples or of one for all: p(x|y) is sampled where
+                the model is conditioned.
+            mean_of_x: False draws x ~ p(x|z), a sample of p(x); True gives the mean of p(x|z) at z
+                ~ p(z), the smooth picture that most papers show.
 
         Raises:
             ValueError: n below 1, or a context that is not what the model is conditioned on.
@@ -228,7 +254,9 @@ class Model(nn.Module, ABC):
         return torch.cat([z.reshape(*z.shape[: z.ndim - len(shape)], -1) for z, shape in pairs], -1)
 
     def down_to(self, z: Tensor, dimension: int) -> Tensor:
-        """As much of codes (..., *code) as stays when one dimension moves: what depends on it is left to ``decode``."""
+        """As much of codes (..., *code) as stays when one dimension moves: what depends on it is
+        left to ``decode``.
+        """
         return z
 
     @property
@@ -239,34 +267,41 @@ class Model(nn.Module, ABC):
             ValueError: there is no such part.
         """
         raise ValueError(
-            f"refining q needs one q(z|x) for all latents, and that of {type(self).__name__} is made of several parts; "
-            "use a VAE, or look at nll against elbo (evaluate)"
+            f"refining q needs one q(z|x) for all latents, and that of {type(self).__name__} is "
+            "made of several parts; use a VAE, or look at nll against elbo (evaluate)"
         )
 
     def log_prior(self, latents: tuple[Tensor, ...], context: Context | None = None) -> Tensor:
-        """Log p(z) in nats, (K, B), for given latents, each (K, B, *Z): where they depend on each other, annealing asks.
+        """Log p(z) in nats, (K, B), for given latents, each (K, B, *Z): where they depend on each
+        other, annealing asks.
 
         Raises:
             ValueError: the model does not give it.
         """
         raise ValueError(
-            f"{type(self).__name__} does not say log p of given latents, from which annealing could start; use the "
-            "importance-weighted estimator"
+            f"{type(self).__name__} does not say log p of given latents, from which annealing "
+            "could start; use the importance-weighted estimator"
         )
 
     @property
     def shown_x(self) -> Sequence[Part]:
-        """The parts that are given x itself, as condition or as what they are a distribution of: by default all."""
+        """The parts that are given x itself, as condition or as what they are a distribution of: by
+        default all.
+        """
         return tuple(self.parts.values())
 
     @torch.no_grad()
     def prepare(self, x: Tensor) -> None:
-        """Take from the training examples (n, *X) what the parts need of them; called by fit before the first step."""
+        """Take from the training examples (n, *X) what the parts need of them; called by fit before
+        the first step.
+        """
         for part in self.shown_x:
             part.prepare(x)
 
     def learn_units(self, x: Tensor, mask: Tensor | None = None) -> None:
-        """Set the units of the data, where not set before, from the observed entries of training examples (n, *X)."""
+        """Set the units of the data, where not set before, from the observed entries of training
+        examples (n, *X).
+        """
         for part in self.shown_x:
             learn_units(part, x, mask)
 
@@ -281,12 +316,16 @@ class Model(nn.Module, ABC):
         check_condition(self.condition, data.condition, name)
 
     def _given(self, x: Tensor, context: Context | None) -> tuple[Tensor, Context]:
-        """X and what is known beside it, where the model is; missing entries are zero, whatever stood there."""
+        """X and what is known beside it, where the model is; missing entries are zero, whatever
+        stood there.
+        """
         context = self._beside(context, len(x))
         return context.observed(self._placed(x)), context
 
     def _placed(self, value: Tensor) -> Tensor:
-        """A value on the device and in the precision of the model; what numpy holds is taken too."""
+        """A value on the device and in the precision of the model; what numpy holds is taken
+        too.
+        """
         own = _first_parameter(self)
         assert own is not None  # a model that has none cannot be trained
         return torch.as_tensor(value).to(device=own.device, dtype=own.dtype)
@@ -295,7 +334,8 @@ class Model(nn.Module, ABC):
         """The context on the device of the model, empty where there is none.
 
         Raises:
-            ValueError: where the model is conditioned on y, that of another number of examples than n.
+            ValueError: where the model is conditioned on y, that of another number of examples than
+                n.
         """
         context = context or Context()
         y = context.y
@@ -303,14 +343,16 @@ class Model(nn.Module, ABC):
             event = () if isinstance(self.condition, int) else self.condition
             if y.ndim != 1 + len(event) or len(y) not in (1, n):
                 raise ValueError(
-                    f"y has the shape {tuple(y.shape)}, and {(n, *event)} is needed, one for each example, or 1 for all of "
-                    "them"
+                    f"y has the shape {tuple(y.shape)}, and {(n, *event)} is needed, one for each "
+                    "example, or 1 for all of them"
                 )
         return context.to(next(self.parameters()).device) if context.given else context
 
 
 def _first_parameter(module: nn.Module) -> Tensor | None:
-    """``next(module.parameters())``, which makes a name for every module on its way: beside a small network that shows."""
+    """``next(module.parameters())``, which makes a name for every module on its way: beside a small
+    network that shows.
+    """
     for own in module._parameters.values():
         if own is not None:
             return own
@@ -334,12 +376,14 @@ def check_role(role: type[Part], **parts: Part) -> None:
                 else type(part).__name__
             )
             raise TypeError(
-                f"{name}={given} is not a {role.__name__}: pass an object from lowerbound.{role.__name__.lower()}s"
+                f"{name}={given} is not a {role.__name__}: pass an object from "
+                f"lowerbound.{role.__name__.lower()}s"
             )
 
 
 def agree_on_y(**parts: Part) -> None:
-    """Refuse parts that are told different things of y, by the names of the arguments that they were given for.
+    """Refuse parts that are told different things of y, by the names of the arguments that they
+    were given for.
 
     Raises:
         ValueError: what each is told.
@@ -366,14 +410,15 @@ def again(
 ) -> Distribution:
     """The same distribution as a part has just given, with detached parameters.
 
-    It is computed again: on copies of the buffers, so that batch statistics move once, and from the random state of the
-    first time, so that dropout leaves out the same units.
+    It is computed again: on copies of the buffers, so that batch statistics move once, and from the
+    random state of the first time, so that dropout leaves out the same units.
 
     Args:
         part: the part, called with (x, context).
         x: its argument: the same values, which may be reached by another path of gradients.
         context: labels, mask and the like.
-        before: the random state from which it was computed (:func:`~lowerbound.utils.seeding.random_state`).
+        before: the random state from which it was computed
+            (:func:`~lowerbound.utils.seeding.random_state`).
         frozen: False leaves the parameters their gradient.
     """
     parameters = {

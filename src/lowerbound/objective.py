@@ -1,9 +1,11 @@
-"""Objectives: functions of a draw. What is minimised is called ``loss``; every bound is larger when better.
+"""Objectives: functions of a draw. What is minimised is called ``loss``; every bound is larger when
+better.
 
-An objective is a module, so that one with parameters of its own (a critic) is trained, saved and resumed by the same
-loop; most have none. Two losses are then minimised at once, each in parameters that the other does not move: the model's in
-the model's, and ``Terms.own_loss`` in the objective's. Their sum is differentiated once, so each must be cut off from the
-other's parameters (``detach``, or ``torch.func.functional_call`` with detached ones).
+An objective is a module, so that one with parameters of its own (a critic) is trained, saved and
+resumed by the same loop; most have none. Two losses are then minimised at once, each in parameters
+that the other does not move: the model's in the model's, and ``Terms.own_loss`` in the objective's.
+Their sum is differentiated once, so each must be cut off from the other's parameters (``detach``,
+or ``torch.func.functional_call`` with detached ones).
 """
 
 from __future__ import annotations
@@ -29,12 +31,14 @@ from lowerbound.roles import Part
 
 @dataclass(frozen=True)
 class JointSample:
-    """Pairs from the model, x ~ p(x|z) and z ~ p(z), as many as the batch has examples, and what q says of them.
+    """Pairs from the model, x ~ p(x|z) and z ~ p(z), as many as the batch has examples, and what q
+    says of them.
 
     Args:
         x: (B, *X), without gradients.
         latents: z, each (B, *Z), without gradients.
-        log_q: log q(z|x), (B,), nats, summed over the latents, with gradients in q's parameters alone.
+        log_q: log q(z|x), (B,), nats, summed over the latents, with gradients in q's parameters
+            alone.
     """
 
     x: Tensor
@@ -65,8 +69,8 @@ class Terms:
         loss: to be averaged over the batch and minimised, (B,).
         log: named quantities of each example, (B,), unweighted.
         batch_loss: a statistic of the whole batch to be added to the mean, (), or None.
-        own_loss: what the objective's own parameters minimise, (), or None where it has none. It is no part of the loss,
-            so it is neither reported as one nor chooses weights by validation.
+        own_loss: what the objective's own parameters minimise, (), or None where it has none. It is
+            no part of the loss, so it is neither reported as one nor chooses weights by validation.
     """
 
     loss: Tensor
@@ -100,18 +104,22 @@ class Objective(nn.Module, ABC):
 
     Attributes:
         samples: K, how many draws it wants for each example.
-        path_gradient: whether it wants draws whose log q has no gradient through q's own parameters. What the posterior's
-            parameters get is then not the gradient of the loss's value, and has its mean; all other parameters get that
-            gradient.
-        reparameterised: whether gradients are to reach the posterior through z; False for an objective that learns q by log
-            q at draws that stay where they are.
-        needs_joint_sample: whether it wants pairs (x, z) from the model beside each batch (:class:`JointSample`).
-        needs: what it asks of the model's parts, with the reason (:mod:`lowerbound.compatibility`); others are refused.
+        path_gradient: whether it wants draws whose log q has no gradient through q's own
+            parameters. What the posterior's parameters get is then not the gradient of the loss's
+            value, and has its mean; all other parameters get that gradient.
+        reparameterised: whether gradients are to reach the posterior through z; False for an
+            objective that learns q by log q at draws that stay where they are.
+        needs_joint_sample: whether it wants pairs (x, z) from the model beside each batch
+            (:class:`JointSample`).
+        needs: what it asks of the model's parts, with the reason (:mod:`lowerbound.compatibility`);
+            others are refused.
         is_bound: whether -loss is, in expectation, at most log p(x).
         rate_name: how the rate in its log was found, for the record.
-        batch_statistics: whether it compares the examples of a batch with each other, so that it needs more than one, and
-            its value depends on how many there are. Where several processes share a batch, it is taken from the whole of
-            it (:func:`~lowerbound.parallel.shards.all_gather`), and an ``own_loss`` is a mean by :func:`~lowerbound.parallel.shards.batch_mean`.
+        batch_statistics: whether it compares the examples of a batch with each other, so that it
+            needs more than one, and its value depends on how many there are. Where several
+            processes share a batch, it is taken from the whole of it
+            (:func:`~lowerbound.parallel.shards.all_gather`), and an ``own_loss`` is a mean by
+            :func:`~lowerbound.parallel.shards.batch_mean`.
         adam: settings of Adam for its own parameters.
     """
 
@@ -137,14 +145,17 @@ class Objective(nn.Module, ABC):
 
     @property
     def adam(self) -> Mapping[str, Any]:
-        """Settings of Adam for its own parameters (lr, betas, eps), where they are not those of the run.
+        """Settings of Adam for its own parameters (lr, betas, eps), where they are not those of the
+        run.
 
         The schedule of the run multiplies the learning rate that is given here.
         """
         return {}
 
     def check(self, draw: Draw) -> None:
-        """Refuse a draw that does not give what is needed; called when model and objective first meet."""
+        """Refuse a draw that does not give what is needed; called when model and objective first
+        meet.
+        """
 
     def rate_name(self, draw: Draw) -> str:
         """How the rate in the log was found: "closed form" or "sampled"."""
@@ -160,7 +171,8 @@ class Objective(nn.Module, ABC):
 
 
 def check_parts(objective: Objective, model: nn.Module) -> None:
-    """Refuse a model one of whose parts lacks what the objective needs; called before the two first meet.
+    """Refuse a model one of whose parts lacks what the objective needs; called before the two first
+    meet.
 
     Raises:
         ValueError: which part, why, and what would fit.

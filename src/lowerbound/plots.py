@@ -1,6 +1,7 @@
 """Pictures, as matplotlib figures and PNG files.
 
-Values are shown on the range of the data, never stretched picture by picture, so that two pictures can be compared.
+Values are shown on the range of the data, never stretched picture by picture, so that two pictures
+can be compared.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from lowerbound.utils.files import write_atomic
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SCREEN = 64  # screen pixels that a picture's longer side is enlarged to, at least, so that 8x8 digits can be seen
+# screen pixels that a picture's longer side is enlarged to, at least, so that 8x8 digits can be
+# seen
+SCREEN = 64
 COLOURS = (
     "#2563eb",
     "#ea580c",
@@ -87,7 +90,8 @@ def grid(
 
 
 def pairs(x: Tensor, reconstructions: Tensor, columns: int) -> Tensor:
-    """Pictures in rows of ``columns``, each row of originals followed by the row of their reconstructions.
+    """Pictures in rows of ``columns``, each row of originals followed by the row of their
+    reconstructions.
 
     The last rows are filled up with white.
     """
@@ -142,7 +146,8 @@ def save_figure(path: Path, figure: Figure) -> None:
 def pictures(
     x: Tensor, limits: tuple[float, float], columns: int | None = None, title: str = ""
 ) -> Figure:
-    """Pictures side by side as a figure: samples, the frames of a traversal, an interpolation or the latent plane.
+    """Pictures side by side as a figure: samples, the frames of a traversal, an interpolation or
+    the latent plane.
 
     Args:
         x: (n, H, W) or (n, C, H, W).
@@ -201,7 +206,8 @@ def sheet(
 
 
 def curves(records: Sequence[Mapping[str, Any]]) -> Figure:
-    """What was learned when: bound, rate and distortion of each epoch, on training and validation data.
+    """What was learned when: bound, rate and distortion of each epoch, on training and validation
+    data.
 
     Below them stands what else the objective logs, such as a total correlation.
 
@@ -340,7 +346,8 @@ def codes(
 
 
 def lines(groups: Sequence[tuple[str, Tensor]], rows: int = 6) -> Figure:
-    """Events that are no pictures, as lines over their entries: several versions of each example in one panel.
+    """Events that are no pictures, as lines over their entries: several versions of each example in
+    one panel.
 
     Args:
         groups: name and values (n, *X) of each version.

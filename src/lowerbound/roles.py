@@ -6,11 +6,12 @@
 
 Each may be conditioned on y, by choice (``condition``): p(z|y), q(z|x, y), p(x|z, y).
 
-A prior is handed the posterior at each call, for the kinds that are made of it (VampPrior); it never stores it, since a
-module that is registered twice is saved twice.
+A prior is handed the posterior at each call, for the kinds that are made of it (VampPrior); it
+never stores it, since a module that is registered twice is saved twice.
 
-A part is a final class that fills one role. Its constructor takes the shapes, a network factory where it has a network,
-and its settings; every setting is kept as an attribute of the same name, so that a part can say how it was made.
+A part is a final class that fills one role. Its constructor takes the shapes, a network factory
+where it has a network, and its settings; every setting is kept as an attribute of the same name, so
+that a part can say how it was made.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ from lowerbound.shapes import Shape, as_shape
 
 @dataclass(frozen=True)
 class Context:
-    """What else is known about the examples; every field is optional and has the batch dimension (B, ...) first.
+    """What else is known about the examples; every field is optional and has the batch dimension
+    (B, ...) first.
 
     It is broadcast against leading dimensions, never expanded to them.
 
@@ -68,7 +70,9 @@ class Context:
         return self._each(lambda value: value.to(device))
 
     def __getitem__(self, rows: slice | Tensor) -> Context:
-        """The same context for some of the examples; a field whose batch dimension is 1 holds for all of them."""
+        """The same context for some of the examples; a field whose batch dimension is 1 holds for
+        all of them.
+        """
         return self._each(lambda value: value if len(value) == 1 else value[rows])
 
     def repeated(self, n: int) -> Context:
@@ -79,13 +83,14 @@ class Context:
         """
         if wrong := [name for name, value in self.given.items() if len(value) not in (1, n)]:
             raise ValueError(
-                f"{wrong[0]} in the context is of {len(self.given[wrong[0]])} examples, and {n} are asked for; give a row "
-                "for each, or one for all of them"
+                f"{wrong[0]} in the context is of {len(self.given[wrong[0]])} examples, and {n} "
+                "are asked for; give a row for each, or one for all of them"
             )
         return self._each(lambda value: value.expand(n, *value.shape[1:]))
 
     def observed(self, x: Tensor) -> Tensor:
-        """X (B, *X) with zero for every missing entry, so that nothing can depend on what stands there, nan included.
+        """X (B, *X) with zero for every missing entry, so that nothing can depend on what stands
+        there, nan included.
 
         Raises:
             ValueError: the mask is not of x's shape.
@@ -100,8 +105,9 @@ class Context:
             m not in (1, n) for m, n in zip(self.mask.shape, x.shape, strict=True)
         ):
             raise ValueError(
-                f"a mask of shape {tuple(self.mask.shape)} does not fit examples of shape {tuple(x.shape)}: it must hold a "
-                "1 for every entry that is observed and a 0 for every one that is missing, (B, *X)"
+                f"a mask of shape {tuple(self.mask.shape)} does not fit examples of shape "
+                f"{tuple(x.shape)}: it must hold a 1 for every entry that is observed and a 0 for "
+                "every one that is missing, (B, *X)"
             )
         return torch.where(self.mask.to(torch.bool), x, torch.zeros_like(x))
 
@@ -121,12 +127,16 @@ class Part(nn.Module, ABC):
     """What every role has in common.
 
     Attributes:
-        condition: what the part is told of an example's y: None, a number of classes, or the shape of real values.
+        condition: what the part is told of an example's y: None, a number of classes, or the shape
+            of real values.
         role: prior, posterior or likelihood.
-        offers: what others may need of this part (:mod:`lowerbound.compatibility`); a part that lacks something usual says so.
-        needs: what it asks of the parts of other roles, with the reason; a model without it is refused.
-        batch_statistics: whether, in training, it takes something from the batch as a whole, which then has to be there at
-            once; where several processes share it, by the functions of :mod:`lowerbound.parallel.shards`.
+        offers: what others may need of this part (:mod:`lowerbound.compatibility`); a part that
+            lacks something usual says so.
+        needs: what it asks of the parts of other roles, with the reason; a model without it is
+            refused.
+        batch_statistics: whether, in training, it takes something from the batch as a whole, which
+            then has to be there at once; where several processes share it, by the functions of
+            :mod:`lowerbound.parallel.shards`.
     """
 
     role: ClassVar[str]
@@ -136,7 +146,8 @@ class Part(nn.Module, ABC):
     requirements: Mapping[Capability, Requirement] = MappingProxyType({})
 
     def prepare(self, x: Tensor) -> None:
-        """Take from the training examples (n, *X) what the part needs of them; called by fit before the first step.
+        """Take from the training examples (n, *X) what the part needs of them; called by fit before
+        the first step.
 
         Missing entries hold observed values of the same entry (:func:`~lowerbound.units.refilled`).
         """
@@ -173,7 +184,8 @@ class LatentSample:
         z: (K, B, *Z).
         is_enumerated: whether these are all that there are, so that K is their number.
         is_relaxed: whether they lie between the codes on which q(z|x) and p(z) are probabilities.
-        at: where q(z|x) and p(z) are evaluated, (K, B, *Z), where that is not z but what z is a one-to-one function of.
+        at: where q(z|x) and p(z) are evaluated, (K, B, *Z), where that is not z but what z is a
+            one-to-one function of.
     """
 
     z: Tensor
@@ -188,7 +200,8 @@ class Posterior(Part):
     Attributes:
         x_shape: X, the event shape of the data.
         z_shape: Z, the event shape of the latent.
-        conditioned_input: puts y beside x; a network is built for ``conditioned_input.in_shape``, which is X where there is no condition.
+        conditioned_input: puts y beside x; a network is built for ``conditioned_input.in_shape``,
+            which is X where there is no condition.
     """
 
     role = "posterior"
@@ -210,26 +223,35 @@ class Posterior(Part):
     def forward(self, x: Tensor, context: Context) -> Distribution:
         """The distribution of z given x (B, *X), with batch shape (B,) and event shape Z.
 
-        Where the context has a mask, nothing may depend on the missing entries of x, which the model has set to zero and
-        :meth:`~lowerbound.units.Standardizer.standardize` sets to the mean.
+        Where the context has a mask, nothing may depend on the missing entries of x, which the
+        model has set to zero and :meth:`~lowerbound.units.Standardizer.standardize` sets to the
+        mean.
         """
 
     def codebook(self) -> Codebook | None:
-        """The vectors out of which z is put together; None where it is not. A prior over codes asks for it."""
+        """The vectors out of which z is put together; None where it is not. A prior over codes asks
+        for it.
+        """
         return None
 
     def penalties(self, qz: Distribution) -> Mapping[str, Tensor]:
-        """What is to be added to the loss beside the bound, by name, each (B,); ``qz`` is what forward returned."""
+        """What is to be added to the loss beside the bound, by name, each (B,); ``qz`` is what
+        forward returned.
+        """
         return {}
 
     def usage(self, qz: Distribution) -> Tensor | None:
-        """How often each code occurs in a batch, (codes,), where there are codes to be counted: for the log."""
+        """How often each code occurs in a batch, (codes,), where there are codes to be counted: for
+        the log.
+        """
         return None
 
     def relaxed(self, distribution: Distribution) -> Distribution:
-        """What stands for q(z|x), and for p(z), in training, where gradients are to reach q through the draws.
+        """What stands for q(z|x), and for p(z), in training, where gradients are to reach q through
+        the draws.
 
-        Usually that is the same distribution; those of codes may be relaxed (:mod:`lowerbound.codes`), on both sides alike.
+        Usually that is the same distribution; those of codes may be relaxed
+        (:mod:`lowerbound.codes`), on both sides alike.
         """
         return distribution
 
@@ -239,10 +261,12 @@ class Posterior(Part):
         """Draws from q(z|x), or all values of z.
 
         Args:
-            qz: what forward returned, relaxed in training where gradients are to reach q through the draws.
+            qz: what forward returned, relaxed in training where gradients are to reach q through
+                the draws.
             samples: K.
             reparameterised: whether they are.
-            training: whether the model is in training; codes are codes in evaluation, whatever training makes of them.
+            training: whether the model is in training; codes are codes in evaluation, whatever
+                training makes of them.
         """
         shape = torch.Size((samples,))
         return LatentSample(
@@ -257,8 +281,10 @@ class Likelihood(Part):
         z_shape: Z, the event shape of the latent.
         x_shape: X, the event shape of the data.
         support: the set on which this is a density or a probability; it must contain the data's.
-        is_density: False for a score that is no log-density (cross-entropy): what it gives is never called a likelihood.
-        conditioned_input: puts y beside z; a network is built for ``conditioned_input.in_shape``, which is Z where there is no condition.
+        is_density: False for a score that is no log-density (cross-entropy): what it gives is never
+            called a likelihood.
+        conditioned_input: puts y beside z; a network is built for ``conditioned_input.in_shape``,
+            which is Z where there is no condition.
     """
 
     role = "likelihood"
@@ -285,25 +311,30 @@ class Likelihood(Part):
         Args:
             px: the distribution that forward returned, batch (K, B).
             x: the data, (B, *X).
-            mask: 1 where observed, broadcastable to x. Missing entries are marginalised, which for entries that are
-                independent given z means that their term is left out of the sum, whatever value stands there.
+            mask: 1 where observed, broadcastable to x. Missing entries are marginalised, which for
+                entries that are independent given z means that their term is left out of the sum,
+                whatever value stands there.
         """
         if mask is None:
             return px.log_prob(x)
         if not (isinstance(px, Independent) and px.reinterpreted_batch_ndims == len(self.x_shape)):
             raise ValueError(
-                f"{type(self).__name__} does not treat the entries of x as independent given z, so a mask cannot "
-                "marginalise them; fill in the missing values or use a likelihood with independent entries"
+                f"{type(self).__name__} does not treat the entries of x as independent given z, so "
+                "a mask cannot marginalise them; fill in the missing values or use a likelihood "
+                "with independent entries"
             )
         observed = mask.to(torch.bool)
-        # a missing value may be nan, and nan * 0 is nan: put a harmless value in before the density sees it
+        # a missing value may be nan, and nan * 0 is nan: put a harmless value in before the density
+        # sees it
         filled = torch.where(observed, x, torch.zeros_like(x))
         entries = torch.where(observed, px.base_dist.log_prob(filled), 0.0)
         return entries.sum(tuple(range(-len(self.x_shape), 0))) if self.x_shape else entries
 
 
 LikelihoodFactory: TypeAlias = Callable[[Shape, Shape], Likelihood]
-"""(z_shape, x_shape) -> a likelihood: a class, or a partial of one that fixes its settings by name."""
+"""(z_shape, x_shape) -> a likelihood: a class, or a partial of one that fixes its settings by
+name.
+"""
 
 
 @dataclass(frozen=True)
@@ -311,7 +342,8 @@ class Group:
     """Some entries of x and what makes the likelihood of them.
 
     Args:
-        columns: which, as positions in the flattened event: of a table, its columns, counted from 0.
+        columns: which, as positions in the flattened event: of a table, its columns, counted from
+            0.
         likelihood: what makes their likelihood.
     """
 

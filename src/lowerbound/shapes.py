@@ -1,11 +1,12 @@
 """Shapes: the one vocabulary in which parts agree on sizes.
 
-An *event shape* is the shape of one value of a random variable: X for data x, Z for a latent z, and ``()`` for a
-scalar. Everything in front of it is a leading (batch) dimension: a latent z has shape (K, B, *Z), with K samples of B
-examples.
+An *event shape* is the shape of one value of a random variable: X for data x, Z for a latent z, and
+``()`` for a scalar. Everything in front of it is a leading (batch) dimension: a latent z has shape
+(K, B, *Z), with K samples of B examples.
 
-A network maps one event shape to another, (N, *in_shape) -> (N, *out_shape), and knows nothing of K and B;
-:func:`over_leading` is the only place where leading dimensions are folded into N and unfolded again.
+A network maps one event shape to another, (N, *in_shape) -> (N, *out_shape), and knows nothing of K
+and B; :func:`over_leading` is the only place where leading dimensions are folded into N and
+unfolded again.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from torch import Tensor, nn
 Shape: TypeAlias = tuple[int, ...]
 
 NetworkFactory: TypeAlias = Callable[[Shape, Shape], nn.Module]
-"""(in_shape, out_shape) -> a module mapping (N, *in_shape) to (N, *out_shape). A part calls it with the sizes it needs,
-so that no size is written twice."""
+"""(in_shape, out_shape) -> a module mapping (N, *in_shape) to (N, *out_shape). A part calls it with
+the sizes it needs, so that no size is written twice."""
 
 
 def as_shape(value: int | Sequence[int], name: str = "shape") -> Shape:
@@ -54,10 +55,12 @@ def numel(shape: Shape) -> int:
 
 
 def over_leading(network: nn.Module, value: Tensor, in_shape: Shape, out_shape: Shape) -> Tensor:
-    """Apply a network to a tensor with any leading dimensions: (..., *in_shape) -> (..., *out_shape).
+    """Apply a network to a tensor with any leading dimensions: (..., *in_shape) -> (...,
+    *out_shape).
 
     Raises:
-        ValueError: the value does not end in ``in_shape``, or the network returned another shape than ``out_shape``.
+        ValueError: the value does not end in ``in_shape``, or the network returned another shape
+            than ``out_shape``.
 
     Example:
         >>> import torch
@@ -79,10 +82,12 @@ def over_leading(network: nn.Module, value: Tensor, in_shape: Shape, out_shape: 
             else type(result).__name__
         )
         raise ValueError(
-            f"{type(network).__name__} was built to map {in_shape} to {out_shape} but returned {given} for each example; a "
-            "network factory (in_shape, out_shape) must return a module that maps (N, *in_shape) to (N, *out_shape)"
+            f"{type(network).__name__} was built to map {in_shape} to {out_shape} but returned "
+            f"{given} for each example; a network factory (in_shape, out_shape) must return a "
+            "module that maps (N, *in_shape) to (N, *out_shape)"
         )
     if split != 1:  # a view of the same shape is another call, forth and back
         result = result.reshape(*leading, *out_shape)
-    # under autocast a network answers in half precision; log-densities are summed in the precision of their argument
+    # under autocast a network answers in half precision; log-densities are summed in the precision
+    # of their argument
     return result.to(value.dtype)

@@ -1,11 +1,12 @@
 """Supports: the set in which data lie, and the set on which a likelihood is a density.
 
-A likelihood p(x|z) is a log-likelihood of the data only where its support contains the data's. torch describes supports
-by ``torch.distributions.constraints``; this module adds the grid of grey levels and the question torch leaves out:
-does one set contain another?
+A likelihood p(x|z) is a log-likelihood of the data only where its support contains the data's.
+torch describes supports by ``torch.distributions.constraints``; this module adds the grid of grey
+levels and the question torch leaves out: does one set contain another?
 
-Grey pictures with L levels are kept on the unit scale, {0, 1/(L-1), ..., 1}: the same x then serves a categorical
-likelihood over the L levels, a normal density on the real line and, when L = 2, a Bernoulli.
+Grey pictures with L levels are kept on the unit scale, {0, 1/(L-1), ..., 1}: the same x then serves
+a categorical likelihood over the L levels, a normal density on the real line and, when L = 2, a
+Bernoulli.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Levels(Constraint):
     def check(self, value: Tensor) -> Tensor:
         steps = value * (self.count - 1)
         nearest = steps.round()
-        # float32 holds i/(L-1) to about 1e-7 relative, so 1e-3 of a step separates rounding from a value off the grid
+        # float32 holds i/(L-1) to about 1e-7 relative, so 1e-3 of a step separates rounding from a
+        # value off the grid
         return ((steps - nearest).abs() < 1e-3) & (nearest >= 0) & (nearest <= self.count - 1)
 
     def __eq__(self, other: object) -> bool:
@@ -71,7 +73,8 @@ class Columns(Constraint):
         super().__init__()
 
     @property
-    def is_discrete(self) -> bool:  # type: ignore[override]  # a class attribute in torch, and here of the columns
+    # a class attribute in torch, and here of the columns
+    def is_discrete(self) -> bool:  # type: ignore[override]
         """Whether every column is."""
         return all(support.is_discrete for support in self.each)
 
@@ -132,7 +135,10 @@ def contains(outer: Constraint, inner: Constraint) -> bool:
     Example:
         >>> contains(UNIT, Levels(17)), contains(BINARY, Levels(17)), contains(Levels(17), BINARY)
         (True, False, True)
-        >>> contains(Columns((BINARY, REAL)), Columns((BINARY, COUNTS))), contains(COUNTS, Columns((BINARY, REAL)))
+        >>> (
+        ...     contains(Columns((BINARY, REAL)), Columns((BINARY, COUNTS))),
+        ...     contains(COUNTS, Columns((BINARY, REAL))),
+        ... )
         (True, False)
     """
     if outer is REAL or outer == inner:
@@ -151,13 +157,20 @@ def contains(outer: Constraint, inner: Constraint) -> bool:
 
 
 def smallest(values: Tensor) -> Constraint:
-    """The smallest of {0, 1}, the unit interval, the counts and the real line that holds all values.
+    """The smallest of {0, 1}, the unit interval, the counts and the real line that holds all
+    values.
 
     Example:
         >>> import torch
-        >>> describe(smallest(torch.tensor([0.0, 1.0]))), describe(smallest(torch.tensor([0.0, 0.3])))
+        >>> (
+        ...     describe(smallest(torch.tensor([0.0, 1.0]))),
+        ...     describe(smallest(torch.tensor([0.0, 0.3]))),
+        ... )
         ('{0, 1}', 'the interval [0, 1]')
-        >>> describe(smallest(torch.tensor([0.0, 3.0]))), describe(smallest(torch.tensor([-1.0, 3.0])))
+        >>> (
+        ...     describe(smallest(torch.tensor([0.0, 3.0]))),
+        ...     describe(smallest(torch.tensor([-1.0, 3.0]))),
+        ... )
         ('the counts {0, 1, 2, ...}', 'the real line')
     """
     if bool(((values == 0) | (values == 1)).all()):

@@ -1,9 +1,11 @@
-"""The units of the data: an affine map that lets networks work on values of the order of one, whatever x is measured in.
+"""The units of the data: an affine map that lets networks work on values of the order of one,
+whatever x is measured in.
 
-A network started at random answers to inputs of a hundred with a log-variance of sixty, and exp(30) is the end of
-training. So a posterior's network is shown (x - loc) / scale, and a normal likelihood's network says how many scales the
-mean lies from loc. Both are fixed from the training data before the first step and saved with the weights. x itself is not
-touched: every density, bound and sample is in the units of the data, and no Jacobian is owed.
+A network started at random answers to inputs of a hundred with a log-variance of sixty, and exp(30)
+is the end of training. So a posterior's network is shown (x - loc) / scale, and a normal
+likelihood's network says how many scales the mean lies from loc. Both are fixed from the training
+data before the first step and saved with the weights. x itself is not touched: every density, bound
+and sample is in the units of the data, and no Jacobian is owed.
 
 Data in [0, 1] are left as they are.
 """
@@ -25,8 +27,10 @@ class Standardizer(nn.Module):
         x_shape: X.
 
     Attributes:
-        entries: which entries of the flattened examples these are the units of, for a part of a few columns; None for all.
-        are_known: whether they have been set. While they are not, the map is left out: on a CPU (x - 0) / 1 is two passes.
+        entries: which entries of the flattened examples these are the units of, for a part of a few
+            columns; None for all.
+        are_known: whether they have been set. While they are not, the map is left out: on a CPU (x
+            - 0) / 1 is two passes.
 
     Example:
         >>> standardizer = Standardizer((2,))
@@ -46,15 +50,19 @@ class Standardizer(nn.Module):
         self.register_buffer("loc", torch.zeros(x_shape))
         self.register_buffer("scale", torch.ones(x_shape))
         self.is_fitted = False
-        self.register_load_state_dict_post_hook(_look)  # type: ignore[no-untyped-call]  # torch says nothing of it
+        # torch says nothing of it
+        self.register_load_state_dict_post_hook(_look)  # type: ignore[no-untyped-call]
 
     @property
     def overall(self) -> Tensor:
-        """One scale for all entries, the root mean square of theirs: where one scale is to be shared."""
+        """One scale for all entries, the root mean square of theirs: where one scale is to be
+        shared.
+        """
         return self.scale.square().mean().sqrt()
 
     def learn(self, x: Tensor, mask: Tensor | None = None) -> None:
-        """Set mean and standard deviation of each entry from examples (n, *X); an entry that never varies keeps scale 1.
+        """Set mean and standard deviation of each entry from examples (n, *X); an entry that never
+        varies keeps scale 1.
 
         Args:
             x: examples, (n, *X).
@@ -74,17 +82,20 @@ class Standardizer(nn.Module):
         _look(self)
 
     def standardize(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(..., *X) in units of the data -> of the order of one; what the mask says is missing -> 0, the mean.
+        """(..., *X) in units of the data -> of the order of one; what the mask says is missing ->
+        0, the mean.
 
-        Zero is what Mattei and Frellsen (2019, arXiv 1812.02633) and Nazabal et al. (2020, arXiv 1807.03653) show the
-        encoder in place of a missing entry. Data in [0, 1] have no units here, and 0 is then the value 0.
+        Zero is what Mattei and Frellsen (2019, arXiv 1812.02633) and Nazabal et al. (2020, arXiv
+        1807.03653) show the encoder in place of a missing entry. Data in [0, 1] have no units here,
+        and 0 is then the value 0.
 
         Raises:
             ValueError: x does not end in X.
         """
         if x.shape[x.ndim - self.loc.ndim :] != self.loc.shape:
             raise ValueError(
-                f"x of shape {tuple(x.shape)} does not end in the event shape {tuple(self.loc.shape)}"
+                f"x of shape {tuple(x.shape)} does not end in the event shape "
+                f"{tuple(self.loc.shape)}"
             )
         value = (x - self.loc) / self.scale if self.is_fitted else x
         return (
@@ -99,12 +110,16 @@ class Standardizer(nn.Module):
 
 
 def _look(standardizer: Standardizer, *_: object) -> None:
-    """Find out whether units have been set, at the only two places where that changes: no step waits for the answer."""
+    """Find out whether units have been set, at the only two places where that changes: no step
+    waits for the answer.
+    """
     standardizer.is_fitted = bool((standardizer.loc != 0).any() or (standardizer.scale != 1).any())
 
 
 def entries_of(value: Tensor, entries: Tensor | None, shape: Shape) -> Tensor:
-    """Some entries of flattened examples, (n, *X) -> (n, *shape); all of them where none are named."""
+    """Some entries of flattened examples, (n, *X) -> (n, *shape); all of them where none are
+    named.
+    """
     return (
         value
         if entries is None
@@ -113,9 +128,11 @@ def entries_of(value: Tensor, entries: Tensor | None, shape: Shape) -> Tensor:
 
 
 def summary(batches: Iterable[Tensor]) -> Tensor:
-    """Two examples that have mean and standard deviation of all, float64 (2, *X): what units are learnt from, in short.
+    """Two examples that have mean and standard deviation of all, float64 (2, *X): what units are
+    learnt from, in short.
 
-    Pieces are joined by the update of Chan, Golub and LeVeque (1983), which loses no digits where a mean is far from zero.
+    Pieces are joined by the update of Chan, Golub and LeVeque (1983), which loses no digits where a
+    mean is far from zero.
 
     Args:
         batches: all examples, in pieces (b, *X).
@@ -124,7 +141,8 @@ def summary(batches: Iterable[Tensor]) -> Tensor:
         >>> x = torch.arange(8.0).reshape(4, 2)
         >>> two = summary(x.split(3))
         >>> two.mean(0), two.std(0), x.std(0)
-        (tensor([3., 4.], dtype=torch.float64), tensor([2.5820, 2.5820], dtype=torch.float64), tensor([2.5820, 2.5820]))
+        (tensor([3., 4.], dtype=torch.float64), tensor([2.5820, 2.5820], dtype=torch.float64),
+        tensor([2.5820, 2.5820]))
     """
     n, centre, squares = 0, torch.zeros(()), torch.zeros(())
     for piece in batches:
@@ -139,7 +157,9 @@ def summary(batches: Iterable[Tensor]) -> Tensor:
 
 
 def learn_units(model: nn.Module, x: Tensor, mask: Tensor | None = None) -> None:
-    """Set every unit of a model that has not been set before, from the observed entries of training examples (n, *X)."""
+    """Set every unit of a model that has not been set before, from the observed entries of training
+    examples (n, *X).
+    """
     for module in model.modules():
         if isinstance(module, Standardizer) and not module.is_fitted:
             own = (
@@ -150,10 +170,12 @@ def learn_units(model: nn.Module, x: Tensor, mask: Tensor | None = None) -> None
 
 
 def refilled(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Examples (n, *X) in which each missing entry holds an observed value of the same entry: their quantiles.
+    """Examples (n, *X) in which each missing entry holds an observed value of the same entry: their
+    quantiles.
 
-    Means, spreads and supports of every entry stay what they are among the observed, whatever statistic a part takes. An
-    entry that is never observed is zero. It is no imputation: that of the model comes from what it has learned.
+    Means, spreads and supports of every entry stay what they are among the observed, whatever
+    statistic a part takes. An entry that is never observed is zero. It is no imputation: that of
+    the model comes from what it has learned.
 
     Example:
         >>> x, mask = torch.tensor([[1.0], [9.0], [3.0], [9.0]]), torch.tensor([[1], [0], [1], [0]])

@@ -1,4 +1,6 @@
-"""The command line, as a person types it: what it writes, and one line with exit code 2 for everything that is wrong."""
+"""The command line, as a person types it: what it writes, and one line with exit code 2 for
+everything that is wrong.
+"""
 
 from __future__ import annotations
 
@@ -82,11 +84,32 @@ def test_training_its_configuration_again_repeats_the_run(trained: Path, command
 
 def test_overrides_reach_every_constructor(command: Command) -> None:
     code, out, err = command(
-        "train", "digits", "--latent", "[2,3]", "--likelihood", "Normal", "--likelihood.scale", "0.5",
-        "--posterior.network.hidden", "[8, 9]", "--posterior.network.activation", "Tanh", "--objective.beta=2",
-        "--objective.kl", "sampled", "--batch-size", 500, "--learning-rate", "1e-4", "--epochs", 1,
-        "--data.binarize", "threshold", "--samples", 2,
-    )  # fmt: skip
+        "train",
+        "digits",
+        "--latent",
+        "[2,3]",
+        "--likelihood",
+        "Normal",
+        "--likelihood.scale",
+        "0.5",
+        "--posterior.network.hidden",
+        "[8, 9]",
+        "--posterior.network.activation",
+        "Tanh",
+        "--objective.beta=2",
+        "--objective.kl",
+        "sampled",
+        "--batch-size",
+        500,
+        "--learning-rate",
+        "1e-4",
+        "--epochs",
+        1,
+        "--data.binarize",
+        "threshold",
+        "--samples",
+        2,
+    )
     assert (code, Path("runs/digits-1").is_dir()) == (0, True), err
     config = yaml.safe_load(Path("runs/digits-1/config.yaml").read_text())
     assert config["latent"] == [2, 3]
@@ -109,9 +132,21 @@ def test_counts_train_by_a_negative_binomial(command: Command) -> None:
     np.savetxt("counts.csv", RNG.poisson(rate), "%d", ",")
     for file in ("counts.npy", "counts.csv"):
         code, _, err = command(
-            "train", file, "--likelihood", "NegativeBinomial", "--latent", 1, "--epochs", 20, "--samples", 5,
-            "--learning-rate", "1e-2", "--out", file[-3:],
-        )  # fmt: skip
+            "train",
+            file,
+            "--likelihood",
+            "NegativeBinomial",
+            "--latent",
+            1,
+            "--epochs",
+            20,
+            "--samples",
+            5,
+            "--learning-rate",
+            "1e-2",
+            "--out",
+            file[-3:],
+        )
         assert code == 0, err
         losses = [
             json.loads(line) for line in Path(file[-3:], "metrics.jsonl").read_text().splitlines()
@@ -131,9 +166,21 @@ def test_levels_by_a_mixture_of_logistics(command: Command) -> None:
     np.save("colours.npy", RNG.integers(0, 256, (30, 3, 4, 4), np.uint8))
     for data, levels in (("digits", 17), ("colours.npy", 256)):
         code, _, err = command(
-            "train", data, "--likelihood", "DiscretizedLogisticMixture", "--likelihood.components", 3, "--latent", 2,
-            "--epochs", 1, "--samples", 2, "--out", f"run-{levels}",
-        )  # fmt: skip
+            "train",
+            data,
+            "--likelihood",
+            "DiscretizedLogisticMixture",
+            "--likelihood.components",
+            3,
+            "--latent",
+            2,
+            "--epochs",
+            1,
+            "--samples",
+            2,
+            "--out",
+            f"run-{levels}",
+        )
         assert code == 0, err
         likelihood = yaml.safe_load(Path(f"run-{levels}/config.yaml").read_text())["likelihood"]
         assert (likelihood["components"], likelihood["levels"]) == (3, levels)
@@ -146,9 +193,21 @@ def test_levels_by_a_mixture_of_logistics(command: Command) -> None:
 def test_priors_that_are_mixtures(command: Command) -> None:
     for part in ("Mixture", "VampPrior"):
         code, _, err = command(
-            "train", "digits", "--prior", part, "--prior.components", 7, "--latent", 2, "--epochs", 1, "--samples", 2,
-            "--out", part,
-        )  # fmt: skip
+            "train",
+            "digits",
+            "--prior",
+            part,
+            "--prior.components",
+            7,
+            "--latent",
+            2,
+            "--epochs",
+            1,
+            "--samples",
+            2,
+            "--out",
+            part,
+        )
         assert code == 0, err
         assert yaml.safe_load(Path(part, "config.yaml").read_text())["prior"] == {
             "part": part,
@@ -171,8 +230,8 @@ def test_a_training_that_fails_says_why_and_leaves_nothing(command: Command) -> 
     )
     assert code == 2
     assert (
-        "components is 5000, and each pseudo-input starts at another training example, of which there are 1437"
-        in err
+        "components is 5000, and each pseudo-input starts at another training example, of which "
+        "there are 1437" in err
     )
     assert not Path("run").exists()
 
@@ -218,9 +277,25 @@ def test_a_folder_is_read_as_the_run_read_its_own(command: Command) -> None:
     photos(Path("mes photos"), [(8, 9), (12, 7)] * 15)
     photos(Path("autres"), [(20, 10), (9, 9), (30, 31)])
     code, out, err = command(
-        "train", "mes photos", "--data.size", "[8,6]", "--data.dequantize", "true", "--data.flip", "true", "--data.shift", 1,
-        "--epochs", 1, "--latent", 2, "--samples", 2, "--out", "run",
-    )  # fmt: skip
+        "train",
+        "mes photos",
+        "--data.size",
+        "[8,6]",
+        "--data.dequantize",
+        "true",
+        "--data.flip",
+        "true",
+        "--data.shift",
+        1,
+        "--epochs",
+        1,
+        "--latent",
+        2,
+        "--samples",
+        2,
+        "--out",
+        "run",
+    )
     assert code == 0, err
     assert "3x8x6, on the interval [0, 1]" in out
     config = yaml.safe_load(Path("run/config.yaml").read_text())["data"]
@@ -373,10 +448,13 @@ NARROW = {
 def test_every_recipe_is_built_and_stepped_once(
     name: str, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On noise in the shape of its data, so that it needs no download and no time; the rest is the recipe's."""
+    """On noise in the shape of its data, so that it needs no download and no time; the rest is the
+    recipe's.
+    """
     few = {"train": 500, "valid": 50, "test": 50}  # as many as the pseudo-inputs of the recipe vamp
     for source, shape, levels in (
-        ("mnist", (1, 28, 28), 256), ("fashion_mnist", (1, 28, 28), 256), ("cifar10", (3, 32, 32), 256),
+        ("mnist", (1, 28, 28), 256), ("fashion_mnist", (1, 28, 28), 256),
+        ("cifar10", (3, 32, 32), 256),
     ):  # fmt: skip
         x = RNG.integers(0, levels, (600, *shape), dtype=np.uint8)
         stored = Stored(x, np.arange(600) % 10, levels=levels, parts=few)
@@ -436,7 +514,10 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 
 
 def test_the_top_level_help_needs_no_torch() -> None:
-    code = "import sys; from lowerbound.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from lowerbound.cli import main; "
+        "main(['--help']); sys.exit('torch' in sys.modules)"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False
@@ -449,10 +530,15 @@ def test_importing_changes_nothing_in_torch() -> None:
     code = """
 import torch
 from torch.distributions import Distribution, kl
-before = (Distribution._validate_args, torch.get_default_dtype(), torch.get_num_threads(), len(kl._KL_REGISTRY))
+def state():
+    return (
+        Distribution._validate_args, torch.get_default_dtype(), torch.get_num_threads(),
+        len(kl._KL_REGISTRY),
+    )
+before = state()
 import lowerbound as lb
 for name in dir(lb): getattr(lb, name)
-assert before == (Distribution._validate_args, torch.get_default_dtype(), torch.get_num_threads(), len(kl._KL_REGISTRY))
+assert before == state()
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -475,7 +561,10 @@ def test_lists(command: Command) -> None:
 WRONG = {
     "unknown command": (["tarin"], "did you mean 'train'"),
     "unknown option": (["train", "--epocs", "3"], "did you mean --epochs"),
-    "unknown nested option": (["train", "--posterior.network.hiden", "[3]"], "did you mean --posterior.network.hidden"),
+    "unknown nested option": (
+        ["train", "--posterior.network.hiden", "[3]"],
+        "did you mean --posterior.network.hidden",
+    ),
     "a setting the part has not": (
         ["train", "--likelihood", "Bernoulli", "--likelihood.scale", "1"],
         "unknown option --likelihood.scale",
@@ -489,7 +578,10 @@ WRONG = {
     "code as a part": (["train", "--likelihood", "os.system"], "not trusted"),
     "a yaml tag": (["train", "--config", "tag.yaml"], "is not plain YAML"),
     "code in a config": (["train", "--config", "code.yaml"], "not trusted"),
-    "an unknown key in a config": (["train", "--config", "key.yaml"], "unknown option --latnt; did you mean --latent"),
+    "an unknown key in a config": (
+        ["train", "--config", "key.yaml"],
+        "unknown option --latnt; did you mean --latent",
+    ),
     "a config of a newer format": (["train", "--config", "newer.yaml"], "format 99"),
     "latent 0": (["train", "--latent", "0"], "at least 1"),
     "batch size 0": (["train", "--batch-size", "0"], "batch_size is 0"),
@@ -500,28 +592,46 @@ WRONG = {
     "no precision": (["train", "--precision", "fp8"], "--precision: expected one of '32-true'"),
     "an extra argument": (["evaluate", "x", "y", "z"], "'z' is one argument too many"),
     "an empty folder name": (["train", "--out", ""], "name is empty"),
-    "orders in a configuration": (["train", "--config", "out.yaml"], "overwrite belongs on the command line"),
-    "a score outside its range": (["train", "real.npy", "--likelihood", "BinaryCrossEntropy"], "is a score on the interval"),
+    "orders in a configuration": (
+        ["train", "--config", "out.yaml"],
+        "overwrite belongs on the command line",
+    ),
+    "a score outside its range": (
+        ["train", "real.npy", "--likelihood", "BinaryCrossEntropy"],
+        "is a score on the interval",
+    ),
     "no levels": (["train", "real.npy", "--likelihood", "Categorical"], "say how many grey levels"),
     "a seed too large": (["train", "--seed", "99999999999999999999999"], "below 2**63"),
     "no text": (["train", "--config", "bytes.yaml"], "bytes.yaml is not plain YAML"),
     "two data": (["train", "digits", "mnist"], "one DATA is expected"),
     "resume what": (["train", "--resume"], "say which run to resume"),
     "resume nothing": (["train", "--resume", "--out", "nowhere"], "there is no run folder nowhere"),
-    "resume with a config": (["train", "--resume", "--out", "x", "--config", "y"], "leave out --config"),
+    "resume with a config": (
+        ["train", "--resume", "--out", "x", "--config", "y"],
+        "leave out --config",
+    ),
     "K = 0 at the end of training": (["train", "--samples", "0"], "samples is 0"),
     "a table with text": (["train", "text.csv"], "row 2, column 'b' holds the text 'red'"),
     "a folder without pictures": (["train", "empty folder"], "empty folder holds no pictures"),
-    "a size of arrays": (["train", "digits", "--data.size", "[8,8]"], "size (--data.size) is for a folder of pictures"),
+    "a size of arrays": (
+        ["train", "digits", "--data.size", "[8,8]"],
+        "size (--data.size) is for a folder of pictures",
+    ),
     "a size that is no list": (["train", "digits", "--data.size", "8"], "--data.size: expected"),
-    "dequantising reals": (["train", "real.npy", "--data.dequantize", "true"], "only data on grey levels"),
+    "dequantising reals": (
+        ["train", "real.npy", "--data.dequantize", "true"],
+        "only data on grey levels",
+    ),
     "flipping a table": (["train", "real.npy", "--data.flip", "true"], "flip is for pictures"),
     "a shift beyond the picture": (["train", "digits", "--data.shift", "8"], "at most 7"),
     "no run": (["evaluate", "nowhere"], "there is no run folder nowhere"),
     "no run named": (["evaluate"], "missing: RUN"),
     "not a run": (["evaluate", "."], "not a run folder"),
-    "unknown option of another command": (["evaluate", "x", "--sampels", "3"], "did you mean --samples"),
-}  # fmt: skip
+    "unknown option of another command": (
+        ["evaluate", "x", "--sampels", "3"],
+        "did you mean --samples",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -557,12 +667,15 @@ def test_bad_input_is_one_line_and_exit_code_2(case: str, command: Command) -> N
         (("sample", "-n", "3", "--out", "a.jpg"), "must end in .npy, .csv or .png"),
         (("sample", "-n", "3", "--out", "no/folder/a.npy"), "there is no folder no/folder"),
         (("encode", "digits", "--out", "a.png"), "must end in .npy"),
-        (("encode", "wrong.npy", "--out", "a.npy"), "examples of shape (9,), and the model was built for (1, 8, 8)"),
+        (
+            ("encode", "wrong.npy", "--out", "a.npy"),
+            "examples of shape (9,), and the model was built for (1, 8, 8)",
+        ),
         (("encode", "real.npy", "--out", "a.npy"), "values that are not among the 17 levels"),
         (("encode", "nan.npy", "--out", "a.npy"), "1 of 64 values that are NaN"),
         (("score", "digits", "--samples", "0", "--out", "a.npy"), "samples is 0"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_to_a_trained_model(
     argv: tuple[str, ...], message: str, trained: Path, command: Command
 ) -> None:
@@ -681,7 +794,9 @@ def test_ctrl_c_saves_stops_and_says_how_to_go_on(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
-    """A limit on the size of files stands in for a full disk: a write fails in the middle in both."""
+    """A limit on the size of files stands in for a full disk: a write fails in the middle in
+    both.
+    """
     out = tmp_path / "run"
     settings = (*SMALL, "--epochs", "2", "--out", out)
     assert finish(*settings)[0] == 0

@@ -1,4 +1,6 @@
-"""Discrete codes from the command line: every command works on them, or says in one line why not."""
+"""Discrete codes from the command line: every command works on them, or says in one line why
+not.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,40 @@ from tests.cli.conftest import Command
 
 HOW = {
     "enumerated": [
-        *("--prior", "Categorical", "--posterior", "Categorical", "--posterior.draws", "enumerated"),
+        *(
+            "--prior",
+            "Categorical",
+            "--posterior",
+            "Categorical",
+            "--posterior.draws",
+            "enumerated",
+        ),
         *("--latent", "[2,3]"),
     ],
-    "softmax": ["--prior", "Categorical", "--prior.learned", "true", "--posterior", "Categorical", "--latent", "[7,3]"],
+    "softmax": [
+        "--prior",
+        "Categorical",
+        "--prior.learned",
+        "true",
+        "--posterior",
+        "Categorical",
+        "--latent",
+        "[7,3]",
+    ],
     "asleep": [
-        *("--prior", "Bernoulli", "--posterior", "Bernoulli", "--posterior.draws", "sampled", "--latent", "4"),
+        *(
+            "--prior",
+            "Bernoulli",
+            "--posterior",
+            "Bernoulli",
+            "--posterior.draws",
+            "sampled",
+            "--latent",
+            "4",
+        ),
         *("--objective", "ReweightedWakeSleep", "--objective.phase", "both"),
     ],
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,6 @@
-"""Evidence from the command line: the same numbers as from Python, written where they belong, and refusals in one line."""
+"""Evidence from the command line: the same numbers as from Python, written where they belong, and
+refusals in one line.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ RNG = np.random.default_rng(1)
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs on a file of binary examples: two sizes of one model, and one that scores by cross-entropy."""
+    """Runs on a file of binary examples: two sizes of one model, and one that scores by
+    cross-entropy.
+    """
     from lowerbound.cli import main
 
     folder = tmp_path_factory.mktemp("evidence")

@@ -1,4 +1,6 @@
-"""Files name parts, never code: nothing outside lowerbound is imported unless its package is trusted by name."""
+"""Files name parts, never code: nothing outside lowerbound is imported unless its package is
+trusted by name.
+"""
 
 from __future__ import annotations
 

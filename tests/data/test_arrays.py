@@ -261,7 +261,9 @@ def test_options_of_other_sources_are_refused(tmp_path: Path) -> None:
 
 
 def test_another_file_is_read_on_the_scale_of_the_first(tmp_path: Path) -> None:
-    """A card writes down what its levels were, so that integers mean the same whatever type and values they come in."""
+    """A card writes down what its levels were, so that integers mean the same whatever type and
+    values they come in.
+    """
     counts = np.array([[0, 3], [7, 200], [1, 1]])
     first = lb.data.load(saved(tmp_path, counts))
     assert first.options["levels"] == "none"

@@ -1,4 +1,6 @@
-"""Folders of pictures: every kind of file that people have, one size or a stated policy, and refusals by file name."""
+"""Folders of pictures: every kind of file that people have, one size or a stated policy, and
+refusals by file name.
+"""
 
 from __future__ import annotations
 
@@ -200,22 +202,32 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         "cannot be decoded",
     ),
     "no height.png": (
-        lambda path: path.write_bytes(png(header(8, 0), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))),
+        lambda path: path.write_bytes(
+            png(header(8, 0), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+        ),
         "cannot be decoded",
     ),
     "bomb.png": (
-        lambda path: path.write_bytes(png(header(50_000, 50_000), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))),
+        lambda path: path.write_bytes(
+            png(header(50_000, 50_000), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+        ),
         r"too large a picture: Image size \(2500000000 pixels\) exceeds limit",
     ),
     "smaller bomb.png": (
-        lambda path: path.write_bytes(png(header(10_000, 10_000), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))),
+        lambda path: path.write_bytes(
+            png(header(10_000, 10_000), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+        ),
         r"too large a picture: Image size \(100000000 pixels\) exceeds limit",
     ),
-    "postscript.png": (lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "no PNG, JPEG or WebP picture"),
-    "animation.png": (
-        lambda path: Image.fromarray(colours()).save(path, format="gif"), "no PNG, JPEG or WebP picture"
+    "postscript.png": (
+        lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"),
+        "no PNG, JPEG or WebP picture",
     ),
-}  # fmt: skip
+    "animation.png": (
+        lambda path: Image.fromarray(colours()).save(path, format="gif"),
+        "no PNG, JPEG or WebP picture",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -272,7 +284,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def retain_freed_memory(cache: Path) -> list[Path]:
+def kept(cache: Path) -> list[Path]:
     return sorted(path for path in cache.rglob("*") if path.is_file())
 
 

@@ -1,4 +1,6 @@
-"""Values that stay in their file: the same examples, card and numbers as in memory, and an order that can be resumed."""
+"""Values that stay in their file: the same examples, card and numbers as in memory, and an order
+that can be resumed.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,9 @@ def test_the_card_is_that_of_the_same_values_in_memory(
 def test_two_random_transforms_draw_the_same_however_the_examples_are_cut(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """They draw what one generator gives them that first goes through all examples by the one, then by the other."""
+    """They draw what one generator gives them that first goes through all examples by the one, then
+    by the other.
+    """
     data = lb.data.from_arrays(PICTURES, binarize="dynamic", dequantize=True)
     generator = torch.Generator().manual_seed(1 + sorted(data.splits).index("train"))
     expected = data["train"].values[:]
@@ -127,7 +131,8 @@ def test_a_window_holds_whole_blocks_from_all_over_the_file() -> None:
     for start in range(0, n, window):
         own = order[start : start + window]
         assert len(np.unique(own // block)) == window // block
-        # the mean of 100 blocks drawn without replacement from 1,000 numbered 0..999: sd 999 / sqrt(12) / 10 * sqrt(0.9)
+        # the mean of 100 blocks drawn without replacement from 1,000 numbered 0..999: sd 999 /
+        # sqrt(12) / 10 * sqrt(0.9)
         assert abs((own // block).mean() - 499.5) < 5 * 27.4
     assert np.abs(np.diff(order)).mean() > n / 10  # within a window neighbours are not together
 

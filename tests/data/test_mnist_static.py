@@ -1,4 +1,6 @@
-"""Larochelle's .amat text: read as bytes, found plain or gzipped, refused where it is another text."""
+"""Larochelle's .amat text: read as bytes, found plain or gzipped, refused where it is another
+text.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,8 @@ def test_the_canonical_files(real_data: Path) -> None:
     assert data.event_shape == (1, 28, 28)
     assert data.support == BINARY
     assert data["train"].y is None
-    # the test set of MNIST, each pixel drawn with its grey value as the probability: as bright, within the error of a draw
+    # the test set of MNIST, each pixel drawn with its grey value as the probability: as bright,
+    # within the error of a draw
     bright = data["test"].values.float().mean((1, 2, 3))
     grey = lb.data.load("mnist")["test"].values.float().mean((1, 2, 3)) / 255
     assert abs(bright.mean() - grey.mean()) < 4 * bright.std() / 100

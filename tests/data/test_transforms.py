@@ -1,4 +1,6 @@
-"""Transforms: noise that stays in its cell, augmentation that moves whole pictures, and what either refuses."""
+"""Transforms: noise that stays in its cell, augmentation that moves whole pictures, and what either
+refuses.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def test_noise_stays_in_the_cell_of_its_level(levels: int) -> None:
 
 
 def test_the_jacobian_turns_a_density_into_the_mass_of_a_cell() -> None:
-    """The identity and the bound that the docstring states, for p(x) = 2x on [0, 1], whose cells have known mass."""
+    """The identity and the bound that the docstring states, for p(x) = 2x on [0, 1], whose cells
+    have known mass.
+    """
     levels, draws = 8, 40_000
     v = torch.arange(levels)
     x = Dequantise(levels)((v / (levels - 1)).expand(draws, levels))
@@ -64,7 +68,9 @@ def test_black_stays_black_and_white_stays_white() -> None:
 def test_what_is_drawn_does_not_depend_on_the_precision_that_networks_compute_in(
     transform: Transform,
 ) -> None:
-    """Within a graph in double precision it is presented where double is what torch makes by itself."""
+    """Within a graph in double precision it is presented where double is what torch makes by
+    itself.
+    """
     found = []
     for dtype in (torch.float32, torch.float64):
         torch.manual_seed(0)

@@ -64,7 +64,9 @@ def test_sums_to_one_over_all_triples_of_coupled_channels(levels: int) -> None:
 
 
 def test_coupled_channels_are_those_of_the_paper() -> None:
-    """Given red and green, each channel of each component is a single logistic at the location of the formula."""
+    """Given red and green, each channel of each component is a single logistic at the location of
+    the formula.
+    """
     px, x = coupled(5), triples(5)
     t, k = 2 * x - 1, px.coupling
     terms = []
@@ -118,7 +120,9 @@ def test_mean_and_variance_are_those_of_the_levels() -> None:
 
 
 def test_the_mean_of_coupled_channels_is_by_conditional_means() -> None:
-    """Away from the ends, where a channel's mean is linear in its location, it is the mean; red's always is."""
+    """Away from the ends, where a channel's mean is linear in its location, it is the mean; red's
+    always is.
+    """
     torch.manual_seed(0)
     loc, log_scale = 0.2 * torch.randn(3, 2), torch.full((3, 2), -4.0)
     inside = DiscretizedLogisticMixture(

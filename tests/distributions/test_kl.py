@@ -37,7 +37,9 @@ FORMS = ("independent", "full", "multivariate")  # the forms in which a normal m
 
 
 def normal(form: str, loc: list[float], log_scale: list[float], below: list[float]) -> Distribution:
-    """A normal in two dimensions, in float64; below the diagonal of its factor stands a number, where the form has one."""
+    """A normal in two dimensions, in float64; below the diagonal of its factor stands a number,
+    where the form has one.
+    """
     mean, scale = (torch.tensor(v, dtype=torch.float64) for v in (loc, log_scale))
     if form == "independent":
         return Independent(Normal(mean, scale.exp()), 1)
@@ -68,7 +70,8 @@ def test_normals_of_every_form_agree_with_monte_carlo(
     assert kl >= -1e-12
     torch.manual_seed(0)
     z = q.sample((10_000,))
-    # 5 standard errors: the difference of two quadratic forms is skewed, though little in a mean of 10,000
+    # 5 standard errors: the difference of two quadratic forms is skewed, though little in a mean of
+    # 10,000
     assert within(q.log_prob(z) - p.log_prob(z), kl, errors=5)
 
 

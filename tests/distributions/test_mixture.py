@@ -74,7 +74,9 @@ def test_pieces_change_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_draws_are_those_of_the_density_that_is_divided_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    """E_p[f / p] is the integral of f: a draw from one component, divided by the whole, would give another number."""
+    """E_p[f / p] is the integral of f: a draw from one component, divided by the whole, would give
+    another number.
+    """
     monkeypatch.setattr(
         sys.modules["lowerbound.distributions.mixture"], "MAX_COMPONENT_VALUES", 1000 * C
     )  # in several pieces
@@ -88,7 +90,9 @@ def test_draws_are_those_of_the_density_that_is_divided_by(monkeypatch: pytest.M
 
 
 def test_float32_is_right_where_scales_are_small() -> None:
-    """Multiplied out in float32, the squares of a posterior as sharp as this would cancel to nothing."""
+    """Multiplied out in float32, the squares of a posterior as sharp as this would cancel to
+    nothing.
+    """
     loc, scale = 5 * torch.randn(C, 40).double(), torch.full((C, 40), 1e-3).double()
     z = loc[0] + 1e-3 * torch.randn(40).double()
     exact = Independent(Normal(loc[0], scale[0]), 1).log_prob(z) - torch.tensor(C).double().log()

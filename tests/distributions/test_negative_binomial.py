@@ -31,7 +31,9 @@ def test_log_prob_is_the_product_of_its_definition(mean: float, dispersion: floa
 
 
 def test_float32_is_as_good_as_its_parameters() -> None:
-    """torch's own is a nat off at alpha = 1e-6, for log Gamma(1e6 + x) and log Gamma(1e6) are 1.3e7."""
+    """torch's own is a nat off at alpha = 1e-6, for log Gamma(1e6 + x) and log Gamma(1e6) are
+    1.3e7.
+    """
     px, x = made(3.0, 1e-6, torch.float32), torch.tensor(3.0)
     assert px.log_prob(x).item() == pytest.approx(exact(3, 3.0, 1e-6), abs=1e-6)
     total, logit = torch.tensor(1e6), torch.tensor(3e-6).log()

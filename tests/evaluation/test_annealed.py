@@ -22,7 +22,9 @@ from tests.test_exact import ppca
 
 @pytest.mark.parametrize("start", ["posterior", "prior"])
 def test_the_weights_are_unbiased_however_few_the_temperatures(start: str) -> None:
-    """E[w] = p(x) whatever T: the theorem of annealed importance sampling, on numerical integrals."""
+    """E[w] = p(x) whatever T: the theorem of annealed importance sampling, on numerical
+    integrals.
+    """
     model, x, exact = on_a_grid()
     for temperatures in (1, 2, 12):
         found = annealed(model, x, chains=3000, temperatures=temperatures, start=start, seed=0)
@@ -35,7 +37,9 @@ def test_the_weights_are_unbiased_however_few_the_temperatures(start: str) -> No
 
 
 def test_the_backward_weights_are_unbiased_too() -> None:
-    """E[1/w] = 1/p(x) over simulations of z given x; here over pairs, whose mean ratio is 1 as well."""
+    """E[1/w] = 1/p(x) over simulations of z given x; here over pairs, whose mean ratio is 1 as
+    well.
+    """
     model, _, _ = on_a_grid()
     found = sandwich(model, n=2000, chains=1, temperatures=12, seed=0)
     z = torch.linspace(-10, 10, 2001, dtype=torch.float64)[:, None, None].expand(-1, 2000, -1)
@@ -238,7 +242,9 @@ def test_weights_that_are_not_finite_are_counted_and_named() -> None:
 
 
 def test_one_chain_alone_is_unbiased_too() -> None:
-    """A step size that followed the chains that count would be forgiven where thousands share it, and not where one does."""
+    """A step size that followed the chains that count would be forgiven where thousands share it,
+    and not where one does.
+    """
     model, x, exact = on_a_grid(n=1)
     copies = 6000
     for temperatures in (6, 30):

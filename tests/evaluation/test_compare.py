@@ -1,4 +1,6 @@
-"""Runs side by side: paired errors are those of the differences, and what cannot be paired is not."""
+"""Runs side by side: paired errors are those of the differences, and what cannot be paired is
+not.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def test_a_difference_is_that_of_each_example(binary_digits: Dataset) -> None:
 
 
 def test_models_that_agree_on_what_is_hard_are_told_apart_by_pairs(binary_digits: Dataset) -> None:
-    """The same model with another seed: its nll differs by the noise of the draws alone, far less than over examples."""
+    """The same model with another seed: its nll differs by the noise of the draws alone, far less
+    than over examples.
+    """
     model = make_model(binary_digits)
     lb.fit(model, lb.objectives.ELBO(), binary_digits, epochs=20, progress=False)
     first, second = (lb.evaluate(model, binary_digits, samples=100, seed=seed) for seed in (0, 1))

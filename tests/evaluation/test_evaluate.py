@@ -1,4 +1,6 @@
-"""Evaluation: every example once, honest names, and results that do not depend on how they were batched."""
+"""Evaluation: every example once, honest names, and results that do not depend on how they were
+batched.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ def test_every_example_counts_once_whatever_the_batch(binary_digits: Dataset) ->
     }
     for result in results.values():
         assert result.nll.n == result.elbo.n == 180
-        # rates are in closed form, so they are equal up to rounding; the draws differ, so their means agree within error
+        # rates are in closed form, so they are equal up to rounding; the draws differ, so their
+        # means agree within error
         assert result.rate.value == pytest.approx(results[180].rate.value, rel=1e-5)
         assert abs(result.nll.value - results[180].nll.value) < 4 * 0.5 / math.sqrt(180 * 20) + 0.05
 
@@ -93,7 +96,9 @@ class UniformDensity(Likelihood):
 
 
 def deaf(likelihood: Likelihood, data: Dataset) -> lb.VAE:
-    """A model whose q is its prior and whose p(x|z) is the same for all z, so that log p(x) = log p(x|z) exactly."""
+    """A model whose q is its prior and whose p(x|z) is the same for all z, so that log p(x) = log
+    p(x|z) exactly.
+    """
     model = lb.VAE(
         lb.priors.StandardNormal((2,)),
         lb.posteriors.DiagonalNormal(data.event_shape, (2,)),
@@ -114,7 +119,9 @@ def test_a_uniform_density_of_dequantised_levels_costs_log2_of_their_number() ->
 
 
 def test_a_normal_density_of_dequantised_levels_costs_what_its_integral_says() -> None:
-    """With x = (v + u) / L and p = N(0, s^2) in each pixel, E[x^2] = (v^2 + v + 1/3) / L^2 gives the expected nll."""
+    """With x = (v + u) / L and p = N(0, s^2) in each pixel, E[x^2] = (v^2 + v + 1/3) / L^2 gives
+    the expected nll.
+    """
     data, s = lb.data.load("digits", dequantize=True), 0.5
     v = data["test"].values.double().flatten(1)
     dimensions = v.shape[1]
@@ -341,7 +348,9 @@ def test_the_points_of_the_curve_lie_apart(
 
 
 def test_memory_follows_the_batch_and_not_the_split() -> None:
-    """No more than a batch goes through the decoder at a time, for the aggregate posterior either."""
+    """No more than a batch goes through the decoder at a time, for the aggregate posterior
+    either.
+    """
     data = lb.data.from_arrays(torch.rand(300, 5).numpy(), splits="all")
     model = make_model(data, 2, "Normal")
     seen: list[int] = []
@@ -370,7 +379,8 @@ def test_networks_in_bfloat16_give_nearly_the_same_numbers_and_say_so(
     assert seen == {torch.bfloat16}
     assert rounded.estimator == full.estimator + "; networks in bfloat16"
     assert rounded.values["nll"].dtype == torch.float32
-    # each logit is wrong by up to 2^-9 of itself, and wrong either way: what is left is far below a standard error
+    # each logit is wrong by up to 2^-9 of itself, and wrong either way: what is left is far below a
+    # standard error
     difference = rounded.values["nll"] - full.values["nll"]
     assert 0 < difference.abs().mean() < 0.1
     assert difference.mean().abs() < 0.02 < full.nll.stderr / 10

@@ -38,7 +38,8 @@ def test_a_dimension_for_each_factor_is_perfect_by_every_score() -> None:
         assert score.value == pytest.approx(1)
     assert found.importance.argmax(1).tolist() == [1, 2, 0]
     assert factor_score(codes, FACTORS).estimate.value == 1
-    # dimensions of noise change what they should: nothing but the little that chance says of a factor
+    # dimensions of noise change what they should: nothing but the little that chance says of a
+    # factor
     assert mig(codes, FACTORS).estimate.value > 0.97
 
 
@@ -50,7 +51,9 @@ def test_sap_of_classes_is_one_less_than_what_chance_gives() -> None:
 
 
 def test_thresholds_are_measured_on_examples_that_they_were_not_learned_on() -> None:
-    """Of 60 examples, noise tells a class of three by chance, and on those that it was learned on a good deal better."""
+    """Of 60 examples, noise tells a class of three by chance, and on those that it was learned on a
+    good deal better.
+    """
     noise = np.random.default_rng(2).normal(size=(60, 40))
     table = sap(noise, np.arange(60) % 3).table
     assert table.mean() == pytest.approx(1 / 3, abs=0.05)
@@ -71,12 +74,15 @@ def test_information_is_a_share_of_what_the_factor_has_and_not_of_what_its_value
     """A rare value: H(v) is far below log 2, and a dimension that is v still says all of it."""
     v = (np.arange(200) % 8 == 0).astype(int)
     assert mig(np.stack([v, 0 * v], 1), v).estimate.value == pytest.approx(1)
-    # each class counts alike for SAP: a dimension that says nothing is right half of the time, however rare a class is
+    # each class counts alike for SAP: a dimension that says nothing is right half of the time,
+    # however rare a class is
     assert sap(np.stack([v, 0 * v], 1), v).estimate.value == pytest.approx(0.5)
 
 
 def test_the_gap_of_a_table_that_is_not_square() -> None:
-    """Two factors and five dimensions, of which three copy the first factor: its gap is 0, that of the second 1."""
+    """Two factors and five dimensions, of which three copy the first factor: its gap is 0, that of
+    the second 1.
+    """
     v = grid(4, 6, repeats=10)
     codes = np.stack([v[:, 0], v[:, 1], -v[:, 0], NOISE[: len(v), 0] * 0, v[:, 0] * 2.0], 1)
     score = mig(codes, v)
@@ -111,7 +117,8 @@ def test_codes_that_say_nothing_score_what_chance_gives() -> None:
     assert found.disentanglement.value < 0.05
     assert found.informativeness.value == pytest.approx(np.mean([1 / c for c in values]), abs=0.05)
     score = factor_score(NOISE, FACTORS).estimate
-    # nothing that the dimension tells, but a factor that was held a little more often than others by chance
+    # nothing that the dimension tells, but a factor that was held a little more often than others
+    # by chance
     assert score.value == pytest.approx(1 / 3, abs=4 * score.stderr)
 
 
@@ -127,7 +134,9 @@ def test_what_independent_variables_seem_to_share_is_the_bias_that_is_documented
 
 
 def test_the_error_is_that_of_another_draw_of_the_examples() -> None:
-    """The spread of the score over fresh sets of examples of one joint lies near the error that each of them gives."""
+    """The spread of the score over fresh sets of examples of one joint lies near the error that
+    each of them gives.
+    """
     values, errors = [], []
     for seed in range(20):
         rng = np.random.default_rng(seed)

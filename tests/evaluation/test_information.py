@@ -23,7 +23,9 @@ N = 1500
 
 
 class Channel(Posterior):
-    """q(z|x) = N(A x, s^2 I): with x ~ N(0, I) a linear Gaussian channel, whose information is known."""
+    """q(z|x) = N(A x, s^2 I): with x ~ N(0, I) a linear Gaussian channel, whose information is
+    known.
+    """
 
     def __init__(self, a: Tensor, s: float) -> None:
         super().__init__((D,), (Z,))
@@ -59,7 +61,8 @@ def test_both_bounds_hold_and_meet_for_a_gaussian_channel() -> None:
         slack = 4 / math.sqrt(N)
         assert lower.mean() <= truth + slack * lower.std()
         assert upper.mean() >= truth - slack * upper.std()
-        # they meet: the two differ by what one example adds to the average at its own place, and by noise
+        # they meet: the two differ by what one example adds to the average at its own place, and by
+        # noise
         difference = upper - lower
         assert abs(difference.mean()) < slack * difference.std() + 0.05
         assert abs(lower.mean() - truth) < slack * lower.std() + 0.02
@@ -77,7 +80,9 @@ def test_the_two_parts_add_up_to_the_rate() -> None:
 
 
 def test_the_bounds_hold_in_expectation_where_they_are_tight() -> None:
-    """q(z) = p(z) exactly: the marginal KL is 0, and a choice between two bounds by their noise would show."""
+    """q(z) = p(z) exactly: the marginal KL is 0, and a choice between two bounds by their noise
+    would show.
+    """
     torch.manual_seed(1)
     a = torch.linalg.qr(torch.randn(D, Z, dtype=torch.float64)).Q.T * 0.6
     model = lb.VAE(

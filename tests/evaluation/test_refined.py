@@ -42,7 +42,9 @@ def test_a_family_that_holds_the_posterior_has_no_approximation_gap() -> None:
 
 
 def test_a_diagonal_family_keeps_the_gap_that_mean_field_theory_gives() -> None:
-    """The best diagonal normal for a Gaussian posterior has its precision's diagonal; the KL is then known."""
+    """The best diagonal normal for a Gaussian posterior has its precision's diagonal; the KL is
+    then known.
+    """
     model, _, _ = linear_model("DiagonalNormal")
     layer = model.likelihood.net.layers[0]
     weight = torch.tensor(

@@ -79,7 +79,9 @@ def test_a_run_on_a_file_laid_out_as_dsprites_is_scored(
 
 
 def test_codes_that_are_the_factors_score_one() -> None:
-    """The whole way from a card to the scores, with an encoder that gives back what the pictures were made from."""
+    """The whole way from a card to the scores, with an encoder that gives back what the pictures
+    were made from.
+    """
     x = FACTORS.astype(np.float32)
     data = lb.data.from_arrays(x, factors=FACTORS)
     model = lb.VAE(

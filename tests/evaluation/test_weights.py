@@ -1,4 +1,6 @@
-"""What weights say: the values of an independent implementation, distributions whose tail is known, and exact identities."""
+"""What weights say: the values of an independent implementation, distributions whose tail is known,
+and exact identities.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def test_pareto_k_is_that_of_arviz(draws: int, scale: float, k: float) -> None:
 
 @pytest.mark.parametrize("k", [0.1, 0.3, 0.5, 0.7, 1.0])
 def test_pareto_k_is_found_where_it_is_known(k: float) -> None:
-    """Generalised Pareto weights of shape k. The estimate is drawn to 0.5 by ten of the 222 observations, and no more."""
+    """Generalised Pareto weights of shape k. The estimate is drawn to 0.5 by ten of the 222
+    observations, and no more.
+    """
     u = torch.rand(5000, 400, dtype=torch.float64)
     found = pareto_k((((1 - u) ** -k - 1) / k).log())
     pulled = (212 * k + 5) / 222
@@ -114,7 +118,9 @@ def test_what_is_left_is_at_most_at_the_rate_one_over_k_and_never_negative() -> 
 
 
 def test_the_bias_of_the_bound_is_found_where_it_is_known() -> None:
-    """A linear VAE with an inflated posterior: what the curve at K = 1, 3, 9 lacks is its distance from log p(x)."""
+    """A linear VAE with an inflated posterior: what the curve at K = 1, 3, 9 lacks is its distance
+    from log p(x).
+    """
     model, x, exact = ppca(inflation=1.5)
     with torch.no_grad():
         log_w = torch.cat([model(x, samples=900).log_w for _ in range(4)])

@@ -73,7 +73,9 @@ def test_a_resumed_run_keeps_its_base(
 
 
 def test_training_starts_from_the_mean_example(binary_digits: Dataset) -> None:
-    """The loss of a first epoch without steps: the entropy of the pixels, in place of log 2 for each."""
+    """The loss of a first epoch without steps: the entropy of the pixels, in place of log 2 for
+    each.
+    """
     history = lb.fit(
         make_model(binary_digits),
         lb.objectives.ELBO(),

@@ -95,7 +95,9 @@ def test_learns_the_digits(digits: Dataset) -> None:
 
 
 def test_trains_on_coloured_pictures() -> None:
-    """Grey pictures in colour: green and blue are known from red, and noise in red is nothing that three latents tell."""
+    """Grey pictures in colour: green and blue are known from red, and noise in red is nothing that
+    three latents tell.
+    """
     torch.manual_seed(0)
     x = torch.randint(0, 256, (200, 1, 4, 4), dtype=torch.uint8).expand(200, 3, 4, 4).contiguous()
     data = lb.data.from_arrays(x.numpy())
@@ -103,5 +105,6 @@ def test_trains_on_coloured_pictures() -> None:
     history = lb.fit(
         model, lb.objectives.ELBO(), data, epochs=60, learning_rate=1e-2, progress=False
     )
-    # 16 pixels are 16 log 256 = 89 nats where red tells the others, and 266 where it does not; 167 found
+    # 16 pixels are 16 log 256 = 89 nats where red tells the others, and 266 where it does not; 167
+    # found
     assert history.series("distortion")[-1] < 200

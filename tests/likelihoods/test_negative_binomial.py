@@ -16,14 +16,18 @@ class TestNegativeBinomial(LikelihoodContract):
     dispersion: object = "per_dimension"
 
     def make(self, z_shape: Shape, x_shape: Shape) -> Likelihood:
-        """Of small counts and a small dispersion, so that the tails are short enough for all pairs to be summed over."""
+        """Of small counts and a small dispersion, so that the tails are short enough for all pairs
+        to be summed over.
+        """
         part = lb.likelihoods.NegativeBinomial(z_shape, x_shape, dispersion=self.dispersion)
         part.base.fill_(-1.0)
         part.log_start.fill_(-3.0)
         return part
 
     def quadrature(self, px: Distribution) -> tuple[Tensor, Tensor]:
-        """The counts up to where less than 1e-9 is left: far out, the tail falls by mu / (mu + r) a step."""
+        """The counts up to where less than 1e-9 is left: far out, the tail falls by mu / (mu + r) a
+        step.
+        """
         odds = (px.base_dist.log_mean + px.base_dist.log_dispersion).exp()
         n = int((25 / torch.log1p(1 / odds)).max() + 4 * px.mean.max()) + 40
         assert n < 2500, f"{n}: the pairs would not fit into memory"
@@ -112,8 +116,9 @@ def test_learns_the_dispersion_of_counts_of_any_size(mean: float) -> None:
     )
     losses = history.series("distortion")
     assert losses[-1] < losses[0] - 1
-    # It starts at the moments of all examples, exp(0.64) - 1 = 0.9 for most entries. 1,600 x 6 counts tell the dispersion to
-    # 0.01, and what one z leaves of the factor adds to it, most where the noise of counts of 3 hides it (0.09 found).
+    # It starts at the moments of all examples, exp(0.64) - 1 = 0.9 for most entries. 1,600 x 6
+    # counts tell the dispersion to 0.01, and what one z leaves of the factor adds to it, most where
+    # the noise of counts of 3 hides it (0.09 found).
     assert model.likelihood.log_start.exp().min() > 0.4
     assert model.likelihood.log_dispersion.exp().max() < 0.15
 

@@ -16,7 +16,9 @@ class TestNormal(LikelihoodContract):
         return real_line(px)
 
     def test_the_mean_is_not_squashed(self) -> None:
-        """Whatever the range of the data, the mean can get there: a sigmoid or tanh could not leave [-1, 1]."""
+        """Whatever the range of the data, the mean can get there: a sigmoid or tanh could not leave
+        [-1, 1].
+        """
         part = self.make((3,), (4,))
         with torch.no_grad():
             part.net.layers[-1].bias.add_(torch.tensor([-7.0, -2.0, 3.0, 900.0]))

@@ -1,4 +1,6 @@
-"""A product of likelihoods over groups of columns: what it is made of, and how groups are named, found and refused."""
+"""A product of likelihoods over groups of columns: what it is made of, and how groups are named,
+found and refused.
+"""
 
 from __future__ import annotations
 
@@ -125,8 +127,10 @@ def test_each_group_learns_in_units_and_from_the_examples_of_its_own_columns() -
         name: (own["part"], own["columns"]) for name, own in config["likelihood"]["groups"].items()
     }
     assert names == {
-        "real": ("Normal", [0, 3]), "binary": ("Bernoulli", [1]), "counts": ("NegativeBinomial", [2])
-    }  # fmt: skip
+        "real": ("Normal", [0, 3]),
+        "binary": ("Bernoulli", [1]),
+        "counts": ("NegativeBinomial", [2]),
+    }
     model = build_model(complete(config), data.event_shape)
     history = lb.fit(model, lb.objectives.ELBO(), data, epochs=3, progress=False)
     x = data.examples("train")
@@ -208,7 +212,8 @@ def test_it_says_how_it_was_made_at_any_depth() -> None:
     again.load_state_dict(part.state_dict())
 
 
-def test_a_table_of_every_kind_from_the_command_line(command: Command, tmp_path: Path) -> None:  # noqa: F811  a fixture
+# a fixture
+def test_a_table_of_every_kind_from_the_command_line(command: Command, tmp_path: Path) -> None:  # noqa: F811
     rng = np.random.default_rng(1)
     lines = ["income,member,visits,rent,kind"]
     for row in rows(200):
@@ -240,9 +245,11 @@ def test_a_table_of_every_kind_from_the_command_line(command: Command, tmp_path:
         name: (own["part"], own["columns"]) for name, own in config["likelihood"]["groups"].items()
     }
     assert groups == {
-        "real": ("Normal", [0, 3]), "binary": ("Bernoulli", [1]), "counts": ("NegativeBinomial", [2]),
+        "real": ("Normal", [0, 3]),
+        "binary": ("Bernoulli", [1]),
+        "counts": ("NegativeBinomial", [2]),
         "levels_3": ("Categorical", [4]),
-    }  # fmt: skip
+    }
     assert config["likelihood"]["groups"]["levels_3"]["levels"] == 3
     assert config["data"]["categorical"] == ["kind=blue|green|red"]
     assert command("sample", "run", "-n", 20, "--out", "s.csv")[0] == 0
@@ -255,9 +262,11 @@ def test_a_table_of_every_kind_from_the_command_line(command: Command, tmp_path:
     full = [line.split(",") for line in (tmp_path / "full.csv").read_text().splitlines()[1:]]
     assert all(cell for row in full for cell in row)
     assert all(row[4] in ("red", "green", "blue") for row in full)
-    # in a file, columns by their names, a group that is named like its column, and a setting of one group changed by option
+    # in a file, columns by their names, a group that is named like its column, and a setting of one
+    # group changed by option
     (tmp_path / "own.yaml").write_text(
-        "likelihood:\n  part: Product\n  groups:\n    money: {part: Normal, columns: [rent, income]}\n    member: "
+        "likelihood:\n  part: Product\n  groups:\n"
+        "    money: {part: Normal, columns: [rent, income]}\n    member: "
         "Bernoulli\n    visits: {part: NegativeBinomial, dispersion: 0}\n    kind: Categorical\n"
     )
     own = ["--config", "own.yaml", "--likelihood.groups.money.scale", "network", "--out", "own"]

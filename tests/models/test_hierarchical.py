@@ -1,4 +1,6 @@
-"""Hierarchies against a chain of normals whose evidence and posterior are known, inferred in both directions."""
+"""Hierarchies against a chain of normals whose evidence and posterior are known, inferred in both
+directions.
+"""
 
 from __future__ import annotations
 
@@ -58,10 +60,11 @@ def affine(matrix: Tensor, offset: Tensor) -> lb.networks.MLP:
 def chain(
     inference: str, inflation: float = 1.0, slope: Tensor | None = None
 ) -> tuple[lb.models.Hierarchical, Tensor, Tensor]:
-    """z_2 ~ N(0, I), z_1 ~ N(a z_2 + c, WIDTH^2), x ~ N(W z_1 + b, SIGMA^2): the model, data, and their log p(x).
+    """z_2 ~ N(0, I), z_1 ~ N(a z_2 + c, WIDTH^2), x ~ N(W z_1 + b, SIGMA^2): the model, data, and
+    their log p(x).
 
-    The columns of W are orthogonal, so that the true posterior is diagonal at every level. The standard deviations of q are
-    those of the true posterior times ``inflation``.
+    The columns of W are orthogonal, so that the true posterior is diagonal at every level. The
+    standard deviations of q are those of the true posterior times ``inflation``.
     """
     eye = torch.eye(Z, dtype=torch.float64)
     a, c, b = (
@@ -402,7 +405,9 @@ def test_it_is_described_saved_loaded_and_resumed(inference: str, tmp_path: Path
 
 
 def companions() -> list[tuple[str, ...]]:
-    """Every prior and posterior that has real z, and every likelihood, with a hierarchy at least once."""
+    """Every prior and posterior that has real z, and every likelihood, with a hierarchy at least
+    once.
+    """
     priors = [
         name for name in names("prior") if not refused((name, "DiagonalNormal", "Normal", "ELBO"))
     ]

@@ -1,4 +1,6 @@
-"""M2: bounds of log p(x) and log p(x, y), where both are known by integration; and what it learns from few labels."""
+"""M2: bounds of log p(x) and log p(x, y), where both are known by integration; and what it learns
+from few labels.
+"""
 
 from __future__ import annotations
 

@@ -14,8 +14,17 @@ from lowerbound.shapes import Shape, numel
 from tests.contracts import all_parameters_get_gradients
 
 PICTURES: list[Shape] = [
-    (1, 28, 28), (3, 32, 32), (1, 64, 64), (5, 37, 53), (3, 100, 60), (1, 218, 178), (8, 8), (1, 4, 5), (1, 1, 9), (3, 2, 2),
-]  # fmt: skip
+    (1, 28, 28),
+    (3, 32, 32),
+    (1, 64, 64),
+    (5, 37, 53),
+    (3, 100, 60),
+    (1, 218, 178),
+    (8, 8),
+    (1, 4, 5),
+    (1, 1, 9),
+    (3, 2, 2),
+]
 NETWORKS = [partial(lb.networks.Conv, width=4), partial(lb.networks.ResNet, width=4)]
 
 
@@ -41,7 +50,9 @@ def test_further_leading_sizes_are_channels(network: partial[nn.Module]) -> None
 
 @pytest.mark.parametrize("network", NETWORKS, ids=["Conv", "ResNet"])
 def test_moving_the_picture_moves_what_the_first_layers_see(network: partial[nn.Module]) -> None:
-    """A shift by two pixels is a shift by one after a halving: convolutions, and not a dense layer, look at the picture."""
+    """A shift by two pixels is a shift by one after a halving: convolutions, and not a dense layer,
+    look at the picture.
+    """
     layers = network((1, 32, 32), (4,)).layers[:3]
     x = torch.zeros(1, 1, 32, 32)
     x[..., 12:16, 12:16] = torch.rand(4, 4)

@@ -14,9 +14,15 @@ FullyConv = lb.networks.FullyConv
 
 @pytest.mark.parametrize(
     ("large", "small"),
-    [((1, 28, 28), (64, 7, 7)), ((3, 32, 32), (16, 8, 8)), ((2, 5, 9), (3, 5, 9)), ((1, 37, 53), (2, 8, 10, 14)),
-     ((8, 8), (4, 1, 1)), ((1, 6, 1), (2, 3, 1))],
-)  # fmt: skip
+    [
+        ((1, 28, 28), (64, 7, 7)),
+        ((3, 32, 32), (16, 8, 8)),
+        ((2, 5, 9), (3, 5, 9)),
+        ((1, 37, 53), (2, 8, 10, 14)),
+        ((8, 8), (4, 1, 1)),
+        ((1, 6, 1), (2, 3, 1)),
+    ],
+)
 @pytest.mark.parametrize("way", ["down", "up"])
 def test_it_maps_pictures_to_pictures(large: Shape, small: Shape, way: str) -> None:
     in_shape, out_shape = (large, small) if way == "down" else (small, large)

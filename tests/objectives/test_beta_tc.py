@@ -74,7 +74,9 @@ class TestBetaTC(ObjectiveContract):
 
     @pytest.mark.parametrize("batch", [2, 3, 5])
     def test_over_all_batches_the_estimate_of_the_aggregate_is_unbiased(self, batch: int) -> None:
-        """Every batch that holds the example z came from, enumerated: of q(z), and of each q(z_d)."""
+        """Every batch that holds the example z came from, enumerated: of q(z), and of each
+        q(z_d).
+        """
         whole = posteriors()
         for entries in (slice(None), slice(0, 1), slice(2, 3)):
             latent = some(whole, list(range(N)), entries)
@@ -104,7 +106,9 @@ class TestBetaTC(ObjectiveContract):
         assert torch.allclose(torch.stack(papers).mean(0), ours, rtol=1e-10)
 
     def test_of_codes_that_are_jointly_normal_it_is_the_known_total_correlation(self) -> None:
-        """q(z|x) = N(x, s^2 I) of normal x: q(z) is normal, with a correlation r, and TC = -1/2 log(1 - r^2)."""
+        """q(z|x) = N(x, s^2 I) of normal x: q(z) is normal, with a correlation r, and TC = -1/2
+        log(1 - r^2).
+        """
         cov = torch.tensor([[1.0, 0.8], [0.8, 1.0]]).double()
         x = MultivariateNormal(torch.zeros(2).double(), cov).sample((1500,))
         scale = torch.full_like(x, 0.5)
@@ -171,8 +175,9 @@ class TestBetaTC(ObjectiveContract):
         model, _ = self.draw()
         full = lb.posteriors.FullNormal((4,), (2,))
         assert conflict(BetaTC(), full) == (
-            "BetaTC takes q(z|x) apart into its entries, and FullNormal has entries of z that depend on each other; use "
-            "FactorVAE, or a posterior with independent entries (DiagonalNormal)"
+            "BetaTC takes q(z|x) apart into its entries, and FullNormal has entries of z that "
+            "depend on each other; use FactorVAE, or a posterior with independent entries "
+            "(DiagonalNormal)"
         )
         with pytest.raises(ValueError, match="BetaTC takes .* apart .*; use FactorVAE"):
             BetaTC().check(lb.VAE(model.prior, full, model.likelihood)(torch.rand(5, 4)))
@@ -196,7 +201,9 @@ class TestSampledWeights(ObjectiveContract):
 
 
 def test_the_quantities_are_in_the_metrics_and_validation_is_on_their_scale() -> None:
-    """Training in batches of 64 and validation in one of 400: examples of one kind, at next to no learning rate."""
+    """Training in batches of 64 and validation in one of 400: examples of one kind, at next to no
+    learning rate.
+    """
     torch.manual_seed(0)
     data = lb.data.from_arrays(torch.rand(4000, 4).numpy(), splits="train_valid_test")
     model = lb.VAE(

@@ -25,7 +25,9 @@ class TestDReG(ObjectiveContract):
     def test_the_gradient_at_each_draw_is_weighed_by_the_square_of_its_weight(
         self, z_shape: tuple[int, ...]
     ) -> None:
-        """What the posterior's parameters get, by the formula and by the hook, for latents of any shape."""
+        """What the posterior's parameters get, by the formula and by the hook, for latents of any
+        shape.
+        """
         model = lb.VAE(
             prior=lb.priors.StandardNormal(z_shape),
             posterior=lb.posteriors.DiagonalNormal((4,), z_shape),

@@ -33,7 +33,9 @@ class TestFactorVAE(ObjectiveContract):
         assert torch.allclose(terms.log["total_correlation"], logit, atol=1e-6)
 
     def test_the_critic_finds_a_density_ratio_that_is_known(self) -> None:
-        """Of two normal entries of correlation r: log N(z; 0, S) - log N(z; 0, I), of mean -1/2 log(1 - r^2)."""
+        """Of two normal entries of correlation r: log N(z; 0, S) - log N(z; 0, I), of mean -1/2
+        log(1 - r^2).
+        """
         r = 0.8
         joint = MultivariateNormal(torch.zeros(2), torch.tensor([[1.0, r], [r, 1.0]]))
         apart = MultivariateNormal(torch.zeros(2), torch.eye(2))
@@ -216,7 +218,9 @@ def test_a_batch_of_one_is_refused(binary_digits: Dataset) -> None:
 
 
 def test_no_critic_is_asked_about_a_score_that_it_was_not_trained_with(digits: Dataset) -> None:
-    """It is not saved with the model, so what was minimised cannot be evaluated, and is not replaced by another number."""
+    """It is not saved with the model, so what was minimised cannot be evaluated, and is not
+    replaced by another number.
+    """
     model = make_model(digits, likelihood="BinaryCrossEntropy")
     assert lb.evaluate(model, digits, samples=2, objective=FactorVAE((3,))).objective is None
     assert (

@@ -16,7 +16,9 @@ class TestIWAE(ObjectiveContract):
     make = staticmethod(lb.objectives.IWAE)
 
     def test_the_weights_are_those_of_the_definition(self) -> None:
-        """Two draws with weights 1 and 3: the bound is log 2, and the better draw gets three quarters of the gradient."""
+        """Two draws with weights 1 and 3: the bound is log 2, and the better draw gets three
+        quarters of the gradient.
+        """
         _, draw = self.draw(samples=2)
         latent = draw.latents[0]
         log_px = torch.tensor([[1.0], [3.0]]).log().expand(2, 5).clone().requires_grad_()

@@ -26,7 +26,9 @@ def similarity(h: float, variance: float, shift: float) -> float:
 
 
 def discrepancy(similarity_of: Callable[[float, float], float]) -> float:
-    """MMD^2 from the mean similarity of two independent draws, by the variance and the mean of their difference."""
+    """MMD^2 from the mean similarity of two independent draws, by the variance and the mean of
+    their difference.
+    """
     return (
         similarity_of(2 * SPREAD**2, 0)
         + similarity_of(2, 0)
@@ -35,7 +37,9 @@ def discrepancy(similarity_of: Callable[[float, float], float]) -> float:
 
 
 def truth(objective: lb.objectives.MMD) -> float:
-    """In closed form; h / (h + d^2) is the integral of exp(-t (1 + d^2 / h)) over t > 0, taken by the trapezoidal rule."""
+    """In closed form; h / (h + d^2) is the integral of exp(-t (1 + d^2 / h)) over t > 0, taken by
+    the trapezoidal rule.
+    """
     total = 0.0
     for h in (scale * UNIT.item() for scale in objective.scales):
         if objective.kernel == "gaussian":
@@ -84,7 +88,9 @@ class TestMMD(ObjectiveContract):
     def test_several_draws_of_an_example_count_as_draws_of_one_example(
         self, objective: lb.objectives.MMD
     ) -> None:
-        """Of one x they are alike, so that a pair of them says nothing about two independent codes."""
+        """Of one x they are alike, so that a pair of them says nothing about two independent
+        codes.
+        """
 
         def draw() -> tuple[Tensor, Tensor]:
             x = SHIFT + 0.9 * SPREAD * normal(1, 6)

@@ -44,7 +44,9 @@ def wake(model: lb.VAE, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sleep(model: lb.VAE) -> Tensor:
-    """The exact gradient of -E_p(x, z)[log q(z|x)] in q's parameters, by the sum over every z and every x of five bits."""
+    """The exact gradient of -E_p(x, z)[log q(z|x)] in q's parameters, by the sum over every z and
+    every x of five bits.
+    """
     x = states(
         torch.distributions.Independent(torch.distributions.Bernoulli(torch.full((5,), 0.5)), 1)
     ).double()
@@ -56,7 +58,9 @@ def sleep(model: lb.VAE) -> Tensor:
 
 
 def agrees(estimates: list[Tensor], exact: Tensor) -> bool:
-    """Whether the mean lies within 4.5 standard errors of the truth in every entry (some dozens are looked at)."""
+    """Whether the mean lies within 4.5 standard errors of the truth in every entry (some dozens are
+    looked at).
+    """
     found = torch.stack(estimates)
     assert bool((found.std(0) > 0).any())
     return bool(
@@ -76,9 +80,7 @@ def test_over_all_codes_both_wake_gradients_are_exact() -> None:
     assert torch.allclose(of_q, exact_of_q, rtol=1e-8, atol=1e-12)
 
 
-def test_of_one_draw_the_gradient_of_p_is_that_of_the_elbo_in_mean_and_of_q_that_of_its_entropy() -> (
-    None
-):
+def test_of_one_draw_p_has_the_gradient_of_the_elbo_in_mean_and_q_that_of_its_entropy() -> None:
     """At K = 1 every weight is 1, and both expectations over z ~ q are sums over its codes."""
     model = finite((3,))
     x = torch.bernoulli(torch.full((4, 5), 0.5)).double()
@@ -179,7 +181,10 @@ def test_dreams_are_asked_for_only_where_they_are_used() -> None:
     _, draw = TestReweightedWakeSleep().draw()
     with pytest.raises(
         ValueError,
-        match="phase 'sleep' learns from what the model dreams, and this step has no dream",
+        match=(
+            "phase 'sleep' learns from joint samples of "
+            "the model, and this step has no joint sample"
+        ),
     ):
         ReweightedWakeSleep(phase="sleep").terms(draw, STEP)
 
@@ -200,9 +205,9 @@ def test_a_dream_moves_no_statistics_and_teaches_p_nothing() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
     assert model.training
     assert model.likelihood.training
-    assert dream.x.shape == (20, 4)
-    assert dream.log_q.shape == (20,)
-    dream.log_q.sum().backward()
+    assert joint_sample.x.shape == (20, 4)
+    assert joint_sample.log_q.shape == (20,)
+    joint_sample.log_q.sum().backward()
     assert all(p.grad is not None for p in model.posterior.parameters())
     assert all(p.grad is None for p in model.likelihood.parameters())
 

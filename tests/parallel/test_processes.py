@@ -1,4 +1,6 @@
-"""Several processes do what one does: the same weights, numbers and files, and one line where one of them dies."""
+"""Several processes do what one does: the same weights, numbers and files, and one line where one
+of them dies.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,9 @@ def _numbers(content: Any) -> list[float]:
 @within
 @pytest.mark.usefixtures("importable")
 def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
-    """Every statistic of a batch, every way to draw, odd shares, a last batch of one example, and evaluation."""
+    """Every statistic of a batch, every way to draw, odd shares, a last batch of one example, and
+    evaluation.
+    """
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     two.mkdir()

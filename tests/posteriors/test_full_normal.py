@@ -22,7 +22,8 @@ class TestFullNormal(PosteriorContract):
         qz = part(torch.rand(2, 4), Context())
         z = qz.sample((20000,))
         for b in range(2):
-            # an entry of a covariance of n draws has a standard error near sqrt((s_ii s_jj + s_ij^2) / n)
+            # an entry of a covariance of n draws has a standard error near sqrt((s_ii s_jj +
+            # s_ij^2) / n)
             truth = qz.flat.covariance_matrix[b]
             error = ((truth.diag()[:, None] * truth.diag() + truth**2) / 20000).sqrt()
             assert bool(((torch.cov(z[:, b].T) - truth).abs() < 5 * error).all())

@@ -30,7 +30,9 @@ class TestInverseAutoregressive(PosteriorContract):
 
 
 def test_the_density_is_that_of_the_change_of_variables() -> None:
-    """log N(z_0) - log |det dz/dz_0| for each example, the Jacobian by automatic differentiation, and triangular steps."""
+    """log N(z_0) - log |det dz/dz_0| for each example, the Jacobian by automatic differentiation,
+    and triangular steps.
+    """
     part = InverseAutoregressive((4,), (3,), layers=3).double()
     with torch.no_grad():
         for p in part.parameters():
@@ -56,7 +58,9 @@ def test_the_density_is_that_of_the_change_of_variables() -> None:
 
 
 def test_a_step_is_that_of_the_paper() -> None:
-    """y = g x + (1 - g) m with g = sigmoid(s + 2), whose slope is held at 0.001 where the gate closes, in float32 too."""
+    """y = g x + (1 - g) m with g = sigmoid(s + 2), whose slope is held at 0.001 where the gate
+    closes, in float32 too.
+    """
     x, m, s = torch.randn(3, 50).double()
     g = torch.sigmoid(s + 2)
     y, log_det = Gated(m, s).call_and_ladj(x)
@@ -111,7 +115,9 @@ def trained(posterior: type | partial, steps: int = 400) -> tuple[Tensor, Tensor
 def test_the_bound_lies_below_the_evidence_and_above_that_of_a_diagonal_normal(
     posterior: partial,
 ) -> None:
-    """The exact posterior is a normal with correlations, which a diagonal one misses and autoregressive steps do not."""
+    """The exact posterior is a normal with correlations, which a diagonal one misses and
+    autoregressive steps do not.
+    """
     bound, exact = trained(posterior)
     slack = bound - exact
     assert slack.mean() <= 4 * slack.std() / math.sqrt(len(slack))
@@ -124,7 +130,9 @@ def test_the_bound_lies_below_the_evidence_and_above_that_of_a_diagonal_normal(
 
 
 def curved(posterior: lb.roles.Posterior) -> tuple[lb.VAE, Tensor, Tensor]:
-    """A model of one latent with a posterior of several modes, eight examples, and log p(x) by integration."""
+    """A model of one latent with a posterior of several modes, eight examples, and log p(x) by
+    integration.
+    """
     model = lb.VAE(lb.priors.StandardNormal((1,)), posterior, Curved((1,), (5,))).double()
     x, _ = model.sample_joint(8)
     z = torch.linspace(-10, 10, 20001, dtype=torch.float64)[:, None, None].expand(-1, 8, -1)

@@ -25,7 +25,9 @@ class TestPlanar(PosteriorContract):
 
 @pytest.mark.parametrize("z_shape", [(), (3,), (2, 2)])
 def test_the_density_is_that_of_the_change_of_variables(z_shape: tuple[int, ...]) -> None:
-    """log N(z_0) - log |det dz/dz_0| for each example, the Jacobian by automatic differentiation."""
+    """log N(z_0) - log |det dz/dz_0| for each example, the Jacobian by automatic
+    differentiation.
+    """
     n = math.prod(z_shape)
     u, w, b = (
         torch.randn(3, 5, n).double(),
@@ -75,7 +77,9 @@ def test_every_map_is_one_to_one_whatever_the_network_says() -> None:
 
 
 def test_in_float32_the_volume_is_never_nothing() -> None:
-    """w'u as far the wrong way as it goes, at the plane itself, where softplus(w'u) - 1 rounds to -1."""
+    """w'u as far the wrong way as it goes, at the plane itself, where softplus(w'u) - 1 rounds to
+    -1.
+    """
     u, w = torch.full((1, 1, 3), -5.0).requires_grad_(), torch.full((1, 1, 3), 2.0)
     log_det = PlanarMaps(u, w, torch.zeros(1, 1)).generate(torch.zeros(1, 3))[1]
     assert log_det.item() == pytest.approx(math.log(1e-3), rel=1e-3)

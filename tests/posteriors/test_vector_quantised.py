@@ -42,7 +42,9 @@ class TestVectorQuantised(PosteriorContract):
 
     @pytest.mark.parametrize("kl", ["auto", "sampled"])
     def test_gradients_of_the_loss_are_those_of_finite_differences(self, kl: RateEstimator) -> None:
-        """Of prior and likelihood; the posterior's are handed through the choice, which has none."""
+        """Of prior and likelihood; the posterior's are handed through the choice, which has
+        none.
+        """
         model, x = tiny().eval(), torch.rand(5, *X).double()
 
         def loss() -> Tensor:
@@ -60,7 +62,9 @@ class TestVectorQuantised(PosteriorContract):
         assert torch.equal(qz.log_prob(qz.sample(leading)), torch.zeros(*leading, 5))
 
     def test_treats_examples_separately(self) -> None:
-        """A random z has no probability under any: what is quantised, and the codes, are compared instead."""
+        """A random z has no probability under any: what is quantised, and the codes, are compared
+        instead.
+        """
         part, x = moved(self.make((4,), (3,))).double().eval(), torch.rand(5, 4).double()
         qz = part(x, NO_CONTEXT)
         for b in range(5):
@@ -123,7 +127,9 @@ def test_the_rate_is_what_it_takes_to_name_the_codes() -> None:
 
 
 class Fixed(nn.Module):
-    """(N, 4) -> (N, 2, 2), the values as they are, from a parameter, so that gradients can be asked for."""
+    """(N, 4) -> (N, 2, 2), the values as they are, from a parameter, so that gradients can be asked
+    for.
+    """
 
     def __init__(self, in_shape: Shape, out_shape: Shape) -> None:
         super().__init__()
@@ -224,7 +230,8 @@ def test_the_gradient_reaches_the_encoder_as_it_leaves_the_decoder() -> None:
     x = torch.randn(6, *X).double()
     draw = model(x)
     loss = lb.objectives.ELBO().terms(draw, Step(1.0, 6)).loss.sum()
-    (found,) = torch.autograd.grad(loss, draw.latents[0].q.encoded, retain_graph=True)  # type: ignore[attr-defined]  # a CodePoint
+    # a CodePoint
+    (found,) = torch.autograd.grad(loss, draw.latents[0].q.encoded, retain_graph=True)  # type: ignore[attr-defined]
     z = draw.latents[0].z.detach().requires_grad_()
     px = model.likelihood(z, NO_CONTEXT)
     (expected,) = torch.autograd.grad(-model.likelihood.log_prob(px, x, None).sum(), z)
@@ -244,7 +251,9 @@ def test_the_commitment_pulls_the_encoder_and_not_the_codes() -> None:
 
 
 def test_the_commitment_does_not_grow_with_the_batch() -> None:
-    """Every example twice: the same penalty of each, hence the same weight beside the mean of the rest."""
+    """Every example twice: the same penalty of each, hence the same weight beside the mean of the
+    rest.
+    """
     model = tiny(codes=3).eval()
     x = torch.randn(6, *X).double()
     once, twice = (model(each).penalties["commitment"] for each in (x, torch.cat([x, x])))
@@ -303,7 +312,8 @@ def test_it_learns_and_the_log_counts_the_codes(
     elbo = history.series("elbo", "valid")
     assert elbo[-1] > elbo[0]
     assert history.series("rate")[-1] < 4 * math.log(8)
-    # the epoch's figures are those of all examples together: here by hand, with the weights of the last epoch
+    # the epoch's figures are those of all examples together: here by hand, with the weights of the
+    # last epoch
     assert history.best_epoch == 4
     with torch.no_grad():
         qz = model.eval().posterior(binary_digits.examples("valid"), Context())
@@ -361,7 +371,8 @@ def test_what_makes_no_sense_is_refused_in_one_line() -> None:
         VectorQuantised(X, (2,), codes=0)
     for setting in ({"decay": 1.0}, {"restart": -0.1}):
         with pytest.raises(ValueError, match="must be at least 0 and below 1"):
-            VectorQuantised(X, (2,), **setting)  # type: ignore[arg-type]  # each of these is a number
+            # each of these is a number
+            VectorQuantised(X, (2,), **setting)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="commitment is -1"):
         VectorQuantised(X, (2,), commitment=-1)
 

@@ -43,7 +43,8 @@ class TestIndependentCodes(PriorContract):
 
     def quadrature(self, pz: Distribution) -> tuple[Tensor, Tensor]:
         """All codes: a sum."""
-        codes = pz.book.vectors.reshape(-1, *pz.event_shape)  # type: ignore[attr-defined]  # a Codes
+        # a Codes
+        codes = pz.book.vectors.reshape(-1, *pz.event_shape)  # type: ignore[attr-defined]
         return codes, torch.ones_like(codes)
 
     @pytest.mark.parametrize("kl", ["auto", "sampled"])
@@ -126,7 +127,9 @@ def test_draws_have_the_conditionals_of_one_pass(monkeypatch: pytest.MonkeyPatch
 
 
 def test_it_learns_what_independent_codes_cannot() -> None:
-    """Two positions that always agree: log 2 nats, where the product of the margins takes 2 log 2."""
+    """Two positions that always agree: log 2 nats, where the product of the margins takes 2 log
+    2.
+    """
     torch.manual_seed(0)
     posterior = VectorQuantised(X, (1, 2), codes=2).eval()
     book = posterior.codebook()

@@ -36,7 +36,9 @@ class TestMixture(PriorContract):
         assert torch.allclose(prior(Context()).log_prob(z), total.log(), rtol=1e-10)
 
     def test_it_starts_wide_and_with_no_two_components_alike(self) -> None:
-        """Mean 0 and variance 1 in expectation over 20,000 starts' worth of components; other seeds, other starts."""
+        """Mean 0 and variance 1 in expectation over 20,000 starts' worth of components; other
+        seeds, other starts.
+        """
         prior = self.make((), components=20_000)
         pz = prior(Context())
         assert within(prior.loc.detach(), 0.0)
@@ -73,7 +75,9 @@ def test_no_component_is_refused() -> None:
 
 @pytest.mark.parametrize("start", ["posterior", "prior"])
 def test_annealing_and_weighting_find_the_integral(start: str) -> None:
-    """One latent, a prior of separate modes, integrated numerically; E[w] = p(x) from either start."""
+    """One latent, a prior of separate modes, integrated numerically; E[w] = p(x) from either
+    start.
+    """
     prior = lb.priors.Mixture((1,), components=3)
     with torch.no_grad():
         prior.loc.copy_(torch.tensor([[-2.0], [0.0], [2.5]]))
@@ -89,5 +93,6 @@ def test_annealing_and_weighting_find_the_integral(start: str) -> None:
     with torch.no_grad():
         weighted = evidence(model, x, samples=20_000)
     weights = (weighted.log_terms + math.log(20_000) - exact).exp()
-    # a normal posterior of unit scale leaves the weights without a variance in places: 6 standard errors
+    # a normal posterior of unit scale leaves the weights without a variance in places: 6 standard
+    # errors
     assert bool(((weights.mean(0) - 1).abs() < 6 * weights.std(0) / math.sqrt(20_000)).all())

@@ -1,4 +1,6 @@
-"""A prior of spline couplings; what it shares with affine couplings is tested with those (test_realnvp.py)."""
+"""A prior of spline couplings; what it shares with affine couplings is tested with those
+(test_realnvp.py).
+"""
 
 from __future__ import annotations
 

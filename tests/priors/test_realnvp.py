@@ -35,7 +35,9 @@ def test_it_starts_as_the_standard_normal(flow: type[Prior], z_shape: tuple[int,
 
 @pytest.mark.parametrize("flow", FLOWS)
 def test_the_density_is_that_of_the_change_of_variables(flow: type[Prior]) -> None:
-    """log N(eps) - log |det dz/deps|, with the Jacobian by automatic differentiation of the draw."""
+    """log N(eps) - log |det dz/deps|, with the Jacobian by automatic differentiation of the
+    draw.
+    """
     pz = moved(flow((3,)).double())(Context())
     eps = torch.randn(6, 3).double()
     for each in eps:
@@ -59,7 +61,9 @@ def ring(n: int) -> Tensor:
 
 @pytest.mark.parametrize("flow", FLOWS)
 def test_it_fits_what_is_not_normal_better_than_a_normal_does(flow: type[Prior]) -> None:
-    """On fresh draws, paired, by more than four standard errors; and draws from it lie where the data do."""
+    """On fresh draws, paired, by more than four standard errors; and draws from it lie where the
+    data do.
+    """
     part = flow((2,), layers=4, hidden=(32,))
     adam = torch.optim.Adam(part.parameters(), lr=1e-2)
     for _ in range(100):

@@ -1,4 +1,6 @@
-"""A prior that is made of the posterior: what it is exactly, where it starts, and that nothing else notices."""
+"""A prior that is made of the posterior: what it is exactly, where it starts, and that nothing else
+notices.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +89,9 @@ def test_with_all_pseudo_inputs_equal_it_is_the_posterior_there(family: type[Pos
 
 
 def test_with_the_data_for_pseudo_inputs_it_is_the_aggregate_posterior() -> None:
-    """KL(q(z) ‖ p(z)) = 0, so that the rate is the mutual information; and the bound holds elsewhere too."""
+    """KL(q(z) ‖ p(z)) = 0, so that the rate is the mutual information; and the bound holds
+    elsewhere too.
+    """
     x = torch.randn(300, *X).double()
     posterior = DiagonalNormal(X, (2,)).double()
     model = lb.VAE(at(x, posterior), posterior, lb.likelihoods.Normal((2,), X)).double().eval()
@@ -97,7 +101,8 @@ def test_with_the_data_for_pseudo_inputs_it_is_the_aggregate_posterior() -> None
         assert model(torch.randn(50, *X), samples=1).log_w.isfinite().all()
     # the same average over the same 300 densities, hence zero example by example
     assert found.marginal_kl.abs().max() < 1e-9
-    # the average over the other 299 lies below it, by as much as each contributes to its own place: no bound above 0
+    # the average over the other 299 lies below it, by as much as each contributes to its own place:
+    # no bound above 0
     assert found.marginal_kl_lower is None or found.marginal_kl_lower.mean() <= 0
     error = found.mutual_information.std() / math.sqrt(300)
     assert abs(draw.rate.mean() - found.mutual_information.mean()) < 4 * error
@@ -113,7 +118,9 @@ def test_gradients_reach_the_pseudo_inputs_and_through_them_the_posterior() -> N
 
 
 def test_it_starts_at_different_training_examples() -> None:
-    """Within [0, 1] up to the sigmoid's edge; on another scale exactly, in the units of the data."""
+    """Within [0, 1] up to the sigmoid's edge; on another scale exactly, in the units of the
+    data.
+    """
     for x, tolerance in ((torch.rand(50, *X), 0.0101), (100 + 50 * torch.randn(50, *X), 1e-3)):
         prior = VampPrior((2,), X, components=30)
         prior.prepare(x)
@@ -326,7 +333,9 @@ def test_refining_q_of_some_examples_leaves_the_prior_alone(components: int) -> 
 
 
 def test_it_does_no_worse_than_a_standard_normal(binary_digits: Dataset) -> None:
-    """On held-out digits, trained alike: paired by example, within the noise of 180 of them and of a seed."""
+    """On held-out digits, trained alike: paired by example, within the noise of 180 of them and of
+    a seed.
+    """
     nll = []
     linear = partial(lb.networks.MLP, hidden=(64,))
     for kind in ("vamp", "mixture", "standard"):

@@ -1,4 +1,6 @@
-"""The report: one file, no network, nothing unescaped, and it looks right in a real browser on a laptop and on a phone."""
+"""The report: one file, no network, nothing unescaped, and it looks right in a real browser on a
+laptop and on a phone.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,8 @@ def test_it_is_one_file_that_asks_for_nothing(report: Path) -> None:
 def test_it_shows_what_is_promised(report: Path) -> None:
     page = report.read_text()
     for heading in (
-        "Originals and reconstructions", "Samples", "Training", "Evaluation", "Cost", "Traversals", "Interpolations",
+        "Originals and reconstructions", "Samples", "Training", "Evaluation", "Cost",
+        "Traversals", "Interpolations",
         "The latent plane", "Codes", "Rate of each dimension", "Configuration",
     ):  # fmt: skip
         assert f"<h2>{heading}</h2>" in page
@@ -95,10 +98,13 @@ def test_cross_entropy_is_not_shown_as_a_likelihood(digits: Dataset, tmp_path: P
 def test_it_looks_right_in_a_real_browser(
     report: Path, width: int, height: int, tmp_path: Path
 ) -> None:
-    """Nothing is cut off at the right, pictures are drawn, and sliders show a frame of a digit and not the whole strip."""
+    """Nothing is cut off at the right, pictures are drawn, and sliders show a frame of a digit and
+    not the whole strip.
+    """
     flags = (  # noqa: SIM905
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-        "--disable-component-update --disable-sync --virtual-time-budget=3000"
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+        "--disable-background-networking --disable-component-update --disable-sync "
+        "--virtual-time-budget=3000"
     ).split(" ")
     common = [
         CHROMIUM,
@@ -110,7 +116,8 @@ def test_it_looks_right_in_a_real_browser(
     script = """<script>addEventListener("load", () => setTimeout(() => {
         const wide = document.documentElement.scrollWidth - innerWidth;
         const blank = [...document.images].filter((i) => !i.naturalWidth).length;
-        const frames = [...document.querySelectorAll(".frame")].map((f) => f.clientWidth / f.clientHeight);
+        const frames = [...document.querySelectorAll(".frame")]
+            .map((f) => f.clientWidth / f.clientHeight);
         document.title = JSON.stringify({ wide, blank, images: document.images.length, frames });
     }, 300));</script>"""
     measured.write_text(report.read_text().replace("</body>", script + "</body>"))

@@ -77,7 +77,9 @@ def test_a_folder_from_before_there_was_a_choice_of_models_is_loaded_and_resumed
 
 
 def test_a_folder_that_lacks_what_later_versions_write_down_is_resumed(tmp_path: Path) -> None:
-    """Settings of data, parts and training that are absent were at their defaults; at another value they are refused."""
+    """Settings of data, parts and training that are absent were at their defaults; at another value
+    they are refused.
+    """
     file = tmp_path / "table.csv"
     file.write_text("a,b,c\n" + "".join(f"{i % 7 / 3},{i % 5 / 2},{i % 3}\n" for i in range(60)))
 

@@ -8,7 +8,9 @@ from lowerbound.training.checkpoint import WAITING, Sums
 
 
 def _added(asked: int | None) -> dict[str, torch.Tensor]:
-    """The totals over steps that end with a smaller one; asked for after every so many steps, or at the end alone."""
+    """The totals over steps that end with a smaller one; asked for after every so many steps, or at
+    the end alone.
+    """
     torch.manual_seed(0)
     sums = Sums(torch.device("cpu"))
     for step in range(2 * WAITING + 5):
@@ -50,7 +52,9 @@ def test_sums_are_those_of_all_steps():
 
 
 def test_what_is_summed_is_not_what_an_array_holds_later():
-    """Only what was added counts: the sums keep no part of the graph, and give arrays of their own."""
+    """Only what was added counts: the sums keep no part of the graph, and give arrays of their
+    own.
+    """
     sums, value = Sums(torch.device("cpu")), torch.ones(3, requires_grad=True)
     sums.add({"loss": 2 * value})
     first = sums.totals["loss"]

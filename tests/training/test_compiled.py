@@ -47,9 +47,18 @@ def weights(model: nn.Module) -> torch.Tensor:
 def test_compiled_training_is_the_plain_one_up_to_rounding_and_is_resumed_bit_for_bit(
     binary_digits: Dataset, tmp_path: Path
 ) -> None:
-    """Through a warm-up, which no graph may keep from its first step, and batches that are smaller than the others."""
-    how = {"epochs": 2, "batch_size": 200, "learning_rate": 1e-3, "progress": False, "checkpoint_seconds": 0.0,
-           "clip": 5.0, "schedule": "cosine"}  # fmt: skip
+    """Through a warm-up, which no graph may keep from its first step, and batches that are smaller
+    than the others.
+    """
+    how = {
+        "epochs": 2,
+        "batch_size": 200,
+        "learning_rate": 1e-3,
+        "progress": False,
+        "checkpoint_seconds": 0.0,
+        "clip": 5.0,
+        "schedule": "cosine",
+    }
     ends = {}
     for name, compile in (("plain", False), ("compiled", True), ("resumed", True)):
         torch.manual_seed(0)
@@ -123,7 +132,9 @@ def same_in_one_graph(
     clip: float | None = None,
     tolerance: float = 1e-4,
 ) -> bool:
-    """Whether two steps end with the same weights, moments and sums, in a graph and not; tracing alone is what can fail."""
+    """Whether two steps end with the same weights, moments and sums, in a graph and not; tracing
+    alone is what can fail.
+    """
     before = {name: value.clone() for name, value in plain.state_dict().items()}
     found = []
     for is_graph in (True, False):
@@ -213,7 +224,9 @@ def test_in_a_graph_too_a_parameter_without_a_gradient_is_named_and_nothing_move
 
 
 def test_in_double_precision_a_graph_moves_single_numbers_too(digits: Dataset) -> None:
-    """torch loses what a graph does to a () of float64 on a CPU, as the moments of a normal's one scale are."""
+    """torch loses what a graph does to a () of float64 on a CPU, as the moments of a normal's one
+    scale are.
+    """
     torch.compiler.reset()
     z_shape, x_shape = (2,), digits.event_shape
     model = lb.VAE(
@@ -269,11 +282,15 @@ def test_muon_stays_outside_of_the_graph(digits: Dataset) -> None:
     )
 
 
-# what cannot be traced: how a flow of zuko builds its transforms, codes that move inside forward, and how torch's KL of two
-# normals with full covariances asks for sizes
+# what cannot be traced: how a flow of zuko builds its transforms, codes that move inside forward,
+# and how torch's KL of two normals with full covariances asks for sizes
 REFUSED = {"NeuralSpline", "RealNVP", "InverseAutoregressive", "FullNormal", "VectorQuantised"}
-OF_CODES = {"Categorical": "Categorical", "Bernoulli": "Bernoulli", "IndependentCodes": "VectorQuantised",
-            "AutoregressiveCodes": "VectorQuantised"}  # fmt: skip
+OF_CODES = {
+    "Categorical": "Categorical",
+    "Bernoulli": "Bernoulli",
+    "IndependentCodes": "VectorQuantised",
+    "AutoregressiveCodes": "VectorQuantised",
+}
 
 
 def each_part() -> list[tuple[str, ...]]:

@@ -236,7 +236,9 @@ def test_large_gradients_that_are_finite_are_not_skipped() -> None:
 def test_under_mixed_precision_the_data_and_their_densities_stay_in_float32(
     digits: Dataset,
 ) -> None:
-    """Half precision is for the inside of networks: log-densities of hundreds of nats would be rounded to whole ones."""
+    """Half precision is for the inside of networks: log-densities of hundreds of nats would be
+    rounded to whole ones.
+    """
     seen = []
 
     class Watching(ELBO):
@@ -272,7 +274,9 @@ def test_under_mixed_precision_the_data_and_their_densities_stay_in_float32(
 def test_mixed_precision_is_in_force_whatever_the_objective(
     binary_digits: Dataset, objective: Objective
 ) -> None:
-    """Every network computes in half precision, in training and in validation, and none is quietly left out."""
+    """Every network computes in half precision, in training and in validation, and none is quietly
+    left out.
+    """
     model = make_model(binary_digits)
     seen: dict[nn.Module, list[tuple[torch.dtype, bool]]] = {}
 
@@ -356,7 +360,10 @@ def test_what_makes_no_sense_is_refused(
 def test_data_outside_the_support_are_refused_with_the_remedies(digits: Dataset) -> None:
     with pytest.raises(
         ValueError,
-        match=r"Bernoulli is a density on \{0, 1\}.*binarise.*another likelihood.*BinaryCrossEntropy",
+        match=(
+            r"Bernoulli is a density on \{0, 1\}.*binarise.*another "
+            r"likelihood.*BinaryCrossEntropy"
+        ),
     ):
         quiet(make_model(digits), digits)
     with pytest.raises(
@@ -376,7 +383,9 @@ def test_data_outside_the_support_are_refused_with_the_remedies(digits: Dataset)
 def test_resuming_at_any_step_ends_with_the_same_weights_and_metrics(
     binary_digits: Dataset, tmp_path: Path
 ) -> None:
-    """Stop after a step, by the signal that Ctrl-C sends, and go on: bit for bit the run that was not interrupted."""
+    """Stop after a step, by the signal that Ctrl-C sends, and go on: bit for bit the run that was
+    not interrupted.
+    """
 
     def train(out: Path, stop_at: int | None, resume: bool) -> lb.VAE:
         torch.manual_seed(0)
@@ -535,7 +544,9 @@ class Killed(BaseException):
 
 @contextmanager
 def killed_at(point: int) -> Iterator[list[int]]:
-    """Every operation that changes the disk is a point at which the process may die; nothing happens after it."""
+    """Every operation that changes the disk is a point at which the process may die; nothing
+    happens after it.
+    """
     count = [0]
 
     def dying(operation: Callable[..., object]) -> Callable[..., object]:
@@ -601,7 +612,8 @@ def test_killed_at_any_moment_and_resumed_it_ends_as_if_it_had_not_been(
             break
         try:
             train(out, resume=Run(out).exists)
-        except ValueError as error:  # killed before its own configuration was there: the folder still is the other run's
+        # killed before its own configuration was there: the folder still is the other run's
+        except ValueError as error:
             assert over_another and "cannot be resumed with other data or settings" in str(error)  # noqa: PT017, PT018
             train(out, overwrite=True)
         assert content(out) == expected, point

@@ -1,4 +1,6 @@
-"""Muon: its steps are orthogonal and of Adam's size, for matrices only, and it skips and resumes as Adam does."""
+"""Muon: its steps are orthogonal and of Adam's size, for matrices only, and it skips and resumes as
+Adam does.
+"""
 
 from __future__ import annotations
 
@@ -54,9 +56,11 @@ def test_however_it_is_computed_it_is_five_of_jordans_polynomials(
 def test_rows_of_different_size_in_one_direction_do_not_make_a_step_explode(
     common: float, decades: float
 ) -> None:
-    """The gradient of a layer before whose units one direction dominates, as in training: rounding must not add up.
+    """The gradient of a layer before whose units one direction dominates, as in training: rounding
+    must not add up.
 
-    The polynomials multiplied with each other before they meet X, which is faster, are wrong by factors of hundreds here.
+    The polynomials multiplied with each other before they meet X, which is faster, are wrong by
+    factors of hundreds here.
     """
     torch.manual_seed(0)
     size = torch.logspace(0, -decades, 80)[:, None]
@@ -67,7 +71,9 @@ def test_rows_of_different_size_in_one_direction_do_not_make_a_step_explode(
 
 @pytest.mark.parametrize("shape", [(64, 256), (256, 64), (32, 8, 3, 3)])
 def test_a_step_has_the_size_of_adams(shape: tuple[int, ...]) -> None:
-    """Root mean square 0.2 of the learning rate, where AdamW's is found to lie (Liu et al. 2025)."""
+    """Root mean square 0.2 of the learning rate, where AdamW's is found to lie (Liu et al.
+    2025).
+    """
     torch.manual_seed(0)
     p = nn.Parameter(torch.zeros(shape))
     optimizer = Muon([{"params": [p], "is_matrices": True}], lr=0.1, fused=True)
@@ -77,7 +83,9 @@ def test_a_step_has_the_size_of_adams(shape: tuple[int, ...]) -> None:
 
 
 def test_a_matrix_goes_where_its_small_gradients_point_as_fast_as_where_the_large_ones_do() -> None:
-    """Least squares with directions a thousand times steeper than others: Adam, which sees entries, is left behind."""
+    """Least squares with directions a thousand times steeper than others: Adam, which sees entries,
+    is left behind.
+    """
     torch.manual_seed(0)
     q = torch.linalg.qr(torch.randn(16, 16))[0]
     curvature = q @ torch.diag(torch.logspace(-3, 0, 16)) @ q.T
@@ -153,7 +161,8 @@ def stopped_at(step: int) -> Iterator[None]:
             raise KeyboardInterrupt
         own(sums, *values)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012  what raises comes in the place of the yield
+    # what raises comes in the place of the yield
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
         patch.setattr(Sums, "add", add)
         yield
 

@@ -1,4 +1,5 @@
-"""The command ``lowerbound``: help without torch, one line for every error, exit code 2 for bad input.
+"""The command ``lowerbound``: help without torch, one line for every error, exit code 2 for bad
+input.
 
 Each command is a function in a module of this package that is imported when it is called.
 """
@@ -84,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0 when all went well, 2 for bad input, 130 when interrupted, 141 when nobody reads the output any more.
+        0 when all went well, 2 for bad input, 130 when interrupted, 141 when nobody reads the
+        output any more.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
@@ -134,7 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
         return _fail(
-            "out of memory; try fewer at a time (--batch-size in training), or fewer samples or chains"
+            "out of memory; try fewer at a time (--batch-size in training), or fewer samples or "
+            "chains"
         )
     return code
 
@@ -151,7 +154,9 @@ def _speaks() -> bool:
 
 
 def _lost(message: str) -> int:
-    """The end of one of several processes when another has gone; whoever watches over them says so, if somebody does."""
+    """The end of one of several processes when another has gone; whoever watches over them says so,
+    if somebody does.
+    """
     from lowerbound.parallel.launch import GONE, is_watched  # and so torch, which help does without
 
     return GONE if is_watched() else _fail(message)

@@ -1,4 +1,6 @@
-"""How good a trained model is, and how far the numbers can be believed: evaluate, compare, sandwich, gaps."""
+"""How good a trained model is, and how far the numbers can be believed: evaluate, compare,
+sandwich, gaps.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +41,10 @@ def evaluate(argv: Sequence[str]) -> int:
     parser = run_parser(
         "evaluate",
         "RUN [DATA] [options]",
-        "Measure the model of a run on held-out data: the evidence lower bound, an estimate of -log p(x), rate and "
-        "distortion, each with its standard error over the examples, and a warning where a number cannot be trusted. "
-        "Without DATA, the run's own are measured and RUN/evaluation.json is written; other DATA are split as they were.",
+        "Measure the model of a run on held-out data: the evidence lower bound, an estimate of "
+        "-log p(x), rate and distortion, each with its standard error over the examples, and a "
+        "warning where a number cannot be trusted. Without DATA, the run's own are measured and "
+        "RUN/evaluation.json is written; other DATA are split as they were.",
     )
     parser.add_argument(
         "source", type=str, metavar="DATA", nargs="?", help="a name, a file, or a folder"
@@ -56,7 +59,8 @@ def evaluate(argv: Sequence[str]) -> int:
         "--estimator",
         type=str,
         default="importance",
-        help="of nll: importance, or ais (annealed importance sampling: slower by far, tighter where q is poor)",
+        help="of nll: importance, or ais (annealed importance sampling: slower by far, tighter "
+        "where q is poor)",
     )
     parser.add_argument(
         "--chains",
@@ -126,9 +130,10 @@ def compare(argv: Sequence[str]) -> None:
     parser = run_parser(
         "compare",
         "RUN RUN ... [options]",
-        "Measure several runs, each on its own held-out data, and show them side by side with standard errors. Where the "
-        "examples are the same, each run is also compared with the first example by example: such differences are known far "
-        "better than the means themselves.",
+        "Measure several runs, each on its own held-out data, and show them side by side with "
+        "standard errors. Where the examples are the same, each run is also compared with the "
+        "first example by example: such differences are known far better than the means "
+        "themselves.",
     )
     parser.add_argument(
         "others", type=str, metavar="RUN", nargs="*", help="runs to compare with the first"
@@ -155,9 +160,10 @@ def sandwich(argv: Sequence[str]) -> None:
     parser = run_parser(
         "sandwich",
         "RUN [options]",
-        "Simulate examples from the model of a run and bound log p(x) of each from both sides: annealed importance sampling "
-        "from below, the same chains run backwards from the z that made the example from above. Where they meet, log p(x) "
-        "is known, and so is what annealing with these settings can do for this model.",
+        "Simulate examples from the model of a run and bound log p(x) of each from both sides: "
+        "annealed importance sampling from below, the same chains run backwards from the z that "
+        "made the example from above. Where they meet, log p(x) is known, and so is what annealing "
+        "with these settings can do for this model.",
     )
     parser.add_argument("-n", type=int, default=100, help="examples to simulate")
     _add_annealing(parser)
@@ -182,7 +188,8 @@ def sandwich(argv: Sequence[str]) -> None:
     _show(
         given,
         rows,
-        f"{run.path}, log p(x{'|y' * (model.condition is not None)}) of examples simulated from the model",
+        f"{run.path}, log p(x{'|y' * (model.condition is not None)}) of examples simulated from "
+        "the model",
         doubts(found.acceptance),
     )
 
@@ -192,9 +199,10 @@ def gaps(argv: Sequence[str]) -> None:
     parser = run_parser(
         "gaps",
         "RUN [DATA] [options]",
-        "How far the evidence lower bound lies below log p(x), and why: the approximation gap is lost because the family "
-        "of q does not hold the true posterior, the amortisation gap because one network chooses q for every x. q is "
-        "refined for each example by itself, and log p(x) found by annealed importance sampling.",
+        "How far the evidence lower bound lies below log p(x), and why: the approximation gap is "
+        "lost because the family of q does not hold the true posterior, the amortisation gap "
+        "because one network chooses q for every x. q is refined for each example by itself, and "
+        "log p(x) found by annealed importance sampling.",
     )
     parser.add_argument(
         "source", type=str, metavar="DATA", nargs="?", help="a name, a file, or a folder"
@@ -222,10 +230,11 @@ def scores(argv: Sequence[str]) -> None:
     parser = run_parser(
         "scores",
         "RUN [DATA] [options]",
-        "How far what the examples were made from (shape, size, position) is found in dimensions of their own: the mutual "
-        "information gap, separated attribute predictability, disentanglement, completeness and informativeness, and the "
-        "FactorVAE score, each from 0 to 1, with standard errors. The data need factors (the array factors or "
-        "latents_classes of a .npz) or, as a single factor, labels.",
+        "How far what the examples were made from (shape, size, position) is found in dimensions "
+        "of their own: the mutual information gap, separated attribute predictability, "
+        "disentanglement, completeness and informativeness, and the FactorVAE score, each from 0 "
+        "to 1, with standard errors. The data need factors (the array factors or latents_classes "
+        "of a .npz) or, as a single factor, labels.",
     )
     parser.add_argument(
         "source", type=str, metavar="DATA", nargs="?", help="a name, a file, or a folder"

@@ -30,8 +30,9 @@ def report(argv: Sequence[str]) -> None:
     parser = run_parser(
         "report",
         "RUN [options]",
-        "Write RUN/report.html: one file that opens from disk, with curves, numbers and pictures of the run. The "
-        "evaluation is that of RUN/evaluation.json, or is made where there is none.",
+        "Write RUN/report.html: one file that opens from disk, with curves, numbers and pictures "
+        "of the run. The evaluation is that of RUN/evaluation.json, or is made where there is "
+        "none.",
     )
     given = parser.read(argv)
     run, model = open_run(given)
@@ -47,8 +48,9 @@ def traverse(argv: Sequence[str]) -> None:
     parser = run_parser(
         "traverse",
         "RUN --out FILE.png",
-        "A picture with a row for each latent dimension: it moves from -3 to +3 prior standard deviations, the others stay "
-        "at the code of a held-out example. By default the active dimensions, those of highest rate first.",
+        "A picture with a row for each latent dimension: it moves from -3 to +3 prior standard "
+        "deviations, the others stay at the code of a held-out example. By default the active "
+        "dimensions, those of highest rate first.",
     )
     parser.add_argument("--dimensions", type=list[int], help="which dimensions, as in [0,3,5]")
     parser.add_argument(
@@ -87,8 +89,8 @@ def interpolate(argv: Sequence[str]) -> None:
     parser = run_parser(
         "interpolate",
         "RUN --out FILE.png",
-        "A picture with a row for each pair of held-out examples: the mean of p(x|z) on the straight line between their "
-        "codes.",
+        "A picture with a row for each pair of held-out examples: the mean of p(x|z) on the "
+        "straight line between their codes.",
     )
     parser.add_argument("-n", type=int, default=8, help="pairs")
     parser.add_argument("--steps", type=int, default=10, help="pictures a row")
@@ -114,8 +116,9 @@ def manifold(argv: Sequence[str]) -> None:
     parser = run_parser(
         "manifold",
         "RUN --out FILE.png",
-        "A picture of the mean of p(x|z) over the plane of a model with two latent dimensions, cut at equal probability. Of "
-        "a model that is conditioned on y: at the class that --label names, or at the y of the first held-out example.",
+        "A picture of the mean of p(x|z) over the plane of a model with two latent dimensions, cut "
+        "at equal probability. Of a model that is conditioned on y: at the class that --label "
+        "names, or at the y of the first held-out example.",
     )
     add_label(parser)
     parser.add_argument("--side", type=int, default=20, help="pictures to a side")

@@ -114,7 +114,9 @@ class Words:
 
     @property
     def wiring(self) -> dict[str, Any]:
-        """The size of the latents and the model's own settings, from which follows how many parts it has."""
+        """The size of the latents and the model's own settings, from which follows how many parts
+        it has.
+        """
         told = {
             key.removeprefix("model."): value
             for key, value in self.options.items()
@@ -130,7 +132,9 @@ class Words:
 
 
 def _switched(argv: Sequence[str]) -> list[str]:
-    """The same words, where --compile stands for --compile=true, and so does any setting of fit that is on or off."""
+    """The same words, where --compile stands for --compile=true, and so does any setting of fit
+    that is on or off.
+    """
     switches = [
         f"--{s.name}" for s in settings_of(fit) if s.hint is bool and s.name not in NOT_SETTINGS
     ]
@@ -219,7 +223,9 @@ def _held(stack: ExitStack, run: Run, control: Mapping[str, Any]) -> None:
 
 
 def _devices(words: Words, base: Mapping[str, Any]) -> int:
-    """How many processes are asked for, after a check that needs no data: nobody waits for them to start in vain."""
+    """How many processes are asked for, after a check that needs no data: nobody waits for them to
+    start in vain.
+    """
     given = {
         key: yaml.safe_load(words.options[key])
         for key in ("devices", "device")
@@ -231,13 +237,16 @@ def _devices(words: Words, base: Mapping[str, Any]) -> int:
 
 
 def _base_config(words: Words) -> dict[str, Any]:
-    """The configuration that a run starts from: of the run that is resumed, a recipe, a file, or nothing."""
+    """The configuration that a run starts from: of the run that is resumed, a recipe, a file, or
+    nothing.
+    """
     if "resume" in words.options:
         if not words.options.get("out"):
             raise ValueError("say which run to resume: lowerbound train --resume --out RUN")
         if "config" in words.options:
             raise ValueError(
-                "a run is resumed with its own configuration: leave out --config, or start a new folder"
+                "a run is resumed with its own configuration: leave out --config, or start a new "
+                "folder"
             )
         config = Run(words.options["out"]).config()
     elif "config" in words.options:
@@ -254,7 +263,8 @@ def _base_config(words: Words) -> dict[str, Any]:
     config.pop("about", None)
     if mixed := sorted(config.keys() & set(CONTROL)):
         raise ValueError(
-            f"{mixed[0]} belongs on the command line (--{mixed[0].replace('_', '-')}), not in a configuration"
+            f"{mixed[0]} belongs on the command line (--{mixed[0].replace('_', '-')}), not in a "
+            "configuration"
         )
     config = _other_model(config, words)
     config = expanded(config, words.wiring, words.trust)
@@ -266,7 +276,9 @@ def _base_config(words: Words) -> dict[str, Any]:
 
 
 def _other_model(config: Mapping[str, Any], words: Words) -> dict[str, Any]:
-    """A configuration without what only its own model has, where the command line names another one."""
+    """A configuration without what only its own model has, where the command line names another
+    one.
+    """
     own = config.get("model", {})
     name = own if isinstance(own, str) else own.get("part")
     if words.options.get("model") in (None, name):
@@ -280,7 +292,9 @@ def _other_model(config: Mapping[str, Any], words: Words) -> dict[str, Any]:
 
 
 def _load_data(words: Words, given: Mapping[str, Any]) -> Dataset:
-    """The data that are named: DATA, or those of the configuration with its options, or the digits."""
+    """The data that are named: DATA, or those of the configuration with its options, or the
+    digits.
+    """
     own = {key: value for key, value in given.items() if key not in (*DERIVED, "name")}
     if words.data is not None and given.get("name") not in (
         words.data,
@@ -303,8 +317,9 @@ def _load_data(words: Words, given: Mapping[str, Any]) -> Dataset:
     unchanged = words.data is None and not changes.as_dict()
     if unchanged and given.get("sha256") not in (None, data.sha256):
         raise ValueError(
-            f"{source} holds other data than when this configuration was written (its SHA-256 differs); to train on it all "
-            f"the same, name it: lowerbound train {source} --config ..."
+            f"{source} holds other data than when this configuration was written (its SHA-256 "
+            f"differs); to train on it all the same, name it: lowerbound train {source} --config "
+            "..."
         )
     return data
 
@@ -318,10 +333,11 @@ def _parser(words: Words, base: Mapping[str, Any], data: Dataset | None) -> Sett
     parser = SettingsParser()
     parser.usage = "lowerbound train [DATA] [options]"
     parser.description = (
-        "Train a model, evaluate it on held-out data, and write a run folder. DATA is the name of a data set (digits, the "
-        f"default, or another that 'lowerbound data' lists) or the path of a {OWN}. Parts are chosen by name, and every "
-        "argument of a part's constructor is an option: the settings below are those of the parts chosen in this call, so "
-        "'lowerbound train --likelihood Normal --help' shows a normal likelihood's."
+        "Train a model, evaluate it on held-out data, and write a run folder. DATA is the name of "
+        "a data set (digits, the default, or another that 'lowerbound data' lists) or the path of "
+        f"a {OWN}. Parts are chosen by name, and every argument of a part's constructor is an "
+        "option: the settings below are those of the parts chosen in this call, so 'lowerbound "
+        "train --likelihood Normal --help' shows a normal likelihood's."
     )
     parser.add_argument(
         "source",
@@ -369,7 +385,9 @@ def _resolve(parser: SettingsParser, base: Mapping[str, Any], words: Words) -> d
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, the changes first; another part than before has other settings, so that nothing is left of the one before."""
+    """Both, the changes first; another part than before has other settings, so that nothing is left
+    of the one before.
+    """
     both = {
         key: _merged(base[key], changes[key])
         if isinstance(base[key], Mapping)

@@ -48,7 +48,9 @@ IMPUTING = (
 EXAMPLES_AT_ONCE = 100  # examples at a time
 PIECE = (
     10 * EXAMPLES_AT_ONCE
-)  # examples of a file that are read at a time to be scored: a multiple, so that the draws are the same
+    # examples of a file that are read at a time to be scored: a multiple, so that the draws are the
+    # same
+)
 
 
 def sample(argv: Sequence[str]) -> None:
@@ -56,9 +58,10 @@ def sample(argv: Sequence[str]) -> None:
     parser = run_parser(
         "sample",
         "RUN -n N --out FILE",
-        "Draw examples from a trained model: z ~ p(z), then x ~ p(x|z). Of a model that is conditioned on y: so many for "
-        "each class, a row a class, or for the one that --label names; where y is no class, for the y of each of the first "
-        "held-out examples, a row each, with y before them, where it is a strip of a picture, and the truth behind.",
+        "Draw examples from a trained model: z ~ p(z), then x ~ p(x|z). Of a model that is "
+        "conditioned on y: so many for each class, a row a class, or for the one that --label "
+        "names; where y is no class, for the y of each of the first held-out examples, a row each, "
+        "with y before them, where it is a strip of a picture, and the truth behind.",
     )
     parser.add_argument(
         "-n",
@@ -72,7 +75,8 @@ def sample(argv: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     _add_out(
         parser,
-        "an array (n, ...) as .npy, a table as .csv (the class in a last column), or pictures side by side as .png",
+        "an array (n, ...) as .npy, a table as .csv (the class in a last column), or pictures side "
+        "by side as .png",
     )
     given = parser.read(argv)
     run, model = open_run(given)
@@ -105,8 +109,9 @@ def reconstruct(argv: Sequence[str]) -> None:
     parser = run_parser(
         "reconstruct",
         "RUN [DATA] --out FILE",
-        "Reconstruct examples: the mean of p(x|z) at the mean of q(z|x), deterministic. A .png shows each example (odd "
-        "rows) above its reconstruction (even rows). DATA defaults to the run's own test split.",
+        "Reconstruct examples: the mean of p(x|z) at the mean of q(z|x), deterministic. A .png "
+        "shows each example (odd rows) above its reconstruction (even rows). DATA defaults to the "
+        "run's own test split.",
     )
     _add_data(parser, optional=True)
     parser.add_argument("-n", type=int, help="only the first n (64 for a .png)")
@@ -147,8 +152,9 @@ def impute(argv: Sequence[str]) -> None:
     parser = run_parser(
         "impute",
         "RUN [DATA] --out FILE.csv",
-        "Fill in what is missing (empty cells, NaN): its mean given what is observed, by importance sampling; of classes "
-        "the most probable one. What is observed stays as it is. DATA defaults to the run's own test split.",
+        "Fill in what is missing (empty cells, NaN): its mean given what is observed, by "
+        "importance sampling; of classes the most probable one. What is observed stays as it is. "
+        "DATA defaults to the run's own test split.",
     )
     _add_data(parser, optional=True)
     parser.add_argument(
@@ -183,8 +189,8 @@ def score(argv: Sequence[str]) -> None:
     parser = run_parser(
         "score",
         "RUN DATA --out FILE.npy",
-        "log p(x) of each example, in nats, by importance sampling: in expectation a lower bound, tighter with more "
-        "samples.",
+        "log p(x) of each example, in nats, by importance sampling: in expectation a lower bound, "
+        "tighter with more samples.",
     )
     _add_data(parser)
     parser.add_argument(
@@ -232,7 +238,9 @@ def _add_out(parser: SettingsParser, what: str) -> None:
 def _data(
     run: Run, model: Model, given: Mapping[str, Any], missing: Missing | None = None
 ) -> tuple[Dataset, str]:
-    """The data that are named, or the run's own, and the split of them; missing entries as the run has it, or as given."""
+    """The data that are named, or the run's own, and the split of them; missing entries as the run
+    has it, or as given.
+    """
     source, split = given["source"], given["split"]
     if source is None:
         data, split = own_data(run), split or "test"
@@ -265,7 +273,9 @@ def _in_batches(
 def _writer(
     run: Run, model: Model, out: str | None, kinds: Sequence[str] = (".npy", ".csv", ".png")
 ) -> Callable[..., None]:
-    """A function that writes the result, after checks that need no result: nobody waits for work that cannot be kept."""
+    """A function that writes the result, after checks that need no result: nobody waits for work
+    that cannot be kept.
+    """
     if out is None:
         raise ValueError(
             f"say which file to write: --out {either([f'FILE{kind}' for kind in kinds])}"

@@ -1,4 +1,6 @@
-"""Configuration -> a model: defaults from the data, types and help from the constructors, and all the shape glue."""
+"""Configuration -> a model: defaults from the data, types and help from the constructors, and all
+the shape glue.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ from lowerbound.supports import BINARY, COUNTS, Columns, Levels
 from lowerbound.utils.messages import unknown
 
 Y = "y"  # a condition on whatever the data have beside x
-MANY_LEVELS = 64  # above it one logit a level makes the output layer the whole cost: 784 x 256 logits are 103 M weights
+# above it one logit a level makes the output layer the whole cost: 784 x 256 logits are 103 M
+# weights
+MANY_LEVELS = 64
 
 COLUMNS = Setting("columns", list[int], Parameter.empty, "the columns of the group, counted from 0")
 
@@ -42,7 +46,8 @@ def build_model(config: Mapping[str, Any], x_shape: Shape, trust: Sequence[str] 
     """The model that a complete configuration describes, for data of shape X.
 
     Raises:
-        ValueError: see :func:`find_part`; also what the constructors of the model and its parts refuse.
+        ValueError: see :func:`find_part`; also what the constructors of the model and its parts
+            refuse.
     """
     model, latent = find_part("model", config["model"]["part"], trust), config["latent"]
     own = {key: value for key, value in config["model"].items() if key != "part"}
@@ -64,11 +69,14 @@ def build_model(config: Mapping[str, Any], x_shape: Shape, trust: Sequence[str] 
 
 
 def build_objective(config: Mapping[str, Any], trust: Sequence[str] = ()) -> Objective:
-    """The objective that a complete configuration describes; one that names z_shape (a critic's) is given the latent's."""
+    """The objective that a complete configuration describes; one that names z_shape (a critic's) is
+    given the latent's.
+    """
     part = find_part("objective", config["objective"]["part"], trust)
     asks = "z_shape" in {setting.name for setting in settings_of(part)}
     shapes = {"z_shape": as_shape(config["latent"], "latent")} if asks else {}
-    return construct("objective", config["objective"], trust, **shapes)  # type: ignore[return-value]  # find_part checked the role
+    # find_part checked the role
+    return construct("objective", config["objective"], trust, **shapes)  # type: ignore[return-value]
 
 
 def describe_model(model: Model) -> dict[str, Any]:
@@ -89,8 +97,8 @@ def describe_model(model: Model) -> dict[str, Any]:
 def default_parts(support: Constraint | None) -> dict[str, str]:
     """The part of each role where none is chosen, by the data's support.
 
-    Binary data get a Bernoulli, a few grey levels a categorical, everything else a normal with one learned scale: the
-    weakest assumptions that stay cheap.
+    Binary data get a Bernoulli, a few grey levels a categorical, everything else a normal with one
+    learned scale: the weakest assumptions that stay cheap.
     """
     if support == BINARY:
         likelihood = "Bernoulli"
@@ -99,9 +107,13 @@ def default_parts(support: Constraint | None) -> dict[str, str]:
     else:
         likelihood = "Normal"
     return {
-        "model": "VAE", "prior": "StandardNormal", "posterior": "DiagonalNormal", "likelihood": likelihood,
-        "objective": "ELBO", "network": "MLP",
-    }  # fmt: skip
+        "model": "VAE",
+        "prior": "StandardNormal",
+        "posterior": "DiagonalNormal",
+        "likelihood": likelihood,
+        "objective": "ELBO",
+        "network": "MLP",
+    }
 
 
 def model_class(chosen: Mapping[str, str], trust: Sequence[str] = ()) -> type[Model]:
@@ -117,7 +129,9 @@ def model_class(chosen: Mapping[str, str], trust: Sequence[str] = ()) -> type[Mo
 
 
 def places(chosen: Mapping[str, str], trust: Sequence[str] = ()) -> dict[str, Slot]:
-    """Everything at the top of a configuration that a part fills, by name: the model, what its parts fill, the objective."""
+    """Everything at the top of a configuration that a part fills, by name: the model, what its
+    parts fill, the objective.
+    """
     model = find_part("model", chosen.get("model", default_parts(None)["model"]), trust)
     ends = {
         role: Slot(Setting(role, SLOTS[role][0], Parameter.empty, ""), role, False)
@@ -131,7 +145,9 @@ def places(chosen: Mapping[str, str], trust: Sequence[str] = ()) -> dict[str, Sl
 
 
 def wiring(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides how many parts a model has, of a configuration: its own settings, and the size of its latents."""
+    """What decides how many parts a model has, of a configuration: its own settings, and the size
+    of its latents.
+    """
     own = {key: value for key, value in config.get("model", {}).items() if key != "part"}
     return own | {key: config[key] for key in ("latent",) if key in config}
 
@@ -152,13 +168,15 @@ def slots(
     wired: Mapping[str, Any] | None = None,
     trust: Sequence[str] = (),
 ) -> Iterator[tuple[str, str, str, list[Setting]]]:
-    """Every place of a model that a part fills: its key ("posterior.network"), role, the part's name, and its settings.
+    """Every place of a model that a part fills: its key ("posterior.network"), role, the part's
+    name, and its settings.
 
     Args:
-        chosen: names of parts by key; where one is not chosen, the constructor's default stands, or that of the role.
+        chosen: names of parts by key; where one is not chosen, the constructor's default stands, or
+            that of the role.
         support: of the data, from which the default likelihood follows.
-        wired: the model's own settings and the size of its latents, from which follows how many parts there are of a kind
-            (:func:`wiring`); defaults where they are not known.
+        wired: the model's own settings and the size of its latents, from which follows how many
+            parts there are of a kind (:func:`wiring`); defaults where they are not known.
         trust: see :func:`find_part`.
     """
     defaults, model = default_parts(support), model_class(chosen, trust)
@@ -212,7 +230,8 @@ def add_model_settings(
     wired: Mapping[str, Any] | None = None,
     trust: Sequence[str] = (),
 ) -> None:
-    """Give a parser all settings of the chosen parts: types and defaults from their constructors, help from docstrings.
+    """Give a parser all settings of the chosen parts: types and defaults from their constructors,
+    help from docstrings.
 
     Args:
         parser: the parser.
@@ -226,7 +245,8 @@ def add_model_settings(
         "--latent",
         type=int | list[int | list[int]],
         default=model_class(chosen, trust).default_latent,
-        help="latent size, or shape as in [4,8]; in a model of several, one for each, as in [32,[4,8],2]",
+        help="latent size, or shape as in [4,8]; in a model of several, one for each, as in "
+        "[32,[4,8],2]",
     )
     for key, role, name, settings in slots(chosen, support, wired, trust):
         exports = ", ".join(SLOTS[role][1].__all__)
@@ -237,7 +257,9 @@ def add_model_settings(
 
 
 def _from_data(setting: Setting, support: Constraint | None) -> Setting:
-    """A setting with what the data say: the number of levels, and that a condition may be y, whatever that is."""
+    """A setting with what the data say: the number of levels, and that a condition may be y,
+    whatever that is.
+    """
     if setting.name == "levels":
         return replace(setting, default=levels_of(support))
     if setting.name == "condition":
@@ -266,8 +288,9 @@ def conditioned(
         if key == "condition" and value == Y:
             if condition is None:
                 raise ValueError(
-                    f"{prefix}condition is y, and {name} has no labels; take data that have (--data.labels names those of a "
-                    "file), a strip of each picture (--data.strip), or leave the condition out"
+                    f"{prefix}condition is y, and {name} has no labels; take data that have "
+                    "(--data.labels names those of a file), a strip of each picture "
+                    "(--data.strip), or leave the condition out"
                 )
             found[key] = condition if isinstance(condition, int) else list(condition)
     return found
@@ -291,7 +314,8 @@ def levels_of(support: Constraint | None) -> int | None:
 def default_likelihood(support: Constraint, event_shape: Shape) -> dict[str, Any]:
     """The default likelihood with what follows from the data's shape.
 
-    The columns of a table have units of their own, and so scales of their own; the pixels of a picture share one.
+    The columns of a table have units of their own, and so scales of their own; the pixels of a
+    picture share one.
     """
     part = default_parts(support)["likelihood"]
     return {"part": part} | (
@@ -304,8 +328,9 @@ def with_groups(
 ) -> dict[str, Any]:
     """A likelihood's configuration with its groups of columns as the data have them.
 
-    Names of columns become their numbers; a group without columns is the column of its name; levels are those of the
-    columns; and a likelihood of groups that names none gets one for every kind of column: {0, 1}, levels, counts, numbers.
+    Names of columns become their numbers; a group without columns is the column of its name; levels
+    are those of the columns; and a likelihood of groups that names none gets one for every kind of
+    column: {0, 1}, levels, counts, numbers.
 
     Raises:
         ValueError: a column that the data do not have.
@@ -371,7 +396,8 @@ def _groups_of(each: Sequence[Constraint]) -> dict[str, Any]:
 def complete(
     config: Mapping[str, Any], support: Constraint | None = None, trust: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """A model's configuration checked and filled in with defaults; only the model's own keys are taken.
+    """A model's configuration checked and filled in with defaults; only the model's own keys are
+    taken.
 
     Raises:
         ValueError: an unknown part or setting, or a value of the wrong type.
@@ -387,17 +413,21 @@ def complete(
 def expanded(
     config: Mapping[str, Any], wired: Mapping[str, Any] | None = None, trust: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The configuration with every part as a mapping with its name, ``prior: {part: StandardNormal}``, at any depth.
+    """The configuration with every part as a mapping with its name,
+    ``prior: {part: StandardNormal}``, at any depth.
 
-    Where a model has several parts of a kind, they are written as a list, or as one for all of them; here they are numbered.
+    Where a model has several parts of a kind, they are written as a list, or as one for all of
+    them; here they are numbered.
 
     Args:
         config: as written.
-        wired: what differs from the configuration's own settings of the model and size of the latents.
+        wired: what differs from the configuration's own settings of the model and size of the
+            latents.
         trust: see :func:`find_part`.
 
     Raises:
-        ValueError: a role holds neither a name nor a mapping, or there are too many or too few parts of a kind.
+        ValueError: a role holds neither a name nor a mapping, or there are too many or too few
+            parts of a kind.
     """
     full = _expanded(config)
     chosen = chosen_parts(full)
@@ -463,7 +493,9 @@ def chosen_parts(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """The names of the parts that a configuration chooses, by key.
 
     Example:
-        >>> chosen_parts({"posterior": {"part": "DiagonalNormal", "network": {"part": "MLP", "hidden": [8]}}})
+        >>> chosen_parts(
+        ...     {"posterior": {"part": "DiagonalNormal", "network": {"part": "MLP", "hidden": [8]}}}
+        ... )
         {'posterior': 'DiagonalNormal', 'posterior.network': 'MLP'}
     """
     found: dict[str, str] = {}

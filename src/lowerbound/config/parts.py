@@ -1,14 +1,15 @@
 """Parts by name: from a configuration to objects, and from objects to the configuration.
 
-A configuration names parts and their settings, and a part's constructor signature is its configuration:
+A configuration names parts and their settings, and a part's constructor signature is its
+configuration:
 
     posterior:
       part: DiagonalNormal
       network: {part: MLP, hidden: [512], activation: ReLU}
 
-Files name parts, never code. A bare name is looked up among lowerbound's own exports, before anything is imported; a
-dotted path is followed only into a package that the caller trusts by name; and what is found must fill the role that it
-is asked for.
+Files name parts, never code. A bare name is looked up among lowerbound's own exports, before
+anything is imported; a dotted path is followed only into a package that the caller trusts by name;
+and what is found must fill the role that it is asked for.
 """
 
 from __future__ import annotations
@@ -71,10 +72,14 @@ class Slot:
 
 
 def slot(setting: Setting) -> Slot | None:
-    """What an argument's annotation says: a slot for a part of that role, for several, or None for a plain setting.
+    """What an argument's annotation says: a slot for a part of that role, for several, or None for
+    a plain setting.
 
     Example:
-        >>> slot(Setting("prior", Prior, None, "")).role, slot(Setting("conditionals", Sequence[Posterior], (), "")).several
+        >>> (
+        ...     slot(Setting("prior", Prior, None, "")).role,
+        ...     slot(Setting("conditionals", Sequence[Posterior], (), "")).several,
+        ... )
         ('prior', True)
         >>> slot(Setting("components", int, 500, "")) is None
         True
@@ -112,7 +117,8 @@ def made_by(part: Callable[..., Any]) -> Any:
 
 
 def part_settings(part: Callable[..., Any], role: str) -> list[Setting]:
-    """The arguments of a part that are settings or slots: all but the shapes, which the caller supplies.
+    """The arguments of a part that are settings or slots: all but the shapes, which the caller
+    supplies.
 
     A network's shapes are its first two arguments, by position; another part's are named ..._shape.
     """
@@ -133,7 +139,8 @@ def find_part(role: str, name: object, trust: Sequence[str] = ()) -> Callable[..
         trust: packages that may be imported.
 
     Raises:
-        ValueError: an unknown name, a path into a package that is not trusted, or an object of another role.
+        ValueError: an unknown name, a path into a package that is not trusted, or an object of
+            another role.
     """
     base, package = SLOTS[role]
     exports: list[str] = package.__all__
@@ -144,8 +151,9 @@ def find_part(role: str, name: object, trust: Sequence[str] = ()) -> Callable[..
     root = name.split(".")[0]
     if root not in trust:
         raise ValueError(
-            f"{role} {name!r} is code from the package {root!r}, which is not trusted, so nothing was imported; use one "
-            f"of {', '.join(exports)}, or, if you trust that package, --trust {root} (in Python trust=[{root!r}])"
+            f"{role} {name!r} is code from the package {root!r}, which is not trusted, so nothing "
+            f"was imported; use one of {', '.join(exports)}, or, if you trust that package, "
+            f"--trust {root} (in Python trust=[{root!r}])"
         )
     module, attribute = name.rsplit(".", 1)
     try:
@@ -155,8 +163,8 @@ def find_part(role: str, name: object, trust: Sequence[str] = ()) -> Callable[..
     made = made_by(part)
     if not (inspect.isclass(made) and issubclass(made, base)):
         raise ValueError(
-            f"{name!r} does not make a {base.__name__}, which the role of {role} needs (a function says what it makes: -> "
-            f"{base.__name__})"
+            f"{name!r} does not make a {base.__name__}, which the role of {role} needs (a function "
+            f"says what it makes: -> {base.__name__})"
         )
     return part  # type: ignore[no-any-return]
 
@@ -165,19 +173,22 @@ def describe(part: nn.Module, role: str) -> dict[str, Any]:
     """The configuration of a live part: its name and every setting, complete.
 
     Raises:
-        ValueError: it was made from something that no file can name (a lambda, a local class, a module object).
+        ValueError: it was made from something that no file can name (a lambda, a local class, a
+            module object).
 
     Example:
         >>> from lowerbound.posteriors import DiagonalNormal
-        >>> describe(DiagonalNormal((4,), (2,)), "posterior") | {"network": "as describe_factory has it"}
+        >>> describe(DiagonalNormal((4,), (2,)), "posterior") | {
+        ...     "network": "as describe_factory has it"
+        ... }
         {'part': 'DiagonalNormal', 'network': 'as describe_factory has it', 'condition': None}
     """
     settings = part_settings(type(part), role)
     kept = dir(part)
     if missing := [s.name for s in settings if s.name not in kept]:
         raise ValueError(
-            f"{type(part).__name__} does not keep its argument {missing[0]!r}, so it cannot be saved; in its constructor, "
-            f"set self.{missing[0]} = {missing[0]}"
+            f"{type(part).__name__} does not keep its argument {missing[0]!r}, so it cannot be "
+            f"saved; in its constructor, set self.{missing[0]} = {missing[0]}"
         )
     return {"part": _name(type(part), role)} | {
         s.name: _plain(getattr(part, s.name), slot(s)) for s in settings
@@ -208,7 +219,8 @@ def _each(parts: Any) -> Iterable[Any]:
 
 
 def describe_factory(factory: Any, role: str = "network") -> dict[str, Any]:
-    """The configuration of what makes a network or a part: a class, a function, or a partial of one that fixes settings.
+    """The configuration of what makes a network or a part: a class, a function, or a partial of one
+    that fixes settings.
 
     Raises:
         ValueError: see :func:`describe`.
@@ -222,7 +234,8 @@ def describe_factory(factory: Any, role: str = "network") -> dict[str, Any]:
     if isinstance(factory, functools.partial):
         if factory.args:
             raise ValueError(
-                f"{factory} fixes arguments by position; fix them by name, so that they can be saved"
+                f"{factory} fixes arguments by position; fix them by name, so that they can be "
+                "saved"
             )
         factory, given = factory.func, factory.keywords
     settings = {
@@ -238,14 +251,16 @@ def _name(made_by: Any, role: str) -> str:
         return str(name)
     if not re.fullmatch(r"\w+", name):  # <lambda>, f.<locals>.g, an object
         raise ValueError(
-            f"the {role} {name or made_by!r} has no name that a file could hold; define it at the top level of a module, "
-            "so that loading can find it"
+            f"the {role} {name or made_by!r} has no name that a file could hold; define it at the "
+            "top level of a module, so that loading can find it"
         )
     return f"{made_by.__module__}.{name}"
 
 
 def foreign_packages(config: Mapping[str, Any]) -> set[str]:
-    """The packages outside lowerbound whose code a configuration names, which loading will ask to trust."""
+    """The packages outside lowerbound whose code a configuration names, which loading will ask to
+    trust.
+    """
     found = {config["part"].split(".")[0]} if "." in str(config.get("part", "")) else set()
     below = [
         own for value in config.values() for own in (value if isinstance(value, list) else [value])
@@ -297,7 +312,8 @@ def _group(config: Mapping[str, Any], trust: Sequence[str]) -> Group:
 def factory(
     config: Mapping[str, Any], several: bool, trust: Sequence[str], role: str = "network"
 ) -> Any:
-    """What makes the network, or part of another role, that a complete configuration describes, or several in order.
+    """What makes the network, or part of another role, that a complete configuration describes, or
+    several in order.
 
     Raises:
         ValueError: see :func:`find_part`.

@@ -1,6 +1,8 @@
-"""Settings: the arguments of constructors and functions as a configuration and as command-line options.
+"""Settings: the arguments of constructors and functions as a configuration and as command-line
+options.
 
-A default exists once, in a signature, and a setting is explained once, in a docstring; this module reads both.
+A default exists once, in a signature, and a setting is explained once, in a docstring; this module
+reads both.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from lowerbound.utils.messages import first_line
 
 @dataclass(frozen=True)
 class Setting:
-    """One argument: its name, type, default (``inspect.Parameter.empty`` where there is none) and help."""
+    """One argument: its name, type, default (``inspect.Parameter.empty`` where there is none) and
+    help.
+    """
 
     name: str
     hint: Any
@@ -49,13 +53,17 @@ def settings_of(function: Callable[..., Any]) -> list[Setting]:
 
 
 class SettingsParser(ArgumentParser):
-    """jsonargparse's parser with errors as one line: what was wrong, where, and the nearest valid name."""
+    """jsonargparse's parser with errors as one line: what was wrong, where, and the nearest valid
+    name.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"add_help": False, "allow_abbrev": False, **kwargs})
 
     def read(self, argv: Sequence[str]) -> dict[str, Any]:
-        """The options by name; where --help was asked for, it is shown and SystemExit ends the command, as argparse does."""
+        """The options by name; where --help was asked for, it is shown and SystemExit ends the
+        command, as argparse does.
+        """
         if "--help" in argv or "-h" in argv:
             print(self.format_help())
             raise SystemExit(0)
@@ -86,7 +94,9 @@ class SettingsParser(ArgumentParser):
         return f"unknown option --{_typed(name)}{hint} (--help lists them all)"
 
     def format_help(self, formatter: Any = None) -> str:
-        """The help as people type options: --likelihood for --likelihood.part, hyphens, and no word where no default is."""
+        """The help as people type options: --likelihood for --likelihood.part, hyphens, and no word
+        where no default is.
+        """
         text = re.sub(
             r", --[\w.]+\+ \S+", "", super().format_help(formatter)
         )  # jsonargparse's way to append to lists
@@ -97,7 +107,9 @@ class SettingsParser(ArgumentParser):
         return re.sub(r"[ \t]+$|\n[ \t]+$", "", text, flags=re.MULTILINE)
 
     def parse_args(self, args: Sequence[str] | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
-        """Parse options spelled as people type them: --batch-size is --batch_size, --likelihood is --likelihood.part."""
+        """Parse options spelled as people type them: --batch-size is --batch_size, --likelihood is
+        --likelihood.part.
+        """
         known = self._option_string_actions
         return super().parse_args([_spelled(token, known) for token in args or ()], **kwargs)
 
@@ -129,7 +141,9 @@ def _spelled(token: str, known: Mapping[str, object]) -> str:
 
 
 def _is_plain(hint: Any) -> bool:
-    """Whether values of a type are data: for any other, jsonargparse would import what a file names."""
+    """Whether values of a type are data: for any other, jsonargparse would import what a file
+    names.
+    """
     if hint in (bool, int, float, str, type(None)):
         return True
     origin, arguments = get_origin(hint), [a for a in get_args(hint) if a is not Ellipsis]
@@ -143,12 +157,15 @@ def _is_plain(hint: Any) -> bool:
 
 
 def add_setting(group: Any, key: str, setting: Setting) -> None:
-    """Add one setting to a parser as --key, with its type, its default and the help from the docstring."""
+    """Add one setting to a parser as --key, with its type, its default and the help from the
+    docstring.
+    """
     hint, default = setting.hint, setting.default
     if not _is_plain(hint):
         raise ValueError(
-            f"--{key} cannot be set from a file or the command line: its type is {hint}, and only numbers, text, truth "
-            "values and lists of them can be (a callable would have to be imported); annotate it, or bind it in Python"
+            f"--{key} cannot be set from a file or the command line: its type is {hint}, and only "
+            "numbers, text, truth values and lists of them can be (a callable would have to be "
+            "imported); annotate it, or bind it in Python"
         )
     if default is inspect.Parameter.empty:
         default, hint = None, hint | None

@@ -1,7 +1,7 @@
 """Data sets: one card whatever the source.
 
-Named sets are read from their canonical files; the user's own data are arrays in memory, .npy and .npz files, tables as
-.csv and .parquet, or folders of pictures.
+Named sets are read from their canonical files; the user's own data are arrays in memory, .npy and
+.npz files, tables as .csv and .parquet, or folders of pictures.
 """
 
 from __future__ import annotations
@@ -89,53 +89,67 @@ def load(
 ) -> Dataset:
     """Load a data set by name, from a file of arrays or a table, or from a folder of pictures.
 
-    Values are kept on the scale on which every likelihood can score them: 8-bit pixels and other grey levels as
-    {0, 1/(L-1), ..., 1}, everything else as it is.
+    Values are kept on the scale on which every likelihood can score them: 8-bit pixels and other
+    grey levels as {0, 1/(L-1), ..., 1}, everything else as it is.
 
     Args:
-        source: a name (digits, mnist, ...), or the path of a .npy or .npz file, examples first: (n, *X), of a .csv or
-            .parquet table, a row an example, or of a folder of PNG, JPEG or WebP pictures, a sub-folder a label.
-        splits: "train_valid_test" is the published split, or 80/10/10 by the seed where there is none; "train_test"
-            trains on all that is not test, without validation; "all" is one split named all, in the order of the file.
-        binarize: "dynamic" draws each grey value anew as a probability at every presentation in training (validation and
-            test once, by the seed); "threshold" cuts at one half; None leaves grey values grey.
-        levels: number of grey levels of integer data, whose values are 0..levels-1; "none" takes integers as they are. None
-            means 2 for values 0 and 1, 256 for uint8, "none" for other integers, and is written down as what it meant.
+        source: a name (digits, mnist, ...), or the path of a .npy or .npz file, examples first: (n,
+            *X), of a .csv or .parquet table, a row an example, or of a folder of PNG, JPEG or WebP
+            pictures, a sub-folder a label.
+        splits: "train_valid_test" is the published split, or 80/10/10 by the seed where there is
+            none; "train_test" trains on all that is not test, without validation; "all" is one
+            split named all, in the order of the file.
+        binarize: "dynamic" draws each grey value anew as a probability at every presentation in
+            training (validation and test once, by the seed); "threshold" cuts at one half; None
+            leaves grey values grey.
+        levels: number of grey levels of integer data, whose values are 0..levels-1; "none" takes
+            integers as they are. None means 2 for values 0 and 1, 256 for uint8, "none" for other
+            integers, and is written down as what it meant.
         seed: of the split and of the random transforms.
-        array: which array of a .npz holds the examples; "x" or the only one by default, or "imgs", as in dSprites.
-        labels: which array of a .npz holds the labels ("y" by default, where there is one), or which column of a table,
-            by its name; the column is then no part of x.
-        size: (H, W): scale each picture of a folder until it covers H x W, and cut off the overhang equally on both
-            sides. None takes pictures of one size as they are, and refuses several.
-        dequantize: add uniform noise to levels 0..L-1, x = (v + u) / L in [0, 1), so that a density can be fitted to them
-            and measured in bits per dimension; drawn anew at every presentation in training, once elsewhere.
+        array: which array of a .npz holds the examples; "x" or the only one by default, or "imgs",
+            as in dSprites.
+        labels: which array of a .npz holds the labels ("y" by default, where there is one), or
+            which column of a table, by its name; the column is then no part of x.
+        size: (H, W): scale each picture of a folder until it covers H x W, and cut off the overhang
+            equally on both sides. None takes pictures of one size as they are, and refuses several.
+        dequantize: add uniform noise to levels 0..L-1, x = (v + u) / L in [0, 1), so that a density
+            can be fitted to them and measured in bits per dimension; drawn anew at every
+            presentation in training, once elsewhere.
         flip: mirror each picture left to right with probability 1/2, in training only.
-        shift: move each picture by up to so many pixels down or up and right or left, in training only; what comes in
-            at an edge repeats the edge.
-        missing: what to do with NaN and, in tables, empty cells: "refuse" them, or "marginalise": leave them out of every
-            density, by a mask on the card.
-        categorical: columns of a table that hold classes, which may be text, by their names. The labels, sorted, become
-            the levels {0, 1/(L-1), ..., 1}; "size=small|large" gives their order. A column of two becomes 0 and 1.
-        classes: names of the classes of labels, in order; None takes those that there are, sorted, and writes them down.
-        strip: [first, last]: what a model may be conditioned on is these pixel columns of each picture, counted from 0, in
-            the place of its label, so that it learns to complete the picture.
-        factors: which array of a .npz holds what the examples were made from, (n, F), to score representations by;
-            "factors" or, as in dSprites, "latents_classes" by default, where there is one.
-        labelled: how many training examples keep their label, as many of each class, drawn by the seed; the others are
-            unlabelled, for models that learn from few labels (M2). None keeps all.
-        labelled_share: of the examples of each training batch, how many are labelled: those come several times in an epoch,
-            others not in each. What training reports is of these batches. None shows every example once an epoch.
-        memory: "map" leaves the values of a .npy, or of pictures decoded before, in their file, which may be larger than
-            memory; training then shuffles by windows of 256 MiB. "load" reads them. "auto" maps a file that is larger than
-            a quarter of the memory. That values were mapped is written down, so that a run is resumed in the same order.
+        shift: move each picture by up to so many pixels down or up and right or left, in training
+            only; what comes in at an edge repeats the edge.
+        missing: what to do with NaN and, in tables, empty cells: "refuse" them, or "marginalise":
+            leave them out of every density, by a mask on the card.
+        categorical: columns of a table that hold classes, which may be text, by their names. The
+            labels, sorted, become the levels {0, 1/(L-1), ..., 1}; "size=small|large" gives their
+            order. A column of two becomes 0 and 1.
+        classes: names of the classes of labels, in order; None takes those that there are, sorted,
+            and writes them down.
+        strip: [first, last]: what a model may be conditioned on is these pixel columns of each
+            picture, counted from 0, in the place of its label, so that it learns to complete the
+            picture.
+        factors: which array of a .npz holds what the examples were made from, (n, F), to score
+            representations by; "factors" or, as in dSprites, "latents_classes" by default, where
+            there is one.
+        labelled: how many training examples keep their label, as many of each class, drawn by the
+            seed; the others are unlabelled, for models that learn from few labels (M2). None keeps
+            all.
+        labelled_share: of the examples of each training batch, how many are labelled: those come
+            several times in an epoch, others not in each. What training reports is of these
+            batches. None shows every example once an epoch.
+        memory: "map" leaves the values of a .npy, or of pictures decoded before, in their file,
+            which may be larger than memory; training then shuffles by windows of 256 MiB. "load"
+            reads them. "auto" maps a file that is larger than a quarter of the memory. That values
+            were mapped is written down, so that a run is resumed in the same order.
 
     Returns:
         The card with its splits.
 
     Raises:
-        ValueError: an unknown name, a file that is missing, truncated, of a wrong checksum, holding objects or text or
-            larger than memory, a picture that cannot be decoded, values that are not finite, labels of another length,
-            too few examples to split, or an option that does not suit the data.
+        ValueError: an unknown name, a file that is missing, truncated, of a wrong checksum, holding
+            objects or text or larger than memory, a picture that cannot be decoded, values that are
+            not finite, labels of another length, too few examples to split, or an option that does
+            not suit the data.
         OSError: a file cannot be read, or a download failed.
 
     Example:
@@ -158,7 +172,8 @@ def load(
     if strip is not None and isinstance(stored.x, MappedArray):
         if memory == "map":
             raise ValueError(
-                "strip is taken of all pictures, which have to be in memory for it: leave out memory='map'"
+                "strip is taken of all pictures, which have to be in memory for it: leave out "
+                "memory='map'"
             )
         stored = _read(source, {**of_source, "memory": "load"})
     of_source |= {"memory": "map"} if isinstance(stored.x, MappedArray) else {}
@@ -232,12 +247,14 @@ def from_arrays(
         flip: see :func:`load`.
         shift: see :func:`load`.
         missing: see :func:`load`.
-        mask: True (1) where an entry of x is observed and False (0) where it is missing, (n, *X); what stands at missing
-            entries plays no part. None: all are observed, but for NaN where missing is "marginalise".
+        mask: True (1) where an entry of x is observed and False (0) where it is missing, (n, *X);
+            what stands at missing entries plays no part. None: all are observed, but for NaN where
+            missing is "marginalise".
         columns: the names of the columns of x (n, d), as in ``columns=frame.columns``.
         classes: see :func:`load`.
         strip: see :func:`load`.
-        factors: what each example was made from, (n, F), numbers, to score representations by (``lb.scores``), or None.
+        factors: what each example was made from, (n, F), numbers, to score representations by
+            (``lb.scores``), or None.
         labelled: see :func:`load`.
         labelled_share: see :func:`load`.
 
@@ -294,7 +311,8 @@ def _read(source: str | Path, options: Mapping[str, Any]) -> Stored:
     for option in options.keys() - applicable(source, options).keys():
         if options[option] not in (None, "refuse", "auto"):
             raise ValueError(
-                f"{option} (--data.{option}) is for {' or '.join(ONLY_FOR[option])}, and {source} is {kind}"
+                f"{option} (--data.{option}) is for {' or '.join(ONLY_FOR[option])}, and {source} "
+                f"is {kind}"
             )
     if kind == NAME:
         stored: Stored = NAMED[str(source)].read()

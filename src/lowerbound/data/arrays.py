@@ -1,8 +1,9 @@
 """The user's own arrays: .npy and .npz files, never unpickled.
 
-A large .npy stays in its file (:mod:`lowerbound.data.mapped`). Loading takes twice its size, since the splits are copies, and as
-float32, which units and starting points are taken from, four times the size of 8-bit pixels. So a file is mapped where it
-is larger than a quarter of the memory; a smaller one is faster to shuffle in memory.
+A large .npy stays in its file (:mod:`lowerbound.data.mapped`). Loading takes twice its size, since
+the splits are copies, and as float32, which units and starting points are taken from, four times
+the size of 8-bit pixels. So a file is mapped where it is larger than a quarter of the memory; a
+smaller one is faster to shuffle in memory.
 """
 
 from __future__ import annotations
@@ -36,14 +37,18 @@ def read(
 
     Args:
         path: the file.
-        array: which array of a .npz holds the examples; "x" or the only one by default, or "imgs", as in dSprites.
+        array: which array of a .npz holds the examples; "x" or the only one by default, or "imgs",
+            as in dSprites.
         labels: which array of a .npz holds the labels; "y" by default, where there is one.
-        factors: which holds what the examples were made from; "factors" or "latents_classes" by default, where there is one.
-        memory: "map" leaves the values of a .npy in the file, "load" reads them, "auto" maps what is large.
+        factors: which holds what the examples were made from; "factors" or "latents_classes" by
+            default, where there is one.
+        memory: "map" leaves the values of a .npy in the file, "load" reads them, "auto" maps what
+            is large.
         missing: "marginalise" has values read, since where they are missing is kept beside them.
 
     Raises:
-        ValueError: the file is empty, truncated, holds objects, declares more than fits into memory, or lacks the array.
+        ValueError: the file is empty, truncated, holds objects, declares more than fits into
+            memory, or lacks the array.
         OSError: the file cannot be read.
     """
     if path.stat().st_size == 0:
@@ -75,8 +80,8 @@ def read(
     except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         if "allow_pickle" in str(error) or "pickled" in str(error):
             raise ValueError(
-                f"{path} holds Python objects, which are never loaded since that can run code (or it is no numpy file); "
-                "save a plain array of numbers instead"
+                f"{path} holds Python objects, which are never loaded since that can run code (or "
+                "it is no numpy file); save a plain array of numbers instead"
             ) from None
         if str(path) in str(error):
             raise
@@ -124,7 +129,10 @@ def _choose(
 def _unfit_to_map(is_fortran: bool, dtype: np.dtype[Any], missing: str) -> str:
     """Why values cannot stay in their file; "" where they can."""
     if is_fortran:
-        return "it is in Fortran order, each example scattered over the file (np.save(path, np.ascontiguousarray(x)))"
+        return (
+            "it is in Fortran order, each example scattered over the file "
+            "(np.save(path, np.ascontiguousarray(x)))"
+        )
     if dtype.kind not in "buif":
         return f"it holds values of type {dtype}"
     if missing == "marginalise" and dtype.kind == "f":

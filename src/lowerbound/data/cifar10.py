@@ -14,7 +14,8 @@ from lowerbound.data.fetch import canonical_file
 
 MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
 NAME = "cifar-10-binary.tar.gz"
-CHECKSUM = "md5:c32a1d4ab5d03f1284b67883e8d87530"  # as published on the page of the set, which gives no other
+# as published on the page of the set, which gives no other
+CHECKSUM = "md5:c32a1d4ab5d03f1284b67883e8d87530"
 FILES = tuple(
     f"cifar-10-batches-bin/{name}.bin"
     for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
@@ -39,7 +40,8 @@ def read() -> Stored:
 
 
 def read_archive(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64], int]:
-    """Pictures (n, 3, 32, 32) and classes (n,) in the order of the files, and how many at the end are for testing.
+    """Pictures (n, 3, 32, 32) and classes (n,) in the order of the files, and how many at the end
+    are for testing.
 
     Nothing is unpacked to disk.
 
@@ -79,7 +81,8 @@ def records(raw: bytes, where: str) -> tuple[NDArray[np.uint8], NDArray[np.int64
     """
     if not raw or len(raw) % RECORD:
         raise ValueError(
-            f"{where} holds {len(raw):,} bytes, which is not a whole number of records of {RECORD:,}"
+            f"{where} holds {len(raw):,} bytes, which is not a whole number of records of "
+            f"{RECORD:,}"
         )
     table = np.frombuffer(raw, np.uint8).reshape(-1, RECORD)
     y = table[:, 0].astype(np.int64)

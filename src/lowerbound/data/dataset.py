@@ -1,8 +1,10 @@
-"""The data-set card: arrays in named splits, and everything that has to be known to repeat a result on them.
+"""The data-set card: arrays in named splits, and everything that has to be known to repeat a result
+on them.
 
-Training sees :meth:`Dataset.present`, which draws random transforms anew; everything that measures sees
-:meth:`Dataset.examples`, which fixes them by the recorded seed and leaves out those for training only, or the same in
-pieces, :meth:`Dataset.batches`. The values of a split are a tensor, or stay in their file (:mod:`~lowerbound.data.mapped`).
+Training sees :meth:`Dataset.present`, which draws random transforms anew; everything that measures
+sees :meth:`Dataset.examples`, which fixes them by the recorded seed and leaves out those for
+training only, or the same in pieces, :meth:`Dataset.batches`. The values of a split are a tensor,
+or stay in their file (:mod:`~lowerbound.data.mapped`).
 """
 
 from __future__ import annotations
@@ -41,9 +43,11 @@ class Split:
     """One part of a data set, as stored.
 
     Args:
-        values: (n, *X), in the stored type (uint8 for grey levels); a tensor, or rows of a mapped file.
+        values: (n, *X), in the stored type (uint8 for grey levels); a tensor, or rows of a mapped
+            file.
         y: labels, (n,): of classes their numbers 0..C-1, of anything else real numbers; or None.
-        mask: True where an entry is observed, (n, *X); None where all are. Missing entries are stored as zero.
+        mask: True where an entry is observed, (n, *X); None where all are. Missing entries are
+            stored as zero.
         factors: what each example was made from, (n, F), or None.
     """
 
@@ -55,13 +59,15 @@ class Split:
     def __post_init__(self) -> None:
         if self.mask is not None and self.mask.shape != self.values.shape:
             raise ValueError(
-                f"a mask of shape {tuple(self.mask.shape)} does not fit values of shape {tuple(self.values.shape)}"
+                f"a mask of shape {tuple(self.mask.shape)} does not fit values of shape "
+                f"{tuple(self.values.shape)}"
             )
         if self.y is not None and len(self.y) != len(self.values):
             raise ValueError(f"there are {len(self.values)} examples but {len(self.y)} labels")
         if self.factors is not None and self.factors.shape[:1] != (len(self.values),):
             raise ValueError(
-                f"there are {len(self.values)} examples but factors of shape {tuple(self.factors.shape)}"
+                f"there are {len(self.values)} examples but factors of shape "
+                f"{tuple(self.factors.shape)}"
             )
 
     def __len__(self) -> int:
@@ -76,21 +82,27 @@ class Dataset:
     """A card: what the data are, where they come from, and how they are split and transformed.
 
     Args:
-        name: how it was asked for: a shipped name, or a path; None where the arrays came from memory.
+        name: how it was asked for: a shipped name, or a path; None where the arrays came from
+            memory.
         splits: "train" and any of "valid" and "test".
         stored_support: where the stored values lie, before the transforms.
         transforms: from stored values to x, in order.
         seed: of the split and of the random transforms on validation and test examples.
         columns: the names of the entries of x, where they have any.
-        column_supports: where each column of a table lies, before the transforms; None of other data.
+        column_supports: where each column of a table lies, before the transforms; None of other
+            data.
         categories: of columns that hold classes, by name: the labels, in the order of their levels.
-        options: the arguments that :func:`lowerbound.data.load` was given, so that a run can load it again.
+        options: the arguments that :func:`lowerbound.data.load` was given, so that a run can load
+            it again.
         source: where the data come from.
         sha256: of the stored data.
         licence: as stated by the source; None where none is known.
-        classes: the names of the classes that labels stand for, in their order; None where there are none.
-        strip: first and last of the pixel columns that are y in the place of the labels; None leaves the labels.
-        labelled_share: of the examples of each training batch, how many are labelled; None shows each example once an epoch.
+        classes: the names of the classes that labels stand for, in their order; None where there
+            are none.
+        strip: first and last of the pixel columns that are y in the place of the labels; None
+            leaves the labels.
+        labelled_share: of the examples of each training batch, how many are labelled; None shows
+            each example once an epoch.
 
     Example:
         >>> import lowerbound as lb
@@ -119,7 +131,8 @@ class Dataset:
         shapes = {name: tuple(split.values.shape[1:]) for name, split in self.splits.items()}
         if len(set(shapes.values())) != 1:
             raise ValueError(f"all splits must hold examples of one shape, not {shapes}")
-        self.support  # noqa: B018  a transform that does not fit the data is refused here, not in training
+        # a transform that does not fit the data is refused here, not in training
+        self.support  # noqa: B018
         for transform in self.transforms:
             transform.check_shape(self.event_shape)
         if self.strip is not None:
@@ -140,16 +153,20 @@ class Dataset:
 
     @property
     def lies_on(self) -> Constraint:
-        """Where x lies, column by column where they differ: what a likelihood's support has to contain."""
+        """Where x lies, column by column where they differ: what a likelihood's support has to
+        contain.
+        """
         if self.transforms or self.column_supports is None or len(set(self.column_supports)) < 2:
             return self.support
         return Columns(self.column_supports)
 
     @property
     def log_levels_per_dim(self) -> float | None:
-        """The Jacobian of data dequantised from L levels, log L in nats per dimension; None of all others.
+        """The Jacobian of data dequantised from L levels, log L in nats per dimension; None of all
+        others.
 
-        It turns the nll of a density into one of the levels: see :class:`~lowerbound.data.transforms.Dequantise`.
+        It turns the nll of a density into one of the levels: see
+        :class:`~lowerbound.data.transforms.Dequantise`.
         """
         levels = [
             transform.levels for transform in self.transforms if isinstance(transform, Dequantise)
@@ -158,7 +175,9 @@ class Dataset:
 
     @cached_property  # of a file, all values have to be read for it
     def range(self) -> tuple[float, float]:
-        """Smallest and largest value that x can take, for pictures; of unbounded data, those in the first split."""
+        """Smallest and largest value that x can take, for pictures; of unbounded data, those in the
+        first split.
+        """
         if contains(UNIT, self.support):
             return 0.0, 1.0
         first = next(iter(self.splits.values()))
@@ -176,7 +195,9 @@ class Dataset:
 
     @property
     def is_mapped(self) -> bool:
-        """Whether the values stay in their file, which may be larger than memory: take them in pieces."""
+        """Whether the values stay in their file, which may be larger than memory: take them in
+        pieces.
+        """
         return any(isinstance(split.values, MappedRows) for split in self.splits.values())
 
     @property
@@ -185,14 +206,16 @@ class Dataset:
         return not self.is_mapped and all(transform.is_traced for transform in self.transforms)
 
     def examples(self, split: str, first: int | None = None) -> Tensor:
-        """A split as x (n, *X), float32, not augmented, random transforms fixed by the seed: always the same.
+        """A split as x (n, *X), float32, not augmented, random transforms fixed by the seed: always
+        the same.
 
         Args:
             split: which.
             first: only the first so many.
 
         Raises:
-            ValueError: there is no such split, or, of values in a file, they do not fit into memory as float32.
+            ValueError: there is no such split, or, of values in a file, they do not fit into memory
+                as float32.
         """
         n = len(self[split]) if first is None else min(first, len(self[split]))
         if self.is_mapped:
@@ -210,7 +233,8 @@ class Dataset:
 
         Args:
             split: which.
-            size: examples in a piece; the last may be smaller. By default as many as fit into 32 MiB.
+            size: examples in a piece; the last may be smaller. By default as many as fit into 32
+                MiB.
             first: only the first so many of the split.
 
         Example:
@@ -236,8 +260,9 @@ class Dataset:
     def excerpt(self, split: str) -> tuple[Tensor, bool]:
         """Examples for statistics, float32, and whether they are all of the split.
 
-        They are all where the values are in memory, and where they fit into 256 MiB. Of others in a file they are as many
-        as fit, at least 1,000: by the seed, from a thousand places of the file, random transforms drawn by the seed.
+        They are all where the values are in memory, and where they fit into 256 MiB. Of others in a
+        file they are as many as fit, at least 1,000: by the seed, from a thousand places of the
+        file, random transforms drawn by the seed.
         """
         values = self[split].values
         size = max(LEAST, EXCERPT // (4 * numel(self.event_shape)))
@@ -251,10 +276,11 @@ class Dataset:
         return _transformed(some, measured, generator), False
 
     def order(self, split: str, seed: int, epoch: int) -> Tensor:
-        """The order in which an epoch shows the examples of a split, int64 (n,): it follows from seed and epoch alone.
+        """The order in which an epoch shows the examples of a split, int64 (n,): it follows from
+        seed and epoch alone.
 
-        Of values in a file it is one of windows, as :func:`~lowerbound.data.mapped.windowed` explains. With a share of labelled
-        examples those recur, and others wait for another epoch.
+        Of values in a file it is one of windows, as :func:`~lowerbound.data.mapped.windowed`
+        explains. With a share of labelled examples those recur, and others wait for another epoch.
         """
         values = self[split].values
         if isinstance(values, MappedRows):
@@ -265,7 +291,8 @@ class Dataset:
         return torch.from_numpy(_with_share(y.numpy() >= 0, self.labelled_share, rng))
 
     def read_ahead(self, split: str, order: Tensor, done: int, count: int) -> None:
-        """Have what comes after these examples read from their file, where they are in one; nothing waits for it.
+        """Have what comes after these examples read from their file, where they are in one; nothing
+        waits for it.
 
         Args:
             split: which.
@@ -278,7 +305,9 @@ class Dataset:
             values.read_ahead(order, done, count)
 
     def context(self, split: str) -> Context:
-        """What is known of the examples of a split beside x, in their order: their labels, or a strip of each."""
+        """What is known of the examples of a split beside x, in their order: their labels, or a
+        strip of each.
+        """
         own = self[split]
         return Context(
             y=own.y if self.strip is None else self.strip_of(self.examples(split)), mask=own.mask
@@ -286,7 +315,9 @@ class Dataset:
 
     @property
     def condition(self) -> int | Shape | None:
-        """What a part must be told to be conditioned on y: the number of classes, the shape of real values, or None."""
+        """What a part must be told to be conditioned on y: the number of classes, the shape of real
+        values, or None.
+        """
         if self.strip is not None:
             first, last = self.strip
             return (*self.event_shape[:-1], last - first + 1)
@@ -324,12 +355,13 @@ class Dataset:
             type(transform).__name__ for transform in self.transforms if transform.is_random
         ]:
             raise ValueError(
-                f"strip takes y from x, and {drawn[0]} draws x anew at each presentation, so that they would differ; use "
-                "binarize='threshold', or leave the values grey"
+                f"strip takes y from x, and {drawn[0]} draws x anew at each presentation, so that "
+                "they would differ; use binarize='threshold', or leave the values grey"
             )
 
     def factors(self, split: str) -> Tensor:
-        """What the examples of a split were made from, (n, F): its factors, or its label, where that is one of classes.
+        """What the examples of a split were made from, (n, F): its factors, or its label, where
+        that is one of classes.
 
         Raises:
             ValueError: there is neither.
@@ -339,13 +371,16 @@ class Dataset:
             return known.factors
         if known.y is None or self.classes is None or bool((known.y < 0).any()):
             raise ValueError(
-                f"{split} of {self} has no factors: give them (from_arrays(..., factors=), or --data.factors with an array "
-                "of a .npz), or labels that are classes, one for every example"
+                f"{split} of {self} has no factors: give them (from_arrays(..., factors=), or "
+                "--data.factors with an array of a .npz), or labels that are classes, one for "
+                "every example"
             )
         return known.y[:, None]
 
     def present(self, split: str, index: Tensor) -> Tensor:
-        """The examples at ``index`` (b,) for training, (b, *X), float32, random transforms drawn anew."""
+        """The examples at ``index`` (b,) for training, (b, *X), float32, random transforms drawn
+        anew.
+        """
         values = self[split].values
         # one that stands in memory is gathered in a fifth of the time that an index takes
         rows = values.index_select(0, index) if isinstance(values, Tensor) else values[index]
@@ -354,7 +389,8 @@ class Dataset:
     def _measured(self, split: str) -> list[tuple[Transform, torch.Generator | None]]:
         """The transforms of :meth:`examples`, each with a generator of its own where it is random.
 
-        They stand where one generator would, handed through all examples by one transform after the other.
+        They stand where one generator would, handed through all examples by one transform after the
+        other.
         """
         generator = torch.Generator().manual_seed(self.seed + 1 + sorted(self.splits).index(split))
         found: list[tuple[Transform, torch.Generator | None]] = []
@@ -391,7 +427,8 @@ class Dataset:
             else 0.0
         )
         return (
-            f"{self.name or 'data from memory'}: {sizes} {'/'.join(self.splits)}, {shape}, on {describe(self.support)}"
+            f"{self.name or 'data from memory'}: {sizes} {'/'.join(self.splits)}, {shape}, on "
+            f"{describe(self.support)}"
             + (f", {missing:.1%} of the entries missing" if masks else "")
         )
 
@@ -409,13 +446,17 @@ class Stored:
     """What a source gives: arrays as they are in the file, before they are split and transformed.
 
     Args:
-        x: (n, *X), uint8, another integer type, or floating point; an array, or one that stays in its file.
+        x: (n, *X), uint8, another integer type, or floating point; an array, or one that stays in
+            its file.
         y: labels, (n,), numbers or text, or None.
         mask: True where an entry is observed, (n, *X), or None.
-        levels: the number of grey levels, where the values are the integers 0..levels-1; None otherwise.
+        levels: the number of grey levels, where the values are the integers 0..levels-1; None
+            otherwise.
         columns: the names of the entries of x, or None.
-        categories: the labels of columns that hold classes, by name; x holds l / (L - 1) for the l-th of L.
-        parts: sizes of the published splits in the order of the file, by name; None where the source has none.
+        categories: the labels of columns that hold classes, by name; x holds l / (L - 1) for the
+            l-th of L.
+        parts: sizes of the published splits in the order of the file, by name; None where the
+            source has none.
         source: where the data come from.
         licence: as stated by the source.
         factors: what each example was made from, (n,) or (n, F), or None.
@@ -436,7 +477,8 @@ class Stored:
 def _with_share(
     chosen: NDArray[np.bool_], share: float, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """As many indices as there are examples, of which every few that follow each other hold this share of the chosen ones.
+    """As many indices as there are examples, of which every few that follow each other hold this
+    share of the chosen ones.
 
     The chosen come in one random order after another, and so do the others.
     """

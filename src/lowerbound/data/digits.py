@@ -16,6 +16,7 @@ def read() -> Stored:
         x=bunch.images.astype(np.uint8)[:, None],
         y=bunch.target,
         levels=17,
-        source="scikit-learn's load_digits: the test part of UCI's optical digits (Alpaydin and Kaynak 1998)",
+        source="scikit-learn's load_digits: the test part of UCI's optical digits (Alpaydin and "
+        "Kaynak 1998)",
         licence="CC BY 4.0",
     )

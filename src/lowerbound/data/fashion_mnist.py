@@ -1,4 +1,6 @@
-"""Fashion-MNIST: 70,000 pictures of clothing of 28x28 8-bit pixels (Xiao, Rasul and Vollgraf 2017, arXiv 1708.07747)."""
+"""Fashion-MNIST: 70,000 pictures of clothing of 28x28 8-bit pixels (Xiao, Rasul and Vollgraf 2017,
+arXiv 1708.07747).
+"""
 
 from __future__ import annotations
 

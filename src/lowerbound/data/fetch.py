@@ -1,4 +1,6 @@
-"""Canonical files of public data sets: found on disk or downloaded, and never used before their checksum agrees."""
+"""Canonical files of public data sets: found on disk or downloaded, and never used before their
+checksum agrees.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def checksum_of(path: Path, algorithm: str, unpack: bool = False) -> str:
 
 
 def cache_folder() -> Path:
-    """Where files are kept that can be had again: LOWERBOUND_CACHE, or the system's cache folder."""
+    """Where files are kept that can be had again: LOWERBOUND_CACHE, or the system's cache
+    folder.
+    """
     import pooch
 
     return Path(os.environ.get("LOWERBOUND_CACHE") or pooch.os_cache("lowerbound"))
@@ -45,9 +49,10 @@ def cache_folder() -> Path:
 def canonical_file(folder: str, name: str, checksum: str, mirrors: Sequence[str]) -> Path:
     """The path of a canonical file, checksum verified.
 
-    It is looked for in the folder that the environment variable LOWERBOUND_DATA names, then in the cache
-    (LOWERBOUND_CACHE, or the system's cache folder), then at the mirrors. On disk it may also lie gzipped, as NAME.gz:
-    the checksum is then that of what it holds, since gzip writes the same content in many ways.
+    It is looked for in the folder that the environment variable LOWERBOUND_DATA names, then in the
+    cache (LOWERBOUND_CACHE, or the system's cache folder), then at the mirrors. On disk it may also
+    lie gzipped, as NAME.gz: the checksum is then that of what it holds, since gzip writes the same
+    content in many ways.
 
     Args:
         folder: the data set's folder.
@@ -71,8 +76,8 @@ def canonical_file(folder: str, name: str, checksum: str, mirrors: Sequence[str]
             found = checksum_of(path, algorithm, unpack=path.name != name)
             if found != wanted:
                 raise ValueError(
-                    f"{path} is not the canonical file: its {algorithm} sum is {found[:16]}… and should be "
-                    f"{wanted[:16]}…; delete it to have it downloaded again"
+                    f"{path} is not the canonical file: its {algorithm} sum is {found[:16]}… and "
+                    f"should be {wanted[:16]}…; delete it to have it downloaded again"
                 )
             return path
     pooch.get_logger().setLevel(logging.WARNING)
@@ -86,8 +91,9 @@ def canonical_file(folder: str, name: str, checksum: str, mirrors: Sequence[str]
         ) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
             failures.append(f"{mirror.split('/')[2]} ({type(error).__name__})")
     raise OSError(
-        f"{name} is neither in LOWERBOUND_DATA ({given or 'not set'}) nor in the cache {cache / folder}, and could not be "
-        f"downloaded from {', '.join(failures)}; put the file into {cache / folder} by hand to work offline"
+        f"{name} is neither in LOWERBOUND_DATA ({given or 'not set'}) nor in the cache "
+        f"{cache / folder}, and could not be downloaded from {', '.join(failures)}; put the file "
+        f"into {cache / folder} by hand to work offline"
     )
 
 
@@ -112,7 +118,8 @@ def _whole_gzip(path: Path) -> Iterator[None]:
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """The array in a gzipped idx file of unsigned bytes (LeCun, Cortes and Burges): 2-byte zero, type, rank, sizes, data.
+    """The array in a gzipped idx file of unsigned bytes (LeCun, Cortes and Burges): 2-byte zero,
+    type, rank, sizes, data.
 
     Raises:
         ValueError: the file is truncated or no idx file of bytes.
@@ -131,9 +138,11 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 def read_idx_set(
     folder: str, sums: Mapping[str, str], mirrors: Sequence[str], source: str, licence: str
 ) -> Stored:
-    """A set published like MNIST: four idx files, 60,000 grey pictures for training and 10,000 for testing.
+    """A set published like MNIST: four idx files, 60,000 grey pictures for training and 10,000 for
+    testing.
 
-    All 70,000 are in the published order; the last 10,000 of those for training serve as validation.
+    All 70,000 are in the published order; the last 10,000 of those for training serve as
+    validation.
     """
     names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
     paths = [

@@ -1,16 +1,19 @@
 """Folders of pictures: PNG, JPEG and WebP, of one size or brought to one.
 
-Pictures are taken in the sorted order of their paths, as they are meant to be seen: turned as their EXIF data say,
-transparent ones on white, palettes and CMYK as colours, 16-bit greys rounded to 8 bits, and of several frames the
-first. They stay grey, (1, H, W), only where all files are grey, and are (3, H, W) otherwise.
+Pictures are taken in the sorted order of their paths, as they are meant to be seen: turned as their
+EXIF data say, transparent ones on white, palettes and CMYK as colours, 16-bit greys rounded to 8
+bits, and of several frames the first. They stay grey, (1, H, W), only where all files are grey, and
+are (3, H, W) otherwise.
 
-The policy for sizes: nothing is resized unasked. With a size (H, W), each picture is scaled (bicubic) until it covers
-H x W, and the overhang is cut off equally on both sides: nothing is stretched or padded.
+The policy for sizes: nothing is resized unasked. With a size (H, W), each picture is scaled
+(bicubic) until it covers H x W, and the overhang is cut off equally on both sides: nothing is
+stretched or padded.
 
-Pictures are decoded by as many threads as there are processors: pillow lets go of Python's lock where it decodes. What is
-decoded, from 32 MiB on, is kept in the cache (LOWERBOUND_CACHE, or the system's cache folder) and read from there the next
-time, as any .npy file is. It is found by the paths, sizes and times of change of the files, and by the size asked for; of a
-folder that has changed the old one is removed. Where it cannot be kept, training goes on without.
+Pictures are decoded by as many threads as there are processors: pillow lets go of Python's lock
+where it decodes. What is decoded, from 32 MiB on, is kept in the cache (LOWERBOUND_CACHE, or the
+system's cache folder) and read from there the next time, as any .npy file is. It is found by the
+paths, sizes and times of change of the files, and by the size asked for; of a folder that has
+changed the old one is removed. Where it cannot be kept, training goes on without.
 """
 
 from __future__ import annotations
@@ -56,22 +59,27 @@ GREY = ("1", "L", "LA")  # and those of 16 bits, whose names begin with I
 
 
 def read(path: Path, size: Sequence[int] | None = None, memory: Memory = "auto") -> Stored:
-    """The pictures in a folder and below it; a picture's label is the sub-folder of the root that it lies in.
+    """The pictures in a folder and below it; a picture's label is the sub-folder of the root that
+    it lies in.
 
     Args:
-        path: the folder. The names of its sub-folders, sorted, are the labels 0, 1, ...; pictures that lie in the folder
-            itself have none.
-        size: (H, W), to which every picture is scaled and cropped; None takes pictures of one size as they are.
-        memory: "map" leaves the decoded pictures in the cache, "load" reads them, "auto" maps what is large.
+        path: the folder. The names of its sub-folders, sorted, are the labels 0, 1, ...; pictures
+            that lie in the folder itself have none.
+        size: (H, W), to which every picture is scaled and cropped; None takes pictures of one size
+            as they are.
+        memory: "map" leaves the decoded pictures in the cache, "load" reads them, "auto" maps what
+            is large.
 
     Raises:
-        ValueError: no pictures, one that cannot be decoded or is a decompression bomb, pictures of several sizes without
-            ``size``, pictures both beside sub-folders and in them, or more of them than fit into memory.
+        ValueError: no pictures, one that cannot be decoded or is a decompression bomb, pictures of
+            several sizes without ``size``, pictures both beside sub-folders and in them, or more of
+            them than fit into memory.
     """
     wanted = None if size is None else as_shape(size, "size")
     if wanted is not None and len(wanted) != 2:
         raise ValueError(
-            f"size is {wanted}: it must be a height and a width, as in size=(64, 64) (--data.size [64,64])"
+            f"size is {wanted}: it must be a height and a width, as in size=(64, 64) (--data.size "
+            "[64,64])"
         )
     everything = [file for file in sorted(path.rglob("*")) if file.is_file()]
     files = [
@@ -91,7 +99,9 @@ def read(path: Path, size: Sequence[int] | None = None, memory: Memory = "auto")
 
 
 def _place(root: Path, files: Sequence[Path], size: tuple[int, ...] | None) -> Path:
-    """Where the decoded pictures are kept: a folder for each root and size, in it a file for each state of its files."""
+    """Where the decoded pictures are kept: a folder for each root and size, in it a file for each
+    state of its files.
+    """
     state = hashlib.sha256(f"{VERSION} {np.little_endian}".encode())
     for file in files:
         about = file.stat()
@@ -120,7 +130,8 @@ def _as_asked(x: MappedArray, kept: Path, memory: Memory, where: str) -> NDArray
     if memory == "map" or (memory == "auto" and is_large(needed)):
         return x
     check_fits(needed, where)
-    # read where it is used, and where somebody writes, copied: fresh memory for all of it would take as long as decoding
+    # read where it is used, and where somebody writes, copied: fresh memory for all of it would
+    # take as long as decoding
     values: NDArray[Any] = np.load(kept, mmap_mode="c")
     return values
 
@@ -182,8 +193,8 @@ def _decoded_all(
         write(x.__setitem__)
     if failure is not None:
         warnings.warn(
-            f"the decoded pictures ({needed / GIB:.2f} GiB) could not be kept in {kept.parent}: {failure}; they "
-            "will be decoded again the next time",
+            f"the decoded pictures ({needed / GIB:.2f} GiB) could not be kept in {kept.parent}: "
+            f"{failure}; they will be decoded again the next time",
             stacklevel=2,
         )
     return x
@@ -222,7 +233,8 @@ def _several_sizes(
 ) -> ValueError:
     a, b = ("x".join(map(str, picture.shape[1:])) for _, picture in (one, other))
     return ValueError(
-        f"{root} holds pictures of several sizes ({one[0].name} is {a}, {other[0].name} is {b}); give the one to "
+        f"{root} holds pictures of several sizes ({one[0].name} is {a}, {other[0].name} is {b}); "
+        "give the one to "
         'scale and crop them to: size=(H, W) (--data.size "[H,W]")'
     )
 
@@ -234,14 +246,17 @@ def _labels(root: Path, files: Sequence[Path]) -> NDArray[np.str_] | None:
         return None
     if beside:
         raise ValueError(
-            f"{root} holds {len(beside):,} pictures beside its sub-folders ({beside[0].name}, for one) and "
-            f"{len(files) - len(beside):,} in them, so that labels are not clear; move them, or give one sub-folder"
+            f"{root} holds {len(beside):,} pictures beside its sub-folders ({beside[0].name}, for "
+            f"one) and {len(files) - len(beside):,} in them, so that labels are not clear; move "
+            "them, or give one sub-folder"
         )
     return np.array([part[0] for part in parts])
 
 
 def _is_hidden(file: Path) -> bool:
-    """Whether a file is a system's or an editor's own: thumbnails, macOS' shadows of files, waste."""
+    """Whether a file is a system's or an editor's own: thumbnails, macOS' shadows of files,
+    waste.
+    """
     return any(part.startswith(".") for part in file.parts)
 
 
@@ -279,7 +294,8 @@ def _plain(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def _as_pillow_warns() -> Iterator[None]:
-    """Make an error of what pillow only warns of, pictures above its limit; of odd metadata nothing is said.
+    """Make an error of what pillow only warns of, pictures above its limit; of odd metadata nothing
+    is said.
 
     Such settings hold for all threads, so they stand around their work.
     """

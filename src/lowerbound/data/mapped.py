@@ -1,11 +1,14 @@
-"""Arrays that stay in their file: mapped into memory and read as they are needed, so that they may be larger than it.
+"""Arrays that stay in their file: mapped into memory and read as they are needed, so that they may
+be larger than it.
 
-A training epoch in a random order would read such a file in pieces of a few hundred bytes. So it is shuffled by windows:
-blocks of contiguous examples are drawn in a random order, so many of them make a window, and within a window all examples
-are shuffled. Every example comes once an epoch. A window holds about a thousand blocks from all over the file: of a file
-sorted by class, the share p of a class in a window has the standard error sqrt(p (1 - p) / 1000), a third of that in a
-batch of 128 examples, however far examples of the file depend on their neighbours. The order follows from the seed, the
-epoch and the sizes alone. Data that fit into one window are in the order of data in memory.
+A training epoch in a random order would read such a file in pieces of a few hundred bytes. So it is
+shuffled by windows: blocks of contiguous examples are drawn in a random order, so many of them make
+a window, and within a window all examples are shuffled. Every example comes once an epoch. A window
+holds about a thousand blocks from all over the file: of a file sorted by class, the share p of a
+class in a window has the standard error sqrt(p (1 - p) / 1000), a third of that in a batch of 128
+examples, however far examples of the file depend on their neighbours. The order follows from the
+seed, the epoch and the sizes alone. Data that fit into one window are in the order of data in
+memory.
 """
 
 from __future__ import annotations
@@ -44,7 +47,9 @@ def is_large(needed: int) -> bool:
 
 
 def npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether it is in Fortran order, and type of a .npy, by the header that it starts with."""
+    """Shape, whether it is in Fortran order, and type of a .npy, by the header that it starts
+    with.
+    """
     version = np.lib.format.read_magic(stream)
     # version 3 differs from 2 only in the encoding of field names, which arrays of numbers have not
     header = (
@@ -59,7 +64,8 @@ def npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
 class MappedArray:
     """An array in a file that is read when it is looked at.
 
-    The file must not change meanwhile; if it is cut off, the system ends the process that reads beyond its end.
+    The file must not change meanwhile; if it is cut off, the system ends the process that reads
+    beyond its end.
 
     Args:
         path: the file.
@@ -77,8 +83,8 @@ class MappedArray:
         there, needed = path.stat().st_size, math.prod(shape) * dtype.itemsize
         if there < offset + needed:
             raise ValueError(
-                f"{path} cannot be read as a numpy file: it declares {needed:,} bytes of values and holds "
-                f"{max(0, there - offset):,}; it has been cut off"
+                f"{path} cannot be read as a numpy file: it declares {needed:,} bytes of values "
+                f"and holds {max(0, there - offset):,}; it has been cut off"
             )
         with path.open("rb") as stream:
             self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
@@ -126,7 +132,9 @@ class MappedArray:
         self._advise("MADV_WILLNEED", start, stop)
 
     def release(self, start: int, stop: int) -> None:
-        """Let go of the memory of examples start..stop-1; the system may keep them as a cache of the file."""
+        """Let go of the memory of examples start..stop-1; the system may keep them as a cache of
+        the file.
+        """
         self._advise("MADV_DONTNEED", start, stop)
 
     def _advise(self, what: str, start: int, stop: int) -> None:
@@ -211,7 +219,8 @@ class MappedRows:
         return max(1, WINDOW // self.array.row_bytes // self.block) * self.block
 
     def read_ahead(self, order: Tensor, done: int, count: int) -> None:
-        """At the beginning of each window, have the next one read from the disk and let go of the one before.
+        """At the beginning of each window, have the next one read from the disk and let go of the
+        one before.
 
         Args:
             order: of the epoch, as :func:`windowed` gives it.
@@ -245,7 +254,8 @@ def windowed(n: int, seed: tuple[int, ...], block: int, window: int) -> Tensor:
         n: how many.
         seed: of the order.
         block: contiguous numbers that stay in one window, but where windows meet.
-        window: how many are shuffled together; where it holds all n, the order is that of data in memory.
+        window: how many are shuffled together; where it holds all n, the order is that of data in
+            memory.
 
     Example:
         >>> windowed(10, (0, 1), block=2, window=4)

@@ -1,4 +1,6 @@
-"""Statically binarised MNIST: 70,000 digits of 28x28 binary pixels, drawn once (Larochelle and Murray 2011)."""
+"""Statically binarised MNIST: 70,000 digits of 28x28 binary pixels, drawn once (Larochelle and
+Murray 2011).
+"""
 
 from __future__ import annotations
 
@@ -30,14 +32,17 @@ def read() -> Stored:
     return Stored(
         x=np.concatenate(list(parts.values())),
         parts={name: len(x) for name, x in parts.items()},
-        source="MNIST binarised once by Larochelle and Murray (2011), after Salakhutdinov and Murray (2008)",
+        source="MNIST binarised once by Larochelle and Murray (2011), after Salakhutdinov and "
+        "Murray (2008)",
     )
 
 
 def pixels(text: bytes, where: str) -> NDArray[np.uint8]:
-    r"""The pictures (n, 1, 28, 28) in an .amat text: a line each, 784 digits 0 or 1 with a blank between two.
+    r"""The pictures (n, 1, 28, 28) in an .amat text: a line each, 784 digits 0 or 1 with a blank
+    between two.
 
-    Every value and every separator is one byte, so the text is an array already, and nothing needs to be parsed.
+    Every value and every separator is one byte, so the text is an array already, and nothing needs
+    to be parsed.
 
     Args:
         text: the file's content.
@@ -53,7 +58,8 @@ def pixels(text: bytes, where: str) -> NDArray[np.uint8]:
     row = np.frombuffer(b" " * (PIXELS - 1) + b"\n", np.uint8)
     if not text or len(text) % (2 * PIXELS):
         raise ValueError(
-            f"{where} holds {len(text):,} bytes, which is not a whole number of lines of {2 * PIXELS:,}"
+            f"{where} holds {len(text):,} bytes, which is not a whole number of lines of "
+            f"{2 * PIXELS:,}"
         )
     table = np.frombuffer(text, np.uint8).reshape(-1, PIXELS, 2)
     x = table[..., 0] - ord("0")

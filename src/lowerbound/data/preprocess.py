@@ -1,7 +1,9 @@
-"""From stored arrays to a card: which values they are, what is made of them, and how they are split.
+"""From stored arrays to a card: which values they are, what is made of them, and how they are
+split.
 
-Integers 0..L-1 that are grey levels are kept as they are stored and put on {0, 1/(L-1), ..., 1} when they are shown. Which L
-that is, is written on the card, so that another file of the same kind is read on the same scale, whatever values it holds.
+Integers 0..L-1 that are grey levels are kept as they are stored and put on {0, 1/(L-1), ..., 1}
+when they are shown. Which L that is, is written on the card, so that another file of the same kind
+is read on the same scale, whatever values it holds.
 """
 
 from __future__ import annotations
@@ -68,13 +70,15 @@ def make_card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> D
     strip = options["strip"]
     if strip is not None and len(strip) != 2:
         raise ValueError(
-            f"strip is {list(strip)}: it must be the first and the last pixel column, as in [12, 15]"
+            f"strip is {list(strip)}: it must be the first and the last pixel column, as in [12, "
+            "15]"
         )
     scale = next((t for t in transforms if isinstance(t, UnitScale)), None)
     known_levels = scale.levels if scale else options["levels"] or "none"
     if mask is not None and (options["shift"] or options["flip"]):
         raise ValueError(
-            "flip and shift move pixels and leave the mask of missing ones where it is; leave them out"
+            "flip and shift move pixels and leave the mask of missing ones where it is; leave them "
+            "out"
         )
     if options["shift"]:
         transforms = (Shift(options["shift"]), *transforms)
@@ -101,7 +105,8 @@ def make_card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> D
         stored_support=support,
         transforms=transforms,
         seed=options["seed"],
-        # the levels as resolved: another file of the same kind is to be read on the same scale, whatever values it holds
+        # the levels as resolved: another file of the same kind is to be read on the same scale,
+        # whatever values it holds
         options={
             **options,
             "levels": known_levels,
@@ -122,9 +127,11 @@ def make_card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> D
 
 
 def _observed(stored: Stored, where: str, missing: str) -> Stored:
-    """The same with zero for what is missing, so that nothing depends on what stands there, and a mask that says where.
+    """The same with zero for what is missing, so that nothing depends on what stands there, and a
+    mask that says where.
 
-    Zero lies on every support, so that it takes part in no choice of one. A NaN is missing where the user says so.
+    Zero lies on every support, so that it takes part in no choice of one. A NaN is missing where
+    the user says so.
     """
     if isinstance(stored.x, MappedArray):  # whose reader has seen to it that nothing is missing
         return stored
@@ -132,8 +139,9 @@ def _observed(stored: Stored, where: str, missing: str) -> Stored:
     if mask is not None:
         if mask.shape != x.shape:
             raise ValueError(
-                f"{where} has a mask of shape {mask.shape} for values of shape {x.shape}; it must be of one shape with "
-                "them: True (1) for every entry that is observed, False (0) for every one that is missing"
+                f"{where} has a mask of shape {mask.shape} for values of shape {x.shape}; it must "
+                "be of one shape with them: True (1) for every entry that is observed, False (0) "
+                "for every one that is missing"
             )
         if mask.dtype != bool and not (mask.dtype.kind in "uif" and np.isin(mask, (0, 1)).all()):
             raise ValueError(
@@ -191,13 +199,17 @@ def _supports_of_a_file(values: MappedRows, support: Constraint) -> tuple[Constr
 
 
 def _narrowest(values: torch.Tensor, support: Constraint) -> Constraint:
-    """The smallest set that holds a column, within that of the whole table: whole numbers stay that below zero."""
+    """The smallest set that holds a column, within that of the whole table: whole numbers stay that
+    below zero.
+    """
     own = smallest(values)
     return INTEGER if own is REAL and support is INTEGER else own
 
 
 def _resolved_categories(options: Mapping[str, Any], stored: Stored) -> dict[str, Any]:
-    """The option categorical with the labels as found: another file is to be read with the same codes."""
+    """The option categorical with the labels as found: another file is to be read with the same
+    codes.
+    """
     if not options["categorical"]:
         return {}
     return {
@@ -208,7 +220,9 @@ def _resolved_categories(options: Mapping[str, Any], stored: Stored) -> dict[str
 def _values(
     stored: Stored, where: str, levels: int | Literal["none"] | None
 ) -> tuple[torch.Tensor | MappedRows, Constraint, tuple[Transform, ...]]:
-    """The stored values as tensors, where they lie, and the transform onto the unit scale where they are levels."""
+    """The stored values as tensors, where they lie, and the transform onto the unit scale where
+    they are levels.
+    """
     x, dtype = stored.x, stored.x.dtype
     if x.ndim == 0 or len(x) == 0 or 0 in x.shape:
         raise ValueError(
@@ -237,7 +251,8 @@ def _values(
     support = scale.support(INTEGER)
     if low < 0 or high >= levels:
         raise ValueError(
-            f"{where} holds integers from {low} to {high}, which are not {levels} levels 0..{levels - 1}"
+            f"{where} holds integers from {low} to {high}, which are not {levels} levels "
+            f"0..{levels - 1}"
         )
     return _as(x, np.uint8 if levels <= 256 else np.int32), support, (scale,)
 
@@ -245,7 +260,9 @@ def _values(
 def _support(
     x: NDArray[Any] | MappedArray, stored: Stored, where: str, levels: int | Literal["none"] | None
 ) -> Constraint:
-    """Where floating-point values lie; ValueError where one is not finite, or none of the levels."""
+    """Where floating-point values lie; ValueError where one is not finite, or none of the
+    levels.
+    """
     unfit, is_nan = 0, False
     first: tuple[int, ...] = ()
     support: Constraint = BINARY
@@ -263,22 +280,25 @@ def _support(
         elif isinstance(levels, int):
             if not bool(Levels(levels).check(torch.from_numpy(values)).all()):
                 raise ValueError(
-                    f"{where} holds values that are not among the {levels} levels 0, 1/{levels - 1}, ..., 1"
+                    f"{where} holds values that are not among the {levels} levels 0, "
+                    f"1/{levels - 1}, ..., 1"
                 )
         elif support is not REAL:
             own = torch.from_numpy(values)
             support = union([support, smallest(own if known is None else own[known])])
     if unfit:
         raise ValueError(
-            f"{where} holds {unfit:,} of {math.prod(x.shape):,} values that are NaN or infinite in float32, the first "
-            f"at index {first}; remove or replace them"
+            f"{where} holds {unfit:,} of {math.prod(x.shape):,} values that are NaN or infinite in "
+            f"float32, the first at index {first}; remove or replace them"
             + (f", or, where NaN means missing, {MARGINALISE}" if is_nan else "")
         )
     return Levels(levels) if isinstance(levels, int) else support
 
 
 def _parts(x: NDArray[Any] | MappedArray) -> Iterator[tuple[int, NDArray[Any]]]:
-    """All values: at once, or in chunks from their file, with the number of the first example of each."""
+    """All values: at once, or in chunks from their file, with the number of the first example of
+    each.
+    """
     return iter([(0, x)]) if isinstance(x, np.ndarray) else x.chunks()
 
 
@@ -295,10 +315,13 @@ def _as(x: NDArray[Any] | MappedArray, dtype: type[np.generic]) -> torch.Tensor 
 def _labels(
     y: NDArray[Any], n: int, where: str, known: Sequence[str] | None
 ) -> tuple[torch.Tensor, tuple[str, ...] | None]:
-    """Labels as numbers, and the names of their classes: text and whole numbers, unless those are too many, are classes."""
+    """Labels as numbers, and the names of their classes: text and whole numbers, unless those are
+    too many, are classes.
+    """
     if y.ndim == 0 or len(y) != n:
         raise ValueError(
-            f"{where} has {n} examples but {len(y) if y.ndim else 1} labels; there must be one for each"
+            f"{where} has {n} examples but {len(y) if y.ndim else 1} labels; there must be one for "
+            "each"
         )
     if y.dtype.kind not in "buifU":
         raise TypeError(
@@ -315,7 +338,8 @@ def _labels(
     classes = tuple(str(name) for name in known) if known is not None else tuple(names)
     if strange := [name for name in names if name not in classes]:
         raise ValueError(
-            f"{where} has labels that are not among the classes: {unknown('label', strange[0], classes)}"
+            f"{where} has labels that are not among the classes: "
+            f"{unknown('label', strange[0], classes)}"
         )
     places = np.array([classes.index(name) for name in names])
     return torch.from_numpy(places[codes.reshape(-1)]), classes
@@ -325,11 +349,13 @@ def _factors(factors: NDArray[Any], n: int, where: str) -> torch.Tensor:
     """Factors as numbers, (n, F)."""
     if factors.ndim not in (1, 2) or len(factors) != n:
         raise ValueError(
-            f"{where} has {n} examples but factors of shape {factors.shape}; (n,) or (n, F) is needed"
+            f"{where} has {n} examples but factors of shape {factors.shape}; (n,) or (n, F) is "
+            "needed"
         )
     if factors.dtype.kind not in "buif" or not np.isfinite(factors).all():
         raise ValueError(
-            f"{where} has factors of type {factors.dtype}, or such as are not finite; finite numbers are needed"
+            f"{where} has factors of type {factors.dtype}, or such as are not finite; finite "
+            "numbers are needed"
         )
     return torch.from_numpy(
         factors.reshape(n, -1).astype(np.float64 if factors.dtype.kind == "f" else np.int64)
@@ -352,7 +378,8 @@ def _split(
     }[splits]
     if n < len(names):
         raise ValueError(
-            f"{where} holds {n} example{'s' * (n > 1)}: too few to be split into {', '.join(names)}, one each at least"
+            f"{where} holds {n} example{'s' * (n > 1)}: too few to be split into "
+            f"{', '.join(names)}, one each at least"
         )
     if parts is None:
         tenth = max(1, round(n / 10))
@@ -380,7 +407,9 @@ def _split(
 def _few_labels(
     split: Split, n: int, classes: tuple[str, ...] | None, seed: int, where: str
 ) -> Split:
-    """The split with n labels, as many of each class, drawn by the seed; the others are unknown, -1."""
+    """The split with n labels, as many of each class, drawn by the seed; the others are unknown,
+    -1.
+    """
     if classes is None or split.y is None:
         raise ValueError(
             f"labelled is {n}, and {where} has no classes; leave it out, or give labels"
@@ -389,8 +418,8 @@ def _few_labels(
     fewest = int(torch.bincount(split.y, minlength=len(classes)).min())
     if n < 1 or rest or each > fewest:
         raise ValueError(
-            f"labelled is {n}: it must be a multiple of the {len(classes)} classes, of which one has {fewest} examples to "
-            f"train on, so at most {fewest * len(classes)}"
+            f"labelled is {n}: it must be a multiple of the {len(classes)} classes, of which one "
+            f"has {fewest} examples to train on, so at most {fewest * len(classes)}"
         )
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(split)))
     y = torch.full_like(split.y, -1)
@@ -403,15 +432,18 @@ def _few_labels(
 def _check_share(share: float, split: Split) -> None:
     if not 0 < share < 1:
         raise ValueError(
-            f"labelled_share is {share}: it must lie between 0 and 1, as the share of each batch that is labelled"
+            f"labelled_share is {share}: it must lie between 0 and 1, as the share of each batch "
+            "that is labelled"
         )
     if split.y is None or bool((split.y >= 0).all()):
         raise ValueError(
-            "labelled_share is for data of which few are labelled: say how many by labelled, or leave it out"
+            "labelled_share is for data of which few are labelled: say how many by labelled, or "
+            "leave it out"
         )
     if isinstance(split.values, MappedRows):
         raise ValueError(
-            "labelled_share shows examples in an order that a mapped file cannot: add memory='load', or leave it out"
+            "labelled_share shows examples in an order that a mapped file cannot: add "
+            "memory='load', or leave it out"
         )
 
 

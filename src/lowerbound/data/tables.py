@@ -1,11 +1,12 @@
 """Tables of numbers: .csv by the standard library, and .parquet by pyarrow, an extra.
 
-Every column is an entry of x, (n, columns), but for one that may hold labels. Nothing is guessed: a cell that is missing
-or holds text is refused by its row and column, unless the user has said that missing cells are to be marginalised, or which
-columns hold classes.
+Every column is an entry of x, (n, columns), but for one that may hold labels. Nothing is guessed: a
+cell that is missing or holds text is refused by its row and column, unless the user has said that
+missing cells are to be marginalised, or which columns hold classes.
 
-In a .csv, cells are separated by commas and numbers written with a decimal point; the first row is a header where a cell
-of it is text, and without one the columns are named 1, 2, ...; rows are counted from 1, the header included.
+In a .csv, cells are separated by commas and numbers written with a decimal point; the first row is
+a header where a cell of it is text, and without one the columns are named 1, 2, ...; rows are
+counted from 1, the header included.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ NUMERIC = DIGITS | frozenset(
 )  # what Python would read besides, as in nan, 1_000 or ١, is no number in a table
 MISSING = ("", "?", "na", "n/a", "nan", "null", "none")
 FILL = (
-    "fill it in, remove the row or the column, or let missing='marginalise' (--data.missing marginalise) leave missing "
-    "cells out of every density"
+    "fill it in, remove the row or the column, or let missing='marginalise' (--data.missing "
+    "marginalise) leave missing cells out of every density"
 )
 EXACT = 2**53  # integers beyond it are no longer exact in float64
 
@@ -56,13 +57,16 @@ class Classes:
         given = tuple(labels.split("|")) if equals else ()
         if equals and (len(given) < 2 or len(set(given)) < len(given)):
             raise ValueError(
-                f"categorical={option!r}: at least 2 labels are needed, each once, as in size=small|large"
+                f"categorical={option!r}: at least 2 labels are needed, each once, as in "
+                "size=small|large"
             )
         return cls(name, given)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """In the order of their levels: as given; else by value where all are numbers, and by the alphabet where not."""
+        """In the order of their levels: as given; else by value where all are numbers, and by the
+        alphabet where not.
+        """
         if self.given:
             return self.given
         words = {word for word in self.met if word.lower() not in MISSING}
@@ -74,7 +78,8 @@ class Classes:
         """The level of each row, l / (L - 1), and 0 where it is missing."""
         if len(self.labels) < 2:
             raise ValueError(
-                f"{where}: column {self.name!r} holds {len(self.labels)} class, and at least 2 are needed"
+                f"{where}: column {self.name!r} holds {len(self.labels)} class, and at least 2 are "
+                "needed"
             )
         places = {label: i for i, label in enumerate(self.labels)}
         for word in self.met:
@@ -100,8 +105,8 @@ def read(
         categorical: names of columns that hold classes, or "name=first|second" to give their order.
 
     Raises:
-        ValueError: the file is empty or damaged; a cell is missing or holds text; rows differ in length; there is no such
-            column; or the table does not fit into memory.
+        ValueError: the file is empty or damaged; a cell is missing or holds text; rows differ in
+            length; there is no such column; or the table does not fit into memory.
         ImportError: a .parquet file is to be read, and pyarrow is not installed.
     """
     if path.stat().st_size == 0:
@@ -112,7 +117,8 @@ def read(
     for name in classes:
         if name not in columns:
             raise ValueError(
-                f"{path}: {unknown('column', name, columns)}; choose with categorical= (--data.categorical)"
+                f"{path}: {unknown('column', name, columns)}; choose with categorical= "
+                "(--data.categorical)"
             )
     if classes:
         x = x.astype(np.float64)
@@ -137,7 +143,14 @@ def text(
         labels: a last column that is no part of x, its name and its n cells.
 
     Example:
-        >>> print(text(np.array([[0.5, 1.0], [2.0, 0.0]], np.float32), ["size", "sex"], {"sex": ["f", "m"]}), end="")
+        >>> print(
+        ...     text(
+        ...         np.array([[0.5, 1.0], [2.0, 0.0]], np.float32),
+        ...         ["size", "sex"],
+        ...         {"sex": ["f", "m"]},
+        ...     ),
+        ...     end="",
+        ... )
         size,sex
         0.5,m
         2,f
@@ -330,8 +343,9 @@ def _parquet(
     for i, kind in zip(numbers, kinds, strict=True):
         if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
             raise ValueError(
-                f"{path}: row 1, column {names[i]!r} holds {str(table.columns[i][0])[:40]!r} of type {kind}, and numbers "
-                f"are needed; text can only be classes (categorical=[{names[i]!r}]) or labels (labels={names[i]!r})"
+                f"{path}: row 1, column {names[i]!r} holds {str(table.columns[i][0])[:40]!r} of "
+                f"type {kind}, and numbers are needed; text can only be classes "
+                f"(categorical=[{names[i]!r}]) or labels (labels={names[i]!r})"
             )
     integers = not any(
         types.is_floating(kind) or types.is_uint64(kind) for kind in kinds

@@ -1,9 +1,9 @@
 """Transforms of the data, recorded on the card: what x is, between the file and the model.
 
-A transform maps stored values to values, says what support it leaves, and whether it is random. A random transform is
-drawn anew at each presentation in training; validation and test examples are drawn once, by the recorded seed, so that
-every estimator and every model sees one x. A transform for training only (augmentation) is left out wherever something
-is measured.
+A transform maps stored values to values, says what support it leaves, and whether it is random. A
+random transform is drawn anew at each presentation in training; validation and test examples are
+drawn once, by the recorded seed, so that every estimator and every model sees one x. A transform
+for training only (augmentation) is left out wherever something is measured.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ class Transform(ABC):
     Attributes:
         is_random: whether it is drawn anew at each presentation.
         training_only: whether it is left out wherever something is measured.
-        is_traced: whether a compiled step may take it into its graph: it asks torch alone, keeps nothing between calls, and
-            is simple, since it becomes a part of all that reads x: dequantisation took the compiler minutes.
+        is_traced: whether a compiled step may take it into its graph: it asks torch alone, keeps
+            nothing between calls, and is simple, since it becomes a part of all that reads x:
+            dequantisation took the compiler minutes.
     """
 
     is_random: ClassVar[bool] = False
@@ -40,9 +41,12 @@ class Transform(ABC):
 
     @abstractmethod
     def support(self, before: Constraint) -> Constraint:
-        """The support after the transform; ValueError where the transform makes no sense on ``before``."""
+        """The support after the transform; ValueError where the transform makes no sense on
+        ``before``.
+        """
 
-    def check_shape(self, event_shape: Shape) -> None:  # noqa: B027  most transforms act on each value alone
+    # most transforms act on each value alone
+    def check_shape(self, event_shape: Shape) -> None:  # noqa: B027
         """Raise ValueError where the transform makes no sense on examples of this shape."""
 
 
@@ -92,7 +96,8 @@ class Threshold(Transform):
 
 @dataclass(frozen=True)
 class Bernoulli(Transform):
-    """Binary values drawn with the grey value as the probability of 1 (Salakhutdinov and Murray 2008).
+    """Binary values drawn with the grey value as the probability of 1 (Salakhutdinov and Murray
+    2008).
 
     In training every presentation draws anew ("dynamic" binarisation).
 
@@ -118,17 +123,20 @@ class Bernoulli(Transform):
 
 @dataclass(frozen=True)
 class Dequantise(Transform):
-    """Levels v in 0..L-1 with uniform noise, x = (v + u) / L in [0, 1), so that a density can be fitted to them.
+    """Levels v in 0..L-1 with uniform noise, x = (v + u) / L in [0, 1), so that a density can be
+    fitted to them.
 
-    What a density p(x) on [0, 1]^D says of the levels is the mass of the cell that they stand for, [v/L, (v+1)/L)^D:
+    What a density p(x) on [0, 1]^D says of the levels is the mass of the cell that they stand for,
+    [v/L, (v+1)/L)^D:
 
         P(v) = integral of p over the cell = L^-D E_u[p((v + u) / L)],  u uniform on [0, 1)^D
         log P(v) = -D log L + log E_u[p(x)] >= -D log L + E_u[log p(x)],  by Jensen's inequality
 
-    so -E_u[log p(x)] + D log L, in nats, bounds -log P(v) from above: D log L is the Jacobian of v -> x. The levels
-    then cost at most (nll + D log L) / (D log 2) bits per dimension (Theis, van den Oord and Bethge 2015, arXiv
-    1511.01844); the uniform density costs log2 L, as it must. A density with mass outside [0, 1]^D, such as a normal,
-    gives a P that sums to less than 1, so the bound holds and is merely looser.
+    so -E_u[log p(x)] + D log L, in nats, bounds -log P(v) from above: D log L is the Jacobian of v
+    -> x. The levels then cost at most (nll + D log L) / (D log 2) bits per dimension (Theis, van
+    den Oord and Bethge 2015, arXiv 1511.01844); the uniform density costs log2 L, as it must. A
+    density with mass outside [0, 1]^D, such as a normal, gives a P that sums to less than 1, so the
+    bound holds and is merely looser.
 
     It acts on the grid {0, 1/(L-1), ..., 1} on which levels are kept, and finds v again from it.
 
@@ -149,8 +157,9 @@ class Dequantise(Transform):
         """The transform for values on this support; ValueError where it is no grid of levels."""
         if not isinstance(before, Levels):
             raise ValueError(
-                f"only data on grey levels can be dequantised, and these lie on {describe(before)}; leave dequantize out, "
-                "or say how many levels integers have (levels=256, --data.levels 256)"
+                "only data on grey levels can be dequantised, and these lie on "
+                f"{describe(before)}; leave dequantize out, or say how many levels integers have "
+                "(levels=256, --data.levels 256)"
             )
         return cls(before.count)
 
@@ -194,10 +203,11 @@ class Flip(Transform):
 
 @dataclass(frozen=True)
 class Shift(Transform):
-    """Each picture moved by whole pixels, -s..s down and -s..s to the right, all equally likely, in training only.
+    """Each picture moved by whole pixels, -s..s down and -s..s to the right, all equally likely, in
+    training only.
 
-    What comes in at an edge repeats that edge, so that every value stays one of the picture's own, whatever the support,
-    and no frame is drawn around pictures whose background is not black.
+    What comes in at an edge repeats that edge, so that every value stays one of the picture's own,
+    whatever the support, and no frame is drawn around pictures whose background is not black.
 
     Args:
         pixels: s.
@@ -215,7 +225,8 @@ class Shift(Transform):
     def __post_init__(self) -> None:
         if not isinstance(self.pixels, int) or self.pixels < 1:
             raise ValueError(
-                f"shift is {self.pixels}: it must be a whole number of pixels, at least 1 (0 for none)"
+                f"shift is {self.pixels}: it must be a whole number of pixels, at least 1 (0 for "
+                "none)"
             )
 
     def __call__(self, values: Tensor, generator: Generator | None = None) -> Tensor:
@@ -242,15 +253,17 @@ class Shift(Transform):
         _check_picture("shift", event_shape)
         if self.pixels >= min(event_shape[-2:]):
             raise ValueError(
-                f"shift is {self.pixels}, which would move pictures of {event_shape[-2]}x{event_shape[-1]} out of sight; "
-                f"at most {min(event_shape[-2:]) - 1} keeps a part of each"
+                f"shift is {self.pixels}, which would move pictures of "
+                f"{event_shape[-2]}x{event_shape[-1]} out of sight; at most "
+                f"{min(event_shape[-2:]) - 1} keeps a part of each"
             )
 
 
 def _check_picture(option: str, event_shape: Shape) -> None:
     if len(event_shape) not in (2, 3):
         raise ValueError(
-            f"{option} is for pictures, (H, W) or (C, H, W), and these examples have shape {event_shape}"
+            f"{option} is for pictures, (H, W) or (C, H, W), and these examples have shape "
+            f"{event_shape}"
         )
 
 

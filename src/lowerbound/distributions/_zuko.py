@@ -1,9 +1,11 @@
 """zuko, the library of flows, under a name of its own and with torch left as it was.
 
-When zuko is imported it edits torch for the whole program: argument validation is switched off in every distribution, and
-transforms get a method more. Here its files are imported as ``lowerbound.distributions._zuko.transforms`` and so on, and torch is put back
-at once. So nothing outside notices, a program that imports ``zuko`` itself gets what it expects, in either order, and what
-is made of zuko's classes can be pickled and compiled as usual. What zuko's own transforms expect of torch they are given.
+When zuko is imported it edits torch for the whole program: argument validation is switched off in
+every distribution, and transforms get a method more. Here its files are imported as
+``lowerbound.distributions._zuko.transforms`` and so on, and torch is put back at once. So nothing
+outside notices, a program that imports ``zuko`` itself gets what it expects, in either order, and
+what is made of zuko's classes can be pickled and compiled as usual. What zuko's own transforms
+expect of torch they are given.
 
 Imported where a flow is made, and nowhere else.
 """
@@ -25,7 +27,8 @@ EDITED = (Distribution, Transform, _InverseTransform)
 
 @contextmanager
 def left_as_they_are(*classes: type) -> Iterator[None]:
-    """Within the block the attributes of these classes may be changed; afterwards they are what they were.
+    """Within the block the attributes of these classes may be changed; afterwards they are what
+    they were.
 
     Example:
         >>> class Kept:
@@ -53,7 +56,8 @@ def _folder() -> list[str]:
     spec = importlib.util.find_spec("zuko")
     if spec is None or spec.submodule_search_locations is None:
         raise ImportError(
-            'flows are made by zuko, an extra that is not installed: pip install "lowerbound[flows]"'
+            "flows are made by zuko, an extra that is not installed: "
+            'pip install "lowerbound[flows]"'
         )
     return list(spec.submodule_search_locations)
 

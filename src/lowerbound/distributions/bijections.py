@@ -1,8 +1,9 @@
-"""Maps for flows: couplings, whose inverse is as cheap as they are; autoregressive maps, whose inverse is slow; planar maps,
-which have none in closed form.
+"""Maps for flows: couplings, whose inverse is as cheap as they are; autoregressive maps, whose
+inverse is slow; planar maps, which have none in closed form.
 
-Networks, masks and splines are zuko's, an extra that is imported where a flow of its is made. Maps work in the precision of
-their argument, under autocast too: what they say is summed into a log-density.
+Networks, masks and splines are zuko's, an extra that is imported where a flow of its is made. Maps
+work in the precision of their argument, under autocast too: what they say is summed into a
+log-density.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from torch.distributions import Transform, constraints
 from torch.nn.functional import softplus
 
 GATE = 2.0  # of an autoregressive step at the start: sigmoid(2) = 88 % of what comes in is kept
-SLOPE = 1e-3  # the smallest derivative of a coupling or a gate in any entry: inverses and log |det| stay finite
+# the smallest derivative of a coupling or a gate in any entry: inverses and log |det| stay finite
+SLOPE = 1e-3
 TINY = 1e-12  # of |w|^2, so that a planar map without a direction is none, and not 0/0
 
 
 def couplings(n: int, layers: int, hidden: Sequence[int], bins: int | None = None) -> nn.Module:
-    """Couplings of n numbers that transform every second of them, by turns: affine, or by splines with so many bins.
+    """Couplings of n numbers that transform every second of them, by turns: affine, or by splines
+    with so many bins.
 
     They start as the identity. Its forward gives the map z -> eps.
 
@@ -56,7 +59,8 @@ def couplings(n: int, layers: int, hidden: Sequence[int], bins: int | None = Non
 
 
 def autoregressive(n: int, context: int, layers: int, hidden: Sequence[int]) -> nn.Module:
-    """Gated autoregressive steps on n numbers, in turns from the first to the last and back, given a context.
+    """Gated autoregressive steps on n numbers, in turns from the first to the last and back, given
+    a context.
 
     Its forward takes the context and gives the map eps -> z.
 
@@ -91,7 +95,8 @@ def check_sizes(layers: int, hidden: Sequence[int]) -> None:
 
 
 class Gated(Transform):
-    """y = g x + (1 - g) m with g = sigmoid(s + 2), raised to 0.001 where it is all but closed, entry by entry.
+    """y = g x + (1 - g) m with g = sigmoid(s + 2), raised to 0.001 where it is all but closed,
+    entry by entry.
 
     Args:
         m: what a closed gate lets through.
@@ -165,11 +170,12 @@ class Generating:
 
 
 class Planar:
-    """z -> z + u tanh(w'z + b), T of them one after another, each one-to-one because w'u > -1 is made to hold.
+    """z -> z + u tanh(w'z + b), T of them one after another, each one-to-one because w'u > -1 is
+    made to hold.
 
     Args:
-        u: (T, ..., n), free; what is used is u moved along w until w'u = (1 - s) (softplus(w'u + log(e - 1)) - 1), with s
-            the smallest derivative.
+        u: (T, ..., n), free; what is used is u moved along w until w'u = (1 - s) (softplus(w'u +
+            log(e - 1)) - 1), with s the smallest derivative.
         w: (T, ..., n).
         b: (T, ...).
     """
@@ -194,7 +200,8 @@ class Planar:
     def invert(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """None is known."""
         raise NotImplementedError(
-            "a planar flow knows log q(z|x) at its own draws alone, since its inverse has no formula"
+            "a planar flow knows log q(z|x) at its own draws alone, since its inverse has no "
+            "formula"
         )
 
 

@@ -1,11 +1,13 @@
-"""Distributions over latents that are put together from the vectors of a codebook, one at each position.
+"""Distributions over latents that are put together from the vectors of a codebook, one at each
+position.
 
     CodePoint            p(z) = 1 at one choice of codes, 0 elsewhere
     IndependentCodes     p(z) = prod_i pi_i(k_i)
     AutoregressiveCodes  p(z) = prod_i pi(k_i | k_1 .. k_{i-1})
 
-with k_i the number of the code that stands at position i of z. A value that is put together from anything else has
-probability 0. All are discrete: log p is the logarithm of a probability, and never above 0.
+with k_i the number of the code that stands at position i of z. A value that is put together from
+anything else has probability 0. All are discrete: log p is the logarithm of a probability, and
+never above 0.
 """
 
 from __future__ import annotations
@@ -68,10 +70,11 @@ class Codes(Distribution, ABC):
 
 
 class CodePoint(Codes):
-    """All of the probability at one choice of codes for each example: what vector quantisation makes of x.
+    """All of the probability at one choice of codes for each example: what vector quantisation
+    makes of x.
 
-    Its draws are that choice, exactly. Their gradient goes to the encoder's output as it arrives ("straight-through"): the
-    choice itself has none.
+    Its draws are that choice, exactly. Their gradient goes to the encoder's output as it arrives
+    ("straight-through"): the choice itself has none.
 
     Args:
         book: the codebook.
@@ -127,7 +130,8 @@ class CodePoint(Codes):
             same, torch.zeros((), dtype=self.encoded.dtype, device=same.device), -math.inf
         )
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
+    # torch says Size alone
+    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
         # the difference is exactly zero, so that a draw is a code to the last bit
         z = self.quantised + (self.encoded - self.encoded.detach())
         return z.expand(torch.Size(sample_shape) + z.shape)
@@ -166,7 +170,8 @@ class IndependentCodes(Codes):
         return self.log_shares[positions, index].sum(-1)
 
     @torch.no_grad()
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
+    # torch says Size alone
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
         return self.book.take(
             Categorical(logits=self.log_shares, validate_args=False).sample(
                 torch.Size(sample_shape)
@@ -175,11 +180,13 @@ class IndependentCodes(Codes):
 
 
 class AutoregressiveCodes(Codes):
-    """The code at each position given those before it, in the order of the flat index. It has no formula for its moments.
+    """The code at each position given those before it, in the order of the flat index. It has no
+    formula for its moments.
 
     Args:
         book: the codebook.
-        conditionals: numbers (N, P) -> logits (N, P, K), where those at position i may depend on numbers before i alone.
+        conditionals: numbers (N, P) -> logits (N, P, K), where those at position i may depend on
+            numbers before i alone.
         drawn: n -> numbers (n, P) that have these conditionals.
     """
 
@@ -202,6 +209,7 @@ class AutoregressiveCodes(Codes):
         return torch.cat(each)[..., 0].sum(-1).reshape(index.shape[:-1])
 
     @torch.no_grad()
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
+    # torch says Size alone
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
         shape = torch.Size(sample_shape)
         return self.book.take(self.drawn(shape.numel())).reshape(shape + self.event_shape)

@@ -1,22 +1,28 @@
-"""A mixture of discretised logistics over L grey levels {0, 1/(L-1), ..., 1}, with colour channels coupled or without.
+"""A mixture of discretised logistics over L grey levels {0, 1/(L-1), ..., 1}, with colour channels
+coupled or without.
 
-Levels are put on [-1, 1], t = 2 x - 1, with bins of half-width h = 1/(L-1) around them. A component with location m and
-log-scale s gives the level t the logistic's mass in its bin, the first and the last level taking the tails:
+Levels are put on [-1, 1], t = 2 x - 1, with bins of half-width h = 1/(L-1) around them. A component
+with location m and log-scale s gives the level t the logistic's mass in its bin, the first and the
+last level taking the tails:
 
-    P(t) = sigmoid(b) - sigmoid(a),    a = (t - h - m) e^-s, -inf at t = -1,    b = (t + h - m) e^-s, +inf at t = 1
+    P(t) = sigmoid(b) - sigmoid(a),    a = (t - h - m) e^-s, -inf at t = -1,    b = (t + h - m)
+                                       e^-s, +inf at t = 1
 
-and a mixture of C of them is p(x) = sum_c pi_c P_c(x) (Kingma et al. 2016, arXiv 1606.04934; Salimans, Karpathy, Chen and
-Kingma 2017, arXiv 1701.05517). Where three channels are coupled, one component is drawn for a pixel as a whole, and in it
-the location of green is linear in the red that was drawn, and that of blue in red and green:
+and a mixture of C of them is p(x) = sum_c pi_c P_c(x) (Kingma et al. 2016, arXiv 1606.04934;
+Salimans, Karpathy, Chen and Kingma 2017, arXiv 1701.05517). Where three channels are coupled, one
+component is drawn for a pixel as a whole, and in it the location of green is linear in the red that
+was drawn, and that of blue in red and green:
 
-    p(r, g, b) = sum_c pi_c P(r; m_r) P(g; m_g + k_1 r) P(b; m_b + k_2 r + k_3 g),    r, g, b on [-1, 1]
+    p(r, g, b) = sum_c pi_c P(r; m_r) P(g; m_g + k_1 r) P(b; m_b + k_2 r + k_3 g),    r, g, b on
+    [-1, 1]
 
-The difference of two sigmoids cancels in the tails. Its logarithm is taken as a sum of terms that do not:
+The difference of two sigmoids cancels in the tails. Its logarithm is taken as a sum of terms that
+do not:
 
     sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - e^(a - b))
 
-is exact for all a < b, and b - a = 2 h e^-s is known without a subtraction. So no density in the middle of the bin has
-to stand in for the mass where that is small, as it does in PixelCNN++.
+is exact for all a < b, and b - a = 2 h e^-s is known without a subtraction. So no density in the
+middle of the bin has to stand in for the mass where that is small, as it does in PixelCNN++.
 """
 
 from __future__ import annotations
@@ -40,19 +46,23 @@ LOG_SCALES = (-15.0, 15.0)
 class DiscretizedLogisticMixture(Distribution):
     """Independent mixtures, one for each entry, or one for each pixel of three coupled channels.
 
-    Without ``coupling``, a batch of scalars. With it, the event is (3,), and the batch is one of pixels.
+    Without ``coupling``, a batch of scalars. With it, the event is (3,), and the batch is one of
+    pixels.
 
-    The mean and the variance are exact without coupling. With it, the location of green depends on a red that is random, and
-    its expectation is a sum over all levels; so the mean of a coupled pixel is by conditional means: red's mean in the
-    component stands in for red where green's location is taken, and both of theirs for blue's. Red's mean is exact, and the
-    others are where a mean is linear in its location, away from the ends of the scale. The variance is not implemented.
+    The mean and the variance are exact without coupling. With it, the location of green depends on
+    a red that is random, and its expectation is a sum over all levels; so the mean of a coupled
+    pixel is by conditional means: red's mean in the component stands in for red where green's
+    location is taken, and both of theirs for blue's. Red's mean is exact, and the others are where
+    a mean is linear in its location, away from the ends of the scale. The variance is not
+    implemented.
 
     Args:
         logits: (..., C), log-weights of the components up to a constant.
         loc: (..., C), or (..., 3, C) with coupling, on [-1, 1], where no value is refused.
         log_scale: the same shape; limited to [-15, 15].
         levels: L.
-        coupling: (..., 3, C), the coefficients k_1 (green on red), k_2 (blue on red) and k_3 (blue on green); None for none.
+        coupling: (..., 3, C), the coefficients k_1 (green on red), k_2 (blue on red) and k_3 (blue
+            on green); None for none.
 
     Example:
         >>> zeros = torch.zeros(5)
@@ -112,13 +122,16 @@ class DiscretizedLogisticMixture(Distribution):
         half = 1 / (self.levels - 1)
         rate = (-log_scale).exp()
         upper, lower = (t + half - loc) * rate, (t - half - loc) * rate
-        # a bin is half a step from the next, so that rounding in t cannot make an inner level an outer one
+        # a bin is half a step from the next, so that rounding in t cannot make an inner level an
+        # outer one
         first, last = t < -1 + half, t > 1 - half
         both = logsigmoid(upper) + logsigmoid(-lower) + _log1mexp(2 * half * rate)
         return torch.where(first, logsigmoid(upper), torch.where(last, logsigmoid(-lower), both))
 
     def _moments(self, loc: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
-        """E[t] and E[t^2] of each component, by the sum over levels, of which one at a time is held."""
+        """E[t] and E[t^2] of each component, by the sum over levels, of which one at a time is
+        held.
+        """
         first, second = torch.zeros_like(loc), torch.zeros_like(loc)
         for t in self._grid:
             mass = self._log_mass(t, loc, log_scale).exp()
@@ -154,7 +167,8 @@ class DiscretizedLogisticMixture(Distribution):
         return self._average(variance) / 4
 
     @torch.no_grad()
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
+    # torch says Size alone
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
         shape = torch.Size(sample_shape)
         chosen = Categorical(logits=self.log_weights, validate_args=False).sample(shape)[..., None]
 
@@ -173,7 +187,9 @@ class DiscretizedLogisticMixture(Distribution):
         return (torch.stack([red, green, blue], -1) + 1) / 2
 
     def _drawn(self, loc: Tensor, log_scale: Tensor) -> Tensor:
-        """A level on [-1, 1]: the logistic's draw, taken to the level of the bin that it falls into."""
+        """A level on [-1, 1]: the logistic's draw, taken to the level of the bin that it falls
+        into.
+        """
         # as log u - log(1 - u) with u in [0, 1) kept off its ends, a logistic by inversion
         u = torch.rand_like(loc).clamp(
             torch.finfo(loc.dtype).tiny, 1 - torch.finfo(loc.dtype).eps / 2
@@ -184,7 +200,9 @@ class DiscretizedLogisticMixture(Distribution):
 
 
 def _log1mexp(width: Tensor) -> Tensor:
-    """log(1 - e^-w) for w > 0, by log(-expm1(-w)) where w is small and log1p(-exp(-w)) where it is large (Maechler 2012)."""
+    """log(1 - e^-w) for w > 0, by log(-expm1(-w)) where w is small and log1p(-exp(-w)) where it is
+    large (Maechler 2012).
+    """
     small, large = width.clamp(max=math.log(2)), width.clamp(min=math.log(2))
     return torch.where(
         width < math.log(2), (-torch.expm1(-small)).log(), torch.log1p(-(-large).exp())
@@ -222,5 +240,6 @@ class ChannelsFirst(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         return self.by_pixel(value).sum((-2, -1))
 
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
+    # torch says Size alone
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
         return self.pixels.sample(torch.Size(sample_shape)).movedim(-1, -3)

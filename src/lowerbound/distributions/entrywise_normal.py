@@ -1,9 +1,11 @@
-"""Normals of independent entries whose location and scale have one shape, and the KL from any normal to the standard one.
+"""Normals of independent entries whose location and scale have one shape, and the KL from any
+normal to the standard one.
 
     KL(N(m, s²) ‖ N(0, 1)) = (m² + s² - 1) / 2 - log s
 
-torch broadcasts the arguments of every distribution that is made, and reads the prior's location and scale. That is nothing
-beside a large network; beside a small one it is part of what a training step by a library costs more than one by hand.
+torch broadcasts the arguments of every distribution that is made, and reads the prior's location
+and scale. That is nothing beside a large network; beside a small one it is part of what a training
+step by a library costs more than one by hand.
 """
 
 from __future__ import annotations

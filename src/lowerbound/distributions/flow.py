@@ -1,9 +1,11 @@
-"""A normalising flow: the law of z = f(eps) with eps from a normal and f smooth and one-to-one, over events of any shape.
+"""A normalising flow: the law of z = f(eps) with eps from a normal and f smooth and one-to-one,
+over events of any shape.
 
     log q(z) = log N(eps) - log |det df/deps|,    eps = f^{-1}(z)
 
-At its own latest draw eps is known, and so is the density, as cheap as the draw was. Anywhere else f has to be inverted,
-which for one map is as cheap, for another slow, and for a third not possible: then the density is known at own draws alone.
+At its own latest draw eps is known, and so is the density, as cheap as the draw was. Anywhere else
+f has to be inverted, which for one map is as cheap, for another slow, and for a third not possible:
+then the density is known at own draws alone.
 """
 
 from __future__ import annotations
@@ -35,20 +37,23 @@ class Bijection(Protocol):
 class Flow(Distribution):
     """The law of f(eps), eps ~ N(loc, diag(scale^2)).
 
-    Its moments have no formula (:func:`lowerbound.distributions.mean` averages draws). ``log_prob`` of a value that is the
-    very tensor that ``rsample`` returned last, with gradients, does not invert.
+    Its moments have no formula (:func:`lowerbound.distributions.mean` averages draws). ``log_prob``
+    of a value that is the very tensor that ``rsample`` returned last, with gradients, does not
+    invert.
 
     Args:
         bijection: f.
         loc: (..., n), of the noise; its leading dimensions are the batch.
         scale: the same shape.
         event_shape: Z, with n values.
-        passes: how many passes through networks the inverse takes: as many as the forward map has, or many times more.
+        passes: how many passes through networks the inverse takes: as many as the forward map has,
+            or many times more.
 
     Example:
         >>> class Doubling:
         ...     def generate(self, eps):
         ...         return 2 * eps, torch.full(eps.shape[:-1], 3 * torch.tensor(2.0).log())
+        ...
         ...     def invert(self, z):
         ...         return z / 2, self.generate(z)[1]
         >>> qz = Flow(Doubling(), torch.zeros(5, 3), torch.ones(5, 3), (3,))
@@ -84,10 +89,12 @@ class Flow(Distribution):
     @property
     def variance(self) -> Tensor:
         raise NotImplementedError(
-            "the variance of a flow has no formula; lowerbound.distributions.stddev has one of draws"
+            "the variance of a flow has no formula; lowerbound.distributions.stddev has one of "
+            "draws"
         )
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
+    # torch says Size alone
+    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
         eps = self.base.rsample(torch.Size(sample_shape))
         flat, log_det = self.bijection.generate(eps)
         z = flat.reshape(*flat.shape[:-1], *self.event_shape)
@@ -95,7 +102,8 @@ class Flow(Distribution):
         return z
 
     @torch.no_grad()
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
+    # torch says Size alone
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
         flat, _ = self.bijection.generate(self.base.sample(torch.Size(sample_shape)))
         return flat.reshape(*flat.shape[:-1], *self.event_shape)
 

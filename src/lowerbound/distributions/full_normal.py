@@ -49,13 +49,15 @@ class FullNormal(Distribution):
         log_p: Tensor = self.flat.log_prob(value.reshape(*leading, -1))
         return log_p
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
+    # torch says Size alone
+    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
         z = self.flat.rsample(torch.Size(sample_shape))
         return z.reshape(z.shape[:-1] + self.event_shape)
 
 
 def as_multivariate(distribution: Distribution) -> MultivariateNormal | None:
-    """The distribution as a multivariate normal over the flattened event; None where it is no normal.
+    """The distribution as a multivariate normal over the flattened event; None where it is no
+    normal.
 
     Example:
         >>> as_multivariate(Independent(Normal(torch.zeros(2, 3), torch.ones(2, 3)), 2)).event_shape

@@ -1,16 +1,21 @@
-"""p(x) = prod_d p_d^x_d (1 - p_d)^(1 - x_d), with logits l: torch's Bernoulli under Independent, in fewer passes.
+"""p(x) = prod_d p_d^x_d (1 - p_d)^(1 - x_d), with logits l: torch's Bernoulli under Independent, in
+fewer passes.
 
-    log p(x) = sum_d log sigmoid(u_d) = log prod_d sigmoid(u_d),   u_d = (2 x_d - 1) l_d,   x_d in {0, 1}
+    log p(x) = sum_d log sigmoid(u_d) = log prod_d sigmoid(u_d),   u_d = (2 x_d - 1) l_d,   x_d in
+    {0, 1}
 
-torch takes a logarithm of every entry and writes seven arrays of the size of the logits. Where K draws of z are scored under
-one x that is a quarter of the evaluation. Here logits are read once, a block at a time that stays in the cache until it is
-scored, with one logarithm of a product of many entries. Each factor is as exact as its precision allows, and no large sum is
-taken from another. A product leaves the range of floating point where its entries are together less likely than e^-87: then,
-and where x is grey, torch's formula is used. So it is where gradients are kept; its sign is then changed after the sum: the
-same numbers, and an array less on the way forth and one on the way back.
+torch takes a logarithm of every entry and writes seven arrays of the size of the logits. Where K
+draws of z are scored under one x that is a quarter of the evaluation. Here logits are read once, a
+block at a time that stays in the cache until it is scored, with one logarithm of a product of many
+entries. Each factor is as exact as its precision allows, and no large sum is taken from another. A
+product leaves the range of floating point where its entries are together less likely than e^-87:
+then, and where x is grey, torch's formula is used. So it is where gradients are kept; its sign is
+then changed after the sum: the same numbers, and an array less on the way forth and one on the way
+back.
 
-Logits that are given as a base and what a network adds to it are not written down as a sum for this:
-u_d = (2 x_d - 1) r_d + (2 x_d - 1) b_d is one multiplication and addition, as (2 x_d - 1) l_d is one multiplication.
+Logits that are given as a base and what a network adds to it are not written down as a sum for
+this: u_d = (2 x_d - 1) r_d + (2 x_d - 1) b_d is one multiplication and addition, as (2 x_d - 1) l_d
+is one multiplication.
 """
 
 from __future__ import annotations
@@ -29,7 +34,8 @@ BLOCK = (
 
 
 class RelativeBernoulli(Bernoulli):
-    """torch's Bernoulli with logits b + r, which are added up when they are asked for, and not looked at.
+    """torch's Bernoulli with logits b + r, which are added up when they are asked for, and not
+    looked at.
 
     Args:
         relative: r, of any shape.
@@ -57,7 +63,8 @@ class RelativeBernoulli(Bernoulli):
 
 
 class IndependentBernoulli(Independent[Bernoulli]):
-    """Independent binary entries: ``Independent(Bernoulli(...), n)``, and the same numbers up to rounding.
+    """Independent binary entries: ``Independent(Bernoulli(...), n)``, and the same numbers up to
+    rounding.
 
     Args:
         base_distribution: torch's Bernoulli.
@@ -77,7 +84,8 @@ class IndependentBernoulli(Independent[Bernoulli]):
         if self._validate_args:
             self._validate_sample(value)
         if n == 0:
-            own: Tensor = super().log_prob(value)  # type: ignore[no-untyped-call]  # torch says nothing of it
+            # torch says nothing of it
+            own: Tensor = super().log_prob(value)  # type: ignore[no-untyped-call]
             return own
         relative, base = _parts(self.base_dist)
         if self._is_fast(value, relative, base):
@@ -94,7 +102,8 @@ class IndependentBernoulli(Independent[Bernoulli]):
         given = [value, logits, *([] if base is None else [base])]
         dtype = logits.dtype if base is None else torch.promote_types(logits.dtype, base.dtype)
         return (
-            not torch.compiler.is_compiling()  # which makes one pass of torch's formula, and cannot look at values
+            # which makes one pass of torch's formula, and cannot look at values
+            not torch.compiler.is_compiling()
             and not (torch.is_grad_enabled() and any(own.requires_grad for own in given))
             and value.dtype == dtype
             and dtype
@@ -115,7 +124,9 @@ def _parts(bernoulli: Bernoulli) -> tuple[Tensor, Tensor | None]:
 
 
 def _by_products(value: Tensor, relative: Tensor, base: Tensor | None, n: int) -> Tensor:
-    """Log p(x), -inf or nan where a product is not to be trusted; the last n dimensions are the event's."""
+    """Log p(x), -inf or nan where a product is not to be trusted; the last n dimensions are the
+    event's.
+    """
     signs = 2 * value - 1
     shift = signs.new_zeros(()) if base is None else signs * base
     signs, shift = signs.broadcast_to(relative.shape), shift.broadcast_to(relative.shape)

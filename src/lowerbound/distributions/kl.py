@@ -1,10 +1,10 @@
 """KL(q ‖ p) = E_q[log q(z) - log p(z)] in closed form, where there is one.
 
-The KL is never negative: -log is convex, so by Jensen's inequality E_q[-log(p/q)] >= -log E_q[p/q] >= 0,
-the last because p integrates to at most one where q is positive.
+The KL is never negative: -log is convex, so by Jensen's inequality E_q[-log(p/q)] >= -log E_q[p/q]
+>= 0, the last because p integrates to at most one where q is positive.
 
-The formulas are those of torch's registry, but for that to the standard normal, which is shorter. Normal distributions of
-different form (diagonal and full covariance) meet as multivariate normals.
+The formulas are those of torch's registry, but for that to the standard normal, which is shorter.
+Normal distributions of different form (diagonal and full covariance) meet as multivariate normals.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from lowerbound.distributions.full_normal import as_multivariate
 
 
 def closed_form_kl(q: Distribution, p: Distribution) -> Tensor | None:
-    """KL(q ‖ p) in nats, broadcast over the batch shapes; None where no closed form is known for the pair.
+    """KL(q ‖ p) in nats, broadcast over the batch shapes; None where no closed form is known for
+    the pair.
 
     Register a missing pair with ``torch.distributions.register_kl``.
 
@@ -40,7 +41,8 @@ def closed_form_kl(q: Distribution, p: Distribution) -> Tensor | None:
 
 
 def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor | None:
-    """The KL of each entry of z, (B, *Z), in nats, where both distributions have independent entries; else None.
+    """The KL of each entry of z, (B, *Z), in nats, where both distributions have independent
+    entries; else None.
 
     It sums to the KL.
 
@@ -58,9 +60,11 @@ def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor | None:
 
 
 def _by_formula(q: Distribution, p: Distribution) -> Tensor | None:
-    """By the formula to the standard normal, or by torch's registry, which remembers the rule that it found for two types.
+    """By the formula to the standard normal, or by torch's registry, which remembers the rule that
+    it found for two types.
 
-    Its first search cannot be traced by ``torch.compile``; call a model once before it is compiled in one graph.
+    Its first search cannot be traced by ``torch.compile``; call a model once before it is compiled
+    in one graph.
     """
     if isinstance(q, Normal) and isinstance(p, UnitNormal):
         return p.kl_from(q)

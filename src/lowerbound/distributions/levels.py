@@ -1,7 +1,8 @@
 """A categorical distribution over L grey levels placed on the unit grid {0, 1/(L-1), ..., 1}.
 
-P(x = l/(L-1)) = softmax(logits)_l. Unlike ``torch.distributions.Categorical``, whose outcomes are mere names, the levels
-are numbers, so that the distribution has a mean and a variance and shares its x with every other likelihood.
+P(x = l/(L-1)) = softmax(logits)_l. Unlike ``torch.distributions.Categorical``, whose outcomes are
+mere names, the levels are numbers, so that the distribution has a mean and a variance and shares
+its x with every other likelihood.
 """
 
 from __future__ import annotations
@@ -51,12 +52,14 @@ class LevelCategorical(Distribution):
 
     @property
     def variance(self) -> Tensor:
-        # about the mean: the difference of two squares can round below zero where one level has nearly all the mass
+        # about the mean: the difference of two squares can round below zero where one level has
+        # nearly all the mass
         return (self.categorical.probs * (self._grid - self.mean[..., None]) ** 2).sum(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         log_p: Tensor = self.categorical.log_prob((value * (self.levels - 1)).round().long())
         return log_p
 
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
+    # torch says Size alone
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
         return self._grid[self.categorical.sample(torch.Size(sample_shape))]

@@ -4,15 +4,17 @@
     E[z]     = sum_c pi_c m_c
     Var[z]   = sum_c pi_c (v_c + (m_c - E[z])^2)
 
-torch has a ``MixtureSameFamily``. This one differs in two ways: its support is that of the components, so that it can be
-compared with other supports, and its memory is bounded. N values against C components of D entries are N C D differences,
-10^10 numbers for 5,000 draws of 100 examples, 500 components and 40 entries. They are worked on in pieces, and for
-independent normals the square is multiplied out,
+torch has a ``MixtureSameFamily``. This one differs in two ways: its support is that of the
+components, so that it can be compared with other supports, and its memory is bounded. N values
+against C components of D entries are N C D differences, 10^10 numbers for 5,000 draws of 100
+examples, 500 components and 40 entries. They are worked on in pieces, and for independent normals
+the square is multiplied out,
 
-    -2 log p_c(z) = sum_d z_d^2 / v_cd - 2 sum_d z_d m_cd / v_cd + sum_d (m_cd^2 / v_cd + log v_cd + log 2 pi)
+    -2 log p_c(z) = sum_d z_d^2 / v_cd - 2 sum_d z_d m_cd / v_cd + sum_d (m_cd^2 / v_cd + log v_cd +
+    log 2 pi)
 
-which is a matrix product, N C numbers, and many times faster. The three sums cancel: in float64, in which they are done,
-that costs about 1e-16 (m / s)^2 nats an entry.
+which is a matrix product, N C numbers, and many times faster. The three sums cancel: in float64, in
+which they are done, that costs about 1e-16 (m / s)^2 nats an entry.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class Mixture(Distribution):
         components: batch (C,), event Z.
 
     Example:
-        >>> pz = Mixture(torch.zeros(2), Normal(torch.tensor([-1.0, 1.0]), torch.tensor([1.0, 1.0])))
+        >>> pz = Mixture(
+        ...     torch.zeros(2), Normal(torch.tensor([-1.0, 1.0]), torch.tensor([1.0, 1.0]))
+        ... )
         >>> pz.mean, pz.variance, pz.log_prob(torch.zeros(7, 5)).shape
         (tensor(0.), tensor(2.), torch.Size([7, 5]))
     """
@@ -96,7 +100,8 @@ class Mixture(Distribution):
         return log_p
 
     @torch.no_grad()
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
+    # torch says Size alone
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
         shape = torch.Size(sample_shape)
         chosen = Categorical(logits=self.log_weights, validate_args=False).sample(
             torch.Size((shape.numel(),))
@@ -128,7 +133,9 @@ class _Quadratic:
 
 
 def _as_quadratic(components: Distribution) -> _Quadratic | None:
-    """The components multiplied out; None where they are no independent normals, or on a device without float64."""
+    """The components multiplied out; None where they are no independent normals, or on a device
+    without float64.
+    """
     base = components.base_dist if isinstance(components, Independent) else components
     if not isinstance(base, Normal) or base.mean.device.type == "mps":
         return None

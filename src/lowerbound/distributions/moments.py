@@ -1,6 +1,7 @@
 """Mean and standard deviation of a distribution, also where no formula for them is known (a flow).
 
-They are then those of draws under a fixed seed, so that the same distribution gives the same answer.
+They are then those of draws under a fixed seed, so that the same distribution gives the same
+answer.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ STDDEV_DRAWS = 1024  # an error of 2 %, where it serves as a scale
 
 
 def mean(distribution: Distribution) -> Tensor:
-    """E[z]; where the distribution has no ``mean`` (a flow), the average of 256 draws under a fixed seed.
+    """E[z]; where the distribution has no ``mean`` (a flow), the average of 256 draws under a fixed
+    seed.
 
     It is deterministic either way: the same distribution gives the same answer.
 
@@ -35,7 +37,8 @@ def mean(distribution: Distribution) -> Tensor:
 
 
 def stddev(distribution: Distribution) -> Tensor:
-    """sd[z], entry by entry; where the distribution has no ``stddev`` (a flow), that of 1,024 draws under a fixed seed.
+    """sd[z], entry by entry; where the distribution has no ``stddev`` (a flow), that of 1,024 draws
+    under a fixed seed.
 
     It is deterministic either way: the same distribution gives the same answer.
 

@@ -1,7 +1,7 @@
 """A categorical distribution over the unit vectors e_1 .. e_C, with log p(z) = sum_c z_c log p_c.
 
-At unit vectors that is torch's ``OneHotCategorical``; written as a sum, it has a gradient in z too, which straight-through
-draws need.
+At unit vectors that is torch's ``OneHotCategorical``; written as a sum, it has a gradient in z too,
+which straight-through draws need.
 """
 
 from __future__ import annotations

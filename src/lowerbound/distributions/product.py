@@ -1,4 +1,6 @@
-"""The product of independent distributions of groups of entries of one event: p(x) = prod_g p_g(x_g)."""
+"""The product of independent distributions of groups of entries of one event: p(x) = prod_g
+p_g(x_g).
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,16 @@ class Product(Distribution):
     """Groups of entries that are independent of each other, each with a distribution of its own.
 
     Args:
-        groups: for each, the positions of its entries in the flattened event, and their distribution, with event (n_g,).
+        groups: for each, the positions of its entries in the flattened event, and their
+            distribution, with event (n_g,).
         event_shape: X.
 
     Example:
         >>> from torch.distributions import Bernoulli, Independent, Normal
-        >>> one, other = Independent(Normal(torch.zeros(5, 2), 1.0), 1), Independent(Bernoulli(torch.full((5, 1), 0.5)), 1)
+        >>> one, other = (
+        ...     Independent(Normal(torch.zeros(5, 2), 1.0), 1),
+        ...     Independent(Bernoulli(torch.full((5, 1), 0.5)), 1),
+        ... )
         >>> px = Product([(torch.tensor([0, 2]), one), (torch.tensor([1]), other)], (3,))
         >>> px.mean[0], px.log_prob(torch.zeros(5, 3)).shape
         (tensor([0.0000, 0.5000, 0.0000]), torch.Size([5]))
@@ -36,7 +42,8 @@ class Product(Distribution):
         super().__init__(groups[0][1].batch_shape, torch.Size(event_shape), validate_args=False)
 
     @property
-    def has_rsample(self) -> bool:  # type: ignore[override]  # a class attribute in torch, and here of the groups
+    # a class attribute in torch, and here of the groups
+    def has_rsample(self) -> bool:  # type: ignore[override]
         """Whether every group has."""
         return all(own.has_rsample for _, own in self.groups)
 
@@ -68,10 +75,12 @@ class Product(Distribution):
         parts = zip(self.groups, self.entries(value), strict=True)
         return torch.stack([own.log_prob(entries) for (_, own), entries in parts]).sum(0)
 
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
+    # torch says Size alone
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
         return self._drawn(lambda own: own.sample(torch.Size(sample_shape)))
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]  # torch says Size alone
+    # torch says Size alone
+    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
         return self._drawn(lambda own: own.rsample(torch.Size(sample_shape)))
 
     def _drawn(self, draw: Callable[[Distribution], Tensor]) -> Tensor:

@@ -1,4 +1,5 @@
-"""All values of a finite random variable: what makes an expectation a sum, without draws and their noise.
+"""All values of a finite random variable: what makes an expectation a sum, without draws and their
+noise.
 
 n independent entries with C values each have C^n states.
 """

@@ -1,7 +1,8 @@
-"""Evaluation: evaluate and what it returns, and the estimators that see a draw and a model's verbs, one a file.
+"""Evaluation: evaluate and what it returns, and the estimators that see a draw and a model's verbs,
+one a file.
 
-What bears the name of its module (``evaluate``, ``compare``, ``gaps``, ``scores``) is imported here at once, so that
-``evaluation.evaluate`` is the function, whatever is imported first.
+What bears the name of its module (``evaluate``, ``compare``, ``gaps``, ``scores``) is imported here
+at once, so that ``evaluation.evaluate`` is the function, whatever is imported first.
 """
 
 from lowerbound.evaluation.active_units import ACTIVE, active_units, variance
@@ -66,11 +67,11 @@ __all__ = [
     "impute",
     "information",
     "is_collapsed",
-    "lacking",
     "log_marginal",
     "mig",
     "pareto_k",
     "refined",
+    "remaining_bias",
     "sandwich",
     "sap",
     "scores",

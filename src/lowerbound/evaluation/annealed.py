@@ -1,9 +1,11 @@
-"""Annealed importance sampling: a stochastic lower bound on log p(x) (Neal 2001; Wu et al. 2017, arXiv 1611.04273).
+"""Annealed importance sampling: a stochastic lower bound on log p(x) (Neal 2001; Wu et al. 2017,
+arXiv 1611.04273).
 
     log (1/C) sum_c w_c,   E[w_c] = p(x)
 
-over C chains from q(z|x) or the prior to p(x, z) (:mod:`lowerbound.evaluation.annealing`): unbiased weights whatever the number of
-temperatures, so that in expectation the logarithm of their mean is at most log p(x), and close to it where they vary little.
+over C chains from q(z|x) or the prior to p(x, z) (:mod:`lowerbound.evaluation.annealing`): unbiased
+weights whatever the number of temperatures, so that in expectation the logarithm of their mean is
+at most log p(x), and close to it where they vary little.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ class Annealed:
 
     Args:
         log_w: log-weights of the chains, (C, n), float64.
-        acceptance: share of trajectories that were accepted, (n,); nan where there is one temperature, and so no trajectory.
+        acceptance: share of trajectories that were accepted, (n,); nan where there is one
+            temperature, and so no trajectory.
     """
 
     log_w: Tensor
@@ -61,13 +64,14 @@ def annealed(
         chains: C, independent chains for each example.
         temperatures: T, densities between the start and the joint; the bound tightens with it.
         leapfrog: steps of a trajectory, each of which costs one gradient of log p(x, z).
-        start: "posterior" starts at q(z|x), which is near; "prior" at p(z), which does not depend on q at all.
+        start: "posterior" starts at q(z|x), which is near; "prior" at p(z), which does not depend
+            on q at all.
         seed: of the chains; None uses the global state.
         on_progress: called with (transitions done, transitions in all).
 
     Raises:
-        ValueError: a count below 1, latents that are not continuous and unbounded, a score that is no log-density, or
-            weights that are not finite.
+        ValueError: a count below 1, latents that are not continuous and unbounded, a score that is
+            no log-density, or weights that are not finite.
 
     Example:
         >>> import lowerbound as lb
@@ -84,7 +88,8 @@ def annealed(
     if not len(x):
         raise ValueError("there is no example: x is empty")
     parts = []
-    with retain_freed_memory(), seeded(seed), evaluating(model):  # type: ignore[arg-type]  # a Protocol cannot be a module
+    # a Protocol cannot be a module
+    with retain_freed_memory(), seeded(seed), evaluating(model):  # type: ignore[arg-type]
         size = plan.examples_at_a_time(model, x, context)
         ticks = Ticks(math.ceil(len(x) / size) * 2 * (temperatures - 1), on_progress)
         for first in range(0, len(x), size):

@@ -4,15 +4,18 @@ Between a start p_0(z), the posterior q(z|x) or the prior, and the joint lies a 
 
     log f_b(z) = (1 - b) log p_0(z) + b log p(x, z),   0 = b_0 < b_1 < ... < b_T = 1
 
-A chain starts at z_0 ~ p_0 and moves from z_{t-1} to z_t by a transition that leaves f_{b_t} invariant:
+A chain starts at z_0 ~ p_0 and moves from z_{t-1} to z_t by a transition that leaves f_{b_t}
+invariant:
 
     log w = sum_t (b_t - b_{t-1}) [log p(x, z_{t-1}) - log p_0(z_{t-1})],   E[w] = p(x)
 
-whatever T (Neal 2001). Run backwards from an exact sample of p(z|x), the same chain gives E[1/w] = 1 / p(x).
+whatever T (Neal 2001). Run backwards from an exact sample of p(z|x), the same chain gives E[1/w] =
+1 / p(x).
 
-The transition is a Hamiltonian trajectory with a Metropolis test (Neal 2011, arXiv 1206.1901), in units of the start's
-standard deviations. Its step size is adapted, for each example and temperature, by chains of their own that are then thrown
-away; in the chains that count it is fixed, since a transition that learns from its own past leaves nothing invariant.
+The transition is a Hamiltonian trajectory with a Metropolis test (Neal 2011, arXiv 1206.1901), in
+units of the start's standard deviations. Its step size is adapted, for each example and
+temperature, by chains of their own that are then thrown away; in the chains that count it is fixed,
+since a transition that learns from its own past leaves nothing invariant.
 """
 
 from __future__ import annotations
@@ -35,18 +38,23 @@ from lowerbound.utils.messages import first_line, unknown
 
 Start = Literal["posterior", "prior"]
 
-LEAPFROG = 3  # short trajectories at many temperatures do better than long ones at few (benchmarks/evidence.py)
+# short trajectories at many temperatures do better than long ones at few (benchmarks/evidence.py)
+LEAPFROG = 3
 ROWS = 2**11  # chains times examples at a time: enough for fast matrix products
-MAX_CHAIN_VALUES = (
-    2**22
-)  # numbers that p(x|z) of all chains may hold at a time; with what its gradient keeps, some 100 MiB
+# numbers that p(x|z) of all chains may hold at a time; with what its gradient keeps, some 100 MiB
+MAX_CHAIN_VALUES = 2**22
 FEW_ACCEPTED = 0.4  # share of trajectories accepted below which chains hardly move
-ACCEPTED = 0.65  # share of trajectories to be accepted, the optimum of long ones (Neal 2011, arXiv 1206.1901)
-PACE = 0.1  # how fast the logarithm of the step size follows the share accepted; the path changes over many steps
-SCALING = 64  # draws of a start that has no scale of its own: an error of 9 %, which the step size makes up for
+# share of trajectories to be accepted, the optimum of long ones (Neal 2011, arXiv 1206.1901)
+ACCEPTED = 0.65
+# how fast the logarithm of the step size follows the share accepted; the path changes over many
+# steps
+PACE = 0.1
+# draws of a start that has no scale of its own: an error of 9 %, which the step size makes up for
+SCALING = 64
 JITTER = 0.3  # share by which the step of each trajectory varies at random, whatever the state
 FIRST = 0.3  # first step size, in standard deviations of the start
-BEND = 4.0  # how much closer the temperatures lie at both ends of the path, where the density changes fastest
+# how much closer the temperatures lie at both ends of the path, where the density changes fastest
+BEND = 4.0
 
 
 class Joint(Protocol):
@@ -76,7 +84,9 @@ class Joint(Protocol):
 
 @dataclass(frozen=True)
 class Point:
-    """A state of every chain with the two log-densities there, (C, B), and their gradients, (C, B, D)."""
+    """A state of every chain with the two log-densities there, (C, B), and their gradients, (C, B,
+    D).
+    """
 
     z: Tensor
     log_start: Tensor
@@ -244,7 +254,9 @@ class Plan:
     def backward(
         self, path: Path, steps: list[Tensor], latents: tuple[Tensor, ...], ticks: Ticks
     ) -> tuple[Tensor, Tensor]:
-        """Log 1/w of chains from an exact sample of p(z|x) to the start, (C, B), and the share accepted, (B,)."""
+        """Log 1/w of chains from an exact sample of p(z|x) to the start, (C, B), and the share
+        accepted, (B,).
+        """
         point = path.at(path.flat([z.expand(self.chains, *z.shape) for z in latents]))
         b = self.path
         log_w = torch.zeros_like(point.log_ratio)
@@ -265,8 +277,11 @@ class Plan:
         )
 
     def transition(self, path: Path, point: Point, b: float, step: Tensor) -> tuple[Point, Tensor]:
-        """One Hamiltonian trajectory at b with steps (B,): the next states, and the share accepted, (B,)."""
-        # a trajectory that is half a period long turns back on its start: no step size is kept for long
+        """One Hamiltonian trajectory at b with steps (B,): the next states, and the share accepted,
+        (B,).
+        """
+        # a trajectory that is half a period long turns back on its start: no step size is kept for
+        # long
         step = step[:, None] * (1 - JITTER + 2 * JITTER * float(torch.rand(())))
         momentum = torch.randn_like(point.z)
         before = point.log_density(b) - 0.5 * momentum.square().sum(-1)
@@ -301,34 +316,39 @@ def _check_end(pz: Distribution) -> None:
     support = pz.support
     if support is not None and support.is_discrete:
         raise ValueError(
-            f"annealing moves z along gradients, and the latent of p(z) = {name} is discrete; use the importance-weighted "
-            "estimator, or enumerate it"
+            f"annealing moves z along gradients, and the latent of p(z) = {name} is discrete; use "
+            "the importance-weighted estimator, or enumerate it"
         )
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     if support not in (constraints.real, constraints.real_vector):
         raise ValueError(
-            f"annealing moves z on the whole real line, and the latent of p(z) = {name} lies on {support}; use the "
-            "importance-weighted estimator"
+            f"annealing moves z on the whole real line, and the latent of p(z) = {name} lies on "
+            f"{support}; use the importance-weighted estimator"
         )
 
 
 def _check_density(end: Distribution, z: Tensor) -> None:
-    """Refuse a start whose density is known at its own draws alone, since chains move away from them."""
+    """Refuse a start whose density is known at its own draws alone, since chains move away from
+    them.
+    """
     try:
         end.log_prob(z.clone())  # the values of a draw, which are yet no draw
     except NotImplementedError as error:
         raise ValueError(
-            f"annealing evaluates its start wherever chains move, and {first_line(error)}; use the importance-weighted "
-            "estimator, or start at the prior (start='prior')"
+            f"annealing evaluates its start wherever chains move, and {first_line(error)}; use the "
+            "importance-weighted estimator, or start at the prior (start='prior')"
         ) from None
 
 
 def doubts(acceptance: Tensor) -> list[str]:
-    """What a person must know of chains of which so many trajectories were accepted, (n,): nothing, or one line."""
+    """What a person must know of chains of which so many trajectories were accepted, (n,): nothing,
+    or one line.
+    """
     accepted = float(acceptance.mean())
     if not accepted < FEW_ACCEPTED:
         return []
     return [
-        f"only {accepted:.0%} of the trajectories were accepted, so the chains hardly moved; take more temperatures"
+        f"only {accepted:.0%} of the trajectories were accepted, so the chains hardly moved; take "
+        "more temperatures"
     ]

@@ -1,7 +1,9 @@
-"""Posterior collapse: q(z|x) is the prior for every x, so z tells nothing of x and the likelihood does without it.
+"""Posterior collapse: q(z|x) is the prior for every x, so z tells nothing of x and the likelihood
+does without it.
 
-KL(q(z|x) ‖ p(z)) bounds the mutual information of x and z from above (Hoffman and Johnson 2016), so a rate near zero is
-enough to know it (Bowman et al. 2016, arXiv 1511.06349; Lucas, Tucker, Grosse and Norouzi 2019, arXiv 1911.02469).
+KL(q(z|x) ‖ p(z)) bounds the mutual information of x and z from above (Hoffman and Johnson 2016), so
+a rate near zero is enough to know it (Bowman et al. 2016, arXiv 1511.06349; Lucas, Tucker, Grosse
+and Norouzi 2019, arXiv 1911.02469).
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ REMEDIES = (
 
 
 def is_collapsed(rate: float | None) -> bool:
-    """Whether a mean rate in nats is that of a collapsed posterior; a rate that is not known is none.
+    """Whether a mean rate in nats is that of a collapsed posterior; a rate that is not known is
+    none.
 
     Example:
         >>> is_collapsed(0.003), is_collapsed(25.0), is_collapsed(None)
@@ -33,7 +36,8 @@ def is_collapsed(rate: float | None) -> bool:
 
 
 def warn_of_collapse(record: Mapping[str, Any], epochs: int) -> None:
-    """Say so, once, when half of a run is over and z carries nothing: early on the rate often dips and comes back.
+    """Say so, once, when half of a run is over and z carries nothing: early on the rate often dips
+    and comes back.
 
     Args:
         record: of the epoch that has ended, as in metrics.jsonl.
@@ -45,20 +49,22 @@ def warn_of_collapse(record: Mapping[str, Any], epochs: int) -> None:
     rate, empty = means["rate"], collapsed_levels(means)
     if is_collapsed(rate):
         warnings.warn(
-            f"posterior collapse: in epoch {epoch} of {epochs} the rate is {rate:.2g} nats, so z tells nothing of x; "
-            f"{REMEDIES}",
+            f"posterior collapse: in epoch {epoch} of {epochs} the rate is {rate:.2g} nats, so z "
+            f"tells nothing of x; {REMEDIES}",
             stacklevel=3,
         )
     elif empty:
         warnings.warn(
-            f"posterior collapse of {len(empty)} latents: in epoch {epoch} of {epochs} the rate of {', '.join(empty)} is "
-            f"below {COLLAPSED} nats, so that what is there tells nothing that the others do not; {REMEDIES}",
+            f"posterior collapse of {len(empty)} latents: in epoch {epoch} of {epochs} the rate of "
+            f"{', '.join(empty)} is below {COLLAPSED} nats, so that what is there tells nothing "
+            f"that the others do not; {REMEDIES}",
             stacklevel=3,
         )
 
 
 def collapsed_levels(means: Mapping[str, Any]) -> list[str]:
-    """The latents of several that carry nothing, by the mean rates ``rate/1``, ``rate/2``, ... of each in nats.
+    """The latents of several that carry nothing, by the mean rates ``rate/1``, ``rate/2``, ... of
+    each in nats.
 
     Example:
         >>> collapsed_levels({"rate": 20.0, "rate/1": 19.99, "rate/2": 0.01})

@@ -1,7 +1,8 @@
 """Runs side by side, and their differences example by example.
 
-Two models measured on the same examples find the same ones hard, so the difference of their means is known far better than
-either mean: with d_i = a_i - b_i for each example, mean(d) has the standard error sd(d) / sqrt(n).
+Two models measured on the same examples find the same ones hard, so the difference of their means
+is known far better than either mean: with d_i = a_i - b_i for each example, mean(d) has the
+standard error sd(d) / sqrt(n).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class Comparison:
 
     Args:
         evaluations: by name.
-        differences: for each but the first, by quantity: its mean difference from the first, paired by example.
+        differences: for each but the first, by quantity: its mean difference from the first, paired
+            by example.
         notes: in words, what could not be paired and why.
     """
 
@@ -90,8 +92,8 @@ def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
     """Compare evaluations with the first of them.
 
     Args:
-        evaluations: by name, at least two; made by :func:`lowerbound.evaluate` in this process, since files do not keep the
-            values of single examples.
+        evaluations: by name, at least two; made by :func:`lowerbound.evaluate` in this process,
+            since files do not keep the values of single examples.
 
     Raises:
         ValueError: fewer than two, or evaluations without the values of single examples.
@@ -105,7 +107,9 @@ def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
         ...         posterior=lb.posteriors.DiagonalNormal(digits.event_shape, (latent,)),
         ...         likelihood=lb.likelihoods.Bernoulli((latent,), digits.event_shape),
         ...     )
-        >>> found = compare({f"{n} latents": lb.evaluate(model(n), digits, samples=10) for n in (2, 8)})
+        >>> found = compare(
+        ...     {f"{n} latents": lb.evaluate(model(n), digits, samples=10) for n in (2, 8)}
+        ... )
         >>> found.differences["8 latents"]["nll"].n
         180
     """
@@ -124,16 +128,19 @@ def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
         differences[name] = {}
         if own.sha256 != base.sha256:
             notes.append(
-                f"{name} was measured on other examples than {first}, so their means cannot be paired"
+                f"{name} was measured on other examples than {first}, so their means cannot be "
+                "paired"
             )
             continue
         if own.kind != base.kind:
             notes.append(
-                f"the likelihood of {name} is a {own.kind} and that of {first} a {base.kind}, so only their rates compare"
+                f"the likelihood of {name} is a {own.kind} and that of {first} a {base.kind}, so "
+                "only their rates compare"
             )
         elif own.estimator != base.estimator:
             notes.append(
-                f"{name} was measured otherwise than {first}: {own.estimator}; {first}: {base.estimator}"
+                f"{name} was measured otherwise than {first}: {own.estimator}; {first}: "
+                f"{base.estimator}"
             )
         for quantity in (
             own.values.keys() & base.values.keys() & set(QUANTITIES) - {"objective"}

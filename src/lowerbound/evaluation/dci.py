@@ -1,10 +1,15 @@
-"""Disentanglement, completeness and informativeness, from how much each dimension matters in predicting each factor.
+"""Disentanglement, completeness and informativeness, from how much each dimension matters in
+predicting each factor.
 
-With R_df the importance of dimension d for factor f in a random forest that predicts v_f from all of z,
+With R_df the importance of dimension d for factor f in a random forest that predicts v_f from all
+of z,
 
-    disentanglement  1 - H(R_d. / sum_f R_df) / log F, weighed by sum_f R_df: does a dimension tell of one factor only?
-    completeness     1 - H(R_.f / sum_d R_df) / log D, averaged over f: is a factor in one dimension only?
-    informativeness  accuracy of the prediction on other examples, averaged over f: is it there at all?
+    disentanglement  1 - H(R_d. / sum_f R_df) / log F, weighed by sum_f R_df: does a dimension tell
+    of one factor only?
+    completeness     1 - H(R_.f / sum_d R_df) / log D, averaged over f: is a factor in one dimension
+                     only?
+    informativeness  accuracy of the prediction on other examples, averaged over f: is it there at
+    all?
 """
 
 from __future__ import annotations
@@ -19,7 +24,9 @@ from torch import Tensor
 from lowerbound.evaluation.estimate import Estimate
 from lowerbound.evaluation.factors import checked, with_error
 
-TREES = 20  # of each forest; importances are averages over trees, and more of them move the scores by less than their errors
+# of each forest; importances are averages over trees, and more of them move the scores by less than
+# their errors
+TREES = 20
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,9 @@ class Dci:
 def dci(codes: ArrayLike | Tensor, factors: ArrayLike | Tensor, seed: int = 0) -> Dci:
     """The framework of Eastwood and Williams 2018, with random forests.
 
-    Every split of a tree may use every dimension: were it shown some at random, dimensions that say nothing would be
-    used where the one that says all is not shown, and a perfect code would not score 1.
+    Every split of a tree may use every dimension: were it shown some at random, dimensions that say
+    nothing would be used where the one that says all is not shown, and a perfect code would not
+    score 1.
 
     Args:
         codes: (n, D).
@@ -51,12 +59,17 @@ def dci(codes: ArrayLike | Tensor, factors: ArrayLike | Tensor, seed: int = 0) -
         seed: of the halves and the forests.
 
     Raises:
-        ValueError: shapes that do not fit, codes that are not finite, or factors of which none varies.
+        ValueError: shapes that do not fit, codes that are not finite, or factors of which none
+            varies.
 
     Example:
         >>> factors = np.stack(np.meshgrid(range(4), range(5)), -1).reshape(-1, 2).repeat(10, 0)
         >>> found = dci(factors, factors)
-        >>> round(found.disentanglement.value, 6), round(found.completeness.value, 6), found.informativeness.value
+        >>> (
+        ...     round(found.disentanglement.value, 6),
+        ...     round(found.completeness.value, 6),
+        ...     found.informativeness.value,
+        ... )
         (1.0, 1.0, 1.0)
     """
     z, v = checked(codes, factors)

@@ -1,7 +1,9 @@
-"""Units, and the only form in which a number is reported: value, standard error, number of examples, unit.
+"""Units, and the only form in which a number is reported: value, standard error, number of
+examples, unit.
 
-For values v_1..v_n of independent examples, value = mean(v) and stderr = sd(v) / sqrt(n), with the n - 1 divisor. The
-standard error is over examples; the bias of a K-sample bound is another matter and is said separately.
+For values v_1..v_n of independent examples, value = mean(v) and stderr = sd(v) / sqrt(n), with the
+n - 1 divisor. The standard error is over examples; the bias of a K-sample bound is another matter
+and is said separately.
 
 Information is in nats; bits per dimension, nats / (D log 2), is converted here and nowhere else.
 """
@@ -57,10 +59,11 @@ class Estimate:
 
     @classmethod
     def ratio(cls, values: Tensor, counts: Tensor, unit: str = "nats") -> Estimate:
-        """Sum of values over sum of counts, one of each an example, (n,): a mean over what is counted.
+        """Sum of values over sum of counts, one of each an example, (n,): a mean over what is
+        counted.
 
-        Its standard error is that of the residuals v_i - r c_i (the ratio estimator of survey sampling), so that it is right
-        where examples count for different amounts.
+        Its standard error is that of the residuals v_i - r c_i (the ratio estimator of survey
+        sampling), so that it is right where examples count for different amounts.
 
         Example:
             >>> import torch
@@ -73,7 +76,9 @@ class Estimate:
         return cls(value, residuals.stderr, residuals.n, unit)
 
     def times(self, factor: float, unit: str) -> Estimate:
-        """The same estimate in another unit; a negative factor flips the sign of the value, never of the error."""
+        """The same estimate in another unit; a negative factor flips the sign of the value, never
+        of the error.
+        """
         return Estimate(factor * self.value, abs(factor) * self.stderr, self.n, unit)
 
     def bits_per_dim(self, dimensions: int) -> Estimate:
@@ -100,9 +105,11 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % confidence interval, value ∓ 1.96 stderr: how often it holds is tested (docs/correctness.md).
+        """The 95 % confidence interval, value ∓ 1.96 stderr: how often it holds is tested
+        (docs/correctness.md).
 
-        It rests on the central limit theorem, so on some dozens of examples at least, and says nothing of a bias.
+        It rests on the central limit theorem, so on some dozens of examples at least, and says
+        nothing of a bias.
 
         Example:
             >>> Estimate(10.0, 0.5, 100).interval

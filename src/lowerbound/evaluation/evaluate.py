@@ -1,11 +1,12 @@
 """Evaluation: every example of a split exactly once, and an estimate with its standard error out.
 
 nll = -L_K, an upper bound on -log p(x) in expectation; elbo = -rate - distortion;
-bits_per_dim = nll / (D log 2) for discrete data, and (nll + D log L) / (D log 2) for a density on data dequantised from
-L levels, where it bounds the bits of the levels (:class:`~lowerbound.data.transforms.Dequantise`). Any other density has none.
+bits_per_dim = nll / (D log 2) for discrete data, and (nll + D log L) / (D log 2) for a density on
+data dequantised from L levels, where it bounds the bits of the levels
+(:class:`~lowerbound.data.transforms.Dequantise`). Any other density has none.
 
-Where entries are missing, x is what is observed: nll estimates -log p(x_observed), D is how many entries are observed, and
-bits per dimension are those of all observed entries over their number.
+Where entries are missing, x is what is observed: nll estimates -log p(x_observed), D is how many
+entries are observed, and bits per dimension are those of all observed entries over their number.
 """
 
 from __future__ import annotations
@@ -54,14 +55,16 @@ SAMPLES = (
 MIN_DRAWS_TO_WARN = (
     100  # draws below which the fit of the tail scatters so much that its 0.7 says little
 )
-CHAINS = 16  # of annealing: the logarithm of their mean is biased by half the variance of one weight over 16
+# of annealing: the logarithm of their mean is biased by half the variance of one weight over 16
+CHAINS = 16
 TEMPERATURES = 200  # narrow sandwiches on MNIST-sized models: benchmarks/evidence.py
 AGGREGATED = (
     2000  # examples that estimate the aggregate posterior, at a cost that is quadratic in them
 )
 OF_THE_OBSERVED = "; of the observed entries of x alone, the missing ones being marginalised"
 IN_BFLOAT16 = "; networks in bfloat16"
-HEAVY = 0.2  # share of heavy-tailed examples that is worth a warning; at K = 100 the fit scatters by 0.2
+# share of heavy-tailed examples that is worth a warning; at K = 100 the fit scatters by 0.2
+HEAVY = 0.2
 
 
 def evaluate(
@@ -82,36 +85,43 @@ def evaluate(
 ) -> Evaluation:
     """Measure a model on one split: every example exactly once, K draws for each.
 
-    Where several processes were started together (torchrun), they share the batches, and all must call this; each returns
-    the whole result, which is one process's but for annealed chains: those are others, of the same distribution.
+    Where several processes were started together (torchrun), they share the batches, and all must
+    call this; each returns the whole result, which is one process's but for annealed chains: those
+    are others, of the same distribution.
 
     Args:
         model: the model; its mode and device are left as they are.
         data: the data set.
         split: "test", "valid" or "train".
-        samples: K, draws for each example. Where the model enumerates its latent, every value of z counts once instead, and
-            nll is -log p(x) itself.
-        batch_size: examples at a time; the result does not depend on it beyond the noise of the draws.
+        samples: K, draws for each example. Where the model enumerates its latent, every value of z
+            counts once instead, and nll is -log p(x) itself.
+        batch_size: examples at a time; the result does not depend on it beyond the noise of the
+            draws.
         seed: of the draws.
-        objective: what the model was trained by; only asked where its score is no log-density, to report what was minimised,
-            and not where that is a statistic of a batch, which no example has by itself.
-        curve: give nll at K = 1, 10, 100, ... too, from the same draws, so that its bias can be seen.
-        estimator: of nll. "importance" weighs draws from q(z|x); "ais" anneals from there to p(x, z) by Hamiltonian
-            transitions: slower by orders of magnitude, and tighter where q is poor.
+        objective: what the model was trained by; only asked where its score is no log-density, to
+            report what was minimised, and not where that is a statistic of a batch, which no
+            example has by itself.
+        curve: give nll at K = 1, 10, 100, ... too, from the same draws, so that its bias can be
+            seen.
+        estimator: of nll. "importance" weighs draws from q(z|x); "ais" anneals from there to p(x,
+            z) by Hamiltonian transitions: slower by orders of magnitude, and tighter where q is
+            poor.
         chains: of annealing, for each example.
         temperatures: of annealing: the densities on the way; with more of them nll is tighter.
         examples: measure only the first so many of the split, where all would take too long.
-        precision: "bf16-mixed" works networks out in bfloat16, and log-densities as ever: faster on processors that have
-            it, and another nll by what rounding a network's output to 8 bits does; "estimator" says so.
+        precision: "bf16-mixed" works networks out in bfloat16, and log-densities as ever: faster on
+            processors that have it, and another nll by what rounding a network's output to 8 bits
+            does; "estimator" says so.
         on_progress: called with (work done, work in all).
 
     Returns:
-        Estimates with standard errors over the examples; units in :class:`~lowerbound.evaluation.result.Evaluation`.
+        Estimates with standard errors over the examples; units in
+        :class:`~lowerbound.evaluation.result.Evaluation`.
 
     Raises:
-        ValueError: an unknown split, estimator or precision, samples, batch size or examples below 1, weights that are not
-            finite (how many, and of which examples), a model that the estimator does not allow, or data that do not fit the
-            model.
+        ValueError: an unknown split, estimator or precision, samples, batch size or examples below
+            1, weights that are not finite (how many, and of which examples), a model that the
+            estimator does not allow, or data that do not fit the model.
 
     Example:
         >>> import lowerbound as lb
@@ -142,7 +152,8 @@ def evaluate(
     rounded = precision == "bf16-mixed"
     if rounded and anneals:
         raise ValueError(
-            "annealing follows gradients, for which bfloat16 is too coarse: precision 32-true, or importance"
+            "annealing follows gradients, for which bfloat16 is too coarse: precision 32-true, or "
+            "importance"
         )
     model.check_data(data)
     if curve and not model.likelihood.is_density:
@@ -150,7 +161,8 @@ def evaluate(
             "a score is no log-density and has no log p(x), so there is no curve: leave it out"
         )
     sizes = _sizes(samples)
-    # a statistic of the batch has another value in another batch, and a critic is not saved with the model
+    # a statistic of the batch has another value in another batch, and a critic is not saved with
+    # the model
     is_known = objective is None or not objective.batch_statistics
     asked = objective if is_known and not model.likelihood.is_density else None
     own = next(model.parameters())
@@ -284,7 +296,9 @@ def _annealed(
     on_progress: Callable[[int, int], None] | None,
     world: Processes,
 ) -> Annealed:
-    """Annealing of all examples, of which each process takes a share; its chains follow from the seed and its number."""
+    """Annealing of all examples, of which each process takes a share; its chains follow from the
+    seed and its number.
+    """
     first, last = (len(x) * (world.rank + i) // world.size for i in (0, 1))
     rows = slice(first, last)
     share: dict[str, Tensor] = {}
@@ -302,7 +316,9 @@ def _annealed(
 
 
 def _sizes(samples: int) -> list[int]:
-    """1, 10, 100, ... and K, without a power so near K that the step between them would be all noise."""
+    """1, 10, 100, ... and K, without a power so near K that the step between them would be all
+    noise.
+    """
     return [power for i in range(len(str(samples))) if (power := 10**i) * 3 <= samples] + [samples]
 
 
@@ -348,7 +364,8 @@ def _curve(values: dict[str, Tensor], sizes: list[int]) -> tuple[Point, ...]:
         else:
             last, fall = points[-1], Estimate.over(before - nll)
             factor = size / last.samples
-            # of the first fall nothing is known but the rate that well-behaved weights have, which stands in for a second
+            # of the first fall nothing is known but the rate that well-behaved weights have, which
+            # stands in for a second
             earlier = (
                 (math.inf, 10.0)
                 if last.fall is None
@@ -401,8 +418,8 @@ def _words(samples: int, walked: Annealed | None, temperatures: int, conditional
     if walked is None:
         return f"importance-weighted, K = {samples:,}: in expectation nll is at least {evidence}"
     return (
-        f"annealed importance sampling, {len(walked.log_w):,} chains, temperatures: {temperatures:,}; in expectation nll is "
-        f"at least {evidence}"
+        f"annealed importance sampling, {len(walked.log_w):,} chains, temperatures: "
+        f"{temperatures:,}; in expectation nll is at least {evidence}"
     )
 
 
@@ -422,30 +439,34 @@ def _warnings(
     heavy: Estimate | None = found.get("heavy_tails")
     if heavy is not None and heavy.value > HEAVY:
         told.append(
-            f"the importance weights of {heavy.value:.0%} of the examples have a Pareto k above {TRUSTED}: their log p(x) "
-            "rests on a few draws, and nll falls more slowly with K than 1/K; take more samples, or estimator ais"
+            f"the importance weights of {heavy.value:.0%} of the examples have a Pareto k above "
+            f"{TRUSTED}: their log p(x) rests on a few draws, and nll falls more slowly with K "
+            "than 1/K; take more samples, or estimator ais"
         )
     if walked is None and len(curve) > 1:
         before, last = curve[-2:]
         fall, rest = last.fall, last.remaining_bias
         if fall and rest and rest > last.nll.stderr and fall.value > 2 * fall.stderr:
             told.append(
-                f"nll still fell by {fall.short} nats from K = {before.samples:,} to {last.samples:,}: it is too large by "
-                f"{_amount(rest)}, which is beyond its standard error; take more samples, or estimator ais"
+                f"nll still fell by {fall.short} nats from K = {before.samples:,} to "
+                f"{last.samples:,}: it is too large by {_amount(rest)}, which is beyond its "
+                "standard error; take more samples, or estimator ais"
             )
     if walked is not None:
         told += doubts(walked.acceptance)
     rate: Estimate = found["rate"]
     if is_collapsed(rate.value):
         told.append(
-            f"posterior collapse: {found['active_units']} of {found['latent_dimensions']} latent dimensions are active and "
-            f"the rate is {rate.short} nats, so z tells little of x; {REMEDIES}"
+            f"posterior collapse: {found['active_units']} of {found['latent_dimensions']} latent "
+            f"dimensions are active and the rate is {rate.short} nats, so z tells little of x; "
+            f"{REMEDIES}"
         )
     elif empty := collapsed_levels(
         {f"rate/{level.name}": level.rate.value for level in found["levels"]}
     ):
         told.append(
-            f"posterior collapse of {len(empty)} of {len(found['levels'])} latents: the rate of {', '.join(empty)} "
-            f"is below {COLLAPSED} nats, so it tells nothing that the others do not; {REMEDIES}"
+            f"posterior collapse of {len(empty)} of {len(found['levels'])} latents: the rate of "
+            f"{', '.join(empty)} is below {COLLAPSED} nats, so it tells nothing that the others do "
+            f"not; {REMEDIES}"
         )
     return told

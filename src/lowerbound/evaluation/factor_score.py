@@ -1,9 +1,11 @@
-"""FactorVAE score: is the dimension that varies least, while a factor is held, always the same one for that factor?
+"""FactorVAE score: is the dimension that varies least, while a factor is held, always the same one
+for that factor?
 
-A vote: choose a factor and a value of it, draw examples that have it, and take the dimension whose variance among them
-is the smallest share of its variance over all. The score is the accuracy with which the dimension names the factor, each
-dimension naming that for which it was voted most often. It is 1 where each factor has a dimension of its own, and 1/F in
-expectation where dimensions say nothing. It does not see a factor that is in several dimensions.
+A vote: choose a factor and a value of it, draw examples that have it, and take the dimension whose
+variance among them is the smallest share of its variance over all. The score is the accuracy with
+which the dimension names the factor, each dimension naming that for which it was voted most often.
+It is 1 where each factor has a dimension of its own, and 1/F in expectation where dimensions say
+nothing. It does not see a factor that is in several dimensions.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ def factor_score(
 ) -> Score:
     """The disentanglement metric of Kim and Mnih 2018, arXiv 1802.05983.
 
-    The majority is learned from ``votes`` votes, and the accuracy that of as many others, so that it is not flattered by
-    chance; the paper counts the same votes twice. Its standard error is over the votes: the examples are taken as they
-    are.
+    The majority is learned from ``votes`` votes, and the accuracy that of as many others, so that
+    it is not flattered by chance; the paper counts the same votes twice. Its standard error is over
+    the votes: the examples are taken as they are.
 
     Args:
         codes: (n, D); a dimension that never varies has no vote.
@@ -39,11 +41,12 @@ def factor_score(
         seed: of the votes.
 
     Returns:
-        The score; its table holds how often each dimension was voted for while each factor was held, (F, D).
+        The score; its table holds how often each dimension was voted for while each factor was
+        held, (F, D).
 
     Raises:
-        ValueError: shapes that do not fit, codes that are not finite or never vary, factors of which none varies, a batch
-            below 2, or no votes.
+        ValueError: shapes that do not fit, codes that are not finite or never vary, factors of
+            which none varies, a batch below 2, or no votes.
 
     Example:
         >>> factors = np.stack(np.meshgrid(range(4), range(5)), -1).reshape(-1, 2)

@@ -3,10 +3,11 @@
     log p(x) - ELBO(q)  =  [log p(x) - ELBO(q*)]  +  [ELBO(q*) - ELBO(q)]
                            approximation gap         amortisation gap
 
-with q* the best member of q's family for each example (Cremer, Li and Duvenaud 2018, arXiv 1801.03558), as far as it was
-found (:func:`~lowerbound.evaluation.refined`), and log p(x) by annealed importance sampling. log p(x) is a lower bound in
-expectation, which makes the approximation gap too small, and ELBO(q*) falls short of the maximum, which makes it too large
-and the amortisation gap too small.
+with q* the best member of q's family for each example (Cremer, Li and Duvenaud 2018, arXiv
+1801.03558), as far as it was found (:func:`~lowerbound.evaluation.refined`), and log p(x) by
+annealed importance sampling. log p(x) is a lower bound in expectation, which makes the
+approximation gap too small, and ELBO(q*) falls short of the maximum, which makes it too large and
+the amortisation gap too small.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from lowerbound.utils.memory import values_held
 from lowerbound.utils.modes import evaluating
 from lowerbound.utils.seeding import seeded
 
-DRAWS = 1000  # for each ELBO: its own noise, sd(log w) / sqrt(1000), is then a tenth of a nat or less for each example
+# for each ELBO: its own noise, sd(log w) / sqrt(1000), is then a tenth of a nat or less for each
+# example
+DRAWS = 1000
 REFINED_AT_ONCE = 100  # examples that are refined at a time, where their p(x|z) is not too large
 CLEAR = 2.0  # standard errors below 0 at which a gap that cannot be negative is said to be
 
@@ -94,7 +97,8 @@ def gaps(
         on_progress: called with (work done, work in all).
 
     Raises:
-        ValueError: as :func:`~lowerbound.evaluation.refined` and :func:`~lowerbound.evaluation.annealed` do.
+        ValueError: as :func:`~lowerbound.evaluation.refined` and
+            :func:`~lowerbound.evaluation.annealed` do.
 
     Example:
         >>> import lowerbound as lb
@@ -144,7 +148,8 @@ def gaps(
     warnings = doubts(walked.acceptance)
     if approximation.value < -CLEAR * approximation.stderr:
         warnings.append(
-            "annealing has not even reached the ELBO, so log p(x) is larger: take more temperatures or chains"
+            "annealing has not even reached the ELBO, so log p(x) is larger: take more "
+            "temperatures or chains"
         )
     if amortisation.value < -CLEAR * amortisation.stderr:
         warnings.append(

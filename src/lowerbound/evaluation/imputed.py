@@ -2,8 +2,9 @@
 
     E[x_mis | x_obs] = E_q[w E[x_mis|z]] / E_q[w],   w = p(x_obs|z) p(z) / q(z|x_obs)
 
-estimated from K draws of q with self-normalised weights, and a draw of x_mis | x_obs by resampling one of the K z by its
-weight (Mattei and Frellsen 2019, arXiv 1812.02633, section 3.3). Entries are taken to be independent given z.
+estimated from K draws of q with self-normalised weights, and a draw of x_mis | x_obs by resampling
+one of the K z by its weight (Mattei and Frellsen 2019, arXiv 1812.02633, section 3.3). Entries are
+taken to be independent given z.
 """
 
 from __future__ import annotations
@@ -41,13 +42,14 @@ def impute(
         context: with a mask that says which are missing, (n, *X).
         samples: K, draws of z for each example.
         seed: of the draws; None uses the global state.
-        draw: False gives the mean of x_mis | x_obs, whose squared error is smallest; True a draw, so that several seeds give
-            multiple imputations.
-        levels: (*X), L for an entry that holds one of L classes on {0, 1/(L-1), ..., 1}, of which there is no mean: it gets
-            the most probable class; 0 for every other entry.
+        draw: False gives the mean of x_mis | x_obs, whose squared error is smallest; True a draw,
+            so that several seeds give multiple imputations.
+        levels: (*X), L for an entry that holds one of L classes on {0, 1/(L-1), ..., 1}, of which
+            there is no mean: it gets the most probable class; 0 for every other entry.
 
     Raises:
-        ValueError: no draw, no mask, weights that are not finite, or a model whose score is no log-density.
+        ValueError: no draw, no mask, weights that are not finite, or a model whose score is no
+            log-density.
 
     Example:
         >>> import lowerbound as lb
@@ -86,7 +88,8 @@ def impute(
                 )
                 done += asked
             own = filling.result.to(x)
-            found.append(torch.where(context[rows].mask.to(x.device, torch.bool), x[rows], own))  # type: ignore[union-attr]  # there is one
+            # there is one
+            found.append(torch.where(context[rows].mask.to(x.device, torch.bool), x[rows], own))  # type: ignore[union-attr]
             unfit.append(filling.unfit)
     check_finite(torch.cat(unfit), samples)
     return torch.cat(found)

@@ -1,22 +1,27 @@
-"""How much z says about x, and how far its aggregate lies from the prior (Hoffman and Johnson 2016).
+"""How much z says about x, and how far its aggregate lies from the prior (Hoffman and Johnson
+2016).
 
     E[rate] = I_q(x; z) + KL(q(z) ‖ p(z)),    q(z) = E_x[q(z|x)]
 
-From n examples, z_i ~ q(z|x_i), one draw each, q(z) is estimated in two ways that err in opposite directions:
+From n examples, z_i ~ q(z|x_i), one draw each, q(z) is estimated in two ways that err in opposite
+directions:
 
-    q(z_i) by the average over all n examples, x_i among them     KL too large, I too small, and never above log n
-    q(z_i) by the average over the n - 1 others                   KL too small, I too large
+    q(z_i) by the average over all n examples, x_i among them     KL too large, I too small, and
+    never above log n q(z_i) by the average over the n - 1 others                   KL too small, I
+    too large
 
-Each KL is the mean of log q(z_i) - log p(z_i); the smaller I is the mean of log q(z_i|x_i) - log q(z_i), the larger one the
-mean rate less the smaller KL. All are bounds in expectation (Poole, Ozair, van den Oord, Alemi and Tucker 2019, arXiv
-1905.06922, section 2). Where codes hardly overlap, the second KL is clearly negative and tells nothing; the KL is then at
-least 0 and I at most the rate, which are bounds too.
+Each KL is the mean of log q(z_i) - log p(z_i); the smaller I is the mean of log q(z_i|x_i) - log
+q(z_i), the larger one the mean rate less the smaller KL. All are bounds in expectation (Poole,
+Ozair, van den Oord, Alemi and Tucker 2019, arXiv 1905.06922, section 2). Where codes hardly
+overlap, the second KL is clearly negative and tells nothing; the KL is then at least 0 and I at
+most the rate, which are bounds too.
 
 Standard errors are over the examples and leave out that all share one estimate of q(z).
 
-Every z_i is evaluated under every q(z|x_j). For a normal that is a sum; an inverse autoregressive flow is inverted entry by
-entry, a network pass for each. So that this stays a matter of half a minute, such a q is given only so many of the examples
-as take 2^24 passes in all (409 for 50 entries and 2 steps): bounds as valid, and less tight.
+Every z_i is evaluated under every q(z|x_j). For a normal that is a sum; an inverse autoregressive
+flow is inverted entry by entry, a network pass for each. So that this stays a matter of half a
+minute, such a q is given only so many of the examples as take 2^24 passes in all (409 for 50
+entries and 2 steps): bounds as valid, and less tight.
 """
 
 from __future__ import annotations
@@ -33,7 +38,8 @@ from lowerbound.distributions import Flow
 from lowerbound.draw import Draw
 from lowerbound.roles import Context
 
-CLEAR = 3.0  # standard errors below 0 at which the second KL counts as negative: by chance, one in a thousand is
+# standard errors below 0 at which the second KL counts as negative: by chance, one in a thousand is
+CLEAR = 3.0
 MAX_PAIRWISE_VALUES = (
     2**22
 )  # numbers that are held at a time: 16 MiB, several times over inside a distribution
@@ -48,7 +54,8 @@ class Information:
         mutual_information: of which the mean is at most I_q(x; z), and at most log n.
         mutual_information_upper: of which it is at least I_q(x; z).
         marginal_kl: of which it is at least KL(q(z) ‖ p(z)).
-        marginal_kl_lower: of which it is at most KL(q(z) ‖ p(z)); None where no more is known than that this is at least 0.
+        marginal_kl_lower: of which it is at most KL(q(z) ‖ p(z)); None where no more is known than
+            that this is at least 0.
     """
 
     mutual_information: Tensor
@@ -62,8 +69,8 @@ def information(
 ) -> Information | None:
     """Mutual information of x and z under q, and the KL from the aggregate posterior to the prior.
 
-    The cost grows with the square of the number of examples. Where q is a flow whose inverse takes many network passes, only
-    the first of them are used.
+    The cost grows with the square of the number of examples. Where q is a flow whose inverse takes
+    many network passes, only the first of them are used.
 
     Args:
         model: gives a draw.
@@ -72,8 +79,9 @@ def information(
         batch_size: examples that the model sees at a time.
 
     Returns:
-        None for fewer than two examples, where q knows its density at its own draws alone, and where q of one latent depends
-        on another's draw, or the prior on y: there is then no one p(z) to compare an aggregate with.
+        None for fewer than two examples, where q knows its density at its own draws alone, and
+        where q of one latent depends on another's draw, or the prior on y: there is then no one
+        p(z) to compare an aggregate with.
 
     Example:
         >>> import lowerbound as lb

@@ -1,13 +1,16 @@
-"""The importance-weighted estimate of log p(x) (Burda, Grosse and Salakhutdinov 2015, arXiv 1509.00519).
+"""The importance-weighted estimate of log p(x) (Burda, Grosse and Salakhutdinov 2015, arXiv
+1509.00519).
 
     L_K(x) = log (1/K) sum_k w_k,   w_k = p(x, z_k) / q(z_k|x),   z_k ~ q(z|x)
 
-E[L_K] is at most log p(x), grows with K and approaches it at rate 1/K where the weights have enough finite moments: a lower
-bound in expectation, biased downwards, whatever its standard error. L_1 is the ELBO with a sampled KL.
+E[L_K] is at most log p(x), grows with K and approaches it at rate 1/K where the weights have enough
+finite moments: a lower bound in expectation, biased downwards, whatever its standard error. L_1 is
+the ELBO with a sampled KL.
 
-The K draws are made in chunks that fit in memory, of which only the weights are kept: exactly K draws, and the same
-estimator whatever the chunk. A chunk is one pass over few examples with many draws of each: what depends on x alone is then
-worked out once for thousands of draws, and on a CPU what is written of p(x|z) is still in the cache when it is read.
+The K draws are made in chunks that fit in memory, of which only the weights are kept: exactly K
+draws, and the same estimator whatever the chunk. A chunk is one pass over few examples with many
+draws of each: what depends on x alone is then worked out once for thousands of draws, and on a CPU
+what is written of p(x|z) is still in the cache when it is read.
 """
 
 from __future__ import annotations
@@ -35,8 +38,11 @@ CACHED = (
 )  # the same on a CPU: 16 MiB, where passes over them are several times faster than over memory
 ROWS = (
     2**15
-)  # draws times examples in a chunk, which bounds the activations of hidden layers: 64 MiB for 512 units
-BATCH_EXAMPLES = 100  # examples at a time: enough for large matrix products, and K = 5,000 weights of each are 2 MB
+    # draws times examples in a chunk, which bounds the activations of hidden layers: 64 MiB for 512
+    # units
+)
+# examples at a time: enough for large matrix products, and K = 5,000 weights of each are 2 MB
+BATCH_EXAMPLES = 100
 
 
 @dataclass(frozen=True)
@@ -44,17 +50,24 @@ class Evidence:
     """What K draws say about each of B examples, in nats.
 
     Args:
-        log_terms: what each draw contributes to the estimate of p(x), log w_k + log m_k, (K, B): the terms sum to it.
-        rate: KL(q(z|x) ‖ p(z)), in closed form where there is one, else averaged over the K draws, (B,).
-        rates: what each latent adds to it, each (B,), by its name in the log and in the order of the draw.
-        rate_per_dimension: the rate of each latent dimension, (B, dimensions); None where they are not independent.
+        log_terms: what each draw contributes to the estimate of p(x), log w_k + log m_k, (K, B):
+            the terms sum to it.
+        rate: KL(q(z|x) ‖ p(z)), in closed form where there is one, else averaged over the K draws,
+            (B,).
+        rates: what each latent adds to it, each (B,), by its name in the log and in the order of
+            the draw.
+        rate_per_dimension: the rate of each latent dimension, (B, dimensions); None where they are
+            not independent.
         distortion: -E_q[log p(x|z)], averaged over the K draws, (B,).
-        means: posterior means of each latent, averaged over what it depends on, each (B, number of its variables, C): C = 1,
-            and the number of categories of categorical codes.
-        noise: variance of those averages over the draws, of the same shapes; zero where it depends on no other latent.
-        is_density: False where the model's score is no log-density, and log_marginal therefore no evidence.
-        is_exact: True where the terms are all values of z that q allows, and no draws; their sum is then log p(x) itself, or
-            a lower bound without noise where p allows others too (vector quantisation).
+        means: posterior means of each latent, averaged over what it depends on, each (B, number of
+            its variables, C): C = 1, and the number of categories of categorical codes.
+        noise: variance of those averages over the draws, of the same shapes; zero where it depends
+            on no other latent.
+        is_density: False where the model's score is no log-density, and log_marginal therefore no
+            evidence.
+        is_exact: True where the terms are all values of z that q allows, and no draws; their sum is
+            then log p(x) itself, or a lower bound without noise where p allows others too (vector
+            quantisation).
     """
 
     log_terms: Tensor
@@ -80,18 +93,20 @@ def evidence(
     samples: int = 100,
     chunk: int | None = None,
 ) -> Evidence:
-    """Importance-weighted evidence of a batch x (B, *X) from exactly ``samples`` draws for each example.
+    """Importance-weighted evidence of a batch x (B, *X) from exactly ``samples`` draws for each
+    example.
 
-    Where the model enumerates its latent, each value of z counts once, and ``samples`` and ``chunk`` are not asked.
+    Where the model enumerates its latent, each value of z counts once, and ``samples`` and
+    ``chunk`` are not asked.
 
     Args:
         model: gives a draw.
         x: the data, (B, *X).
         context: labels, mask and the like.
         samples: K.
-        chunk: draws at a time, of all examples; by default so many, of so few examples, that p(x|z) stays below 16 MiB on
-            a CPU and below 64 MiB elsewhere, and a hidden layer of 512 units below 64 MiB. Under one seed other chunks are
-            other draws.
+        chunk: draws at a time, of all examples; by default so many, of so few examples, that p(x|z)
+            stays below 16 MiB on a CPU and below 64 MiB elsewhere, and a hidden layer of 512 units
+            below 64 MiB. Under one seed other chunks are other draws.
 
     Raises:
         ValueError: K or the chunk below 1.
@@ -143,7 +158,8 @@ def evidence(
 
 
 def _cut(draw: Draw, samples: int) -> tuple[int, int]:
-    """Draws and examples of a chunk: as many draws as there are to make, and as few examples as fill it.
+    """Draws and examples of a chunk: as many draws as there are to make, and as few examples as
+    fill it.
 
     Args:
         draw: one of each example, to see what it costs.
@@ -207,7 +223,8 @@ def _is_chain(draw: Draw) -> bool:
 
 
 def _moments(draw: Draw, draws: int) -> list[Tensor]:
-    """The mean over the draws of each latent's posterior mean, and of its square, each (B, variables, C).
+    """The mean over the draws of each latent's posterior mean, and of its square, each (B,
+    variables, C).
 
     Args:
         draw: of one or more rows a draw, by which a label is summed out.
@@ -247,8 +264,8 @@ def log_marginal(
         on_progress: called with (examples done, examples in all).
 
     Raises:
-        ValueError: K or the chunk below 1, weights that are not finite (how many, and of which examples), or a model whose
-            score is no log-density.
+        ValueError: K or the chunk below 1, weights that are not finite (how many, and of which
+            examples), or a model whose score is no log-density.
 
     Example:
         >>> import lowerbound as lb

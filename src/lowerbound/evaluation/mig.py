@@ -2,10 +2,10 @@
 
     MIG = 1/F sum_f [I(z_(1); v_f) - I(z_(2); v_f)] / H(v_f)
 
-with the dimensions in the order of what they say of v_f. It is 1 where each factor is in one dimension and in no other,
-and 0 where it is spread alike over two. Codes are posterior means cut into bins, as in Locatello et al. 2019, arXiv
-1811.12359, not samples of q as in Chen et al.; both entries of a gap are too large by about the same bias
-(:mod:`lowerbound.evaluation.factors`).
+with the dimensions in the order of what they say of v_f. It is 1 where each factor is in one
+dimension and in no other, and 0 where it is spread alike over two. Codes are posterior means cut
+into bins, as in Locatello et al. 2019, arXiv 1811.12359, not samples of q as in Chen et al.; both
+entries of a gap are too large by about the same bias (:mod:`lowerbound.evaluation.factors`).
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ def mig(codes: ArrayLike | Tensor, factors: ArrayLike | Tensor, bins: int = 20) 
     Args:
         codes: (n, D).
         factors: (n, F), each a class; a factor that never varies is left out.
-        bins: into which each dimension is cut, of equal width; a dimension of fewer values is taken as it is. 20 in the
-            published numbers.
+        bins: into which each dimension is cut, of equal width; a dimension of fewer values is taken
+            as it is. 20 in the published numbers.
 
     Returns:
         The score; its table holds I(z_d; v_f) / H(v_f), (F, D).
 
     Raises:
-        ValueError: shapes that do not fit, codes that are not finite, factors of which none varies, fewer than 2 bins.
+        ValueError: shapes that do not fit, codes that are not finite, factors of which none varies,
+            fewer than 2 bins.
 
     Example:
         >>> factors = np.stack(np.meshgrid(range(4), range(5)), -1).reshape(-1, 2)

@@ -1,11 +1,14 @@
-"""q(z|x) refined for single examples: what its family can do, without the network that has to serve all x at once.
+"""q(z|x) refined for single examples: what its family can do, without the network that has to serve
+all x at once.
 
-    log p(x) - ELBO(q*)      approximation gap: the best member of q's family against the true posterior
+    log p(x) - ELBO(q*)      approximation gap: the best member of q's family against the true
+                             posterior
     ELBO(q*) - ELBO(q)       amortisation gap: what the encoder chose against that best member
 
-(Cremer, Li and Duvenaud 2018, arXiv 1801.03558.) q* starts at q(z|x) and climbs the bound of one example alone, by Adam on
-an offset to the output of the posterior's network: the parameters of q on the scale on which they are free. It is a
-maximum that was searched for: the true one can only be higher.
+(Cremer, Li and Duvenaud 2018, arXiv 1801.03558.) q* starts at q(z|x) and climbs the bound of one
+example alone, by Adam on an offset to the output of the posterior's network: the parameters of q on
+the scale on which they are free. It is a maximum that was searched for: the true one can only be
+higher.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from lowerbound.checks import check_density
 from lowerbound.draw import Draw
 from lowerbound.roles import Context
 
-REFINING = 16  # of each example a step: enough for steps that point uphill, few enough for many examples at a time
+# of each example a step: enough for steps that point uphill, few enough for many examples at a time
+REFINING = 16
 
 
 @contextmanager
@@ -42,7 +46,8 @@ def refined(
         x: the examples, (B, *X); the block must ask for these and no others.
         context: labels, mask and the like.
         steps: of Adam; the learning rate falls to zero along a cosine.
-        learning_rate: the first, in units of the network's output (for a normal: of means, and of log-variances).
+        learning_rate: the first, in units of the network's output (for a normal: of means, and of
+            log-variances).
         on_progress: called with (steps done, steps in all).
 
     Raises:
@@ -97,8 +102,8 @@ def refined(
                 latent.q.has_rsample for latent in first.latents
             ):
                 raise ValueError(
-                    f"{type(posterior).__name__} draws z without a gradient along which q could be refined; take a latent "
-                    "so small that it is enumerated"
+                    f"{type(posterior).__name__} draws z without a gradient along which q could be "
+                    "refined; take a latent so small that it is enumerated"
                 )
         assert offset is not None  # the network has been used, by the draw above
         adam = torch.optim.Adam([offset], lr=learning_rate)

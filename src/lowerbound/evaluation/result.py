@@ -1,7 +1,8 @@
 """What an evaluation says: estimates, the curve over K, and warnings in words.
 
-A standard error says how far the mean over these examples may lie from that over all examples like them. The bias of a
-K-sample bound is another matter, which no number of examples reduces: the curve over K shows it.
+A standard error says how far the mean over these examples may lie from that over all examples like
+them. The bias of a K-sample bound is another matter, which no number of examples reduces: the curve
+over K shows it.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ class Point:
     Args:
         samples: K.
         nll: -L_K, averaged over disjoint groups of K draws, nats.
-        fall: how much smaller nll is than at the point before, example by example; None at the first.
-        lacking: what nll has still to fall if it goes on as a power of K, as over the last two steps, and at most at the
-            rate 1/K: an extrapolation of the bias, nats; None at the first.
+        fall: how much smaller nll is than at the point before, example by example; None at the
+            first.
+        lacking: what nll has still to fall if it goes on as a power of K, as over the last two
+            steps, and at most at the rate 1/K: an extrapolation of the bias, nats; None at the
+            first.
     """
 
     samples: int
@@ -51,7 +54,8 @@ class Level:
     """One of several latents.
 
     Args:
-        name: the number of its level, from 1 next to x, or what it is called where they are no levels.
+        name: the number of its level, from 1 next to x, or what it is called where they are no
+            levels.
         rate: what it adds to the rate, E_q[log q - log p], nats.
         active_units: dimensions whose posterior mean varies over x by more than 0.01.
         latent_dimensions: how many there are.
@@ -74,34 +78,45 @@ class Evaluation:
         split: the split.
         samples: K, draws for each example.
         n: number of examples.
-        sha256: of the examples as the model saw them; two evaluations with the same one are paired example by example.
-        conditional: whether the model is conditioned on y: each p(x) below is then p(x|y), and p(z) may be p(z|y).
-        kind: what the likelihood is: a "probability" (nll of discrete data), a "density", or a "score" and no likelihood.
+        sha256: of the examples as the model saw them; two evaluations with the same one are paired
+            example by example.
+        conditional: whether the model is conditioned on y: each p(x) below is then p(x|y), and p(z)
+            may be p(z|y).
+        kind: what the likelihood is: a "probability" (nll of discrete data), a "density", or a
+            "score" and no likelihood.
         estimator: what nll is, in words.
-        accuracy: share of the labels that the model guesses, where it guesses labels and they are known.
+        accuracy: share of the labels that the model guesses, where it guesses labels and they are
+            known.
         elbo: the evidence lower bound, nats; larger is better.
         nll: -log p(x), nats; smaller is better.
-        bits_per_dim: nll of discrete data in bits per dimension; of a density on dequantised data, of the levels.
+        bits_per_dim: nll of discrete data in bits per dimension; of a density on dequantised data,
+            of the levels.
         rate: KL(q(z|x) ‖ p(z)), nats.
-        rate_per_dimension: the rate of each latent dimension, where q and p have independent entries.
+        rate_per_dimension: the rate of each latent dimension, where q and p have independent
+            entries.
         distortion: -E_q[log p(x|z)], nats.
         cross_entropy: binary cross-entropy, where the model was trained by it; no likelihood.
-        objective: what was minimised, where the model was trained by cross-entropy: cross_entropy + rate unless the
-            objective is given; no bound. None where it was a statistic of batches.
-        mutual_information: I_q(x; z), nats: a lower bound in expectation, and at most log n (its n may be smaller).
+        objective: what was minimised, where the model was trained by cross-entropy: cross_entropy +
+            rate unless the objective is given; no bound. None where it was a statistic of batches.
+        mutual_information: I_q(x; z), nats: a lower bound in expectation, and at most log n (its n
+            may be smaller).
         mutual_information_upper: an upper bound in expectation on the same.
         marginal_kl: KL(q(z) ‖ p(z)), nats: an upper bound in expectation.
-        marginal_kl_lower: a lower bound in expectation on the same; None where no more is known than that it is at least 0.
+        marginal_kl_lower: a lower bound in expectation on the same; None where no more is known
+            than that it is at least 0.
         effective_samples: how many equally weighted draws the K weights of an example are worth.
-        heavy_tails: share of the examples whose weights have a Pareto k above 0.7; None for fewer than 25 draws.
+        heavy_tails: share of the examples whose weights have a Pareto k above 0.7; None for fewer
+            than 25 draws.
         active_units: latent dimensions whose posterior mean varies over x by more than 0.01.
         latent_dimensions: how many there are.
-        levels: each latent by itself, in the order of the draw (z_1, next to x, first), where there are several.
+        levels: each latent by itself, in the order of the draw (z_1, next to x, first), where there
+            are several.
         curve: nll at K = 1, 10, 100, ..., where it was asked for.
-        observed: where entries are missing, how many are observed: nll, elbo, distortion and bits per dimension are then
-            those of the observed entries, p(x_observed).
+        observed: where entries are missing, how many are observed: nll, elbo, distortion and bits
+            per dimension are then those of the observed entries, p(x_observed).
         warnings: in words: where a number cannot be trusted, or the model is not what it should be.
-        values: by name, the value of each example, (n,): what paired comparisons are made of. Not written to files.
+        values: by name, the value of each example, (n,): what paired comparisons are made of. Not
+            written to files.
     """
 
     split: str

@@ -1,8 +1,10 @@
-"""The sandwich of bidirectional Monte Carlo: bounds on log p(x) from both sides, for data simulated from the model.
+"""The sandwich of bidirectional Monte Carlo: bounds on log p(x) from both sides, for data simulated
+from the model.
 
-x and z ~ p(x, z) make z an exact sample of p(z|x). Chains from there back to the start give E[1/w] = 1 / p(x), so that
--log (1/C) sum_c 1/w_c is, in expectation, at least log p(x); chains forwards give a lower bound (Grosse, Ghahramani and
-Adams 2015, arXiv 1511.02543; Wu, Burda, Salakhutdinov and Grosse 2017, arXiv 1611.04273).
+x and z ~ p(x, z) make z an exact sample of p(z|x). Chains from there back to the start give E[1/w]
+= 1 / p(x), so that -log (1/C) sum_c 1/w_c is, in expectation, at least log p(x); chains forwards
+give a lower bound (Grosse, Ghahramani and Adams 2015, arXiv 1511.02543; Wu, Burda, Salakhutdinov
+and Grosse 2017, arXiv 1611.04273).
 """
 
 from __future__ import annotations
@@ -49,10 +51,11 @@ def sandwich(
     seed: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Sandwich:
-    """Lower and upper bounds on log p(x) of examples simulated from the model, where an exact sample of p(z|x) is known.
+    """Lower and upper bounds on log p(x) of examples simulated from the model, where an exact
+    sample of p(z|x) is known.
 
-    A narrow sandwich says that annealing with these settings finds log p(x) of data like those that the model makes; how
-    like them the real data are it does not say.
+    A narrow sandwich says that annealing with these settings finds log p(x) of data like those that
+    the model makes; how like them the real data are it does not say.
 
     Args:
         model: a model with continuous latents.
@@ -61,7 +64,8 @@ def sandwich(
         temperatures: T.
         leapfrog: steps of a trajectory.
         start: the other end of the path, as in :func:`annealed`.
-        context: labels and the like, of n examples or one for all: log p(x|y) is bounded where the model is conditioned.
+        context: labels and the like, of n examples or one for all: log p(x|y) is bounded where the
+            model is conditioned.
         seed: of the simulation and the chains.
         on_progress: called with (transitions done, transitions in all).
 

@@ -1,10 +1,12 @@
-"""Separated attribute predictability: how much better the best dimension alone predicts a factor than the second best.
+"""Separated attribute predictability: how much better the best dimension alone predicts a factor
+than the second best.
 
     SAP = 1/F sum_f [S_(1)f - S_(2)f]
 
-For a class, S_df is the balanced accuracy of thresholds on z_d, learned on one half of the examples and measured on the
-other, and at least 1/C by chance for C classes; so where every factor has a dimension of its own SAP is 1 less the mean
-of 1/C, and not 1. For an amount it is the squared correlation of z_d and v_f, and SAP can be 1.
+For a class, S_df is the balanced accuracy of thresholds on z_d, learned on one half of the examples
+and measured on the other, and at least 1/C by chance for C classes; so where every factor has a
+dimension of its own SAP is 1 less the mean of 1/C, and not 1. For an amount it is the squared
+correlation of z_d and v_f, and SAP can be 1.
 """
 
 from __future__ import annotations
@@ -19,19 +21,22 @@ from lowerbound.evaluation.factors import Score, checked, gaps, with_error
 def sap(
     codes: ArrayLike | Tensor, factors: ArrayLike | Tensor, amounts: bool = False, seed: int = 0
 ) -> Score:
-    """The separated attribute predictability (Kumar, Sattigeri and Balakrishnan 2018, arXiv 1711.00848).
+    """The separated attribute predictability (Kumar, Sattigeri and Balakrishnan 2018, arXiv
+    1711.00848).
 
     Args:
         codes: (n, D).
         factors: (n, F), classes or amounts; a factor that never varies is left out.
-        amounts: take the factors as amounts, by their values' order: squared correlations instead of accuracies.
+        amounts: take the factors as amounts, by their values' order: squared correlations instead
+            of accuracies.
         seed: of the halves.
 
     Returns:
         The score; its table holds S_df, (F, D).
 
     Raises:
-        ValueError: shapes that do not fit, codes that are not finite, or factors of which none varies.
+        ValueError: shapes that do not fit, codes that are not finite, or factors of which none
+            varies.
 
     Example:
         >>> factors = np.stack(np.meshgrid(range(4), range(5)), -1).reshape(-1, 2)

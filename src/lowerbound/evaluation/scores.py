@@ -1,7 +1,8 @@
 """Scores of a model's codes against the factors that its data were made from.
 
-A code is the mean of q(z|x). All scores lie between 0 and 1 and grow with how far each factor has a dimension of its
-own; what each of them asks, and what it cannot see, stands in its module in ``evaluation/``.
+A code is the mean of q(z|x). All scores lie between 0 and 1 and grow with how far each factor has a
+dimension of its own; what each of them asks, and what it cannot see, stands in its module in
+``evaluation/``.
 """
 
 from __future__ import annotations
@@ -27,15 +28,18 @@ ENCODED_AT_ONCE = 100  # examples encoded at a time
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What a representation is worth. A score that does not exist for the factors or the codes is None.
+    """What a representation is worth. A score that does not exist for the factors or the codes is
+    None.
 
     Args:
         mig: mutual information gap.
-        sap: separated attribute predictability; where every factor has a dimension of its own, 1 less what chance gives.
+        sap: separated attribute predictability; where every factor has a dimension of its own, 1
+            less what chance gives.
         disentanglement: whether a dimension tells of one factor only; None for a single factor.
         completeness: whether a factor is in one dimension only; None for a single dimension.
         informativeness: accuracy with which all dimensions together give the factors.
-        factor_vae: FactorVAE score; its n counts votes. None for a single factor, which every vote names.
+        factor_vae: FactorVAE score; its n counts votes. None for a single factor, which every vote
+            names.
         factors: how many vary.
         dimensions: of a code.
     """
@@ -70,7 +74,8 @@ def scores(
     bins: int = BINS,
     seed: int = 0,
 ) -> Scores:
-    """Score a model's codes against the factors of its data, or against their labels as a single factor.
+    """Score a model's codes against the factors of its data, or against their labels as a single
+    factor.
 
     Args:
         model: the model; its mode and device are left as they are.
@@ -81,8 +86,8 @@ def scores(
         seed: of halves, forests and votes.
 
     Raises:
-        ValueError: data without factors and labels, or that do not fit the model; factors of which none varies; fewer than 2
-            examples or bins.
+        ValueError: data without factors and labels, or that do not fit the model; factors of which
+            none varies; fewer than 2 examples or bins.
 
     Example:
         >>> import lowerbound as lb

@@ -1,14 +1,16 @@
 """What importance weights say about the estimate that is made of them.
 
     effective samples   (sum_k w_k)^2 / sum_k w_k^2, between 1 and K
-    Pareto k            the shape of the generalised Pareto distribution that fits the largest weights: moments of the
-                        weights of order 1/k and above do not exist, so above 0.5 they have no variance, and above 0.7 no
-                        number of draws that anybody can afford makes their mean reliable
+    Pareto k            the shape of the generalised Pareto distribution that fits the largest
+                        weights: moments of the weights of order 1/k and above do not exist, so
+                        above 0.5 they have no variance, and above 0.7 no number of draws that
+                        anybody can afford makes their mean reliable
     the bound L_j       the mean of the j-sample bound over the K / j disjoint groups of j draws
-    what it lacks       log p(x) - L_K is about c / K^a, a = 1 where the weights have a variance and less where they do not;
-                        two rises of the curve in a row give c and a
+    what it lacks       log p(x) - L_K is about c / K^a, a = 1 where the weights have a variance and
+                        less where they do not; two rises of the curve in a row give c and a
 
-(Vehtari, Simpson, Gelman, Yao and Gabry 2024, arXiv 1507.02646; the fit is that of Zhang and Stephens 2009.)
+(Vehtari, Simpson, Gelman, Yao and Gabry 2024, arXiv 1507.02646; the fit is that of Zhang and
+Stephens 2009.)
 
 All take log-weights of exchangeable draws, (K, B), up to a constant of each example.
 """
@@ -20,8 +22,11 @@ import math
 import torch
 from torch import Tensor
 
-TRUSTED = 0.7  # Pareto k beyond which the mean of the weights is not to be trusted (Vehtari et al., section 3.2.4)
-FLAT = 1e-4  # largest weights that are equal within this share of themselves differ by rounding, and have no tail
+# Pareto k beyond which the mean of the weights is not to be trusted (Vehtari et al., section 3.2.4)
+TRUSTED = 0.7
+# largest weights that are equal within this share of themselves differ by rounding, and have no
+# tail
+FLAT = 1e-4
 MIN_TAIL_DRAWS = (
     25  # draws below which the tail holds fewer than 5 weights, and no shape can be fitted
 )
@@ -39,9 +44,11 @@ def effective_samples(log_w: Tensor) -> Tensor:
 
 
 def bound(log_w: Tensor, size: int) -> Tensor:
-    """The ``size``-sample bound, averaged over the disjoint groups of ``size`` draws, (K, B) -> (B,).
+    """The ``size``-sample bound, averaged over the disjoint groups of ``size`` draws, (K, B) ->
+    (B,).
 
-    Draws that fill no further group are left out, so that E[bound] is that of exactly ``size`` draws.
+    Draws that fill no further group are left out, so that E[bound] is that of exactly ``size``
+    draws.
 
     Raises:
         ValueError: a size below 1 or above K.
@@ -57,13 +64,15 @@ def bound(log_w: Tensor, size: int) -> Tensor:
 def pareto_k(log_w: Tensor) -> Tensor:
     """The shape k of the tail of the weights, (K, B) -> (B,), in float64 on the CPU.
 
-    The tail is the largest min(K / 5, 3 sqrt(K)) weights. k is nan below 25 draws, and -inf where the largest weights are
-    the same up to rounding.
+    The tail is the largest min(K / 5, 3 sqrt(K)) weights. k is nan below 25 draws, and -inf where
+    the largest weights are the same up to rounding.
 
     Example:
         >>> import torch
         >>> u = (torch.arange(20000) + 0.5) / 20000
-        >>> log_w = -torch.log(u)[:, None] / torch.tensor([5.0, 1.25])  # weights with moments up to order 5, and 1.25
+        >>> log_w = -torch.log(u)[:, None] / torch.tensor(
+        ...     [5.0, 1.25]
+        ... )  # weights with moments up to order 5, and 1.25
         >>> [round(value, 1) for value in pareto_k(log_w).tolist()]
         [0.2, 0.8]
     """
@@ -93,15 +102,16 @@ def pareto_k(log_w: Tensor) -> Tensor:
 
 
 def remaining_bias(rises: tuple[float, float], factors: tuple[float, float]) -> float:
-    """How much further a bound would rise, from its last two rises over K, if the gap goes on falling as a power of K.
+    """How much further a bound would rise, from its last two rises over K, if the gap goes on
+    falling as a power of K.
 
     Args:
         rises: of the bound, from K_0 to K_1 and from K_1 to K_2, nats.
         factors: K_1 / K_0 and K_2 / K_1.
 
     Returns:
-        c / K_2^a, with a at most 1, the rate where the weights have a variance; 0 where the bound no longer rises, and
-        infinity where it rises as fast as before.
+        c / K_2^a, with a at most 1, the rate where the weights have a variance; 0 where the bound
+        no longer rises, and infinity where it rises as fast as before.
 
     Example:
         >>> def gap(k):

@@ -1,8 +1,9 @@
 """p(x|z) = prod_d p_d^x_d (1 - p_d)^(1 - x_d) for x in {0, 1}, with p = sigmoid(b + f(z)).
 
-The base b is no parameter: before the first step it is set to the logits of the mean training example, so that the network
-starts from there and not from p = 1/2 (Burda, Grosse and Salakhutdinov 2015, arXiv 1509.00519, do so by the output's bias).
-On binarised MNIST that is a distortion of 206 nats at the start instead of 543.
+The base b is no parameter: before the first step it is set to the logits of the mean training
+example, so that the network starts from there and not from p = 1/2 (Burda, Grosse and Salakhutdinov
+2015, arXiv 1509.00519, do so by the output's bias). On binarised MNIST that is a distortion of 206
+nats at the start instead of 543.
 """
 
 from __future__ import annotations
@@ -18,21 +19,25 @@ from lowerbound.roles import Context, Likelihood
 from lowerbound.shapes import NetworkFactory, Shape
 from lowerbound.supports import BINARY
 
-RARE = 1e-3  # an entry that was never 1 in training may be so in other data: its logit starts at -6.9, and not at -inf
+# an entry that was never 1 in training may be so in other data: its logit starts at -6.9, and not
+# at -inf
+RARE = 1e-3
 
 
 class Bernoulli(Likelihood):
-    """Independent binary entries. Its support is {0, 1}: grey values are refused, since the formula is no density there.
+    """Independent binary entries. Its support is {0, 1}: grey values are refused, since the formula
+    is no density there.
 
-    The buffer ``base`` (*X), zero at first, is added to the network's logits. fit sets it before the first step of a model
-    whose base is still zero; it is saved with the weights, and neither resuming nor training on other data changes it.
+    The buffer ``base`` (*X), zero at first, is added to the network's logits. fit sets it before
+    the first step of a model whose base is still zero; it is saved with the weights, and neither
+    resuming nor training on other data changes it.
 
     Args:
         z_shape: Z, the event shape of the latent.
         x_shape: X, the event shape of the data.
         network: makes the module Z -> X, the logits relative to the base.
-        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of real values. On the
-            command line, y stands for what the data have.
+        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of
+            real values. On the command line, y stands for what the data have.
 
     Raises:
         ValueError: a size below 1, or a network that returns another shape.

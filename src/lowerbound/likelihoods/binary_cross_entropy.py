@@ -1,9 +1,9 @@
 """The binary cross-entropy score sum_d x_d log p_d + (1 - x_d) log(1 - p_d) for grey x in [0, 1].
 
-This is *not* a log-density: at p = 1/2 its exponential integrates to 1/2 over [0, 1] in each dimension, not to 1. Many
-tutorials train with it; it is offered by name to repeat them, and what it gives is reported as a cross-entropy and never
-as a log-likelihood. The continuous Bernoulli (Loaiza-Ganem and Cunningham 2019, arXiv 1907.06845) is the density that it
-is mistaken for.
+This is *not* a log-density: at p = 1/2 its exponential integrates to 1/2 over [0, 1] in each
+dimension, not to 1. Many tutorials train with it; it is offered by name to repeat them, and what it
+gives is reported as a cross-entropy and never as a log-likelihood. The continuous Bernoulli
+(Loaiza-Ganem and Cunningham 2019, arXiv 1907.06845) is the density that it is mistaken for.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from lowerbound.supports import UNIT
 
 
 class BinaryCrossEntropy(Likelihood):
-    """The tutorials' reconstruction score; evaluation reports ``cross_entropy``, and no ELBO or likelihood.
+    """The tutorials' reconstruction score; evaluation reports ``cross_entropy``, and no ELBO or
+    likelihood.
 
     Args:
         z_shape: Z, the event shape of the latent.
         x_shape: X, the event shape of the data.
         network: makes the module Z -> X, the logits.
-        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of real values. On the
-            command line, y stands for what the data have.
+        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of
+            real values. On the command line, y stands for what the data have.
 
     Raises:
         ValueError: a size below 1, or a network that returns another shape.

@@ -1,4 +1,6 @@
-"""P(x_d = l/(L-1) | z) = softmax(f_d(z))_l: a probability for each of L grey levels, independent over entries."""
+"""P(x_d = l/(L-1) | z) = softmax(f_d(z))_l: a probability for each of L grey levels, independent
+over entries.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,17 @@ from lowerbound.supports import Levels
 
 
 class Categorical(Likelihood):
-    """A categorical distribution over grey levels on the unit grid: no order or smoothness is assumed.
+    """A categorical distribution over grey levels on the unit grid: no order or smoothness is
+    assumed.
 
     Args:
         z_shape: Z, the event shape of the latent.
         x_shape: X, the event shape of the data.
-        levels: L, the number of levels: 17 for the bundled digits, 256 for 8-bit pixels. On the command line it follows
-            from the data.
+        levels: L, the number of levels: 17 for the bundled digits, 256 for 8-bit pixels. On the
+            command line it follows from the data.
         network: makes the module Z -> (L, *X), the logits.
-        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of real values. On the
-            command line, y stands for what the data have.
+        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of
+            real values. On the command line, y stands for what the data have.
 
     Raises:
         ValueError: fewer than 2 levels, a size below 1, or a network that returns another shape.
@@ -47,7 +50,8 @@ class Categorical(Likelihood):
         super().__init__(z_shape, x_shape, condition)
         if not isinstance(levels, int):
             raise ValueError(
-                f"levels is {levels!r}: say how many grey levels the data have; Normal is for data without levels"
+                f"levels is {levels!r}: say how many grey levels the data have; Normal is for data "
+                "without levels"
             )
         self.levels = levels
         self.support = Levels(levels)
@@ -58,6 +62,7 @@ class Categorical(Likelihood):
         logits = self.conditioned_input.through(
             self.net, z, context.y, (self.levels, *self.x_shape)
         )
-        # levels come first, as channels of a picture, and are the last dimension of a distribution's parameters
+        # levels come first, as channels of a picture, and are the last dimension of a
+        # distribution's parameters
         by_entry = logits.movedim(-len(self.x_shape) - 1, -1)
         return Independent(LevelCategorical(by_entry), len(self.x_shape), validate_args=False)

@@ -1,6 +1,7 @@
 """p(x|z) = prod_d C(p_d) p_d^x_d (1 - p_d)^(1 - x_d) for x in [0, 1], with p = sigmoid(f(z)).
 
-C(p) = 2 artanh(1 - 2p) / (1 - 2p), and 2 at p = 1/2, is what binary cross-entropy lacks to be a density on [0, 1].
+C(p) = 2 artanh(1 - 2p) / (1 - 2p), and 2 at p = 1/2, is what binary cross-entropy lacks to be a
+density on [0, 1].
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ class ContinuousBernoulli(Likelihood):
         z_shape: Z, the event shape of the latent.
         x_shape: X, the event shape of the data.
         network: makes the module Z -> X, the logits.
-        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of real values. On the
-            command line, y stands for what the data have.
+        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of
+            real values. On the command line, y stands for what the data have.
 
     Raises:
         ValueError: a size below 1, or a network that returns another shape.

@@ -1,13 +1,17 @@
-"""p(x|z) for pictures on L grey levels: mixtures of logistics, each level taking the mass in its bin.
+"""p(x|z) for pictures on L grey levels: mixtures of logistics, each level taking the mass in its
+bin.
 
-    p(x_d|z) = sum_c pi_c (sigmoid((t_d + h - m_c) / s_c) - sigmoid((t_d - h - m_c) / s_c)),  t = 2 x - 1,  h = 1/(L - 1)
+    p(x_d|z) = sum_c pi_c (sigmoid((t_d + h - m_c) / s_c) - sigmoid((t_d - h - m_c) / s_c)),  t = 2
+    x - 1,  h = 1/(L - 1)
 
-with the tails to the first and the last level, and pi, m and s from the network, for each entry d. In pictures of three
-channels, (3, H, W), there is one mixture a pixel, whose component is shared by the channels, and in which the location of
-green is linear in red and that of blue in red and green (Kingma et al. 2016, arXiv 1606.04934; Salimans, Karpathy, Chen and
-Kingma 2017, arXiv 1701.05517). Unlike a categorical's, its parameters do not grow with L, and near levels are near.
+with the tails to the first and the last level, and pi, m and s from the network, for each entry d.
+In pictures of three channels, (3, H, W), there is one mixture a pixel, whose component is shared by
+the channels, and in which the location of green is linear in red and that of blue in red and green
+(Kingma et al. 2016, arXiv 1606.04934; Salimans, Karpathy, Chen and Kingma 2017, arXiv 1701.05517).
+Unlike a categorical's, its parameters do not grow with L, and near levels are near.
 
-The components start evenly over the scale, at the locations (2 c + 1) / C - 1 with scale 1 / C, so that no two are alike.
+The components start evenly over the scale, at the locations (2 c + 1) / C - 1 with scale 1 / C, so
+that no two are alike.
 """
 
 from __future__ import annotations
@@ -27,25 +31,28 @@ from lowerbound.supports import Levels
 
 
 class DiscretizedLogisticMixture(Likelihood):
-    """A mixture of discretised logistics on grey levels; of events (3, H, W), the channels of a pixel are coupled.
+    """A mixture of discretised logistics on grey levels; of events (3, H, W), the channels of a
+    pixel are coupled.
 
-    The coefficients of the coupling are the tanh of what the network gives. The mean of coupled channels is taken by
-    conditional means. A mask must hide a coupled pixel in all its channels, and leaves it out; others are refused.
+    The coefficients of the coupling are the tanh of what the network gives. The mean of coupled
+    channels is taken by conditional means. A mask must hide a coupled pixel in all its channels,
+    and leaves it out; others are refused.
 
     Args:
         z_shape: Z, the event shape of the latent.
         x_shape: X, the event shape of the data.
-        levels: L, the number of levels: 17 for the bundled digits, 256 for 8-bit pixels. On the command line it follows
-            from the data.
+        levels: L, the number of levels: 17 for the bundled digits, 256 for 8-bit pixels. On the
+            command line it follows from the data.
         components: C, how many logistics are mixed.
-        network: makes the module Z -> (3 C, *X), log-weights, locations and log-scales; Z -> (10 C, H, W) for events
-            (3, H, W), C log-weights and 3 C locations, log-scales and coefficients.
-        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of real values. On the
-            command line, y stands for what the data have.
+        network: makes the module Z -> (3 C, *X), log-weights, locations and log-scales; Z -> (10 C,
+            H, W) for events (3, H, W), C log-weights and 3 C locations, log-scales and
+            coefficients.
+        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of
+            real values. On the command line, y stands for what the data have.
 
     Raises:
-        ValueError: fewer than 2 levels, fewer than 1 component, a size below 1, a network that returns another shape, or a
-            mask that hides some channels of a coupled pixel.
+        ValueError: fewer than 2 levels, fewer than 1 component, a size below 1, a network that
+            returns another shape, or a mask that hides some channels of a coupled pixel.
 
     Example:
         >>> from lowerbound.roles import Context
@@ -69,7 +76,8 @@ class DiscretizedLogisticMixture(Likelihood):
         super().__init__(z_shape, x_shape, condition)
         if not isinstance(levels, int):
             raise ValueError(
-                f"levels is {levels!r}: say how many grey levels the data have; Normal is for data without levels"
+                f"levels is {levels!r}: say how many grey levels the data have; Normal is for data "
+                "without levels"
             )
         if isinstance(components, bool) or not isinstance(components, int) or components < 1:
             raise ValueError(
@@ -91,7 +99,8 @@ class DiscretizedLogisticMixture(Likelihood):
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
         out = self.conditioned_input.through(self.net, z, context.y, self.out_shape)
-        # parameters come first, as channels of a picture, and are the last dimension of a distribution's
+        # parameters come first, as channels of a picture, and are the last dimension of a
+        # distribution's
         out = out.movedim(-len(self.out_shape), -1)
         c = self.components
         if not self.is_coupled:
@@ -118,8 +127,9 @@ class DiscretizedLogisticMixture(Likelihood):
         pixel = observed[..., 0, :, :]
         if bool((observed != pixel.unsqueeze(-3)).any()):
             raise ValueError(
-                "the mask hides some channels of a pixel and not others, and DiscretizedLogisticMixture couples them; hide "
-                "whole pixels, or use a likelihood with independent entries (Categorical)"
+                "the mask hides some channels of a pixel and not others, and "
+                "DiscretizedLogisticMixture couples them; hide whole pixels, or use a likelihood "
+                "with independent entries (Categorical)"
             )
         log_p = px.by_pixel(torch.where(observed, x, torch.zeros_like(x)))
         return torch.where(pixel, log_p, 0.0).sum((-2, -1))

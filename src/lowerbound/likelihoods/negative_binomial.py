@@ -1,16 +1,19 @@
 """p(x|z) = prod_d NB(x_d; mu_d, alpha_d) for counts x in {0, 1, 2, ...}, with mu = exp(b + f(z)).
 
-    NB(x; mu, alpha) = Gamma(x + r) / (Gamma(r) x!) (r / (r + mu))^r (mu / (r + mu))^x,    r = 1 / alpha
-    E[x_d|z] = mu_d,    Var[x_d|z] = mu_d + alpha_d mu_d^2
+    NB(x; mu, alpha) = Gamma(x + r) / (Gamma(r) x!) (r / (r + mu))^r (mu / (r + mu))^x,    r = 1 /
+    alpha E[x_d|z] = mu_d,    Var[x_d|z] = mu_d + alpha_d mu_d^2
 
-The dispersion alpha is learned and not r, since the Poisson, alpha = 0, is then a number and not at infinity.
+The dispersion alpha is learned and not r, since the Poisson, alpha = 0, is then a number and not at
+infinity.
 
-The mean is the exponential of the network, and not its softplus. What changes counts multiplies them; the logarithm that
-the density needs is there without taking one; and the derivative of log p(x|z) in f is (x - mu) / (1 + alpha mu), which
-lies between -1/alpha and x however far off f is, where the exponential by itself would make steps without bound.
+The mean is the exponential of the network, and not its softplus. What changes counts multiplies
+them; the logarithm that the density needs is there without taking one; and the derivative of log
+p(x|z) in f is (x - mu) / (1 + alpha mu), which lies between -1/alpha and x however far off f is,
+where the exponential by itself would make steps without bound.
 
-The base b is no parameter: before the first step it is set to the log-mean of the training examples, and alpha to the
-dispersion that the moments of the training examples give, so that counts in the thousands start at their own scale.
+The base b is no parameter: before the first step it is set to the log-mean of the training
+examples, and alpha to the dispersion that the moments of the training examples give, so that counts
+in the thousands start at their own scale.
 """
 
 from __future__ import annotations
@@ -30,8 +33,9 @@ from lowerbound.roles import Context, Likelihood
 from lowerbound.shapes import NetworkFactory, Shape
 from lowerbound.supports import COUNTS
 
-# Adam moves every parameter by about the learning rate in a step, and log alpha has some nats to go, from the dispersion of
-# all examples to that of one given z: learned in fifths, at a learning rate of 1e-3 that is some hundreds of steps.
+# Adam moves every parameter by about the learning rate in a step, and log alpha has some nats to
+# go, from the dispersion of all examples to that of one given z: learned in fifths, at a learning
+# rate of 1e-3 that is some hundreds of steps.
 PACE = 5.0
 DISPERSIONS = (
     0.01,
@@ -40,24 +44,28 @@ DISPERSIONS = (
 
 
 class NegativeBinomial(Likelihood):
-    """Independent counts whose variance exceeds their mean. Its support is {0, 1, 2, ...}: negative integers are refused.
+    """Independent counts whose variance exceeds their mean. Its support is {0, 1, 2, ...}: negative
+    integers are refused.
 
-    The buffers ``base`` and ``log_start`` (*X), zero at first, are log-mean and log-dispersion where network and parameter
-    say nothing. fit sets them before the first step of a model whose base is still zero; they are saved with the weights.
-    An entry that was never above zero in training starts at half a count in all examples.
+    The buffers ``base`` and ``log_start`` (*X), zero at first, are log-mean and log-dispersion
+    where network and parameter say nothing. fit sets them before the first step of a model whose
+    base is still zero; they are saved with the weights. An entry that was never above zero in
+    training starts at half a count in all examples.
 
     Args:
         z_shape: Z, the event shape of the latent.
         x_shape: X, the event shape of the data.
-        dispersion: alpha in the variance mu + alpha mu^2. A number fixes it, and 0 is the Poisson; "shared" learns one,
-            "per_dimension" one for each entry of x; "network" lets the network give that of each entry.
-        network: makes the module Z -> X, the log-mean relative to the base, or Z -> (2, *X), log-mean and log-dispersion,
-            where dispersion is "network".
-        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of real values. On the
-            command line, y stands for what the data have.
+        dispersion: alpha in the variance mu + alpha mu^2. A number fixes it, and 0 is the Poisson;
+            "shared" learns one, "per_dimension" one for each entry of x; "network" lets the network
+            give that of each entry.
+        network: makes the module Z -> X, the log-mean relative to the base, or Z -> (2, *X),
+            log-mean and log-dispersion, where dispersion is "network".
+        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of
+            real values. On the command line, y stands for what the data have.
 
     Raises:
-        ValueError: a dispersion that is negative, a size below 1, or a network that returns another shape.
+        ValueError: a dispersion that is negative, a size below 1, or a network that returns another
+            shape.
 
     Example:
         >>> from lowerbound.roles import Context
@@ -91,8 +99,8 @@ class NegativeBinomial(Likelihood):
             isinstance(dispersion, (int, float)) and 0 <= dispersion < math.inf
         ):
             raise ValueError(
-                f"dispersion is {dispersion!r}: it must be a number that is not negative (0 is the Poisson), or 'shared', "
-                "'per_dimension' or 'network' to learn it"
+                f"dispersion is {dispersion!r}: it must be a number that is not negative (0 is the "
+                "Poisson), or 'shared', 'per_dimension' or 'network' to learn it"
             )
         self.dispersion = dispersion
         self.support = COUNTS

@@ -1,8 +1,8 @@
 """p(x|z) = N(f(z), diag(sigma^2)): a density on the real line for each entry.
 
-At fixed f the log-density is largest where sigma^2 is the mean squared residual over the entries that share it, so a
-learned sigma weighs reconstruction against rate by the data and not by hand (sigma-VAE: Rybkin, Daniilidis and Levine 2021,
-arXiv 2006.13202).
+At fixed f the log-density is largest where sigma^2 is the mean squared residual over the entries
+that share it, so a learned sigma weighs reconstruction against rate by the data and not by hand
+(sigma-VAE: Rybkin, Daniilidis and Levine 2021, arXiv 2006.13202).
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from lowerbound.shapes import NetworkFactory, Shape
 from lowerbound.supports import REAL
 from lowerbound.units import Standardizer
 
-# Adam moves every parameter by about the learning rate in a step. Weights have hundredths to go; a log-scale has three nats
-# from 1 to the 0.05 of sharp pictures in [0, 1], and after that must follow the residual as it falls. Learned as it is, at
-# a learning rate of 1e-3 that takes some 3,000 steps and it lags behind; learned in tenths, it keeps up
-# (benchmarks/notebook_conv.py compares it with its optimum).
+# Adam moves every parameter by about the learning rate in a step. Weights have hundredths to go; a
+# log-scale has three nats from 1 to the 0.05 of sharp pictures in [0, 1], and after that must
+# follow the residual as it falls. Learned as it is, at a learning rate of 1e-3 that takes some
+# 3,000 steps and it lags behind; learned in tenths, it keeps up (benchmarks/notebook_conv.py
+# compares it with its optimum).
 PACE = 10.0
 
 
@@ -34,16 +35,17 @@ class Normal(Likelihood):
     Args:
         z_shape: Z, the event shape of the latent.
         x_shape: X, the event shape of the data.
-        scale: a number fixes the standard deviation; "shared" learns one log-scale, "per_dimension" one for each entry of
-            x, both starting at the spread of the data, or at 1 for data in [0, 1]; "network" lets the network give the
-            log-scale of each entry.
-        network: makes the module Z -> X, the mean, or Z -> (2, *X), mean and log-scale, where scale is "network". The mean
-            is not squashed, whatever the range of the data.
-        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of real values. On the
-            command line, y stands for what the data have.
+        scale: a number fixes the standard deviation; "shared" learns one log-scale, "per_dimension"
+            one for each entry of x, both starting at the spread of the data, or at 1 for data in
+            [0, 1]; "network" lets the network give the log-scale of each entry.
+        network: makes the module Z -> X, the mean, or Z -> (2, *X), mean and log-scale, where scale
+            is "network". The mean is not squashed, whatever the range of the data.
+        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of
+            real values. On the command line, y stands for what the data have.
 
     Raises:
-        ValueError: a scale that is not positive, a size below 1, or a network that returns another shape.
+        ValueError: a scale that is not positive, a size below 1, or a network that returns another
+            shape.
 
     Example:
         >>> from lowerbound.roles import Context
@@ -65,7 +67,8 @@ class Normal(Likelihood):
         learned = isinstance(scale, str) and scale in ("shared", "per_dimension", "network")
         if not learned and not (isinstance(scale, (int, float)) and 0 < scale < math.inf):
             raise ValueError(
-                f"scale is {scale!r}: it must be a positive number, or 'shared', 'per_dimension' or 'network' to learn it"
+                f"scale is {scale!r}: it must be a positive number, or 'shared', 'per_dimension' "
+                "or 'network' to learn it"
             )
         self.scale = scale
         self.support = REAL
@@ -80,7 +83,9 @@ class Normal(Likelihood):
 
     @property
     def log_scale(self) -> Tensor:
-        """The logarithm of a scale that does not come from the network, () or X, in units of the data."""
+        """The logarithm of a scale that does not come from the network, () or X, in units of the
+        data.
+        """
         if not isinstance(self.scale, str):
             return PACE * self.slow_log_scale  # given in units of the data
         return (

@@ -1,8 +1,10 @@
-"""p(x|z) = N(f(z), sigma^2 I) with the shared sigma at its maximum-likelihood value instead of learned by gradient.
+"""p(x|z) = N(f(z), sigma^2 I) with the shared sigma at its maximum-likelihood value instead of
+learned by gradient.
 
-For residuals r = x - f(z), sum_d log N(r_d; 0, sigma^2) is largest at sigma^2 = mean(r^2). In training that value is taken
-from the batch itself, with its gradient, so that the loss is D/2 log mean(r^2) up to a constant. A density cannot depend on
-the x it scores, so outside training sigma^2 is the running mean of the batches' values, and the model is an ordinary one.
+For residuals r = x - f(z), sum_d log N(r_d; 0, sigma^2) is largest at sigma^2 = mean(r^2). In
+training that value is taken from the batch itself, with its gradient, so that the loss is D/2 log
+mean(r^2) up to a constant. A density cannot depend on the x it scores, so outside training sigma^2
+is the running mean of the batches' values, and the model is an ordinary one.
 """
 
 from __future__ import annotations
@@ -21,18 +23,21 @@ from lowerbound.units import Standardizer
 
 
 class OptimalNormal(Likelihood):
-    """Independent normal entries with the optimal shared scale (sigma-VAE: Rybkin, Daniilidis, Levine 2021, 2006.13202).
+    """Independent normal entries with the optimal shared scale (sigma-VAE: Rybkin, Daniilidis,
+    Levine 2021, 2006.13202).
 
     Args:
         z_shape: Z, the event shape of the latent.
         x_shape: X, the event shape of the data.
-        momentum: weight of a new batch in the running mean of sigma^2; 0.01 averages over about a hundred batches.
+        momentum: weight of a new batch in the running mean of sigma^2; 0.01 averages over about a
+            hundred batches.
         network: makes the module Z -> X, the mean.
-        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of real values. On the
-            command line, y stands for what the data have.
+        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of
+            real values. On the command line, y stands for what the data have.
 
     Raises:
-        ValueError: a momentum outside (0, 1], a size below 1, or a network that returns another shape.
+        ValueError: a momentum outside (0, 1], a size below 1, or a network that returns another
+            shape.
 
     Example:
         >>> from lowerbound.roles import Context

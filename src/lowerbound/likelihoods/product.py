@@ -1,9 +1,11 @@
-"""p(x|z) = prod_g p_g(x_g|z): each group g of entries of x, such as columns of a table, has a likelihood of its own.
+"""p(x|z) = prod_g p_g(x_g|z): each group g of entries of x, such as columns of a table, has a
+likelihood of its own.
 
-Columns of numbers, of counts, of yes and no and of classes lie on different sets, and one density for all of them would be
-wrong of most. Given z the groups are independent, so their log-densities add, whatever each is (Nazabal, Olmos, Ghahramani
-and Valera 2020, arXiv 1807.03653). Where some are densities and others probabilities, so is the product: per unit of the
-columns on the real line, and its value depends on their units.
+Columns of numbers, of counts, of yes and no and of classes lie on different sets, and one density
+for all of them would be wrong of most. Given z the groups are independent, so their log-densities
+add, whatever each is (Nazabal, Olmos, Ghahramani and Valera 2020, arXiv 1807.03653). Where some are
+densities and others probabilities, so is the product: per unit of the columns on the real line, and
+its value depends on their units.
 """
 
 from __future__ import annotations
@@ -26,25 +28,29 @@ from lowerbound.units import Standardizer
 class Product(Likelihood):
     """Groups of columns, each with a likelihood and a network of its own.
 
-    Its support is that of each column's likelihood: data are refused by the columns that do not fit. Missing entries are
-    marginalised as each group's likelihood does.
+    Its support is that of each column's likelihood: data are refused by the columns that do not
+    fit. Missing entries are marginalised as each group's likelihood does.
 
     Args:
         z_shape: Z, the event shape of the latent.
         x_shape: X, the event shape of the data.
-        groups: by name, which columns and what likelihood. On the command line and in files a group is its likelihood's
-            configuration with columns, by name or by number from 0; a group that is named like a column needs none, and
-            without any group they follow from where the columns lie.
+        groups: by name, which columns and what likelihood. On the command line and in files a group
+            is its likelihood's configuration with columns, by name or by number from 0; a group
+            that is named like a column needs none, and without any group they follow from where the
+            columns lie.
 
     Raises:
-        ValueError: no group, a column that is in none or in two, a name that is no word, or what a group's likelihood
-            refuses.
+        ValueError: no group, a column that is in none or in two, a name that is no word, or what a
+            group's likelihood refuses.
 
     Example:
         >>> from functools import partial
         >>> from lowerbound.likelihoods import Bernoulli, Normal
         >>> from lowerbound.roles import Group
-        >>> groups = {"size": Group([0, 2], partial(Normal, scale="per_dimension")), "sex": Group([1], Bernoulli)}
+        >>> groups = {
+        ...     "size": Group([0, 2], partial(Normal, scale="per_dimension")),
+        ...     "sex": Group([1], Bernoulli),
+        ... }
         >>> likelihood = Product((2,), (3,), groups)
         >>> px = likelihood(torch.zeros(7, 5, 2), Context())
         >>> likelihood.log_prob(px, torch.ones(5, 3), None).shape
@@ -90,7 +96,8 @@ class Product(Likelihood):
         self.support = supports[0] if len(set(supports)) == 1 else Columns(supports, self.x_shape)
 
     @property
-    def is_density(self) -> bool:  # type: ignore[override]  # of the class in other likelihoods, and here of the groups
+    # of the class in other likelihoods, and here of the groups
+    def is_density(self) -> bool:  # type: ignore[override]
         """Whether every group's likelihood is one."""
         return self._is_density
 
@@ -125,24 +132,28 @@ def _check(groups: Groups, n: int) -> None:
     """Refuse groups that do not share out the entries 0..n-1."""
     if not groups:
         raise ValueError(
-            "a Product needs at least one group of columns: groups={'name': Group(columns, likelihood)}"
+            "a Product needs at least one group of columns: "
+            "groups={'name': Group(columns, likelihood)}"
         )
     taken: dict[int, str] = {}
     for name, group in groups.items():
         if not re.fullmatch(r"[A-Za-z_]\w*", name):
             raise ValueError(
-                f"a group is called {name!r}: a name must be of letters, digits and underscores, and begin with no digit"
+                f"a group is called {name!r}: a name must be of letters, digits and underscores, "
+                "and begin with no digit"
             )
         if not len(group.columns):
             raise ValueError(f"the group {name} has no columns")
         for column in group.columns:
             if isinstance(column, bool) or not isinstance(column, int) or not 0 <= column < n:
                 raise ValueError(
-                    f"the group {name} names the column {column!r}; there are the columns 0 to {n - 1}"
+                    f"the group {name} names the column {column!r}; there are the columns 0 to "
+                    f"{n - 1}"
                 )
             if column in taken:
                 raise ValueError(
-                    f"the column {column} is in the group {taken[column]} and in {name}; it can be in one"
+                    f"the column {column} is in the group {taken[column]} and in {name}; it can be "
+                    "in one"
                 )
             taken[column] = name
     if left := [i for i in range(n) if i not in taken]:

@@ -1,23 +1,26 @@
-"""p(x, z_1, .., z_L) = p(x|z_1) p(z_1|z_2) .. p(z_{L-1}|z_L) p(z_L): a chain of latents, z_1 next to x and z_L at the top.
+"""p(x, z_1, .., z_L) = p(x|z_1) p(z_1|z_2) .. p(z_{L-1}|z_L) p(z_L): a chain of latents, z_1 next
+to x and z_L at the top.
 
 The posterior is inferred in one of two directions:
 
     bottom up    q(z|x) = q(z_1|x) q(z_2|z_1) .. q(z_L|z_{L-1})
     top down     q(z|x) = q(z_L|x) q(z_{L-1}|x, z_L) .. q(z_1|x, z_2)
 
-Bottom up is the importance-weighted autoencoder's second architecture. Top down is the ladder: a deterministic way up,
-d_1 = f_1(x), d_l = f_l(d_{l-1}), gives what x says of each level, a density q_l(z_l|d_l), and on the way down that is
-multiplied by what the level above says, q(z_l|x, z_{l+1}) proportional to q_l(z_l|d_l) p(z_l|z_{l+1}). For normals
-precisions add, so that a level of which x says nothing costs nothing: its posterior is its prior. At the top, q(z_L|x) =
-q_L(z_L|d_L).
+Bottom up is the importance-weighted autoencoder's second architecture. Top down is the ladder: a
+deterministic way up, d_1 = f_1(x), d_l = f_l(d_{l-1}), gives what x says of each level, a density
+q_l(z_l|d_l), and on the way down that is multiplied by what the level above says, q(z_l|x, z_{l+1})
+proportional to q_l(z_l|d_l) p(z_l|z_{l+1}). For normals precisions add, so that a level of which x
+says nothing costs nothing: its posterior is its prior. At the top, q(z_L|x) = q_L(z_L|d_L).
 
     rate = sum_l E_q[log q(z_l|..) - log p(z_l|z_{l+1})]
 
-Top down each term is a KL given the levels above, in closed form where the pair has one, and averaged over the draws of
-those levels. Bottom up only that of the top level is; below it, p(z_l|z_{l+1}) depends on what was drawn from z_l, so that
-the term is taken from the draws, and may be negative.
+Top down each term is a KL given the levels above, in closed form where the pair has one, and
+averaged over the draws of those levels. Bottom up only that of the top level is; below it,
+p(z_l|z_{l+1}) depends on what was drawn from z_l, so that the term is taken from the draws, and may
+be negative.
 
-A conditional p(z_l|z_{l+1}) is a distribution of one thing given another, which is what a posterior part is.
+A conditional p(z_l|z_{l+1}) is a distribution of one thing given another, which is what a posterior
+part is.
 """
 
 from __future__ import annotations
@@ -54,27 +57,30 @@ EXAMPLES_AT_ONCE = 1000  # examples at a time where all of them are looked at be
 
 
 class Hierarchical(Model):
-    """A chain of latents (Burda, Grosse and Salakhutdinov 2015, arXiv 1509.00519; Sonderby et al. 2016, arXiv 1602.02282).
+    """A chain of latents (Burda, Grosse and Salakhutdinov 2015, arXiv 1509.00519; Sonderby et al.
+    2016, arXiv 1602.02282).
 
-    A draw holds z_1 .. z_L in this order, and logs the rate of each as ``rate/1`` .. ``rate/L``. A code is all of them side
-    by side, flat, from posterior means; ``decode`` also takes codes of the top levels alone, and sets those below to the
-    means of their conditionals.
+    A draw holds z_1 .. z_L in this order, and logs the rate of each as ``rate/1`` .. ``rate/L``. A
+    code is all of them side by side, flat, from posterior means; ``decode`` also takes codes of the
+    top levels alone, and sets those below to the means of their conditionals.
 
     Args:
-        prior: p(z_L). One that is made of the posterior is handed that of the top level, and so lives where that looks: at
-            z_{L-1} bottom up, at d_L top down.
-        posteriors: bottom up q(z_1|x), q(z_2|z_1), ..; top down q_1(z_1|d_1), q_2(z_2|d_2), .., all normal.
+        prior: p(z_L). One that is made of the posterior is handed that of the top level, and so
+            lives where that looks: at z_{L-1} bottom up, at d_L top down.
+        posteriors: bottom up q(z_1|x), q(z_2|z_1), ..; top down q_1(z_1|d_1), q_2(z_2|d_2), .., all
+            normal.
         conditionals: p(z_1|z_2), p(z_2|z_3), ..; top down all normal.
         likelihood: p(x|z_1).
-        features: top down, makes the modules f_1: X -> D_1, f_2: D_1 -> D_2, ..; D_l is what the posterior of level l takes.
+        features: top down, makes the modules f_1: X -> D_1, f_2: D_1 -> D_2, ..; D_l is what the
+            posterior of level l takes.
         inference: the direction, bottom_up or top_down.
-        feature_shapes: top down, sizes or shapes of d_1, .., d_L where they are built from a configuration; 128 values each
-            where there are none.
+        feature_shapes: top down, sizes or shapes of d_1, .., d_L where they are built from a
+            configuration; 128 values each where there are none.
 
     Raises:
         TypeError: a part does not fill the role it was given for.
-        ValueError: fewer than two levels, parts whose number or shapes do not fit each other, or another direction; when
-            called, densities whose product is not known.
+        ValueError: fewer than two levels, parts whose number or shapes do not fit each other, or
+            another direction; when called, densities whose product is not known.
 
     Example:
         >>> import lowerbound as lb
@@ -117,16 +123,17 @@ class Hierarchical(Model):
             for offer in (REALS, REPARAMETERISED, EVALUABLE):
                 if offer not in part.capabilities:
                     raise ValueError(
-                        f"Hierarchical draws each level given the one before, along gradients, and {type(part).__name__} "
-                        f"{offer.lack}; use {offer.remedy}"
+                        "Hierarchical draws each level given the one before, along gradients, and "
+                        f"{type(part).__name__} {offer.lack}; use {offer.remedy}"
                     )
         check_composed(prior, posteriors[-1], likelihood)
         agree_on_y(prior=prior, likelihood=likelihood, **numbered)
         levels, is_ladder = len(posteriors), inference == "top_down"
         if levels < 2 or len(conditionals) != levels - 1 or len(features) != levels * is_ladder:
             raise ValueError(
-                f"there are {levels} posteriors, {len(conditionals)} conditionals and {len(features)} features; L levels, "
-                f"at least 2, need L, L - 1 and, {inference}, {'L' if is_ladder else 'none'}"
+                f"there are {levels} posteriors, {len(conditionals)} conditionals and "
+                f"{len(features)} features; L levels, at least 2, need L, L - 1 and, {inference}, "
+                f"{'L' if is_ladder else 'none'}"
             )
         above = [part.z_shape for part in posteriors]
         expected = {
@@ -146,7 +153,8 @@ class Hierarchical(Model):
         for name, (own, wanted) in expected.items():
             if own != wanted:
                 raise ValueError(
-                    f"{name} is built for {own}, and the levels {above} over x {likelihood.x_shape} need {wanted}"
+                    f"{name} is built for {own}, and the levels {above} over x "
+                    f"{likelihood.x_shape} need {wanted}"
                 )
         self.prior = prior
         self.posteriors = _numbered(posteriors)
@@ -164,7 +172,8 @@ class Hierarchical(Model):
             list(as_shape(own)) for own in feature_shapes
         ]:
             raise ValueError(
-                f"feature_shapes are {feature_shapes}, and the posteriors take {self.feature_shapes}"
+                f"feature_shapes are {feature_shapes}, and the posteriors take "
+                f"{self.feature_shapes}"
             )
 
     @classmethod
@@ -173,7 +182,8 @@ class Hierarchical(Model):
     ) -> Shapes | Sequence[Shapes]:
         if isinstance(latent, int) or len(latent) < 2:
             raise ValueError(
-                f"latent is {latent}: a hierarchy has two levels or more, as in [32, 8], z_1 next to x first"
+                f"latent is {latent}: a hierarchy has two levels or more, as in [32, 8], z_1 next "
+                "to x first"
             )
         levels = [as_shape(own, "latent") for own in latent]
         below, count = [x_shape, *levels[:-1]], 0
@@ -206,7 +216,8 @@ class Hierarchical(Model):
 
     @property
     def _posteriors(self) -> list[Posterior]:
-        return list(self.posteriors.values())  # type: ignore[arg-type]  # a module holds no types of its modules
+        # a module holds no types of its modules
+        return list(self.posteriors.values())  # type: ignore[arg-type]
 
     @property
     def _conditionals(self) -> list[Posterior]:
@@ -235,7 +246,9 @@ class Hierarchical(Model):
     def _up(
         self, x: Tensor, context: Context, samples: int, path_gradient: bool, drawn_from: Sampler
     ) -> tuple[Latent, ...]:
-        """Draws from the bottom up; densities see an alias of each draw, from which nothing further is drawn."""
+        """Draws from the bottom up; densities see an alias of each draw, from which nothing further
+        is drawn.
+        """
         qs, zs, scored = [], [], []
         given = seen = x
         for i, part in enumerate(self._posteriors):
@@ -256,7 +269,9 @@ class Hierarchical(Model):
     def _down(
         self, x: Tensor, context: Context, samples: int, path_gradient: bool, drawn_from: Sampler
     ) -> tuple[Latent, ...]:
-        """Draws from the top down, the same way; a conditional is a factor of q too, and there its gradient is q's."""
+        """Draws from the top down, the same way; a conditional is a factor of q too, and there its
+        gradient is q's.
+        """
         seen, context = self._seen(x, context), _above(context)
         says = [part(d, context) for part, d in zip(self._posteriors[:-1], seen[:-1], strict=True)]
         top, before = self._posteriors[-1], random_state() if path_gradient else {}
@@ -333,7 +348,9 @@ class Hierarchical(Model):
 
     @torch.no_grad()
     def encode(self, x: Tensor, context: Context | None = None) -> Tensor:
-        """The means of all levels, each given those of the levels before it: (B, *X) -> (B, D). Deterministic."""
+        """The means of all levels, each given those of the levels before it: (B, *X) -> (B, D).
+        Deterministic.
+        """
         with evaluating(self):
             return self.code(self._means(*self._given(x, context)))
 
@@ -354,7 +371,8 @@ class Hierarchical(Model):
 
     @torch.no_grad()
     def decode(self, z: Tensor, context: Context | None = None) -> Tensor:
-        """The mean of p(x|z_1) at a code, (..., D) -> (..., *X), or at that of the top levels alone. Deterministic.
+        """The mean of p(x|z_1) at a code, (..., D) -> (..., *X), or at that of the top levels
+        alone. Deterministic.
 
         Raises:
             ValueError: a code that is none of all levels, nor of the top ones.
@@ -367,13 +385,16 @@ class Hierarchical(Model):
             return mean(self.likelihood(latents[0], context))
 
     def _levels(self, z: Tensor) -> list[Tensor]:
-        """A code as the latents of the levels that it holds, the top ones: (..., d) -> each (..., *Z)."""
+        """A code as the latents of the levels that it holds, the top ones: (..., d) -> each (...,
+        *Z).
+        """
         sizes = [numel(shape) for shape in self.z_shapes]
         whole = [sum(sizes[i:]) for i in range(len(sizes))]
         if z.ndim < 1 or z.shape[-1] not in whole:
             raise ValueError(
-                f"a code of these levels ends in {whole[0]} values, or in {' or '.join(map(str, whole[1:]))} of the top "
-                f"ones alone, and this one is {tuple(z.shape)}"
+                f"a code of these levels ends in {whole[0]} values, or in "
+                f"{' or '.join(map(str, whole[1:]))} of the top ones alone, and this one is "
+                f"{tuple(z.shape)}"
             )
         first = whole.index(z.shape[-1])
         pairs = zip(z.split(sizes[first:], -1), self.z_shapes[first:], strict=True)
@@ -381,7 +402,9 @@ class Hierarchical(Model):
 
     @torch.no_grad()
     def prior_scale(self, z: Tensor, context: Context | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the entries of a code (D,): of each level given the one above it in the code."""
+        """Mean and standard deviation of the entries of a code (D,): of each level given the one
+        above it in the code.
+        """
         context = _above(self._beside(context))
         with evaluating(self):
             latents = [
@@ -399,7 +422,9 @@ class Hierarchical(Model):
             return self.code(means), self.code(scales)
 
     def down_to(self, z: Tensor, dimension: int) -> Tensor:
-        """The code of the dimension's level and those above it: the levels below follow by their conditionals."""
+        """The code of the dimension's level and those above it: the levels below follow by their
+        conditionals.
+        """
         ends = accumulate(numel(shape) for shape in self.z_shapes)
         starts = [0, *ends]
         return z[..., max(start for start in starts if start <= dimension) :]
@@ -415,7 +440,9 @@ class Hierarchical(Model):
 
     @torch.no_grad()
     def prepare(self, x: Tensor) -> None:
-        """Each part takes what it is given where it stands: posteriors above the first, and a prior made of them, not x."""
+        """Each part takes what it is given where it stands: posteriors above the first, and a prior
+        made of them, not x.
+        """
         self.likelihood.prepare(x)
         with evaluating(self):
             for i, part in enumerate(self._posteriors):
@@ -451,7 +478,9 @@ def _without(q: Distribution, shape: torch.Size) -> Tensor:
 
 @contextmanager
 def _unmoved(module: nn.Module) -> Iterator[None]:
-    """Leave everything that runs along with the data, as batch statistics, as it was before the block."""
+    """Leave everything that runs along with the data, as batch statistics, as it was before the
+    block.
+    """
     before = [(value, value.clone()) for value in module.buffers()]
     try:
         yield
@@ -473,14 +502,16 @@ def _above(context: Context) -> Context:
 
 
 def _product(first: Distribution, second: Distribution) -> Distribution:
-    """The normalised product of two normal densities: S^-1 = S_1^-1 + S_2^-1 and S^-1 m = S_1^-1 m_1 + S_2^-1 m_2.
+    """The normalised product of two normal densities: S^-1 = S_1^-1 + S_2^-1 and S^-1 m = S_1^-1
+    m_1 + S_2^-1 m_2.
 
     Raises:
         ValueError: one of them is no normal.
     """
     if _is_diagonal(first) and _is_diagonal(second):
         (m_1, s_1), (m_2, s_2) = ((own.mean, own.stddev) for own in (first, second))
-        # s_1^2 / (s_1^2 + s_2^2) by logarithms: squares of scales leave the range of float32 long before the scales do
+        # s_1^2 / (s_1^2 + s_2^2) by logarithms: squares of scales leave the range of float32 long
+        # before the scales do
         log_odds = 2 * (s_1.log() - s_2.log())
         loc = m_1 + torch.sigmoid(log_odds) * (m_2 - m_1)
         base = Normal(loc, (0.5 * logsigmoid(log_odds)).exp() * s_2, validate_args=False)
@@ -489,8 +520,9 @@ def _product(first: Distribution, second: Distribution) -> Distribution:
     if full[0] is None or full[1] is None:
         stranger = first if full[0] is None else second
         raise ValueError(
-            f"inference top down multiplies two normal densities at each level, and one is {type(stranger).__name__}; use "
-            "DiagonalNormal or FullNormal for posteriors and conditionals, or inference bottom_up"
+            "inference top down multiplies two normal densities at each level, and one is "
+            f"{type(stranger).__name__}; use DiagonalNormal or FullNormal for posteriors and "
+            "conditionals, or inference bottom_up"
         )
     matrices = [own.precision_matrix for own in full if own is not None]
     weighted = sum(
@@ -499,7 +531,8 @@ def _product(first: Distribution, second: Distribution) -> Distribution:
         if own is not None
     )
     covariance = torch.cholesky_inverse(torch.linalg.cholesky(matrices[0] + matrices[1]))
-    loc = (covariance @ weighted[..., None])[..., 0]  # type: ignore[index]  # a sum of tensors is one
+    # a sum of tensors is one
+    loc = (covariance @ weighted[..., None])[..., 0]  # type: ignore[index]
     shape = first.event_shape
     return FullNormal(
         loc.reshape(*loc.shape[:-1], *shape), torch.linalg.cholesky(covariance), tuple(shape)

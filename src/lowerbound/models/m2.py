@@ -1,11 +1,14 @@
-"""M2: x is made from a label y and a style z, and y may be unknown: p(y) p(z) p(x|z, y), and q(y|x) q(z|x, y).
+"""M2: x is made from a label y and a style z, and y may be unknown: p(y) p(z) p(x|z, y), and q(y|x)
+q(z|x, y).
 
-    y known      log p(x, y) >= -L(x, y) = E_q(z|x, y)[log p(x|z, y) + log p(y) + log p(z) - log q(z|x, y)]
+    y known      log p(x, y) >= -L(x, y) = E_q(z|x, y)[log p(x|z, y) + log p(y) + log p(z) - log
+                 q(z|x, y)]
     y unknown    log p(x)    >= sum_y q(y|x) (-L(x, y)) - sum_y q(y|x) log q(y|x)
 
-(Kingma, Rezende, Mohamed and Welling 2014, arXiv 1406.5298). The sum over y is carried out: a draw holds z for each of the C
-labels, of weight log m = log q(y|x), and where y is known, all weight on that one. q(y|x) classifies; where y is known it is
-trained by alpha (-log q(y|x)), since the first bound does not hold it.
+(Kingma, Rezende, Mohamed and Welling 2014, arXiv 1406.5298). The sum over y is carried out: a draw
+holds z for each of the C labels, of weight log m = log q(y|x), and where y is known, all weight on
+that one. q(y|x) classifies; where y is known it is trained by alpha (-log q(y|x)), since the first
+bound does not hold it.
 """
 
 from __future__ import annotations
@@ -32,26 +35,30 @@ UNLABELLED = -1
 
 
 class M2(Model):
-    """A semi-supervised model: the label is a latent that is given for some of the training examples; elsewhere y is -1.
+    """A semi-supervised model: the label is a latent that is given for some of the training
+    examples; elsewhere y is -1.
 
-    p(y) is uniform. In evaluation labels are not used, so that the bounds are those of log p(x), and accuracy is that of
-    q(y|x). A code is the most probable label, as one-hot, and the mean of q(z|x, y) at that label.
+    p(y) is uniform. In evaluation labels are not used, so that the bounds are those of log p(x),
+    and accuracy is that of q(y|x). A code is the most probable label, as one-hot, and the mean of
+    q(z|x, y) at that label.
 
     Args:
         prior: p(z), or p(z|y).
         posterior: q(z|x, y), conditioned on C classes.
         likelihood: p(x|z, y), conditioned on C classes.
         classifier: makes the module X -> (C,), the logits of q(y|x).
-        alpha: weight of -log q(y|x) where y is known. The paper's is 0.1 N / n for n labels among N examples: 50 for 100
-            labels of 50,000. Where the data's ``labelled_share`` makes labelled examples s of each batch, that is 0.1 / s.
+        alpha: weight of -log q(y|x) where y is known. The paper's is 0.1 N / n for n labels among N
+            examples: 50 for 100 labels of 50,000. Where the data's ``labelled_share`` makes
+            labelled examples s of each batch, that is 0.1 / s.
 
-    Under ``ELBO`` examples without a label teach q(y|x) too. Under ``IWAE`` the sum over the label cancels q(y|x) in every
-    weight, as in log p(x) itself, so that there it learns from the labels that are known alone.
+    Under ``ELBO`` examples without a label teach q(y|x) too. Under ``IWAE`` the sum over the label
+    cancels q(y|x) in every weight, as in log p(x) itself, so that there it learns from the labels
+    that are known alone.
 
     Raises:
         TypeError: a part does not fill the role it was given for.
-        ValueError: a negative alpha, parts of different shapes, or that are not given the label, or a posterior whose draws
-            have no gradient.
+        ValueError: a negative alpha, parts of different shapes, or that are not given the label, or
+            a posterior whose draws have no gradient.
 
     Example:
         >>> import lowerbound as lb
@@ -82,20 +89,22 @@ class M2(Model):
             or posterior.x_shape != likelihood.x_shape
         ):
             raise ValueError(
-                f"the parts disagree on shapes: z is {prior.z_shape} in the prior, {posterior.z_shape} in the posterior and "
-                f"{likelihood.z_shape} in the likelihood, x {posterior.x_shape} and {likelihood.x_shape}"
+                f"the parts disagree on shapes: z is {prior.z_shape} in the prior, "
+                f"{posterior.z_shape} in the posterior and {likelihood.z_shape} in the likelihood, "
+                f"x {posterior.x_shape} and {likelihood.x_shape}"
             )
         agree_on_y(prior=prior, posterior=posterior, likelihood=likelihood)
         check_composed(prior, posterior, likelihood)
         if not (isinstance(posterior.condition, int) and isinstance(likelihood.condition, int)):
             raise ValueError(
-                "M2 gives the label to posterior and likelihood: build both with condition=C, the number of classes (on the "
-                "command line --posterior.condition y --likelihood.condition y)"
+                "M2 gives the label to posterior and likelihood: build both with condition=C, the "
+                "number of classes (on the command line --posterior.condition y "
+                "--likelihood.condition y)"
             )
         if not posterior.capabilities >= {REALS, REPARAMETERISED}:
             raise ValueError(
-                f"M2 draws z with a gradient, and {type(posterior).__name__} gives codes or none; use a posterior on the "
-                "real line (DiagonalNormal, FullNormal)"
+                f"M2 draws z with a gradient, and {type(posterior).__name__} gives codes or none; "
+                "use a posterior on the real line (DiagonalNormal, FullNormal)"
             )
         if not 0 <= alpha < math.inf:
             raise ValueError(f"alpha is {alpha}: it must be a number that is not negative")
@@ -117,7 +126,8 @@ class M2(Model):
         return (self.classes,), self.prior.z_shape
 
     @property
-    def latent(self) -> list[int]:  # type: ignore[override]  # what is configured is z; the label follows from the data
+    # what is configured is z; the label follows from the data
+    def latent(self) -> list[int]:  # type: ignore[override]
         return list(self.prior.z_shape)
 
     def label(self, x: Tensor, context: Context | None = None) -> OneHot:
@@ -144,7 +154,8 @@ class M2(Model):
         check_samples(samples)
         if path_gradient or not reparameterised:
             raise ValueError(
-                "M2 sums over the label and draws z with its gradient, once; use ELBO or IWAE, or a VAE"
+                "M2 sums over the label and draws z with its gradient, once; use ELBO or IWAE, or "
+                "a VAE"
             )
         qy = self.label(x, context)
         x, context = self._given(x, context)
@@ -192,7 +203,8 @@ class M2(Model):
             return torch.full((len(x),), UNLABELLED, device=x.device)
         if context.y.is_floating_point():
             raise ValueError(
-                f"M2 takes labels 0 to {self.classes - 1}, and -1 for unknown; y holds {context.y.dtype}"
+                f"M2 takes labels 0 to {self.classes - 1}, and -1 for unknown; y holds "
+                f"{context.y.dtype}"
             )
         y = context.y
         if can_look(y):
@@ -241,7 +253,9 @@ class M2(Model):
 
     @torch.no_grad()
     def decode(self, z: Tensor, context: Context | None = None) -> Tensor:
-        """The mean of p(x|z, y) at a code, whose label is the largest of its first C entries: (..., *code) -> (..., *X)."""
+        """The mean of p(x|z, y) at a code, whose label is the largest of its first C entries: (...,
+        *code) -> (..., *X).
+        """
         vectors, style = self._placed(z).split(
             [self.classes, self.code_shape[0] - self.classes], -1
         )

@@ -1,9 +1,10 @@
-"""The variational autoencoder: a prior p(z), an approximate posterior q(z|x) and a likelihood p(x|z).
+"""The variational autoencoder: a prior p(z), an approximate posterior q(z|x) and a likelihood
+p(x|z).
 
     log p(x) = ELBO + KL(q(z|x) ‖ p(z|x)) >= ELBO = E_q[log p(x|z)] - KL(q(z|x) ‖ p(z))
 
-(Kingma and Welling 2013, arXiv 1312.6114; Rezende, Mohamed and Wierstra 2014, arXiv 1401.4082). The model knows the three
-roles and how they are wired, not what they are.
+(Kingma and Welling 2013, arXiv 1312.6114; Rezende, Mohamed and Wierstra 2014, arXiv 1401.4082). The
+model knows the three roles and how they are wired, not what they are.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class VAE(Model):
 
     Raises:
         TypeError: a part does not fill the role it was given for.
-        ValueError: the parts disagree on the shape of z or of x, or on what y is, or one needs what another does not offer.
+        ValueError: the parts disagree on the shape of z or of x, or on what y is, or one needs what
+            another does not offer.
 
     Example:
         >>> import lowerbound as lb
@@ -59,8 +61,9 @@ class VAE(Model):
         check_role(Likelihood, likelihood=likelihood)
         if len({prior.z_shape, posterior.z_shape, likelihood.z_shape}) > 1:
             raise ValueError(
-                f"the parts disagree on the shape of z: prior {prior.z_shape}, posterior {posterior.z_shape}, "
-                f"likelihood {likelihood.z_shape}; give all three the same z_shape"
+                f"the parts disagree on the shape of z: prior {prior.z_shape}, posterior "
+                f"{posterior.z_shape}, likelihood {likelihood.z_shape}; give all three the same "
+                "z_shape"
             )
         if posterior.x_shape != likelihood.x_shape:
             raise ValueError(
@@ -152,7 +155,8 @@ class VAE(Model):
 
     @torch.no_grad()
     def encode(self, x: Tensor, context: Context | None = None) -> Tensor:
-        """The mean of q(z|x): (B, *X) -> (B, *Z). Deterministic; a random z is ``model(x).latents[0].z``.
+        """The mean of q(z|x): (B, *X) -> (B, *Z). Deterministic; a random z is
+        ``model(x).latents[0].z``.
 
         The mean of discrete codes is none of them: there it is the most probable code.
         """
@@ -168,7 +172,9 @@ class VAE(Model):
 
     @torch.no_grad()
     def prior_scale(self, z: Tensor, context: Context | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of p(z), each (*Z), from draws under a fixed seed where it has no formula."""
+        """Mean and standard deviation of p(z), each (*Z), from draws under a fixed seed where it
+        has no formula.
+        """
         with evaluating(self):
             pz = self.prior(self._beside(context), self.posterior)
             own = mean(pz), stddev(pz)

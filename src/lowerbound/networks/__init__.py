@@ -1,4 +1,6 @@
-"""Networks: factories (in_shape, out_shape) -> module, mapping (N, *in_shape) to (N, *out_shape)."""
+"""Networks: factories (in_shape, out_shape) -> module, mapping (N, *in_shape) to (N,
+*out_shape).
+"""
 
 from lowerbound.networks.conv import Conv
 from lowerbound.networks.fully_conv import FullyConv

@@ -1,9 +1,10 @@
-"""Networks between a picture and a vector: which side is the picture, and how it is halved down to a few pixels.
+"""Networks between a picture and a vector: which side is the picture, and how it is halved down to
+a few pixels.
 
-A picture's event shape is (..., H, W): the last two sizes are height and width, and whatever stands before them counts as
-channels: (H, W), (C, H, W), or (L, C, H, W) for L logits of each entry. Halving gives ceil(n / 2), so that any size can be
-halved, and the sizes met on the way down are those that the way up must reproduce: nothing is cropped or padded to a
-convenient size.
+A picture's event shape is (..., H, W): the last two sizes are height and width, and whatever stands
+before them counts as channels: (H, W), (C, H, W), or (L, C, H, W) for L logits of each entry.
+Halving gives ceil(n / 2), so that any size can be halved, and the sizes met on the way down are
+those that the way up must reproduce: nothing is cropped or padded to a convenient size.
 """
 
 from __future__ import annotations
@@ -41,12 +42,14 @@ class Plan:
 def plan(in_shape: Shape, out_shape: Shape, depth: int | None = None) -> Plan:
     """The layout of a network from one event shape to another, one of which is a picture.
 
-    The picture is the side with three or more dimensions; where both or neither have them, the one with more pixels.
+    The picture is the side with three or more dimensions; where both or neither have them, the one
+    with more pixels.
 
     Args:
         in_shape: event shape of the input.
         out_shape: event shape of the output.
-        depth: how many times the picture is halved; by default once, and on until its smaller side is at most 7.
+        depth: how many times the picture is halved; by default once, and on until its smaller side
+            is at most 7.
 
     Raises:
         ValueError: neither side is a picture, or it cannot be halved so often.
@@ -61,14 +64,15 @@ def plan(in_shape: Shape, out_shape: Shape, depth: int | None = None) -> Plan:
     picture, other = (in_shape, out_shape) if is_encoder else (out_shape, in_shape)
     if len(picture) < 2 or max(picture[-2:]) == 1:
         raise ValueError(
-            f"a convolutional network maps a picture (..., H, W) to a vector or back, not {in_shape} to {out_shape}; "
-            "use MLP for data that are no pictures"
+            "a convolutional network maps a picture (..., H, W) to a vector or back, not "
+            f"{in_shape} to {out_shape}; use MLP for data that are no pictures"
         )
     sizes = [(picture[-2], picture[-1])]
     while len(sizes) == 1 or min(sizes[-1]) > SMALLEST if depth is None else len(sizes) <= depth:
         if max(sizes[-1]) == 1:
             raise ValueError(
-                f"depth is {depth}, but a picture of {sizes[0]} can be halved {len(sizes) - 1} times only"
+                f"depth is {depth}, but a picture of {sizes[0]} can be halved {len(sizes) - 1} "
+                "times only"
             )
         height, width = sizes[-1]
         sizes.append((-(-height // 2), -(-width // 2)))
@@ -82,12 +86,14 @@ def plan(in_shape: Shape, out_shape: Shape, depth: int | None = None) -> Plan:
 def convolutional(
     layout: Plan, width: int, body: Callable[[int], list[nn.Module]]
 ) -> nn.Sequential:
-    """The network of a plan: (N, values of the one side) -> (N, values of the other), flat on both sides.
+    """The network of a plan: (N, values of the one side) -> (N, values of the other), flat on both
+    sides.
 
     Args:
         layout: the plan.
-        width: channels at half the picture's resolution; doubled at each further halving, up to four times as many. At the
-            picture's own resolution there are only its own channels: convolutions there would be most of the cost.
+        width: channels at half the picture's resolution; doubled at each further halving, up to
+            four times as many. At the picture's own resolution there are only its own channels:
+            convolutions there would be most of the cost.
         body: what stands at each resolution below the picture's own, for a number of channels.
 
     Raises:

@@ -1,4 +1,6 @@
-"""A convolutional network between a picture and a vector: strided convolutions down, transposed ones up."""
+"""A convolutional network between a picture and a vector: strided convolutions down, transposed
+ones up.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,14 @@ from lowerbound.shapes import Shape
 
 
 class Conv(nn.Module):
-    """A convolutional encoder or decoder, by whichever side is a picture; any height, width and number of channels.
+    """A convolutional encoder or decoder, by whichever side is a picture; any height, width and
+    number of channels.
 
     Args:
         in_shape: event shape of the input.
         out_shape: event shape of the output.
-        width: channels at half the picture's resolution; doubled at each further halving, up to four times as many.
+        width: channels at half the picture's resolution; doubled at each further halving, up to
+            four times as many.
         depth: how often the picture is halved; by default until its smaller side is at most 7.
 
     Raises:

@@ -1,7 +1,9 @@
-"""A convolutional network between two pictures, one as large as the other or halved some times; it has no linear layer.
+"""A convolutional network between two pictures, one as large as the other or halved some times; it
+has no linear layer.
 
-So the value at one place of the small picture comes from, and goes to, that neighbourhood of the large one alone: what a
-latent that is itself a picture is for, (64, 7, 7) for pictures of 28 x 28 pixels.
+So the value at one place of the small picture comes from, and goes to, that neighbourhood of the
+large one alone: what a latent that is itself a picture is for, (64, 7, 7) for pictures of 28 x 28
+pixels.
 """
 
 from __future__ import annotations
@@ -13,21 +15,25 @@ from lowerbound.shapes import Shape, numel
 
 
 class FullyConv(nn.Module):
-    """Strided convolutions down, then residual blocks; or residual blocks, then transposed convolutions up (Shelhamer, Long
-    and Darrell 2017, arXiv 1605.06211; laid out as in van den Oord, Vinyals and Kavukcuoglu 2017, arXiv 1711.00937, with
-    kernels of 3 x 3 pixels, which halve any size).
+    """Strided convolutions down, then residual blocks; or residual blocks, then transposed
+    convolutions up (Shelhamer, Long and Darrell 2017, arXiv 1605.06211; laid out as in van den
+    Oord, Vinyals and Kavukcuoglu 2017, arXiv 1711.00937, with kernels of 3 x 3 pixels, which halve
+    any size).
 
-    The last two sizes of a shape are height and width, and whatever stands before them counts as channels.
+    The last two sizes of a shape are height and width, and whatever stands before them counts as
+    channels.
 
     Args:
         in_shape: event shape of the input, (..., H, W).
-        out_shape: event shape of the output, (..., h, w), where (h, w) is (H, W), or what is left of it when it is halved
-            once or more, rounded up: 28 -> 14 -> 7; or the other way around.
+        out_shape: event shape of the output, (..., h, w), where (h, w) is (H, W), or what is left
+            of it when it is halved once or more, rounded up: 28 -> 14 -> 7; or the other way
+            around.
         width: channels of every layer.
         blocks: residual blocks, at the size of the smaller picture.
 
     Raises:
-        ValueError: a side that is no picture, sizes of which neither is the other halved, or a width or blocks below 1.
+        ValueError: a side that is no picture, sizes of which neither is the other halved, or a
+            width or blocks below 1.
 
     Example:
         >>> import torch
@@ -44,8 +50,9 @@ class FullyConv(nn.Module):
                 raise ValueError(f"{name} is {value}: at least 1 is needed")
         if min(len(in_shape), len(out_shape)) < 2:
             raise ValueError(
-                f"a fully convolutional network maps a picture (..., H, W) to a picture, not {in_shape} to {out_shape}; use "
-                "Conv between a picture and a vector, or a latent shape (channels, h, w)"
+                "a fully convolutional network maps a picture (..., H, W) to a picture, not "
+                f"{in_shape} to {out_shape}; use Conv between a picture and a vector, or a latent "
+                "shape (channels, h, w)"
             )
         shrinks = in_shape[-2] * in_shape[-1] >= out_shape[-2] * out_shape[-1]
         sizes = _halvings(
@@ -88,7 +95,8 @@ def _halvings(large: Shape, small: Shape) -> list[tuple[int, int]]:
         if sizes[-1] == sizes[-2]:
             fitting = ", ".join(f"{h} x {w}" for h, w in sizes[1:-1])
             raise ValueError(
-                f"a picture of {large[0]} x {large[1]} is halved to {fitting or 'nothing smaller'}, and not to "
-                f"{small[0]} x {small[1]}; give the latent one of these sizes"
+                f"a picture of {large[0]} x {large[1]} is halved to "
+                f"{fitting or 'nothing smaller'}, and not to {small[0]} x {small[1]}; give the "
+                "latent one of these sizes"
             )
     return sizes

@@ -1,7 +1,9 @@
-"""A multilayer perceptron between any two event shapes: flatten, (linear, activation) for each width, linear, unflatten.
+"""A multilayer perceptron between any two event shapes: flatten, (linear, activation) for each
+width, linear, unflatten.
 
-With batch normalisation, (linear, normalisation, activation) for each width: in training each hidden unit is standardised
-over all that stands before the event, which is examples, and draws of each where there are several.
+With batch normalisation, (linear, normalisation, activation) for each width: in training each
+hidden unit is standardised over all that stands before the event, which is examples, and draws of
+each where there are several.
 """
 
 from __future__ import annotations
@@ -28,20 +30,24 @@ class MLP(nn.Module):
     Args:
         in_shape: event shape of the input; () for a scalar.
         out_shape: event shape of the output; () for a scalar.
-        hidden: widths of the hidden layers; none makes the network linear. One layer of 512 is what the classic
-            784-512-2-512-784 autoencoder uses.
-        activation: the class in torch.nn to put behind every hidden layer. With "GLU", gated linear units (Dauphin et al.
-            2017, arXiv 1612.08083), a unit is a linear map times the sigmoid of another, and batch_norm standardises these.
-        batch_norm: whether to standardise hidden units over the batch (Ioffe and Szegedy 2015, arXiv 1502.03167): in deep
-            hierarchies more levels stay in use with it (Sonderby et al. 2016, arXiv 1602.02282). In evaluation running
-            averages stand in for the batch.
+        hidden: widths of the hidden layers; none makes the network linear. One layer of 512 is what
+            the classic 784-512-2-512-784 autoencoder uses.
+        activation: the class in torch.nn to put behind every hidden layer. With "GLU", gated linear
+            units (Dauphin et al. 2017, arXiv 1612.08083), a unit is a linear map times the sigmoid
+            of another, and batch_norm standardises these.
+        batch_norm: whether to standardise hidden units over the batch (Ioffe and Szegedy 2015,
+            arXiv 1502.03167): in deep hierarchies more levels stay in use with it (Sonderby et al.
+            2016, arXiv 1602.02282). In evaluation running averages stand in for the batch.
 
     Raises:
-        ValueError: a width below 1, or an unknown activation; in training with batch normalisation, a batch of one example.
+        ValueError: a width below 1, or an unknown activation; in training with batch normalisation,
+            a batch of one example.
 
     Example:
         >>> import torch
-        >>> MLP((1, 28, 28), (2, 16), hidden=(200, 200), activation="Tanh")(torch.zeros(5, 1, 28, 28)).shape
+        >>> MLP((1, 28, 28), (2, 16), hidden=(200, 200), activation="Tanh")(
+        ...     torch.zeros(5, 1, 28, 28)
+        ... ).shape
         torch.Size([5, 2, 16])
         >>> MLP((), ())(torch.zeros(5)).shape
         torch.Size([5])
@@ -77,15 +83,16 @@ class MLP(nn.Module):
     def forward(self, value: Tensor) -> Tensor:
         if self.batch_norm and self.training and len(value) < 2 and rows_of_batch(len(value)) < 2:
             raise ValueError(
-                "batch normalisation compares the examples of a batch, and this batch holds one; take another batch_size, "
-                "or batch_norm false"
+                "batch normalisation compares the examples of a batch, and this batch holds one; "
+                "take another batch_size, or batch_norm false"
             )
         result: Tensor = self.layers(value if value.ndim == 2 else value.reshape(len(value), -1))
         return result if len(self.out_shape) == 1 else result.reshape(-1, *self.out_shape)
 
 
 class Gated(nn.Module):
-    """(W x + b) * sigmoid(V x + c): two layers, not one twice as wide, since an optimiser of matrices means W and V.
+    """(W x + b) * sigmoid(V x + c): two layers, not one twice as wide, since an optimiser of
+    matrices means W and V.
 
     Args:
         before: width of the input.
@@ -106,10 +113,11 @@ class Gated(nn.Module):
 
 
 class Tanh(nn.Tanh):
-    """tanh(x) = 2 sigmoid(2 x) - 1 in float32 on a CPU, where torch's sigmoid may take a quarter of its tanh's time.
+    """tanh(x) = 2 sigmoid(2 x) - 1 in float32 on a CPU, where torch's sigmoid may take a quarter of
+    its tanh's time.
 
-    The two differ by rounding, at most 2e-7. In bfloat16 that is nothing beside the rounding of the result, and torch's tanh
-    takes longer than that of float32 and the ways there and back.
+    The two differ by rounding, at most 2e-7. In bfloat16 that is nothing beside the rounding of the
+    result, and torch's tanh takes longer than that of float32 and the ways there and back.
 
     Example:
         >>> Tanh()(torch.tensor([-1.0, 0.0, 1.0]))
@@ -126,7 +134,8 @@ class Tanh(nn.Tanh):
             return _by_sigmoid(value.float()).to(value.dtype)
         if not is_exact or value.numel() < FEW:
             return super().forward(value)
-        result: Tensor = _BySigmoid.apply(value)  # type: ignore[no-untyped-call]  # torch says nothing of it
+        # torch says nothing of it
+        result: Tensor = _BySigmoid.apply(value)  # type: ignore[no-untyped-call]
         return result
 
 
@@ -148,4 +157,5 @@ class _BySigmoid(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (output,) = ctx.saved_tensors
-        return torch.ops.aten.tanh_backward(gradient, output)  # type: ignore[no-any-return]  # torch says nothing of it
+        # torch says nothing of it
+        return torch.ops.aten.tanh_backward(gradient, output)  # type: ignore[no-any-return]

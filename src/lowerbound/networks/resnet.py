@@ -1,8 +1,9 @@
-"""A residual network between a picture and a vector (He, Zhang, Ren and Sun 2016, arXiv 1603.05027).
+"""A residual network between a picture and a vector (He, Zhang, Ren and Sun 2016, arXiv
+1603.05027).
 
-At each resolution, blocks x + f(x) with f = (activation, 3x3 convolution) twice; between resolutions a strided
-convolution, or its transpose. The second convolution of every block starts at zero, so that at first the blocks are the
-identity and depth costs nothing.
+At each resolution, blocks x + f(x) with f = (activation, 3x3 convolution) twice; between
+resolutions a strided convolution, or its transpose. The second convolution of every block starts at
+zero, so that at first the blocks are the identity and depth costs nothing.
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ from lowerbound.shapes import Shape
 
 
 class ResNet(nn.Module):
-    """A residual encoder or decoder, by whichever side is a picture; any height, width and number of channels.
+    """A residual encoder or decoder, by whichever side is a picture; any height, width and number
+    of channels.
 
     Args:
         in_shape: event shape of the input.
         out_shape: event shape of the output.
-        width: channels at half the picture's resolution; doubled at each further halving, up to four times as many.
+        width: channels at half the picture's resolution; doubled at each further halving, up to
+            four times as many.
         blocks: residual blocks at each resolution below the picture's own.
         depth: how often the picture is halved; by default until its smaller side is at most 7.
 
     Raises:
-        ValueError: neither side is a picture, or it cannot be halved so often, or a width or blocks below 1.
+        ValueError: neither side is a picture, or it cannot be halved so often, or a width or blocks
+            below 1.
 
     Example:
         >>> import torch

@@ -1,19 +1,23 @@
-"""loss = -log sum_k m_k w_k, as for the importance-weighted bound, with another gradient in the posterior's parameters.
+"""loss = -log sum_k m_k w_k, as for the importance-weighted bound, with another gradient in the
+posterior's parameters.
 
-Write z_k = g(eps_k, phi) and v = softmax_k(log w_k + log m_k). The bound's gradient in phi is, reparameterised once,
+Write z_k = g(eps_k, phi) and v = softmax_k(log w_k + log m_k). The bound's gradient in phi is,
+reparameterised once,
 
     sum_k v_k [(d log w_k / d z_k) (d z_k / d phi) - d log q(z_k; phi) / d phi at fixed z_k],
 
-and the second term, which carries the noise, has no mean of zero here, since v_k depends on z_k. Reparameterised a second
-time, its expectation is that of sum_k (v_k - v_k^2) (d log w_k / d z_k) (d z_k / d phi), so that what is left is
+and the second term, which carries the noise, has no mean of zero here, since v_k depends on z_k.
+Reparameterised a second time, its expectation is that of sum_k (v_k - v_k^2) (d log w_k / d z_k) (d
+z_k / d phi), so that what is left is
 
     sum_k v_k^2 (d log w_k / d z_k) (d z_k / d phi)
 
-(Tucker, Lawson, Gu and Maddison 2018, arXiv 1810.04152). Its ratio of signal to noise rises with K where that of the first
-falls, and it vanishes for every draw where q(z|x) = p(z|x).
+(Tucker, Lawson, Gu and Maddison 2018, arXiv 1810.04152). Its ratio of signal to noise rises with K
+where that of the first falls, and it vanishes for every draw where q(z|x) = p(z|x).
 
-In code: the draw's log q has no gradient through phi, so phi gets v_k times the path; and the gradient that arrives at z_k,
-behind which lies nothing but phi, is multiplied by v_k once more. Likelihood and prior keep the bound's own gradient.
+In code: the draw's log q has no gradient through phi, so phi gets v_k times the path; and the
+gradient that arrives at z_k, behind which lies nothing but phi, is multiplied by v_k once more.
+Likelihood and prior keep the bound's own gradient.
 """
 
 from __future__ import annotations
@@ -30,18 +34,21 @@ from lowerbound.objective import Objective, Step, Terms
 
 
 class DReG(Objective):
-    """The importance-weighted bound with doubly reparameterised gradients (Tucker et al. 2018, arXiv 1810.04152).
+    """The importance-weighted bound with doubly reparameterised gradients (Tucker et al. 2018,
+    arXiv 1810.04152).
 
-    Loss and log are those of IWAE: ``iwae``, elbo, rate and distortion in nats, each (B,). The posterior's parameters get
-    the same gradient in expectation by another estimator, which evaluates the posterior's network twice. It needs draws made
-    with ``path_gradient=True``, as fit makes them, and each serves one call of :meth:`terms`, which marks its z.
+    Loss and log are those of IWAE: ``iwae``, elbo, rate and distortion in nats, each (B,). The
+    posterior's parameters get the same gradient in expectation by another estimator, which
+    evaluates the posterior's network twice. It needs draws made with ``path_gradient=True``, as fit
+    makes them, and each serves one call of :meth:`terms`, which marks its z.
 
     Args:
         samples: K, draws for each example; 1 is the ELBO with path gradients.
 
     Raises:
-        ValueError: no samples; when model and objective meet, a score that is no log-density, a posterior without
-            reparameterised draws from a density, or a part that asks for a penalty, whose gradient would be weighed too.
+        ValueError: no samples; when model and objective meet, a score that is no log-density, a
+            posterior without reparameterised draws from a density, or a part that asks for a
+            penalty, whose gradient would be weighed too.
 
     Example:
         >>> import lowerbound as lb, torch
@@ -82,7 +89,8 @@ class DReG(Objective):
         check_weights(draw.is_density, "DReG")
         if draw.penalties:
             raise ValueError(
-                f"DReG would weigh the gradient of what the model adds to the loss ({', '.join(draw.penalties)}); use IWAE"
+                "DReG would weigh the gradient of what the model adds to the loss "
+                f"({', '.join(draw.penalties)}); use IWAE"
             )
 
     def terms(self, draw: Draw, step: Step) -> Terms:

@@ -1,4 +1,5 @@
-"""loss = distortion + beta * rate + weight * MMD^2(q(z), p(z)): the codes of a batch are held to the prior as a cloud.
+"""loss = distortion + beta * rate + weight * MMD^2(q(z), p(z)): the codes of a batch are held to
+the prior as a cloud.
 
 With a kernel k, z, z' ~ q(z) = E q(z|x) and y, y' ~ p(z), all independent,
 
@@ -9,9 +10,10 @@ zero only where q(z) = p(z) for the kernels here, which are sums over several wi
     h / (h + |z - z'|^2)      "inverse_multiquadratic"
     exp(-|z - z'|^2 / h)      "gaussian".
 
-Averages over pairs of different examples, and of different draws from the prior, make the estimate unbiased; so it may be
-negative. beta = 0 is the Wasserstein autoencoder with weight its lambda, where the code of one example may have any spread;
-beta = 1 - alpha and weight = alpha + lambda - 1 is the InfoVAE; beta = 1 adds to the ELBO.
+Averages over pairs of different examples, and of different draws from the prior, make the estimate
+unbiased; so it may be negative. beta = 0 is the Wasserstein autoencoder with weight its lambda,
+where the code of one example may have any spread; beta = 1 - alpha and weight = alpha + lambda - 1
+is the InfoVAE; beta = 1 adds to the ELBO.
 """
 
 from __future__ import annotations
@@ -36,26 +38,29 @@ Kernel = Literal["inverse_multiquadratic", "gaussian"]
 class MMD(Objective):
     """Distortion, a weighted rate, and the maximum mean discrepancy between q(z) and p(z).
 
-    InfoVAE (Zhao, Song and Ermon 2017, arXiv 1706.02262) and WAE-MMD (Tolstikhin, Bousquet, Gelly and Schölkopf 2018,
-    arXiv 1711.01558). The log holds ``squared_mmd``, unweighted and without a unit, beside the elbo, rate and distortion,
-    each (B,). In validation it is estimated from larger batches, without bias there as here. A batch of one example has no
-    pair and adds nothing.
+    InfoVAE (Zhao, Song and Ermon 2017, arXiv 1706.02262) and WAE-MMD (Tolstikhin, Bousquet, Gelly
+    and Schölkopf 2018, arXiv 1711.01558). The log holds ``squared_mmd``, unweighted and without a
+    unit, beside the elbo, rate and distortion, each (B,). In validation it is estimated from larger
+    batches, without bias there as here. A batch of one example has no pair and adds nothing.
 
     Time and memory go with (K B)^2.
 
     Args:
         beta: weight of the rate: 1 - alpha of InfoVAE, 0 of WAE.
-        weight: of the squared discrepancy: alpha + lambda - 1 of InfoVAE, lambda of WAE. A discrepancy is at most 2 for each
-            width, and a distortion of pictures hundreds of nats, so weights are large.
-        kernel: "inverse_multiquadratic", whose heavy tails still pull at codes far from the prior, or "gaussian".
-        scales: widths h, in units of the mean squared distance of two draws from the prior, which is 2 D for a standard
-            normal; the kernels are added. The default is that of WAE's authors.
+        weight: of the squared discrepancy: alpha + lambda - 1 of InfoVAE, lambda of WAE. A
+            discrepancy is at most 2 for each width, and a distortion of pictures hundreds of nats,
+            so weights are large.
+        kernel: "inverse_multiquadratic", whose heavy tails still pull at codes far from the prior,
+            or "gaussian".
+        scales: widths h, in units of the mean squared distance of two draws from the prior, which
+            is 2 D for a standard normal; the kernels are added. The default is that of WAE's
+            authors.
         samples: K, draws for each example.
 
     Raises:
-        ValueError: a negative or non-finite weight, an unknown kernel, a width that is not positive, no samples; when model
-            and objective meet, several latents, a prior without a finite variance, or at beta = 0 one that draws without a
-            gradient.
+        ValueError: a negative or non-finite weight, an unknown kernel, a width that is not
+            positive, no samples; when model and objective meet, several latents, a prior without a
+            finite variance, or at beta = 0 one that draws without a gradient.
 
     Example:
         >>> MMD(beta=1.0, weight=100.0).is_bound, MMD(beta=0.0).is_bound
@@ -91,7 +96,8 @@ class MMD(Objective):
             )
         if not scales or not all(0 < scale < math.inf for scale in scales):
             raise ValueError(
-                f"scales is {tuple(scales)}: at least one width is needed, and each must be a positive number"
+                f"scales is {tuple(scales)}: at least one width is needed, and each must be a "
+                "positive number"
             )
         if samples < 1:
             raise ValueError(f"samples is {samples}: at least 1 draw is needed")
@@ -118,13 +124,14 @@ class MMD(Objective):
         p = draw.latents[0].p
         if not math.isfinite(float(width(p))):
             raise ValueError(
-                f"MMD measures in multiples of the prior's variance, and that of {type(p).__name__} is not finite; use "
-                "StandardNormal or Normal"
+                "MMD measures in multiples of the prior's variance, and that of "
+                f"{type(p).__name__} is not finite; use StandardNormal or Normal"
             )
         if not self.beta and not p.has_rsample:
             raise ValueError(
-                f"MMD with beta = 0 trains p(z) through its draws alone, and those of {type(p).__name__} have no gradient; "
-                "use beta above 0, or StandardNormal or Normal"
+                "MMD with beta = 0 trains p(z) through its draws alone, and those of "
+                f"{type(p).__name__} have no gradient; use beta above 0, or StandardNormal or "
+                "Normal"
             )
 
     def terms(self, draw: Draw, step: Step) -> Terms:
@@ -153,7 +160,8 @@ class MMD(Objective):
             m: weight of each in an average over K, broadcastable to (K, B).
             y: draws from the prior, (B, *Z).
             unit: what widths are multiples of.
-            paired: whether y_b was drawn for example b (a prior with labels), and so is not independent of z_b.
+            paired: whether y_b was drawn for example b (a prior with labels), and so is not
+                independent of z_b.
         """
         k, b = z.shape[:2]
         if b < 2:
@@ -184,7 +192,9 @@ class MMD(Objective):
 
 @torch.no_grad()
 def width(p: Distribution) -> Tensor:
-    """The mean squared distance of two draws from a distribution; over a batch of them, on average."""
+    """The mean squared distance of two draws from a distribution; over a batch of them, on
+    average.
+    """
     event = tuple(range(-len(p.event_shape), 0))
     with replicated():  # where it is found from draws, all processes find it from the same
         squares = stddev(p).square()

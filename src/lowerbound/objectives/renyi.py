@@ -1,12 +1,14 @@
-"""loss = -1 / (1 - alpha) log sum_k m_k w_k^(1 - alpha), the negative variational Renyi bound of K draws.
+"""loss = -1 / (1 - alpha) log sum_k m_k w_k^(1 - alpha), the negative variational Renyi bound of K
+draws.
 
-With infinitely many draws it is L_alpha = log p(x) - D_alpha(q(z|x) ‖ p(z|x)), where D_alpha is the Renyi divergence of
-order alpha. It falls as alpha rises: from log p(x) at 0, where K draws give the importance-weighted bound, through the ELBO
-at 1, to log min w.
+With infinitely many draws it is L_alpha = log p(x) - D_alpha(q(z|x) ‖ p(z|x)), where D_alpha is the
+Renyi divergence of order alpha. It falls as alpha rises: from log p(x) at 0, where K draws give the
+importance-weighted bound, through the ELBO at 1, to log min w.
 
-For alpha >= 0 the divergence is not negative and L_alpha <= log p(x). The expectation of the estimate lies between the ELBO,
-which it is at K = 1, and L_alpha, so it is a lower bound at every K. For alpha < 0 the limit is an *upper* bound, which the
-estimate approaches from below; at finite K that bounds nothing.
+For alpha >= 0 the divergence is not negative and L_alpha <= log p(x). The expectation of the
+estimate lies between the ELBO, which it is at K = 1, and L_alpha, so it is a lower bound at every
+K. For alpha < 0 the limit is an *upper* bound, which the estimate approaches from below; at finite
+K that bounds nothing.
 
 The gradient weighs the draws by softmax_k((1 - alpha) log w_k + log m_k).
 """
@@ -30,16 +32,18 @@ NEAR_ONE = 1e-3  # |1 - alpha| below which the logarithm of a sum close to 1 wou
 class Renyi(Objective):
     """The variational Renyi bound (Li and Turner 2016, arXiv 1602.02311).
 
-    The log holds it as ``renyi``, in nats, beside the unweighted elbo, rate and distortion of the same draws, each (B,).
+    The log holds it as ``renyi``, in nats, beside the unweighted elbo, rate and distortion of the
+    same draws, each (B,).
 
     Args:
-        alpha: order of the divergence: 1 is the ELBO with the sampled KL, 0 the importance-weighted bound; between them the
-            posterior covers more of p(z|x) than with the ELBO. Below 0 it is no lower bound.
+        alpha: order of the divergence: 1 is the ELBO with the sampled KL, 0 the importance-weighted
+            bound; between them the posterior covers more of p(z|x) than with the ELBO. Below 0 it
+            is no lower bound.
         samples: K, draws for each example.
 
     Raises:
-        ValueError: an alpha that is not finite, or no samples; when model and objective meet, a score that is no
-            log-density.
+        ValueError: an alpha that is not finite, or no samples; when model and objective meet, a
+            score that is no log-density.
 
     Example:
         >>> Renyi(alpha=0.5).is_bound, Renyi(alpha=-1.0).is_bound
@@ -50,7 +54,9 @@ class Renyi(Objective):
         ...     posterior=lb.posteriors.DiagonalNormal((4,), (2,)),
         ...     likelihood=lb.likelihoods.Bernoulli((2,), (4,)),
         ... )
-        >>> Renyi(alpha=0.5).terms(model(torch.ones(5, 4), samples=5), Step(progress=0.0, examples=5)).loss.shape
+        >>> Renyi(alpha=0.5).terms(
+        ...     model(torch.ones(5, 4), samples=5), Step(progress=0.0, examples=5)
+        ... ).loss.shape
         torch.Size([5])
     """
 
@@ -58,7 +64,8 @@ class Renyi(Objective):
         super().__init__()
         if not math.isfinite(alpha):
             raise ValueError(
-                f"alpha is {alpha}: the order of the divergence must be a finite number, such as 0.5"
+                f"alpha is {alpha}: the order of the divergence must be a finite number, such as "
+                "0.5"
             )
         if samples < 1:
             raise ValueError(f"samples is {samples}: at least 1 draw is needed")
@@ -72,7 +79,8 @@ class Renyi(Objective):
     @property
     def requirements(self) -> Mapping[Capability, Requirement]:
         whole = Requirement(
-            "of order 0 weighs draws, and over all z at once that is p(x), of which q learns nothing",
+            "of order 0 weighs draws, and over all z at once that is p(x), of which q learns "
+            "nothing",
             "ELBO",
         )
         return {
@@ -99,7 +107,7 @@ class Renyi(Objective):
             return mean
         if abs(power) >= NEAR_ONE:
             return torch.logsumexp(power * draw.log_w + draw.log_m, 0) / power
-        # the sum is 1 up to rounding, and its logarithm would be divided by a tiny power: take the 1 out of it. The result
-        # is the same for every centre, so none has a gradient
+        # the sum is 1 up to rounding, and its logarithm would be divided by a tiny power: take the
+        # 1 out of it. The result is the same for every centre, so none has a gradient
         centre = mean.detach()
         return centre + draw.average(torch.expm1(power * (draw.log_w - centre))).log1p() / power

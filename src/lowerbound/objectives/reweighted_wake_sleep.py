@@ -1,14 +1,19 @@
-"""loss = -log sum_k m_k w_k, the importance-weighted bound, for p; and for q another: -log q(z|x) at z drawn by p's weights.
+"""loss = -log sum_k m_k w_k, the importance-weighted bound, for p; and for q another: -log q(z|x)
+at z drawn by p's weights.
 
-Two models learn in turns from each other. With the weights v = softmax_k(log w_k + log m_k) of draws z_k ~ q(z|x),
+Two models learn in turns from each other. With the weights v = softmax_k(log w_k + log m_k) of
+draws z_k ~ q(z|x),
 
-    wake, of p    -sum_k v_k d log p(x, z_k): the gradient of the importance-weighted bound at fixed draws
-    wake, of q    -sum_k v_k d log q(z_k|x): towards the posterior p(z|x) that the draws stand for, KL(p(z|x) ‖ q(z|x))
-    sleep, of q   -d log q(z|x) at z, x ~ p(z) p(x|z), pairs that the model dreams: KL(p(z|x) ‖ q(z|x)) over p(x)
+    wake, of p    -sum_k v_k d log p(x, z_k): the gradient of the importance-weighted bound at fixed
+                  draws
+    wake, of q    -sum_k v_k d log q(z_k|x): towards the posterior p(z|x) that the draws stand for,
+                  KL(p(z|x) ‖ q(z|x))
+    sleep, of q   -d log q(z|x) at z, x ~ p(z) p(x|z), pairs that the model dreams: KL(p(z|x) ‖
+                  q(z|x)) over p(x)
 
-No gradient passes through a draw, so that z may be discrete and need not be relaxed, and with more draws all three get
-better: v tends to p(z|x), and the bound to log p(x). The two parts of the gradient are those of two losses. The value of the
-loss is that of p's, the negative bound.
+No gradient passes through a draw, so that z may be discrete and need not be relaxed, and with more
+draws all three get better: v tends to p(z|x), and the bound to log p(x). The two parts of the
+gradient are those of two losses. The value of the loss is that of p's, the negative bound.
 """
 
 from __future__ import annotations
@@ -26,19 +31,21 @@ Phase = Literal["wake", "sleep", "both"]
 
 
 class ReweightedWakeSleep(Objective):
-    """Reweighted wake-sleep (Bornschein and Bengio 2015, arXiv 1406.2751; Le, Kosiorek, Siddharth, Teh and Wood 2019, arXiv
-    1805.10469).
+    """Reweighted wake-sleep (Bornschein and Bengio 2015, arXiv 1406.2751; Le, Kosiorek, Siddharth,
+    Teh and Wood 2019, arXiv 1805.10469).
 
-    The log holds the bound as ``iwae``, in nats, beside the unweighted elbo, rate and distortion of the same draws, and what
-    q minimises as ``log_q_wake`` and ``log_q_sleep``, each (B,).
+    The log holds the bound as ``iwae``, in nats, beside the unweighted elbo, rate and distortion of
+    the same draws, and what q minimises as ``log_q_wake`` and ``log_q_sleep``, each (B,).
 
     Args:
         samples: K, draws for each example.
-        phase: how q learns: "wake" from the data, "sleep" from the model's dreams, "both" from half of each.
+        phase: how q learns: "wake" from the data, "sleep" from the model's dreams, "both" from half
+            of each.
 
     Raises:
-        ValueError: no samples, or another phase; when model and objective meet, a score that is no log-density, a posterior
-            that knows log q at its own draws alone, or a prior that is made of the posterior.
+        ValueError: no samples, or another phase; when model and objective meet, a score that is no
+            log-density, a posterior that knows log q at its own draws alone, or a prior that is
+            made of the posterior.
 
     Example:
         >>> import lowerbound as lb, torch
@@ -88,7 +95,8 @@ class ReweightedWakeSleep(Objective):
         if self.needs_joint_sample:
             if step.joint_sample is None:
                 raise ValueError(
-                    f"phase {self.phase!r} learns from joint samples of the model, and this step has no joint sample"
+                    f"phase {self.phase!r} learns from joint samples of the model, and this step "
+                    "has no joint sample"
                 )
             phases["sleep"] = -step.joint_sample.log_q
         of_q = (

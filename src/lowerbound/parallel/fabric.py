@@ -1,4 +1,6 @@
-"""Lightning Fabric as training uses it: the device, the precision, and the processes that share a batch."""
+"""Lightning Fabric as training uses it: the device, the precision, and the processes that share a
+batch.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def make_fabric(device: str, precision: Precision, world: Processes) -> Any:
     from lightning_fabric.strategies.ddp import DDPStrategy
 
     class InputsAsTheyAre(MixedPrecision):
-        """Half precision inside the networks only: data that are rounded before they are scored are other data."""
+        """Half precision inside the networks only: data that are rounded before they are scored are
+        other data.
+        """
 
         def convert_input(self, data: Any) -> Any:
             return data

@@ -1,8 +1,10 @@
-"""Starting a program as several processes on this machine, and watching over them: what ``--devices N`` does.
+"""Starting a program as several processes on this machine, and watching over them: what
+``--devices N`` does.
 
-The processes are told who they are by the variables that torchrun uses, so that they cannot tell the difference. This one
-only watches: when one of them dies, it stops the others and says so in one line, since what the others would say (a lost
-connection) is a consequence; Ctrl-C and SIGTERM it hands on to all, once.
+The processes are told who they are by the variables that torchrun uses, so that they cannot tell
+the difference. This one only watches: when one of them dies, it stops the others and says so in one
+line, since what the others would say (a lost connection) is a consequence; Ctrl-C and SIGTERM it
+hands on to all, once.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ def launch(module: str, argv: Sequence[str], count: int) -> int:
     """
     if not torch.distributed.is_available():
         raise ValueError(
-            "this torch was built without torch.distributed, which several processes need; use devices 1"
+            "this torch was built without torch.distributed, which several processes need; use "
+            "devices 1"
         )
     from torch._C._distributed_c10d import (
         TCPStore,  # torch.distributed does not say that it is there
@@ -51,7 +54,8 @@ def launch(module: str, argv: Sequence[str], count: int) -> int:
 
     with ExitStack() as stack:
         notes = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        # they meet here, at a port that the system chose and that nobody else can have taken meanwhile
+        # they meet here, at a port that the system chose and that nobody else can have taken
+        # meanwhile
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         shared = {
             "MASTER_ADDR": "127.0.0.1",
@@ -65,7 +69,8 @@ def launch(module: str, argv: Sequence[str], count: int) -> int:
             NOTES: str(notes),
             WATCHER: str(os.getpid()),
         }
-        # as many threads as one process would have had, divided among them; and no way through the network to a neighbour
+        # as many threads as one process would have had, divided among them; and no way through the
+        # network to a neighbour
         defaults = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
         defaults |= {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
         workers = []
@@ -78,7 +83,8 @@ def launch(module: str, argv: Sequence[str], count: int) -> int:
                     env={**defaults, **os.environ, **shared, **own},
                     stdout=None if rank == 0 else subprocess.DEVNULL,
                     stderr=said,
-                    start_new_session=True,  # Ctrl-C reaches them through this process alone, and so once
+                    # Ctrl-C reaches them through this process alone, and so once
+                    start_new_session=True,
                 )
             )
         stack.callback(_end, workers)
@@ -111,7 +117,9 @@ def leave_note(run: Path) -> None:
 
 
 def _first_failure(workers: Sequence[subprocess.Popen[bytes]]) -> int | None:
-    """Wait until all have ended; or one has failed, and the others have had time to end in order."""
+    """Wait until all have ended; or one has failed, and the others have had time to end in
+    order.
+    """
     failed: int | None = None
     until = 0.0
     while True:

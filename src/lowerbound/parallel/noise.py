@@ -1,9 +1,11 @@
 """The noise of a whole batch, of which a shard keeps its own rows.
 
-Every piece of a batch draws the noise of all of it from the same generator state and takes its own rows. This happens in one
-place, a mode through which the random functions of torch pass, so that no part knows of it. What a random function is given
-may decide how many numbers it takes from the generator (``torch.poisson``, gamma): there each piece draws by a generator of
-its own, so that the draws are others than one process's, of the same distribution. Batch normalisation goes the same way.
+Every piece of a batch draws the noise of all of it from the same generator state and takes its own
+rows. This happens in one place, a mode through which the random functions of torch pass, so that no
+part knows of it. What a random function is given may decide how many numbers it takes from the
+generator (``torch.poisson``, gamma): there each piece draws by a generator of its own, so that the
+draws are others than one process's, of the same distribution. Batch normalisation goes the same
+way.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from lowerbound.utils.seeding import random_state, set_random_state
 
 
 def at_work(shard: Shard, samples: int = 1) -> AbstractContextManager[None]:
-    """Run a block on some rows of a batch: noise and statistics of the batch are those of the whole.
+    """Run a block on some rows of a batch: noise and statistics of the batch are those of the
+    whole.
 
     Args:
         shard: the rows; where they are all, nothing passes through a mode.
@@ -40,7 +43,9 @@ def _on_rows(shard: Shard, samples: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the examples are in a shape: along a dimension that has ``outer`` times b times ``inner`` entries."""
+    """Where the examples are in a shape: along a dimension that has ``outer`` times b times
+    ``inner`` entries.
+    """
 
     dim: int
     outer: int
@@ -70,7 +75,9 @@ class _Noise(TorchFunctionMode):
         return draw(self, func, args, kwargs)
 
     def place(self, shape: tuple[int, ...]) -> _Place | None:
-        """Where the examples are in a draw (K, B, ...), (B, ...) or (K B, ...); None where there are none."""
+        """Where the examples are in a draw (K, B, ...), (B, ...) or (K B, ...); None where there
+        are none.
+        """
         b = self.count
         if (
             len(shape) > 1
@@ -98,7 +105,9 @@ class _Noise(TorchFunctionMode):
         return rows.flatten(place.dim, place.dim + 2)
 
     def padded(self, own: Tensor, place: _Place) -> Tensor:
-        """What a random function is given, for the whole batch: in the rows that are elsewhere stands one of these."""
+        """What a random function is given, for the whole batch: in the rows that are elsewhere
+        stands one of these.
+        """
         parts = own.unflatten(place.dim, (place.outer, self.count, place.inner))
         rows = torch.arange(
             -self.shard.start, self.shard.size - self.shard.start, device=own.device
@@ -161,7 +170,9 @@ def _given(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
 
 
 def _chosen(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Numbers of categories: (B ..., C) -> (B ..., samples), or of one distribution for all, (1, C) -> (1, samples B)."""
+    """Numbers of categories: (B ..., C) -> (B ..., samples), or of one distribution for all, (1, C)
+    -> (1, samples B).
+    """
     probs, count, *rest = args
     if probs.ndim == 2 and len(probs) % noise.count == 0:
         place = _Place(0, 1, len(probs) // noise.count)
@@ -247,8 +258,14 @@ def _normalised(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[st
 DRAWS: dict[Any, _Draw] = {
     **dict.fromkeys(
         (
-            Tensor.normal_, Tensor.uniform_, Tensor.exponential_, Tensor.cauchy_, Tensor.log_normal_, Tensor.geometric_,
-            Tensor.random_, Tensor.bernoulli_,
+            Tensor.normal_,
+            Tensor.uniform_,
+            Tensor.exponential_,
+            Tensor.cauchy_,
+            Tensor.log_normal_,
+            Tensor.geometric_,
+            Tensor.random_,
+            Tensor.bernoulli_,
         ),
         _in_place,
     ),
@@ -259,11 +276,16 @@ DRAWS: dict[Any, _Draw] = {
     **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d), _left_out),
     **dict.fromkeys(
         (
-            torch.poisson, torch.binomial, torch._standard_gamma, torch._sample_dirichlet, F.alpha_dropout,
-            F.feature_alpha_dropout, F.gumbel_softmax,
+            torch.poisson,
+            torch.binomial,
+            torch._standard_gamma,
+            torch._sample_dirichlet,
+            F.alpha_dropout,
+            F.feature_alpha_dropout,
+            F.gumbel_softmax,
         ),
         _by_itself,
     ),
     F.batch_norm: _normalised,
-}  # fmt: skip
+}
 """What a random function does in a shard."""

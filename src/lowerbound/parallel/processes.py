@@ -1,10 +1,12 @@
 """Several processes that work on one thing: who they are, and how they agree.
 
-Each of N processes, on one machine or on several, runs the same program on a device of its own and on its own share of each
-batch (:mod:`~lowerbound.parallel.shards`). They are started by ``--devices N`` on the command line, or by torchrun, which says in the
-environment who is who; they talk through torch.distributed: NCCL between GPUs, gloo between processors.
+Each of N processes, on one machine or on several, runs the same program on a device of its own and
+on its own share of each batch (:mod:`~lowerbound.parallel.shards`). They are started by
+``--devices N`` on the command line, or by torchrun, which says in the environment who is who; they
+talk through torch.distributed: NCCL between GPUs, gloo between processors.
 
-A program that nobody started several times is alone, and everything here is then what it is for one.
+A program that nobody started several times is alone, and everything here is then what it is for
+one.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ from torch import Tensor
 T = TypeVar("T")
 
 # what gloo and NCCL say where a process at the other end has gone
-LOST = r"[Cc]onnection (closed|reset|refused)|[Bb]roken pipe|Timed out waiting|gloo|NCCL|Socket|failed to recv"
+LOST = (
+    r"[Cc]onnection (closed|reset|refused)|[Bb]roken pipe|Timed out waiting|gloo|NCCL|Socket"
+    r"|failed to recv"
+)
 
 ENDED = "another process of this run has ended, so this one has stopped too"
 MEETING = 0.25  # seconds between two meetings
@@ -93,7 +98,9 @@ class Processes:
 
     @contextmanager
     def one_goes_ahead(self) -> Iterator[None]:
-        """Run a block on one process of each machine, and then on the others: what it fetches or decodes, they find."""
+        """Run a block on one process of each machine, and then on the others: what it fetches or
+        decodes, they find.
+        """
         if self.size > 1 and self.local_rank:
             self.agree(True)
         try:
@@ -138,7 +145,8 @@ class Processes:
 
 
 class Votes:
-    """Questions that are asked after each step, and answered a few times a second: processes that meet cost time.
+    """Questions that are asked after each step, and answered a few times a second: processes that
+    meet cost time.
 
     One process answers at once.
     """
@@ -170,7 +178,9 @@ def is_lost(error: RuntimeError) -> bool:
 
 
 def launched() -> Processes:
-    """The processes that were started together, as the environment says it (torchrun's variables)."""
+    """The processes that were started together, as the environment says it (torchrun's
+    variables).
+    """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     if not all(os.environ.get(name, "").isdecimal() for name in names):
         return ALONE
@@ -184,7 +194,9 @@ def together() -> Processes:
 
 
 def join() -> Processes:
-    """Meet the other processes, where this one was started as one of several; all must come, and may come again."""
+    """Meet the other processes, where this one was started as one of several; all must come, and
+    may come again.
+    """
     world = launched()
     if world.size == 1:
         return ALONE
@@ -225,7 +237,8 @@ def check_devices(
         )
     if device.index:
         raise ValueError(
-            f"devices is {count}, each a process with a GPU of its own, and device {str(device)!r} is one; use device 'cuda'"
+            f"devices is {count}, each a process with a GPU of its own, and device {str(device)!r} "
+            "is one; use device 'cuda'"
         )
     there = torch.cuda.device_count() if device.type == "cuda" else os.cpu_count() or 1
     what = (
@@ -239,20 +252,22 @@ def check_devices(
         )
     if world.size > 1 and devices not in (None, world.local_size):
         raise ValueError(
-            f"devices is {devices}, and {world.local_size} processes were started on this machine; leave devices out, or start "
-            f"{devices} (torchrun --nproc-per-node {devices})"
+            f"devices is {devices}, and {world.local_size} processes were started on this machine; "
+            f"leave devices out, or start {devices} (torchrun --nproc-per-node {devices})"
         )
     if world.size == 1 and not may_start:
         raise ValueError(
-            f"devices is {devices}, and a Python program is one process: start it as several by torchrun "
-            f"--nproc-per-node {devices} PROGRAM.py, or train from the command line (lowerbound train --devices {devices})"
+            f"devices is {devices}, and a Python program is one process: start it as several by "
+            f"torchrun --nproc-per-node {devices} PROGRAM.py, or train from the command line "
+            f"(lowerbound train --devices {devices})"
         )
 
 
 def leave(code: int) -> NoReturn:
     """End this process; where it has joined others, at once.
 
-    A thread of torch.distributed that lets go of a tensor while Python takes itself down aborts the process, now and then.
+    A thread of torch.distributed that lets go of a tensor while Python takes itself down aborts the
+    process, now and then.
     """
     if together().size > 1:
         sys.stdout.flush()

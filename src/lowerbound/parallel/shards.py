@@ -1,9 +1,13 @@
-"""Shards: a batch worked on in pieces, by several processes at once or one after the other, with the result of the whole.
+"""Shards: a batch worked on in pieces, by several processes at once or one after the other, with
+the result of the whole.
 
-A loss is a mean over the B examples of a batch, so a piece of b of them weighs b / B. Two things are more than a mean:
+A loss is a mean over the B examples of a batch, so a piece of b of them weighs b / B. Two things
+are more than a mean:
 
-* *Noise.* Every piece draws that of the whole batch and takes its own rows (:mod:`~lowerbound.parallel.noise`).
-* *Statistics of the batch.* What compares examples takes them from the whole batch: :func:`all_gather`, with gradients.
+* *Noise.* Every piece draws that of the whole batch and takes its own rows
+  (:mod:`~lowerbound.parallel.noise`).
+* *Statistics of the batch.* What compares examples takes them from the whole batch:
+  :func:`all_gather`, with gradients.
 
 Outside of a shard everything here is the identity.
 """
@@ -32,8 +36,8 @@ class Shard:
         size: B, rows of the whole batch.
         processes: at work on it at the same time, whose gradients will be averaged.
         is_last: whether this process has no other piece of the batch after this one.
-        is_spare: whether these rows count elsewhere: a process that is left without any, in a batch smaller than there are
-            processes, works on the first row and adds nothing.
+        is_spare: whether these rows count elsewhere: a process that is left without any, in a batch
+            smaller than there are processes, works on the first row and adds nothing.
         pieces: of each process, one after the other.
     """
 
@@ -57,11 +61,15 @@ class Shard:
 
     @property
     def weight(self) -> float:
-        """Of a mean over these rows, so that the processes' gradients average to that of the mean over the batch."""
+        """Of a mean over these rows, so that the processes' gradients average to that of the mean
+        over the batch.
+        """
         return 0.0 if self.is_spare else self.processes * (self.stop - self.start) / self.size
 
     def counted(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Quantities of these rows, (b,) each, as far as they count here; of the usage of codes, (codes,), nothing does."""
+        """Quantities of these rows, (b,) each, as far as they count here; of the usage of codes,
+        (codes,), nothing does.
+        """
         return (
             {name: value * 0 for name, value in values.items()} if self.is_spare else dict(values)
         )
@@ -114,7 +122,9 @@ def replicated() -> AbstractContextManager[None]:
 
 
 def batch_mean(values: Tensor) -> Tensor:
-    """The mean over a batch, (), of which these are the values of the rows at hand: their share of it."""
+    """The mean over a batch, (), of which these are the values of the rows at hand: their share of
+    it.
+    """
     return values.mean() if _active is None else values.mean() * _active.weight
 
 
@@ -131,14 +141,16 @@ def own_rows(whole: Tensor, dim: int = 0) -> Tensor:
 
 
 def all_gather(own: Tensor, dim: int = 0) -> Tensor:
-    """The values of the whole batch, of which these are the rows at hand; gradients go back to where a row came from.
+    """The values of the whole batch, of which these are the rows at hand; gradients go back to
+    where a row came from.
 
     Args:
         own: b rows along a dimension.
         dim: which.
 
     Raises:
-        ValueError: the batch is worked on in pieces one after the other, so that the rest is not there.
+        ValueError: the batch is worked on in pieces one after the other, so that the rest is not
+            there.
 
     Example:
         >>> all_gather(torch.arange(3))  # by one process
@@ -152,7 +164,9 @@ def all_gather(own: Tensor, dim: int = 0) -> Tensor:
 
 
 def all_gather_logsumexp(values: Tensor, dim: int) -> Tensor:
-    """``torch.logsumexp`` over a dimension that holds the rows at hand, and over those of the other processes."""
+    """``torch.logsumexp`` over a dimension that holds the rows at hand, and over those of the other
+    processes.
+    """
     own = torch.logsumexp(values, dim)
     if _active is None:
         return own
@@ -178,8 +192,8 @@ def _beside(own: Tensor) -> Tensor:
 def _check_at_once(shard: Shard) -> None:
     if shard.pieces > 1:
         raise ValueError(
-            "a statistic of the batch needs the whole batch, which is worked on in pieces; use accumulate 1, with more "
-            "devices or a smaller batch_size"
+            "a statistic of the batch needs the whole batch, which is worked on in pieces; use "
+            "accumulate 1, with more devices or a smaller batch_size"
         )
 
 
@@ -189,7 +203,8 @@ def has_all_gathered() -> bool:
 
 
 def check_in_step(world: Processes) -> None:
-    """Refuse to go on where the processes have drawn different numbers of random numbers, so that they would draw others.
+    """Refuse to go on where the processes have drawn different numbers of random numbers, so that
+    they would draw others.
 
     Raises:
         ValueError: they have.
@@ -206,20 +221,24 @@ def check_in_step(world: Processes) -> None:
     world.copy_first([first])
     if world.agree(not torch.equal(own, first))[0]:
         raise ValueError(
-            "the processes have drawn different amounts of random numbers, so their draws are not those of one: a part "
-            "draws as many as its examples ask for; use devices 1, or draw under lowerbound.parallel.shards.undivided()"
+            "the processes have drawn different amounts of random numbers, so their draws are not "
+            "those of one: a part draws as many as its examples ask for; use devices 1, or draw "
+            "under lowerbound.parallel.shards.undivided()"
         )
 
 
 def _placed(own: Tensor, dim: int, start: int, stop: int, size: int) -> Tensor:
     global _all_gathers  # noqa: PLW0603  # see entered
     _all_gathers += 1
-    placed: Tensor = _Placed.apply(own, dim, start, stop, size)  # type: ignore[no-untyped-call]  # torch does not say
+    # torch does not say
+    placed: Tensor = _Placed.apply(own, dim, start, stop, size)  # type: ignore[no-untyped-call]
     return placed
 
 
 class _Placed(torch.autograd.Function):
-    """The sum over the processes of zeros in which each has put its rows; back go the sum of the gradients' rows."""
+    """The sum over the processes of zeros in which each has put its rows; back go the sum of the
+    gradients' rows.
+    """
 
     @staticmethod
     def forward(ctx: Any, own: Tensor, dim: int, start: int, stop: int, size: int) -> Tensor:

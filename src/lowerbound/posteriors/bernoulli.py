@@ -1,7 +1,8 @@
-"""q(z|x) = prod_d p_d^z_d (1 - p_d)^(1 - z_d) for z in {0, 1}, with p = sigmoid(f(x)): independent bits.
+"""q(z|x) = prod_d p_d^z_d (1 - p_d)^(1 - z_d) for z in {0, 1}, with p = sigmoid(f(x)): independent
+bits.
 
-A draw has no gradient in f. Training gets one by relaxation, straight through, or by a sum over all z
-(:mod:`lowerbound.codes`).
+A draw has no gradient in f. Training gets one by relaxation, straight through, or by a sum over all
+z (:mod:`lowerbound.codes`).
 """
 
 from __future__ import annotations
@@ -26,18 +27,21 @@ class Bernoulli(Posterior):
     Args:
         x_shape: X, the event shape of the data.
         z_shape: Z, with n bits.
-        draws: how gradients reach q (:mod:`lowerbound.codes`): "gumbel_softmax" draws z between codes, and the training loss
-            is no bound; "concrete" is a bound of a relaxed model, for objectives that weigh draws; "straight_through" draws
-            codes, with a biased gradient; "enumerated" takes all 2^n codes, 1,024 at most, and is exact; "sampled" has no
-            gradient, for ReweightedWakeSleep. In evaluation codes are codes, and up to 256 are enumerated.
-        temperature: of the relaxation; near 0 its draws are codes, and their gradient has a large variance.
+        draws: how gradients reach q (:mod:`lowerbound.codes`): "gumbel_softmax" draws z between
+            codes, and the training loss is no bound; "concrete" is a bound of a relaxed model, for
+            objectives that weigh draws; "straight_through" draws codes, with a biased gradient;
+            "enumerated" takes all 2^n codes, 1,024 at most, and is exact; "sampled" has no
+            gradient, for ReweightedWakeSleep. In evaluation codes are codes, and up to 256 are
+            enumerated.
+        temperature: of the relaxation; near 0 its draws are codes, and their gradient has a large
+            variance.
         network: makes the module X -> Z, the logits.
-        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of real values. On the
-            command line, y stands for what the data have.
+        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of
+            real values. On the command line, y stands for what the data have.
 
     Raises:
-        ValueError: a size below 1, a temperature that is not positive, more codes than can be enumerated, or a network that
-            returns another shape.
+        ValueError: a size below 1, a temperature that is not positive, more codes than can be
+            enumerated, or a network that returns another shape.
 
     Example:
         >>> from lowerbound.roles import Context

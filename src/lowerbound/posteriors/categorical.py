@@ -1,7 +1,8 @@
-"""q(z|x) = prod_i Cat(z_i; softmax(f_i(x))): n independent variables of C categories, each a unit vector of length C.
+"""q(z|x) = prod_i Cat(z_i; softmax(f_i(x))): n independent variables of C categories, each a unit
+vector of length C.
 
-A draw has no gradient in f. Training gets one by relaxation, straight through, or by a sum over all z
-(:mod:`lowerbound.codes`).
+A draw has no gradient in f. Training gets one by relaxation, straight through, or by a sum over all
+z (:mod:`lowerbound.codes`).
 """
 
 from __future__ import annotations
@@ -20,24 +21,27 @@ from lowerbound.units import Standardizer
 
 
 class Categorical(Posterior):
-    """Categorical codes (Jang, Gu and Poole 2017, arXiv 1611.01144; Maddison, Mnih and Teh 2017, arXiv 1611.00712).
+    """Categorical codes (Jang, Gu and Poole 2017, arXiv 1611.01144; Maddison, Mnih and Teh 2017,
+    arXiv 1611.00712).
 
     Args:
         x_shape: X, the event shape of the data.
         z_shape: Z = (n, C), n variables of C categories; (C,) is one.
-        draws: how gradients reach q (:mod:`lowerbound.codes`): "gumbel_softmax" draws z between codes, and the training loss
-            is no bound; "concrete" is a bound of a relaxed model, for objectives that weigh draws; "straight_through" draws
-            codes, with a biased gradient; "enumerated" takes all C^n codes, 1,024 at most, and is exact; "sampled" has no
-            gradient, for ReweightedWakeSleep. In evaluation codes are codes, and up to 256 are enumerated.
-        temperature: of the relaxation; near 0 its draws are codes, and their gradient has a large variance. 2/3 is that of
-            Maddison et al.
+        draws: how gradients reach q (:mod:`lowerbound.codes`): "gumbel_softmax" draws z between
+            codes, and the training loss is no bound; "concrete" is a bound of a relaxed model, for
+            objectives that weigh draws; "straight_through" draws codes, with a biased gradient;
+            "enumerated" takes all C^n codes, 1,024 at most, and is exact; "sampled" has no
+            gradient, for ReweightedWakeSleep. In evaluation codes are codes, and up to 256 are
+            enumerated.
+        temperature: of the relaxation; near 0 its draws are codes, and their gradient has a large
+            variance. 2/3 is that of Maddison et al.
         network: makes the module X -> Z, the logits.
-        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of real values. On the
-            command line, y stands for what the data have.
+        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of
+            real values. On the command line, y stands for what the data have.
 
     Raises:
-        ValueError: a latent without categories, a temperature that is not positive, more codes than can be enumerated, or a
-            network that returns another shape.
+        ValueError: a latent without categories, a temperature that is not positive, more codes than
+            can be enumerated, or a network that returns another shape.
 
     Example:
         >>> import torch

@@ -1,7 +1,7 @@
 """q(z|x) = N(mu(x), diag(sigma(x)^2)), with (mu, log sigma^2) from one network.
 
-A draw is z = mu + exp(log sigma^2 / 2) * eps with eps ~ N(0, I): the reparameterisation, through which gradients reach
-mu and sigma.
+A draw is z = mu + exp(log sigma^2 / 2) * eps with eps ~ N(0, I): the reparameterisation, through
+which gradients reach mu and sigma.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class DiagonalNormal(Posterior):
         x_shape: X, the event shape of the data.
         z_shape: Z, the event shape of the latent.
         network: makes the module X -> (2, *Z), mean and log-variance.
-        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of real values. On the
-            command line, y stands for what the data have.
+        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of
+            real values. On the command line, y stands for what the data have.
 
     Raises:
         ValueError: a size below 1, or a network that returns another shape.

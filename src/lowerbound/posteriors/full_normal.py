@@ -1,6 +1,8 @@
-"""q(z|x) = N(mu(x), L(x) L(x)'): a normal with full covariance, its mean and Cholesky factor from one network.
+"""q(z|x) = N(mu(x), L(x) L(x)'): a normal with full covariance, its mean and Cholesky factor from
+one network.
 
-A draw is z = mu + L eps with eps ~ N(0, I). The diagonal of L is exp(log sigma^2 / 2), hence positive.
+A draw is z = mu + L eps with eps ~ N(0, I). The diagonal of L is exp(log sigma^2 / 2), hence
+positive.
 """
 
 from __future__ import annotations
@@ -23,9 +25,10 @@ class FullNormal(Posterior):
     Args:
         x_shape: X, the event shape of the data.
         z_shape: Z, the event shape of the latent, with n values.
-        network: makes the module X -> (2 n + n (n - 1) / 2,): mean, log-variances, and the factor below its diagonal.
-        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of real values. On the
-            command line, y stands for what the data have.
+        network: makes the module X -> (2 n + n (n - 1) / 2,): mean, log-variances, and the factor
+            below its diagonal.
+        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of
+            real values. On the command line, y stands for what the data have.
 
     Raises:
         ValueError: a size below 1, or a network that returns another shape.

@@ -1,13 +1,13 @@
-"""q(z|x): z_0 = mu(x) + sigma(x) eps, then z_t = g_t z_{t-1} + (1 - g_t) m_t, with g_t and m_t from autoregressive
-networks.
+"""q(z|x): z_0 = mu(x) + sigma(x) eps, then z_t = g_t z_{t-1} + (1 - g_t) m_t, with g_t and m_t from
+autoregressive networks.
 
-Entry d of g_t and m_t sees the entries of z_{t-1} before d (after d in every second step) and a context h(x), so that a
-step's Jacobian is triangular:
+Entry d of g_t and m_t sees the entries of z_{t-1} before d (after d in every second step) and a
+context h(x), so that a step's Jacobian is triangular:
 
     log q(z_T|x) = log N(eps; 0, I) - sum_d log sigma_d - sum_t sum_d log g_td
 
-A draw and its density take one pass. At any other z the steps are inverted entry by entry, one pass for each: exact, and
-slow.
+A draw and its density take one pass. At any other z the steps are inverted entry by entry, one pass
+for each: exact, and slow.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from lowerbound.units import Standardizer
 
 
 class InverseAutoregressive(Posterior):
-    """An inverse autoregressive flow (Kingma et al. 2016, arXiv 1606.04934), with the gated steps of the paper.
+    """An inverse autoregressive flow (Kingma et al. 2016, arXiv 1606.04934), with the gated steps
+    of the paper.
 
-    Its mean has no formula: ``encode`` and ``reconstruct`` average draws. Path gradients, annealing and a VampPrior evaluate
-    it at given z, with one pass for each entry of z. Needs zuko: ``pip install "lowerbound[flows]"``.
+    Its mean has no formula: ``encode`` and ``reconstruct`` average draws. Path gradients, annealing
+    and a VampPrior evaluate it at given z, with one pass for each entry of z. Needs zuko:
+    ``pip install "lowerbound[flows]"``.
 
     Args:
         x_shape: X, the event shape of the data.
@@ -39,8 +41,8 @@ class InverseAutoregressive(Posterior):
         hidden: units of each hidden layer of a step's network.
         context_size: size of h(x), by which the steps learn of x.
         network: makes the module X -> (2 n + context_size,): mean, log-variances and h.
-        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of real values. On the
-            command line, y stands for what the data have.
+        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of
+            real values. On the command line, y stands for what the data have.
 
     Raises:
         ImportError: zuko is not installed.

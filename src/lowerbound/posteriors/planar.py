@@ -1,10 +1,12 @@
-"""q(z|x): z_0 = mu(x) + sigma(x) eps, then z_t = z_{t-1} + u_t tanh(w_t'z_{t-1} + b_t), everything from one network of x.
+"""q(z|x): z_0 = mu(x) + sigma(x) eps, then z_t = z_{t-1} + u_t tanh(w_t'z_{t-1} + b_t), everything
+from one network of x.
 
 Each map pushes draws away from a plane, or towards it, by
 
     log |det dz_t/dz_{t-1}| = log(1 + (1 - tanh^2(w_t'z_{t-1} + b_t)) w_t'u_t)
 
-which is finite since w_t'u_t > -1 is made to hold. The inverse has no formula: log q(z|x) is known along the draws alone.
+which is finite since w_t'u_t > -1 is made to hold. The inverse has no formula: log q(z|x) is known
+along the draws alone.
 """
 
 from __future__ import annotations
@@ -26,18 +28,19 @@ from lowerbound.units import Standardizer
 class Planar(Posterior):
     """A planar flow (Rezende and Mohamed 2015, arXiv 1505.05770).
 
-    The paper keeps w'u > -1 by adding to u, along w, what makes w'u into softplus(w'u) - 1; here softplus is shifted so that
-    u = 0 stays 0: a map without a push does nothing, also where w is small. Its mean has no formula: ``encode`` and
-    ``reconstruct`` average draws. What evaluates q(z|x) elsewhere than at its draws is refused: path gradients, a VampPrior,
-    annealing from q.
+    The paper keeps w'u > -1 by adding to u, along w, what makes w'u into softplus(w'u) - 1; here
+    softplus is shifted so that u = 0 stays 0: a map without a push does nothing, also where w is
+    small. Its mean has no formula: ``encode`` and ``reconstruct`` average draws. What evaluates
+    q(z|x) elsewhere than at its draws is refused: path gradients, a VampPrior, annealing from q.
 
     Args:
         x_shape: X, the event shape of the data.
         z_shape: Z, the event shape of the latent, with n values.
         layers: T, the number of maps.
-        network: makes the module X -> (2 n + T (2 n + 1),): mean, log-variances, and u, w and b of every map.
-        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of real values. On the
-            command line, y stands for what the data have.
+        network: makes the module X -> (2 n + T (2 n + 1),): mean, log-variances, and u, w and b of
+            every map.
+        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of
+            real values. On the command line, y stands for what the data have.
 
     Raises:
         ValueError: no layer, a size below 1, or a network that returns another shape.

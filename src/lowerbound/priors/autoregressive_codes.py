@@ -1,8 +1,9 @@
-"""p(z) = prod_i pi(k_i | k_1 .. k_{i-1}): the code at each position given those before it, by a causal transformer.
+"""p(z) = prod_i pi(k_i | k_1 .. k_{i-1}): the code at each position given those before it, by a
+causal transformer.
 
-The positions are taken in the order of their flat index, for pictures row by row. One pass gives the probabilities at all
-positions, since each looks back only. A sample goes from position to position, and what earlier ones have shown to later
-ones is kept.
+The positions are taken in the order of their flat index, for pictures row by row. One pass gives
+the probabilities at all positions, since each looks back only. A sample goes from position to
+position, and what earlier ones have shown to later ones is kept.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Layer(nn.Module):
 
         Args:
             h: at all positions, (N, P, width), or at one where there is a past, (N, 1, width).
-            past: what was shown by the positions before: keys and values, (2, N, heads, p, width / heads).
+            past: what was shown by the positions before: keys and values, (2, N, heads, p, width /
+                heads).
         """
         query, *shown = (
             self.asked(self.before(h)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -60,8 +62,9 @@ class Layer(nn.Module):
 
 
 class AutoregressiveCodes(Prior):
-    """A causal transformer (Vaswani et al. 2017, arXiv 1706.03762) over the codes of the posterior's codebook, in the place
-    of the masked convolutions of van den Oord, Vinyals and Kavukcuoglu 2017, arXiv 1711.00937.
+    """A causal transformer (Vaswani et al. 2017, arXiv 1706.03762) over the codes of the
+    posterior's codebook, in the place of the masked convolutions of van den Oord, Vinyals and
+    Kavukcuoglu 2017, arXiv 1711.00937.
 
     It starts with all codes alike, whatever stood before.
 
@@ -73,12 +76,16 @@ class AutoregressiveCodes(Prior):
         heads: of each layer's attention.
 
     Raises:
-        ValueError: no code, a latent size, width, number of layers or heads below 1, or a width that the heads do not
-            divide; when called, no posterior, or one without a codebook of that size.
+        ValueError: no code, a latent size, width, number of layers or heads below 1, or a width
+            that the heads do not divide; when called, no posterior, or one without a codebook of
+            that size.
 
     Example:
         >>> from lowerbound.posteriors import VectorQuantised
-        >>> prior, posterior = AutoregressiveCodes((16, 2, 2), codes=32), VectorQuantised((4,), (16, 2, 2), codes=32)
+        >>> prior, posterior = (
+        ...     AutoregressiveCodes((16, 2, 2), codes=32),
+        ...     VectorQuantised((4,), (16, 2, 2), codes=32),
+        ... )
         >>> pz = prior(Context(), posterior)
         >>> pz.sample((5,)).shape, pz.log_prob(pz.sample((5,))).shape
         (torch.Size([5, 16, 2, 2]), torch.Size([5]))
@@ -124,7 +131,9 @@ class AutoregressiveCodes(Prior):
         nn.init.zeros_(self.head.bias)
 
     def conditionals(self, index: Tensor) -> Tensor:
-        """Logits of the code at each position given those before: numbers (N, p) of the first p positions -> (N, p, K)."""
+        """Logits of the code at each position given those before: numbers (N, p) of the first p
+        positions -> (N, p, K).
+        """
         h = torch.cat([self.first.expand(len(index), 1, -1), self.code(index[:, :-1])], 1)
         h = h + self.position[: index.shape[1]]
         for layer in self.body:

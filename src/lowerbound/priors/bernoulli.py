@@ -1,4 +1,6 @@
-"""p(z) = prod_d p_d^z_d (1 - p_d)^(1 - z_d) for z in {0, 1}: independent bits, fair or with learned probabilities."""
+"""p(z) = prod_d p_d^z_d (1 - p_d)^(1 - z_d) for z in {0, 1}: independent bits, fair or with learned
+probabilities.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from lowerbound.shapes import Shape
 
 
 class Bernoulli(Prior):
-    """Binary codes, for the posterior of the same name (Maddison, Mnih and Teh 2017, arXiv 1611.00712).
+    """Binary codes, for the posterior of the same name (Maddison, Mnih and Teh 2017, arXiv
+    1611.00712).
 
     Args:
         z_shape: Z, the event shape of the latent.

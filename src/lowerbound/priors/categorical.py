@@ -1,4 +1,6 @@
-"""p(z) = prod_i Cat(z_i; pi_i): n independent variables of C categories, uniform or with learned probabilities."""
+"""p(z) = prod_i Cat(z_i; pi_i): n independent variables of C categories, uniform or with learned
+probabilities.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from lowerbound.shapes import Shape
 
 
 class Categorical(Prior):
-    """Categorical codes, for the posterior of the same name (Jang, Gu and Poole 2017, arXiv 1611.01144).
+    """Categorical codes, for the posterior of the same name (Jang, Gu and Poole 2017, arXiv
+    1611.01144).
 
     Args:
         z_shape: Z = (n, C), n variables of C categories; (C,) is one.

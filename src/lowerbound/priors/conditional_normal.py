@@ -20,12 +20,14 @@ class ConditionalNormal(Prior):
 
     Args:
         z_shape: Z, the event shape of the latent.
-        condition: C for one of C classes, or the shape of real values. On the command line, y stands for what the data have.
-        network: makes the module Y -> (2, *Z), mean and log-variance; classes are one-hot, Y = (C,).
+        condition: C for one of C classes, or the shape of real values. On the command line, y
+            stands for what the data have.
+        network: makes the module Y -> (2, *Z), mean and log-variance; classes are one-hot, Y =
+            (C,).
 
     Raises:
-        ValueError: no condition, no class, a size below 1, or a network that returns another shape; when called, no y or
-            another than the condition says.
+        ValueError: no condition, no class, a size below 1, or a network that returns another shape;
+            when called, no y or another than the condition says.
 
     Example:
         >>> import torch

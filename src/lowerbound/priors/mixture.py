@@ -1,7 +1,7 @@
 """p(z) = sum_c pi_c N(z; mu_c, diag(s_c^2)), with learned weights, means and scales.
 
-Several clusters in the latent need not be drawn together into one normal. There is no closed-form KL from a normal to a
-mixture, so the rate is estimated from the draws, log q(z|x) - log p(z).
+Several clusters in the latent need not be drawn together into one normal. There is no closed-form
+KL from a normal to a mixture, so the rate is estimated from the draws, log q(z|x) - log p(z).
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from lowerbound.distributions import Mixture as MixtureDistribution
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
 
-SPREAD = 0.5  # of the means at the start: some scales apart in many dimensions, and none out of a posterior's reach
+# of the means at the start: some scales apart in many dimensions, and none out of a posterior's
+# reach
+SPREAD = 0.5
 
 
 class Mixture(Prior):
-    """A mixture of C diagonal normals (Dilokthanakul et al. 2016, arXiv 1611.02648, there within a deeper model; as the
-    prior of a plain one in Tomczak and Welling 2018, arXiv 1705.07120).
+    """A mixture of C diagonal normals (Dilokthanakul et al. 2016, arXiv 1611.02648, there within a
+    deeper model; as the prior of a plain one in Tomczak and Welling 2018, arXiv 1705.07120).
 
-    It starts with equal weights, means drawn from N(0, 1/4) by torch's global seed, so that no two components are alike, and
-    variances of 3/4: in expectation over the means, the mixture has mean 0 and variance 1 in every entry.
+    It starts with equal weights, means drawn from N(0, 1/4) by torch's global seed, so that no two
+    components are alike, and variances of 3/4: in expectation over the means, the mixture has mean
+    0 and variance 1 in every entry.
 
     Args:
         z_shape: Z, the event shape of the latent.

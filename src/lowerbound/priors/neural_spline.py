@@ -1,9 +1,10 @@
-"""p(z) = N(f(z); 0, I) |det df/dz|, with f a chain of couplings: half of z goes through splines, chosen by networks
-of the other half.
+"""p(z) = N(f(z); 0, I) |det df/dz|, with f a chain of couplings: half of z goes through splines,
+chosen by networks of the other half.
 
-Each spline is monotonic, made of ratios of quadratics between knots on [-5, 5], and the identity outside: so one coupling
-bends what an affine one can only stretch. Density and draw cost one pass each. There is no closed-form KL to a flow, so the
-rate is estimated from the draws, log q(z|x) - log p(z).
+Each spline is monotonic, made of ratios of quadratics between knots on [-5, 5], and the identity
+outside: so one coupling bends what an affine one can only stretch. Density and draw cost one pass
+each. There is no closed-form KL to a flow, so the rate is estimated from the draws, log q(z|x) -
+log p(z).
 """
 
 from __future__ import annotations
@@ -21,20 +22,23 @@ from lowerbound.shapes import Shape, numel
 
 
 class NeuralSpline(Prior):
-    """A flow of rational-quadratic spline couplings (Durkan, Bekasov, Murray and Papamakarios 2019, arXiv 1906.04032). It
-    starts as the standard normal, of which the knots hold all but one draw in two million.
+    """A flow of rational-quadratic spline couplings (Durkan, Bekasov, Murray and Papamakarios 2019,
+    arXiv 1906.04032). It starts as the standard normal, of which the knots hold all but one draw in
+    two million.
 
     Needs zuko: ``pip install "lowerbound[flows]"``.
 
     Args:
-        z_shape: Z, the event shape of the latent. A latent of one value is bent by splines that depend on nothing.
+        z_shape: Z, the event shape of the latent. A latent of one value is bent by splines that
+            depend on nothing.
         layers: the number of couplings, which transform every second entry, by turns.
         hidden: units of each hidden layer of a coupling's network.
         bins: pieces of a spline.
 
     Raises:
         ImportError: zuko is not installed.
-        ValueError: no layer, a hidden layer without units, fewer than two bins, or a latent size below 1.
+        ValueError: no layer, a hidden layer without units, fewer than two bins, or a latent size
+            below 1.
 
     Example:
         >>> from lowerbound.roles import Context

@@ -1,6 +1,7 @@
 """p(z) = N(mu, Sigma) with learned mean and covariance, diagonal or full.
 
-A full covariance is Sigma = L L', with L lower triangular and its diagonal positive (Cholesky factor).
+A full covariance is Sigma = L L', with L lower triangular and its diagonal positive (Cholesky
+factor).
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from lowerbound.shapes import Shape, numel
 class Normal(Prior):
     """A normal prior with learned mean and covariance; it starts as the standard normal.
 
-    A learned normal prior changes nothing that the networks could not undo, since any N(mu, Sigma) is a linear map of the
-    standard normal; it lets the aggregate posterior keep its own location, scale and correlations.
+    A learned normal prior changes nothing that the networks could not undo, since any N(mu, Sigma)
+    is a linear map of the standard normal; it lets the aggregate posterior keep its own location,
+    scale and correlations.
 
     Args:
         z_shape: Z, the event shape of the latent, with n values.
-        covariance: "diagonal" learns n log-scales, "full" a Cholesky factor with n (n + 1) / 2 entries.
+        covariance: "diagonal" learns n log-scales, "full" a Cholesky factor with n (n + 1) / 2
+            entries.
 
     Raises:
         ValueError: another covariance, or a latent size below 1.

@@ -1,10 +1,10 @@
-"""p(z) = N(f(z); 0, I) |det df/dz|, with f a chain of couplings: half of z is scaled and shifted by networks of
-the other half.
+"""p(z) = N(f(z); 0, I) |det df/dz|, with f a chain of couplings: half of z is scaled and shifted by
+networks of the other half.
 
     f: z_a -> z_a,  z_b -> z_b exp(s(z_a)) + t(z_a),    log |det df/dz| = sum s(z_a)
 
-Density and draw cost one pass each, since the inverse needs no other networks. There is no closed-form KL to a flow, so the
-rate is estimated from the draws, log q(z|x) - log p(z).
+Density and draw cost one pass each, since the inverse needs no other networks. There is no
+closed-form KL to a flow, so the rate is estimated from the draws, log q(z|x) - log p(z).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from lowerbound.shapes import Shape, numel
 
 
 class RealNVP(Prior):
-    """A flow of affine couplings (Dinh, Sohl-Dickstein and Bengio 2017, arXiv 1605.08803); in a variational autoencoder, Xu
-    et al. 2019, arXiv 1905.13452. It starts as the standard normal.
+    """A flow of affine couplings (Dinh, Sohl-Dickstein and Bengio 2017, arXiv 1605.08803); in a
+    variational autoencoder, Xu et al. 2019, arXiv 1905.13452. It starts as the standard normal.
 
     Needs zuko: ``pip install "lowerbound[flows]"``.
 
     Args:
-        z_shape: Z, the event shape of the latent, with n values. A latent of one value leaves nothing to couple: p(z) is
-            then a normal with learned location and scale.
+        z_shape: Z, the event shape of the latent, with n values. A latent of one value leaves
+            nothing to couple: p(z) is then a normal with learned location and scale.
         layers: the number of couplings, which transform every second entry, by turns.
         hidden: units of each hidden layer of a coupling's network.
 

@@ -12,7 +12,8 @@ from lowerbound.shapes import Shape
 
 
 class StandardNormal(Prior):
-    """The standard normal prior (Kingma and Welling 2013, arXiv 1312.6114): no parameters, no settings.
+    """The standard normal prior (Kingma and Welling 2013, arXiv 1312.6114): no parameters, no
+    settings.
 
     Args:
         z_shape: Z, the event shape of the latent.

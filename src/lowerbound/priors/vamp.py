@@ -1,9 +1,11 @@
-"""p(z) = (1/C) sum_c q(z|u_c): the posterior averaged over learned pseudo-inputs u_1 .. u_C, points of the data's space.
+"""p(z) = (1/C) sum_c q(z|u_c): the posterior averaged over learned pseudo-inputs u_1 .. u_C, points
+of the data's space.
 
-The prior at which the ELBO is largest, for a given posterior, is the aggregate posterior, the average of q(z|x) over all
-training data; a few hundred learned points stand in for those. Gradients reach the pseudo-inputs through the posterior,
-and the posterior by both ways, as q(z|x) and as a component of p(z). There is no closed-form KL from a normal to a mixture,
-so the rate is estimated from the draws, log q(z|x) - log p(z).
+The prior at which the ELBO is largest, for a given posterior, is the aggregate posterior, the
+average of q(z|x) over all training data; a few hundred learned points stand in for those. Gradients
+reach the pseudo-inputs through the posterior, and the posterior by both ways, as q(z|x) and as a
+component of p(z). There is no closed-form KL from a normal to a mixture, so the rate is estimated
+from the draws, log q(z|x) - log p(z).
 """
 
 from __future__ import annotations
@@ -29,14 +31,16 @@ EDGE = 0.01  # how far inside of [0, 1] a pseudo-input starts, where the sigmoid
 class VampPrior(Prior):
     """A variational mixture of posteriors (Tomczak and Welling 2018, arXiv 1705.07120).
 
-    ``fit`` starts the pseudo-inputs at different training examples, drawn at random, before the first step of a model that
-    has never been trained: points at which the posterior is at home, and no two alike. (The paper has that as an option, and
-    otherwise starts around a constant.) Where the training data lie in [0, 1], u is a sigmoid of what is learned, and so
-    stays there; elsewhere it is unbounded, and learned in units of the data's spread. Before ``fit`` it is noise.
+    ``fit`` starts the pseudo-inputs at different training examples, drawn at random, before the
+    first step of a model that has never been trained: points at which the posterior is at home, and
+    no two alike. (The paper has that as an option, and otherwise starts around a constant.) Where
+    the training data lie in [0, 1], u is a sigmoid of what is learned, and so stays there;
+    elsewhere it is unbounded, and learned in units of the data's spread. Before ``fit`` it is
+    noise.
 
-    The posterior sees pseudo-inputs in evaluation mode, in training too: without dropout, and with the running statistics of
-    a batch normalisation, which they do not move. So p(z) is one density, the same in both modes, and does not depend on the
-    batch. It sees them without labels and mask.
+    The posterior sees pseudo-inputs in evaluation mode, in training too: without dropout, and with
+    the running statistics of a batch normalisation, which they do not move. So p(z) is one density,
+    the same in both modes, and does not depend on the batch. It sees them without labels and mask.
 
     Args:
         z_shape: Z, the event shape of the latent.
@@ -44,13 +48,16 @@ class VampPrior(Prior):
         components: C, the number of pseudo-inputs.
 
     Raises:
-        ValueError: no component, a size below 1, fewer training examples than components; when composed, a posterior that
-            knows its density at its own draws alone; when called, no posterior, one of another data shape, or one that
-            cannot do without labels.
+        ValueError: no component, a size below 1, fewer training examples than components; when
+            composed, a posterior that knows its density at its own draws alone; when called, no
+            posterior, one of another data shape, or one that cannot do without labels.
 
     Example:
         >>> from lowerbound.posteriors import DiagonalNormal
-        >>> prior, posterior = VampPrior((2,), (1, 8, 8), components=5), DiagonalNormal((1, 8, 8), (2,))
+        >>> prior, posterior = (
+        ...     VampPrior((2,), (1, 8, 8), components=5),
+        ...     DiagonalNormal((1, 8, 8), (2,)),
+        ... )
         >>> pz = prior(Context(), posterior)
         >>> pz.log_prob(torch.zeros(7, 3, 2)).shape, pz.sample((4,)).shape
         (torch.Size([7, 3]), torch.Size([4, 2]))
@@ -81,7 +88,8 @@ class VampPrior(Prior):
         self.components = components
         self.standardizer = Standardizer(self.x_shape)
         self.free = nn.Parameter(torch.randn(components, *self.x_shape))
-        # saved with the weights: what the free values mean, and that they are not to be started again
+        # saved with the weights: what the free values mean, and that they are not to be started
+        # again
         self.register_buffer("is_unit", torch.tensor(False))
         self.register_buffer("is_prepared", torch.tensor(False))
 
@@ -99,8 +107,8 @@ class VampPrior(Prior):
             return
         if len(x) < self.components:
             raise ValueError(
-                f"components is {self.components}, and each pseudo-input starts at another training example, of which "
-                f"there are {len(x)}; use as many components or fewer"
+                f"components is {self.components}, and each pseudo-input starts at another "
+                f"training example, of which there are {len(x)}; use as many components or fewer"
             )
         self.is_unit.fill_(contains(UNIT, smallest(x)))
         if not (self.is_unit or self.standardizer.is_fitted):
@@ -116,19 +124,21 @@ class VampPrior(Prior):
     def forward(self, context: Context, posterior: Posterior | None = None) -> Distribution:
         if posterior is None:
             raise ValueError(
-                "a VampPrior is made of the posterior; call it with one, as in prior(context, posterior)"
+                "a VampPrior is made of the posterior; call it with one, as in prior(context, "
+                "posterior)"
             )
         if posterior.x_shape != self.x_shape:
             raise ValueError(
-                f"the pseudo-inputs of the VampPrior have the shape {self.x_shape}, and the posterior takes x of shape "
-                f"{posterior.x_shape}; give both the same x_shape"
+                f"the pseudo-inputs of the VampPrior have the shape {self.x_shape}, and the "
+                f"posterior takes x of shape {posterior.x_shape}; give both the same x_shape"
             )
         try:
             with evaluating(posterior):
                 components = posterior(self.pseudo_inputs, Context())
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{type(posterior).__name__} fails on pseudo-inputs, which have no labels and no mask "
-                f"({first_line(error)}); use a posterior that can do without, or another prior than VampPrior"
+                f"{type(posterior).__name__} fails on pseudo-inputs, which have no labels and no "
+                f"mask ({first_line(error)}); use a posterior that can do without, or another "
+                "prior than VampPrior"
             ) from error
         return Mixture(self.free.new_zeros(self.components), components)

@@ -1,7 +1,7 @@
 """The report: one HTML file about a run that opens from disk, without a network or a server.
 
-Every picture is embedded; the sliders choose among frames that were rendered beforehand. All text from outside (names,
-labels, settings) is escaped by the template engine.
+Every picture is embedded; the sliders choose among frames that were rendered beforehand. All text
+from outside (names, labels, settings) is escaped by the template engine.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ STEPS = 15  # frames of a traversal
 
 @dataclass(frozen=True)
 class Traversal:
-    """The frames of one latent dimension, side by side in one picture, for a slider to choose from."""
+    """The frames of one latent dimension, side by side in one picture, for a slider to choose
+    from.
+    """
 
     dimension: int
     rate: str

@@ -1,7 +1,8 @@
 """Samples as they are shown: of a model that is conditioned on y, for each of several y, in rows.
 
 a class     x ~ p(x|y) for each class y
-a strip     y, which is some columns of a held-out picture; completions x ~ p(x|y) of it; the picture itself
+a strip     y, which is some columns of a held-out picture; completions x ~ p(x|y) of it; the
+            picture itself
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def by_condition(
         mean_of_x: the mean of p(x|z, y) at each z, and no draw from it.
 
     Raises:
-        ValueError: no y, fewer than one sample, or a y that is not what the model is conditioned on.
+        ValueError: no y, fewer than one sample, or a y that is not what the model is conditioned
+            on.
 
     Example:
         >>> import lowerbound as lb
@@ -51,7 +53,9 @@ def by_condition(
 
 
 def framed(drawn: Tensor, x: Tensor, data: Dataset) -> Tensor:
-    """Rows of samples (n, each, *X) with the example whose y it is behind, and y before, where it is a strip."""
+    """Rows of samples (n, each, *X) with the example whose y it is behind, and y before, where it
+    is a strip.
+    """
     row = [drawn.cpu(), x[:, None]]
     if data.strip is not None:
         first, last = data.strip
@@ -64,13 +68,15 @@ def framed(drawn: Tensor, x: Tensor, data: Dataset) -> Tensor:
 def samples_shown(
     model: Model, data: Dataset, split: str, rows: int, columns: int
 ) -> tuple[Tensor, str]:
-    """Means of p(x|z) at z from the prior for a picture of so many columns, (n, *X), and what they are.
+    """Means of p(x|z) at z from the prior for a picture of so many columns, (n, *X), and what they
+    are.
 
     Args:
         model: the model.
         data: the data.
         split: of the examples whose y is given, where it is no class.
-        rows: of the picture; where the model is conditioned on classes, one for each of at most ten.
+        rows: of the picture; where the model is conditioned on classes, one for each of at most
+            ten.
         columns: of the picture.
     """
     if model.condition is None:

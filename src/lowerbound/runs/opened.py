@@ -51,7 +51,8 @@ def open_run(given: Mapping[str, Any]) -> tuple[Run, Model]:
 def load_as(
     run: Run, source: str | None, splits: str | None = None, missing: Missing | None = None
 ) -> Dataset:
-    """Data read as the run's own were: the same levels, classes, binarisation, dequantisation and size of pictures.
+    """Data read as the run's own were: the same levels, classes, binarisation, dequantisation and
+    size of pictures.
 
     Args:
         run: the run.
@@ -77,14 +78,17 @@ def load_as(
 
 
 def table_of(run: Run) -> tuple[list[str] | None, dict[str, list[str]]]:
-    """The names of the columns of a run's data, or None, and the labels of those that hold classes."""
+    """The names of the columns of a run's data, or None, and the labels of those that hold
+    classes.
+    """
     own = run.config()["data"]
     classes = [name.partition("=") for name in own.get("categorical") or ()]
     return own.get("columns"), {name: labels.split("|") for name, _, labels in classes}
 
 
 def known(run: Run, model: Model, label: str | None) -> Context:
-    """What a label, named as on the command line, is to a model: one row of context; an empty one where none is named.
+    """What a label, named as on the command line, is to a model: one row of context; an empty one
+    where none is named.
 
     Raises:
         ValueError: the model is not conditioned on classes, or there is no class of that name.
@@ -102,7 +106,9 @@ def known(run: Run, model: Model, label: str | None) -> Context:
 
 
 def class_names(run: Run, model: Model) -> list[str]:
-    """The names of the classes that a model is conditioned on, their numbers where they have none; empty without classes."""
+    """The names of the classes that a model is conditioned on, their numbers where they have none;
+    empty without classes.
+    """
     if not isinstance(model.condition, int):
         return []
     return list(run.config()["data"].get("classes") or map(str, range(model.condition)))

@@ -8,8 +8,9 @@
     sheet.png            examples, reconstructions and samples, where the data are pictures
     checkpoint/          the last state of training: state.json names the tensors that belong to it
 
-A checkpoint is committed by replacing state.json, which names its tensor file: a reader sees the old pair or the new one.
-What is written between two checkpoints is written again, identically, by a resumed run.
+A checkpoint is committed by replacing state.json, which names its tensor file: a reader sees the
+old pair or the new one. What is written between two checkpoints is written again, identically, by a
+resumed run.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder against other processes; a lock dies with its process. The same object may hold it twice.
+        """Hold the folder against other processes; a lock dies with its process. The same object
+        may hold it twice.
 
         Raises:
             ValueError: another process holds it.
@@ -107,8 +109,8 @@ class Run:
     def begin(self, config: Mapping[str, Any], overwrite: bool) -> None:
         """Make the folder hold a new run; the caller holds the lock.
 
-        The old run's other files go first and its configuration last, so that at every moment the folder holds a run, or
-        the beginning of one.
+        The old run's other files go first and its configuration last, so that at every moment the
+        folder holds a run, or the beginning of one.
 
         Raises:
             ValueError: it holds another run and overwrite is False, or files that are not a run's.
@@ -126,7 +128,9 @@ class Run:
         write_text(self.config_file, content)
 
     def abandon(self) -> None:
-        """Take back what :meth:`begin` did: of a training that failed in its first epoch nothing is worth keeping."""
+        """Take back what :meth:`begin` did: of a training that failed in its first epoch nothing is
+        worth keeping.
+        """
         self._discard()
         self.config_file.unlink(missing_ok=True)
 
@@ -142,7 +146,8 @@ class Run:
         """Refuse to begin a run where something else is.
 
         Raises:
-            ValueError: the folder holds a run that is neither resumed nor overwritten, or files that are not a run's.
+            ValueError: the folder holds a run that is neither resumed nor overwritten, or files
+                that are not a run's.
         """
         there = [
             name for name in (*FILES, self.checkpoint_folder.name) if (self.path / name).exists()
@@ -151,8 +156,8 @@ class Run:
             return
         if not self._is_ours():
             raise ValueError(
-                f"{self.path} holds {there[0]} but is not the folder of a run, so nothing in it was touched; use another "
-                "folder"
+                f"{self.path} holds {there[0]} but is not the folder of a run, so nothing in it "
+                "was touched; use another folder"
             )
         if not overwrite:
             raise ValueError(
@@ -193,7 +198,8 @@ class Run:
             )
         if version > FORMAT:
             raise ValueError(
-                f"{self.path} was written by a newer lowerbound (format {version}, this one reads {FORMAT})"
+                f"{self.path} was written by a newer lowerbound (format {version}, this one reads "
+                f"{FORMAT})"
             )
         return {
             "model": {"part": "VAE"},
@@ -210,14 +216,16 @@ class Run:
         data = config.get("data")
         if not isinstance(data, Mapping) or not isinstance(data.get("event_shape"), list):
             raise ValueError(
-                f"{self.config_file} does not say data.event_shape; it is not the configuration of a run"
+                f"{self.config_file} does not say data.event_shape; it is not the configuration of "
+                "a run"
             )
         model = build_model(
             complete(config, trust=trust), as_shape(data["event_shape"], "data.event_shape"), trust
         )
         if not self.model_file.is_file():
             raise ValueError(
-                f"{self.path} has no model.safetensors: its training has not got that far; resume it"
+                f"{self.path} has no model.safetensors: its training has not got that far; resume "
+                "it"
             )
         load_weights(model, read_tensors(self.model_file), str(self.model_file))
         return model.eval()
@@ -266,7 +274,8 @@ class Run:
             sound = False
         if not sound:
             raise ValueError(
-                f"{self.evaluation_file} is damaged; write it anew: lowerbound evaluate {shlex.quote(str(self.path))}"
+                f"{self.evaluation_file} is damaged; write it anew: lowerbound evaluate "
+                f"{shlex.quote(str(self.path))}"
             )
         return dict(content)
 
@@ -279,7 +288,9 @@ class Run:
         )
 
     def write_checkpoint(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Commit a state of training: first the tensors under a new name, then state.json, which names them."""
+        """Commit a state of training: first the tensors under a new name, then state.json, which
+        names them.
+        """
         self.checkpoint_folder.mkdir(exist_ok=True)
         name = f"state-{state['step']}.safetensors"
         write_tensors(self.checkpoint_folder / name, tensors)
@@ -320,8 +331,8 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Model:
         trust: packages, by name, whose parts may be imported where the model was built from them.
 
     Raises:
-        ValueError: no run there, a half-written one, one of a newer version, weights that do not fit, or parts from a
-            package that is not trusted.
+        ValueError: no run there, a half-written one, one of a newer version, weights that do not
+            fit, or parts from a package that is not trusted.
 
     Example:
         >>> import lowerbound as lb, tempfile, torch
@@ -383,7 +394,8 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -
     for name, tensor in own.items():
         if tensor.shape != tensors[name].shape:
             raise ValueError(
-                f"{where} does not fit the model: {name} is {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
+                f"{where} does not fit the model: {name} is {tuple(tensors[name].shape)}, not "
+                f"{tuple(tensor.shape)}"
             )
     floating = {t.dtype for t in tensors.values() if t.is_floating_point()}
     if len(floating) == 1:

@@ -1,7 +1,8 @@
-"""The state of a training run: all that changes from step to step, as tensors and JSON, out and back in.
+"""The state of a training run: all that changes from step to step, as tensors and JSON, out and
+back in.
 
-Two parts of it are more than storage: the running sums, from which an epoch's means are made, and the best weights so
-far.
+Two parts of it are more than storage: the running sums, from which an epoch's means are made, and
+the best weights so far.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from lowerbound.training.optimizers import moments
 from lowerbound.utils.messages import first_line
 from lowerbound.utils.seeding import random_state, set_random_state
 
-WAITING = 16  # steps whose sums are added at once: few arrays are kept, and few operations a step are left
+# steps whose sums are added at once: few arrays are kept, and few operations a step are left
+WAITING = 16
 
 
 class Sums:
@@ -40,7 +42,9 @@ class Sums:
         usage: Mapping[str, Tensor] | None = None,
         examples: int = 0,
     ) -> None:
-        """Add quantities of examples, each (B,) or (), and how often each code of a latent was used, each (codes,)."""
+        """Add quantities of examples, each (B,) or (), and how often each code of a latent was
+        used, each (codes,).
+        """
         self.seen += examples
         self._waiting.append({name: value.detach() for name, value in values.items()})
         for name, counts in (usage or {}).items():
@@ -52,7 +56,9 @@ class Sums:
 
     @property
     def totals(self) -> dict[str, Tensor]:
-        """The sum of each quantity, (), in double precision where the device has it, and of the usage of codes, (codes,)."""
+        """The sum of each quantity, (), in double precision where the device has it, and of the
+        usage of codes, (codes,).
+        """
         self._settle()
         return self._totals
 
@@ -61,7 +67,9 @@ class Sums:
         self._totals, self._waiting = totals, []
 
     def _settle(self) -> None:
-        """Add what waits: of many steps at once, since a call costs more than the few numbers of one."""
+        """Add what waits: of many steps at once, since a call costs more than the few numbers of
+        one.
+        """
         waiting, self._waiting = self._waiting, []
         precision = torch.float32 if self.device.type == "mps" else torch.float64
         for name in dict.fromkeys(name for step in waiting for name in step):
@@ -76,7 +84,9 @@ class Sums:
             self._totals[name] = sums.cumsum(0)[-1].clone()
 
     def collect(self, world: Processes) -> Sums:
-        """The sums over all processes; what is kept is all in the first from then on, so that it can be saved."""
+        """The sums over all processes; what is kept is all in the first from then on, so that it
+        can be saved.
+        """
         if world.size == 1:
             return self
         found = Sums(self.device)
@@ -97,10 +107,12 @@ class Sums:
         return float(self.totals[name])
 
     def means(self, n: int) -> dict[str, float | None]:
-        """Means over n examples, by the names of metrics.jsonl; None where there is no finite one; no count of steps.
+        """Means over n examples, by the names of metrics.jsonl; None where there is no finite one;
+        no count of steps.
 
-        ``elbo`` and ``distortion`` are always named, and are None where the score is no log-density. Of the usage of codes
-        there is the perplexity over all n, and the number of codes that occurred.
+        ``elbo`` and ``distortion`` are always named, and are None where the score is no
+        log-density. Of the usage of codes there is the perplexity over all n, and the number of
+        codes that occurred.
         """
         means = {
             name: float(total) / n
@@ -120,7 +132,9 @@ class Sums:
 
 
 class Best:
-    """The best weights on validation; where there is no validation, nothing is kept and the last weights count."""
+    """The best weights on validation; where there is no validation, nothing is kept and the last
+    weights count.
+    """
 
     def __init__(self, patience: int | None) -> None:
         self.patience = patience
@@ -190,7 +204,9 @@ class TrainingState:
         self.sums = Sums(self.sums.device)
 
     def save(self, run: Run) -> None:
-        """Commit the state to a run folder: the weights and metrics first, the checkpoint that vouches for them last."""
+        """Commit the state to a run folder: the weights and metrics first, the checkpoint that
+        vouches for them last.
+        """
         if self.step:  # before the first step there is nothing that deserves to be called a model
             run.write_model(self.best.weights or self.model.state_dict())
             run.write_metrics(self.records)
@@ -226,7 +242,9 @@ class TrainingState:
         )
 
     def _moments(self, flat: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-        """The optimiser's state by parameter; the shapes are checked, since the fused update does not."""
+        """The optimiser's state by parameter; the shapes are checked, since the fused update does
+        not.
+        """
         kept = moments(self.optimizer)
         by_parameter: dict[int, dict[str, Tensor]] = {}
         for name, value in flat.items():
@@ -249,7 +267,8 @@ class TrainingState:
         """Go back to a state that was committed to a run folder, by as many processes or by others.
 
         Returns:
-            What differs from the machine that wrote it and so may change the last bits, in words; "" where nothing does.
+            What differs from the machine that wrote it and so may change the last bits, in words;
+            "" where nothing does.
 
         Raises:
             ValueError: the checkpoint is damaged.

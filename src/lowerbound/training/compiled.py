@@ -1,14 +1,16 @@
-"""What ``compile=True`` means: a training step as one graph, or, where others take part in it, its pass as one.
+"""What ``compile=True`` means: a training step as one graph, or, where others take part in it, its
+pass as one.
 
-Inductor fuses what stands between the matrix products, so that a batch is read once where the plain pass reads it a dozen
-times, and nothing of Python is left in between: examples, draw, objective, gradients, clipping and the optimiser's update.
-The noise comes from the same generator, drawn by the same calls, as in the plain pass, so that the two differ by rounding
-alone, and a run can be resumed. Several processes average their gradients before the update, and in 16-bit training a
-scaler decides about it: there the pass, forward and backward, is the graph, as it is with Muon, and for a torch that cannot
-trace gradients yet.
+Inductor fuses what stands between the matrix products, so that a batch is read once where the plain
+pass reads it a dozen times, and nothing of Python is left in between: examples, draw, objective,
+gradients, clipping and the optimiser's update. The noise comes from the same generator, drawn by
+the same calls, as in the plain pass, so that the two differ by rounding alone, and a run can be
+resumed. Several processes average their gradients before the update, and in 16-bit training a
+scaler decides about it: there the pass, forward and backward, is the graph, as it is with Muon, and
+for a torch that cannot trace gradients yet.
 
-A graph is made for one size of batch. Batches of another size, the last of an epoch and those of validation, go through
-the plain pass: it costs little there, and no graph is made a second time.
+A graph is made for one size of batch. Batches of another size, the last of an epoch and those of
+validation, go through the plain pass: it costs little there, and no graph is made a second time.
 """
 
 from __future__ import annotations
@@ -63,7 +65,8 @@ class Compiled(nn.Module):
         moving = torch.tensor(progress, dtype=next(self.parameters()).dtype)
         try:
             with validation(on=False):
-                return self.graph(x, context, moving, examples)  # type: ignore[arg-type]  # to be computed with as a number
+                # to be computed with as a number
+                return self.graph(x, context, moving, examples)  # type: ignore[arg-type]
         except torch._dynamo.exc.TorchDynamoException as error:
             raise ValueError(_why(error, self.plain)) from error
 
@@ -74,12 +77,13 @@ class CompiledStep:
     Args:
         plain: the pass.
         optimizer: Adam, whose state the graph changes, so that it is saved and resumed as ever.
-        clip: the largest norm of the gradient, of model and objective each by itself; None leaves it.
+        clip: the largest norm of the gradient, of model and objective each by itself; None leaves
+            it.
         device: of the parameters.
 
     Raises:
-        ValueError: at the first step, where model or objective cannot be put into one graph, or a parameter receives no
-            gradient.
+        ValueError: at the first step, where model or objective cannot be put into one graph, or a
+            parameter receives no gradient.
     """
 
     def __init__(
@@ -88,10 +92,11 @@ class CompiledStep:
         self.plain, self.clip = plain, clip
         self.updates = [_Update(optimizer, i) for i in range(len(optimizer.param_groups))]
         self.trained = [p for update in self.updates for p in update.parameters]
-        # a number would be written into the graph, and every step need another one; for a tensor nobody waits
+        # a number would be written into the graph, and every step need another one; for a tensor
+        # nobody waits
         self.progress = torch.zeros((), dtype=self.trained[0].dtype, device=device)
-        # the noise of the plain pass; on a GPU all kernels of a step are launched as one, and on a CPU they are called from
-        # C++, which is sooner compiled, too: as one file
+        # the noise of the plain pass; on a GPU all kernels of a step are launched as one, and on a
+        # CPU they are called from C++, which is sooner compiled, too: as one file
         options: dict[str, Any] = {
             "fallback_random": True,
             "triton.cudagraphs": device.type == "cuda",
@@ -103,7 +108,9 @@ class CompiledStep:
     def __call__(
         self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Take a step on what :meth:`Pass.forward` takes: sums of what is logged, ``skipped`` among it, and codes' usage."""
+        """Take a step on what :meth:`Pass.forward` takes: sums of what is logged, ``skipped`` among
+        it, and codes' usage.
+        """
         self.progress.fill_(progress)
         for update in self.updates:
             update.look_ahead()
@@ -142,7 +149,9 @@ class CompiledStep:
         return {**sums, "skipped": skipped}, usage, []
 
     def clipped(self, gradients: list[Tensor]) -> list[Tensor]:
-        """Those of a group, by the formula of torch's ``clip_grad_norm_``, which acts on what parameters hold."""
+        """Those of a group, by the formula of torch's ``clip_grad_norm_``, which acts on what
+        parameters hold.
+        """
         if self.clip is None:
             return gradients
         norm = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).norm()
@@ -171,7 +180,9 @@ class _Update:
         return settings
 
     def look_ahead(self) -> None:
-        """Find how far the step to come goes: the same for all parameters of the group, which have made as many steps."""
+        """Find how far the step to come goes: the same for all parameters of the group, which have
+        made as many steps.
+        """
         if (
             not self.states
         ):  # not before: a state that is restored takes the place of what was there
@@ -187,7 +198,8 @@ class _Update:
                 torch._dynamo.mark_static_address(
                     kept
                 )  # without which a CUDA graph does not change what it is given
-        # in each entry the compiler would work these out again; and 1 - 0.999 has lost four digits in float32
+        # in each entry the compiler would work these out again; and 1 - 0.999 has lost four digits
+        # in float32
         taken, (first, second) = self.states[0]["step"], self.betas
         # on a CPU nobody waits for a number, and these are then no operations of torch
         step = (float(taken) if taken.device.type == "cpu" else taken.double()) + 1
@@ -205,7 +217,8 @@ class _Update:
 def validation(on: bool) -> Iterator[None]:
     """Have distributions validate their arguments, or not, in a block, and as before after it.
 
-    torch turns it off for all that the process does after its first compilation, and could not compile it.
+    torch turns it off for all that the process does after its first compilation, and could not
+    compile it.
     """
     before = Distribution._validate_args
     Distribution.set_default_validate_args(on)
@@ -218,8 +231,9 @@ def validation(on: bool) -> Iterator[None]:
 def fits_one_graph(plain: Pass, optimizer: torch.optim.Adam) -> bool:
     """Whether a graph of the whole step would do all that the step does.
 
-    What waits for a parameter's gradient (a hook) would wait for ever, and of Adam's settings the update knows those alone
-    that objectives are offered. Muon stays outside: what it costs are its matrix products, in a graph or not.
+    What waits for a parameter's gradient (a hook) would wait for ever, and of Adam's settings the
+    update knows those alone that objectives are offered. Muon stays outside: what it costs are its
+    matrix products, in a graph or not.
     """
     hooks = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in plain.parameters())
     others = ("weight_decay", "amsgrad", "maximize")
@@ -232,7 +246,9 @@ def fits_one_graph(plain: Pass, optimizer: torch.optim.Adam) -> bool:
 
 @contextmanager
 def tracing_steps() -> Iterator[None]:
-    """Let torch trace whole steps in a block, gradients among it; around all steps, since it takes its time."""
+    """Let torch trace whole steps in a block, gradients among it; around all steps, since it takes
+    its time.
+    """
     settings: Any = torch._dynamo.config
     before = settings.trace_autograd_ops
     settings.trace_autograd_ops = True
@@ -256,8 +272,9 @@ def _why(error: Exception, of: Pass) -> str:
     ]
     parts = ", ".join(type(part).__name__ for part in of.model.parts.values())
     return (
-        f"{type(of.model).__name__} of {parts} under {type(of.objective).__name__} cannot be compiled: "
-        f"{told[0] if told else type(error).__name__}{where}; leave compile off, which changes nothing but the time"
+        f"{type(of.model).__name__} of {parts} under {type(of.objective).__name__} cannot be "
+        f"compiled: {told[0] if told else type(error).__name__}{where}; leave compile off, which "
+        "changes nothing but the time"
     )
 
 
@@ -272,8 +289,8 @@ def check_compiler(device: torch.device) -> None:
     )
     if not any(shutil.which(word) for word in compiler.split()[:1]):
         raise ValueError(
-            f"compile needs a C++ compiler, and {compiler!r} is not there: install one (g++, or clang), name it in the "
-            "variable CXX, or leave compile off"
+            f"compile needs a C++ compiler, and {compiler!r} is not there: install one (g++, or "
+            "clang), name it in the variable CXX, or leave compile off"
         )
     if device.type == "cuda" and not torch.utils._triton.has_triton():
         raise ValueError("compile needs Triton on a GPU: install triton, or leave compile off")

@@ -1,4 +1,6 @@
-"""The configuration of a run: checked before it begins, written when it does, and compared when it is resumed."""
+"""The configuration of a run: checked before it begins, written when it does, and compared when it
+is resumed.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,8 @@ def configuration(
             parts, trust=foreign
         )  # what could not be loaded again is refused before it is trained
         warnings.warn(
-            f"the model has parts from {', '.join(foreign)}; loading the run will ask for trust={foreign} (--trust)",
+            f"the model has parts from {', '.join(foreign)}; loading the run will ask for "
+            f"trust={foreign} (--trust)",
             stacklevel=5,
         )
     plain = {
@@ -62,7 +65,8 @@ def check_same(run: Run, config: Mapping[str, Any], function: Callable[..., Any]
     Args:
         run: the run.
         config: with which it is to go on.
-        function: takes the settings; its defaults are those of a setting that is newer than the run.
+        function: takes the settings; its defaults are those of a setting that is newer than the
+            run.
 
     Raises:
         ValueError: what differs.
@@ -83,7 +87,8 @@ def check_same(run: Run, config: Mapping[str, Any], function: Callable[..., Any]
 def _untold(
     before: Mapping[str, Any], now: Mapping[str, Any], function: Callable[..., Any]
 ) -> dict[str, Any]:
-    """A run's configuration with what it does not say, because a later version added it: the default, which it then was.
+    """A run's configuration with what it does not say, because a later version added it: the
+    default, which it then was.
 
     Names of classes and columns follow from the data, whose checksum is compared.
     """
@@ -100,7 +105,9 @@ def _untold(
 
 
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a result depends on: not on how many share the work, nor on which of several equal devices does it."""
+    """What a result depends on: not on how many share the work, nor on which of several equal
+    devices does it.
+    """
     flat = {key: value for key, value in _flat(config).items() if key not in DIVISION}
     return flat | {"device": str(flat.get("device")).partition(":")[0]}
 
@@ -118,7 +125,8 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
-    """Refuse arguments of :func:`~lowerbound.fit` that are out of range, on these data and this machine.
+    """Refuse arguments of :func:`~lowerbound.fit` that are out of range, on these data and this
+    machine.
 
     Raises:
         ValueError: which, and what would be in range.
@@ -144,7 +152,8 @@ def check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
         and settings["checkpoint_seconds"] >= 0
     ):
         raise ValueError(
-            f"checkpoint_seconds is {settings['checkpoint_seconds']!r}: it must be a number, at least 0"
+            f"checkpoint_seconds is {settings['checkpoint_seconds']!r}: it must be a number, at "
+            "least 0"
         )
     for name, valid in (
         ("optimizer", OptimizerName),
@@ -167,8 +176,8 @@ def check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
     check_devices(settings["devices"], device, world)
     if (count := world.size * settings["accumulate"]) > settings["batch_size"]:
         raise ValueError(
-            f"batch_size is {settings['batch_size']}, and is divided by {count} (processes times accumulate); take at least "
-            f"{count}: it counts the examples of all processes together"
+            f"batch_size is {settings['batch_size']}, and is divided by {count} (processes times "
+            f"accumulate); take at least {count}: it counts the examples of all processes together"
         )
     if settings["compile"] is True and settings["accumulate"] > 1:
         raise ValueError(
@@ -197,7 +206,8 @@ def check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
 def check_pieces(
     model: Model, objective: Objective, accumulate: int, compile: bool, world: Processes
 ) -> None:
-    """Refuse to work piece by piece on what needs a whole batch at once, and to compile what processes gather.
+    """Refuse to work piece by piece on what needs a whole batch at once, and to compile what
+    processes gather.
 
     Raises:
         ValueError: what needs it, and what would work.
@@ -211,26 +221,29 @@ def check_pieces(
         return
     if compile and world.size > 1:
         raise ValueError(
-            f"{found[0]} takes statistics of the batch, which several processes gather, and that cannot be compiled; leave "
-            "compile off, or use devices 1"
+            f"{found[0]} takes statistics of the batch, which several processes gather, and that "
+            "cannot be compiled; leave compile off, or use devices 1"
         )
     if accumulate > 1:
         raise ValueError(
-            f"accumulate is {accumulate}, and {found[0]} takes statistics of the batch, which pieces one after the other do "
-            "not give; use accumulate 1, with more devices or a smaller batch_size"
+            f"accumulate is {accumulate}, and {found[0]} takes statistics of the batch, which "
+            "pieces one after the other do not give; use accumulate 1, with more devices or a "
+            "smaller batch_size"
         )
 
 
 def check_all_gathered(objective: Objective, world: Processes) -> None:
-    """Refuse an objective that compares the examples of a share as if they were the batch; called after the first step.
+    """Refuse an objective that compares the examples of a share as if they were the batch; called
+    after the first step.
 
     Raises:
         ValueError: it does.
     """
     if world.size > 1 and objective.batch_statistics and not has_all_gathered():
         raise ValueError(
-            f"{type(objective).__name__} compares the examples of a batch, and took one process's for all; let it take "
-            "them from the whole batch (lowerbound.parallel.shards.gathered), or use devices 1"
+            f"{type(objective).__name__} compares the examples of a batch, and took one process's "
+            "for all; let it take them from the whole batch (lowerbound.parallel.shards.gathered), "
+            "or use devices 1"
         )
 
 

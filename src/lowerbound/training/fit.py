@@ -2,9 +2,10 @@
 
     for each epoch: for each batch: draw = model(x); loss = objective(draw); backward; clip; step
 
-It runs on Lightning Fabric, which places the model on the device and sets the precision. Everything random follows from
-the seed, and the state of the loop is committed to the run folder, so that a run killed at any moment and resumed ends
-with the same weights, bit for bit, as one never interrupted (same machine, torch and number of threads).
+It runs on Lightning Fabric, which places the model on the device and sets the precision. Everything
+random follows from the seed, and the state of the loop is committed to the run folder, so that a
+run killed at any moment and resumed ends with the same weights, bit for bit, as one never
+interrupted (same machine, torch and number of threads).
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class History:
 
     Args:
         epochs: one mapping an epoch, as in metrics.jsonl.
-        best_epoch: the epoch whose weights the model holds: the best on validation, or the last where there is none.
+        best_epoch: the epoch whose weights the model holds: the best on validation, or the last
+            where there is none.
         folder: the run folder, or None.
     """
 
@@ -109,33 +111,39 @@ def fit(
     Args:
         model: what to train; it is changed in place.
         objective: what to minimise.
-        data: its train split is trained on; its valid split, where there is one, chooses the weights that are kept; its
-            test split is not touched.
+        data: its train split is trained on; its valid split, where there is one, chooses the
+            weights that are kept; its test split is not touched.
         epochs: passes over the training data.
         batch_size: examples a step; the last batch of an epoch may be smaller and counts in full.
-        seed: of the order of examples and of every draw. It does not act on the model's initial weights, which exist
-            already; on the command line the same seed sets those too.
-        optimizer: "adam" (Kingma and Ba 2014, arXiv 1412.6980), or "muon" (Jordan et al. 2024), which takes orthogonal
-            steps in the weights of layers and Adam's in all else (:mod:`lowerbound.training.optimizers`): fewer steps are needed, and
-            each costs more, by hundreds of examples. An objective's own parameters are always Adam's.
-        learning_rate: Adam's step size; a step of Muon has the same. An objective may ask for another one for its own
-            parameters.
-        schedule: of every learning rate over the run: "constant", "cosine" or "linear", which fall to zero.
-        clip: largest norm of the gradient; None leaves it. An objective's own parameters are clipped by themselves. Long
-            trainings by Muon want one, a few times the usual norm.
-        patience: stop after so many epochs in a row without a better validation loss; None never stops early.
+        seed: of the order of examples and of every draw. It does not act on the model's initial
+            weights, which exist already; on the command line the same seed sets those too.
+        optimizer: "adam" (Kingma and Ba 2014, arXiv 1412.6980), or "muon" (Jordan et al. 2024),
+            which takes orthogonal steps in the weights of layers and Adam's in all else
+            (:mod:`lowerbound.training.optimizers`): fewer steps are needed, and each costs more, by
+            hundreds of examples. An objective's own parameters are always Adam's.
+        learning_rate: Adam's step size; a step of Muon has the same. An objective may ask for
+            another one for its own parameters.
+        schedule: of every learning rate over the run: "constant", "cosine" or "linear", which fall
+            to zero.
+        clip: largest norm of the gradient; None leaves it. An objective's own parameters are
+            clipped by themselves. Long trainings by Muon want one, a few times the usual norm.
+        patience: stop after so many epochs in a row without a better validation loss; None never
+            stops early.
         device: "auto" takes a GPU if there is one; "cpu", "cuda", "cuda:1", "mps".
         precision: "32-true", "bf16-mixed", "16-mixed" (GPU only) or "64-true".
-        compile: make one graph of a step, from the data to the optimiser's update, by ``torch.compile``: the same numbers up
-            to rounding, sooner, after some seconds of compilation, which are told. Batches of another size than batch_size,
-            in validation also, go without it. Several processes, 16-bit training and Muon make a graph of the pass and its
-            gradients. It needs a C++ compiler, and on a GPU Triton.
-        devices: on this machine, each with a process of its own; on a CPU these are processes. None takes as many processes
-            as were started together (torchrun), or one. They share each batch, whose size stays batch_size, and the result
-            is that of one process up to rounding (docs/scaling.md).
-        accumulate: work on each batch in so many pieces, one after the other, and step once, for batches whose activations
-            do not fit into memory: the same step, up to rounding.
-        checkpoint_seconds: least time between two checkpoints: what a kill may cost; the disk is flushed no more often.
+        compile: make one graph of a step, from the data to the optimiser's update, by
+            ``torch.compile``: the same numbers up to rounding, sooner, after some seconds of
+            compilation, which are told. Batches of another size than batch_size, in validation
+            also, go without it. Several processes, 16-bit training and Muon make a graph of the
+            pass and its gradients. It needs a C++ compiler, and on a GPU Triton.
+        devices: on this machine, each with a process of its own; on a CPU these are processes. None
+            takes as many processes as were started together (torchrun), or one. They share each
+            batch, whose size stays batch_size, and the result is that of one process up to rounding
+            (docs/scaling.md).
+        accumulate: work on each batch in so many pieces, one after the other, and step once, for
+            batches whose activations do not fit into memory: the same step, up to rounding.
+        checkpoint_seconds: least time between two checkpoints: what a kill may cost; the disk is
+            flushed no more often.
         out: run folder to write, or a :class:`~lowerbound.runs.run.Run`; None writes nothing.
         resume: go on with the run in the folder from its last checkpoint.
         overwrite: replace the run in the folder.
@@ -145,11 +153,13 @@ def fit(
         The metrics of every epoch. The model is in evaluation mode.
 
     Raises:
-        ValueError: arguments out of range, data that do not fit the model, a device that is not there, parameters that
-            receive no gradient, a folder that holds another run, resuming with other data or settings, or compiling
-            without a compiler, or what cannot be made one graph.
+        ValueError: arguments out of range, data that do not fit the model, a device that is not
+            there, parameters that receive no gradient, a folder that holds another run, resuming
+            with other data or settings, or compiling without a compiler, or what cannot be made one
+            graph.
         ConnectionError: another of the processes that share the work has ended.
-        KeyboardInterrupt: Ctrl-C or a termination signal; the state has been saved and the message says how to go on.
+        KeyboardInterrupt: Ctrl-C or a termination signal; the state has been saved and the message
+            says how to go on.
 
     Example:
         >>> import lowerbound as lb
@@ -200,15 +210,17 @@ def fit(
     if objective.batch_statistics and batch_size < 2:
         name = type(objective).__name__
         raise ValueError(
-            f"batch_size is 1, and {name} compares the examples of a batch with each other; take at least 2"
+            f"batch_size is 1, and {name} compares the examples of a batch with each other; take "
+            "at least 2"
         )
     n = len(data["train"])
     if 1 in (batch_size, n % batch_size) and any(
         isinstance(own, MLP) and own.batch_norm for own in model.modules()
     ):
         raise ValueError(
-            f"{n:,} examples in batches of {batch_size} leave one by itself, and batch normalisation compares the examples "
-            "of a batch; choose another batch_size, or batch_norm false"
+            f"{n:,} examples in batches of {batch_size} leave one by itself, and batch "
+            "normalisation compares the examples of a batch; choose another batch_size, or "
+            "batch_norm false"
         )
     model.check_data(data)
     world = join()
@@ -226,8 +238,9 @@ def fit(
 
     with ExitStack() as stack:
         world.broadcast(lambda: _opened(stack, run, config, resume, overwrite))
-        # fused Adam updates in one pass over memory, and can be told on the device to skip a step; in 16-bit training the
-        # scaler of gradients decides that, and clips gradients of an optimiser that is not fused only
+        # fused Adam updates in one pass over memory, and can be told on the device to skip a step;
+        # in 16-bit training the scaler of gradients decides that, and clips gradients of an
+        # optimiser that is not fused only
         scaled = precision == "16-mixed"
         bare = make_optimizer(optimizer, model, objective, learning_rate, fused=not scaled)
         rates = [group["lr"] for group in bare.param_groups]  # an objective may ask for its own
@@ -358,8 +371,8 @@ def fit(
             )  # once more, now that the device has finished
             if skipped_steps == steps and not scaled:
                 raise ValueError(
-                    f"all {steps} steps of epoch {state.epoch} gave gradients that are not finite, so nothing was learned; "
-                    "try a smaller learning rate, or clip"
+                    f"all {steps} steps of epoch {state.epoch} gave gradients that are not finite, "
+                    "so nothing was learned; try a smaller learning rate, or clip"
                 )
             valid = None
             if "valid" in data.splits:
@@ -419,7 +432,9 @@ def _validate(
     stop: threading.Event,
     world: Processes,
 ) -> dict[str, float | None]:
-    """Means over the validation split, with every schedule at its end and the same noise after every epoch."""
+    """Means over the validation split, with every schedule at its end and the same noise after
+    every epoch.
+    """
     sums, seen = Sums(next(one_pass.parameters()).device), 0
     one_pass.eval()
     with seeded(0):
@@ -452,7 +467,9 @@ def _opened(
 
 @contextmanager
 def _nothing_left_of_a_failure(run: Run, state: TrainingState) -> Iterator[None]:
-    """Take the run folder back where training fails, other than by being interrupted, before it has finished an epoch."""
+    """Take the run folder back where training fails, other than by being interrupted, before it has
+    finished an epoch.
+    """
     try:
         yield
     except ConnectionError:
@@ -475,8 +492,8 @@ def _check_sane(
     measured = train["loss"] if valid is None else valid["loss"]
     if measured is None and (valid is not None or mostly_skipped):
         raise ValueError(
-            f"training has diverged: after epoch {state.epoch} the loss is not finite; try a smaller learning rate, "
-            "clip, or data on a smaller scale"
+            f"training has diverged: after epoch {state.epoch} the loss is not finite; try a "
+            "smaller learning rate, clip, or data on a smaller scale"
         )
 
 
@@ -490,4 +507,5 @@ def _how_to_resume(state: TrainingState, steps: int, run: Run | None) -> str:
     where = f"stopped in epoch {state.epoch} after {state.done} of {steps} steps"
     if run is None:
         return f"{where}; nothing was saved, since no run folder was given (out=)"
-    return f"{where}; saved in {run.path}; go on with: lowerbound train --resume --out {shlex.quote(str(run.path))}"
+    command = f"lowerbound train --resume --out {shlex.quote(str(run.path))}"
+    return f"{where}; saved in {run.path}; go on with: {command}"

@@ -1,22 +1,24 @@
 """Optimisers: Adam for every parameter, or Muon for the matrices of layers and Adam for the rest.
 
-Muon (Jordan et al. 2024) steps by the orthogonal matrix next to the average gradient. With M the exponential average of
-the gradients of a matrix, looked ahead as Nesterov does,
+Muon (Jordan et al. 2024) steps by the orthogonal matrix next to the average gradient. With M the
+exponential average of the gradients of a matrix, looked ahead as Nesterov does,
 
     M_t = mu M_{t-1} + (1 - mu) G_t
     N_t = mu M_t + (1 - mu) G_t = U S V^T
     W_t = W_{t-1} - eta 0.2 sqrt(max(m, n)) U V^T
 
-so that all directions of the m x n matrix W learn equally fast, not only those in which the gradient is large. The factor
-0.2 sqrt(max(m, n)) gives a step the size of one of Adam's (Liu et al. 2025, arXiv 2502.16982): one learning rate for both.
-U V^T is found without a singular value decomposition, by five odd polynomials X <- a X + (b A + c A^2) X with A = X X^T,
-each of which drives the singular values towards 1. That is the arithmetic of 3 to 5 min(m, n) examples in the same layer,
-whatever the batch is.
+so that all directions of the m x n matrix W learn equally fast, not only those in which the
+gradient is large. The factor 0.2 sqrt(max(m, n)) gives a step the size of one of Adam's (Liu et al.
+2025, arXiv 2502.16982): one learning rate for both. U V^T is found without a singular value
+decomposition, by five odd polynomials X <- a X + (b A + c A^2) X with A = X X^T, each of which
+drives the singular values towards 1. That is the arithmetic of 3 to 5 min(m, n) examples in the
+same layer, whatever the batch is.
 
-Adam divides a gradient by the size that its kind has, and so by its own where it is alone in being large. Muon does not: one
-that is hundreds of times as large as the others is all that M knows for some 1 / (1 - mu) = 20 steps and more, and its
-direction is that of one batch. Where a scale is the exponential of a network, such a gradient comes in the end; clipped at a
-few times their usual norm it is one among others.
+Adam divides a gradient by the size that its kind has, and so by its own where it is alone in being
+large. Muon does not: one that is hundreds of times as large as the others is all that M knows for
+some 1 / (1 - mu) = 20 steps and more, and its direction is that of one batch. Where a scale is the
+exponential of a network, such a gradient comes in the end; clipped at a few times their usual norm
+it is one among others.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ from lowerbound.training.passes import parameter_groups
 OptimizerName = Literal["adam", "muon"]
 
 MOMENTUM = 0.95
-# Jordan's coefficients: the steepest quintic at zero whose iterates stay between 0.7 and 1.2, which is near enough to 1
+# Jordan's coefficients: the steepest quintic at zero whose iterates stay between 0.7 and 1.2, which
+# is near enough to 1
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 SMALL = (
@@ -53,7 +56,8 @@ class Muon(torch.optim.Adam):
         fused: of Adam.
 
     Attributes:
-        found_inf: 1 where the step is to be skipped, decided on the device; 0 or None where it is taken.
+        found_inf: 1 where the step is to be skipped, decided on the device; 0 or None where it is
+            taken.
     """
 
     found_inf: Tensor | None = None
@@ -168,7 +172,8 @@ def orthogonal(matrix: Tensor) -> Tensor:
 def make_optimizer(
     name: OptimizerName, model: nn.Module, objective: Objective, lr: float, fused: bool
 ) -> torch.optim.Adam:
-    """The optimiser of model and objective; an objective's own parameters are always Adam's, with the settings it asks for.
+    """The optimiser of model and objective; an objective's own parameters are always Adam's, with
+    the settings it asks for.
 
     Raises:
         ValueError: Muon for a model without a matrix.
@@ -184,16 +189,18 @@ def make_optimizer(
             split += [{**group, "params": own, "is_matrices": is_matrices}] if own else []
     if not any(group["is_matrices"] for group in split):
         raise ValueError(
-            "optimizer 'muon' is for the weights of linear and convolutional layers, and none of this model's are trained; "
-            "use 'adam'"
+            "optimizer 'muon' is for the weights of linear and convolutional layers, and none of "
+            "this model's are trained; use 'adam'"
         )
     return Muon(split, lr, fused)
 
 
 def layer_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """The weights of linear and convolutional layers, kernels as matrices (first channels, all else).
+    """The weights of linear and convolutional layers, kernels as matrices (first channels, all
+    else).
 
-    Other parameters with several dimensions, such as pseudo-inputs and tables of codes, are no maps between spaces.
+    Other parameters with several dimensions, such as pseudo-inputs and tables of codes, are no maps
+    between spaces.
     """
     layers = (module for module in model.modules() if isinstance(module, (nn.Linear, _ConvNd)))
     return [layer.weight for layer in layers if isinstance(layer.weight, nn.Parameter)]

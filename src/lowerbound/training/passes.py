@@ -1,4 +1,6 @@
-"""A pass through model and objective: what training repeats, and what is checked when the two first meet."""
+"""A pass through model and objective: what training repeats, and what is checked when the two first
+meet.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,11 @@ Fetch = Callable[[Tensor], tuple[Tensor, Context]]
 
 
 class Passed:
-    """What a pass gives: the scalar to differentiate; loss, penalties and all that is logged; how often codes occur.
+    """What a pass gives: the scalar to differentiate; loss, penalties and all that is logged; how
+    often codes occur.
 
-    It is a plain object, since Fabric looks into tuples, mappings and data classes for tensors, at each step and twice.
+    It is a plain object, since Fabric looks into tuples, mappings and data classes for tensors, at
+    each step and twice.
     """
 
     def __init__(self, total: Tensor, log: dict[str, Tensor], usage: dict[str, Tensor]) -> None:
@@ -38,7 +42,8 @@ class Passed:
 
 
 class Pass(nn.Module):
-    """One pass through model and objective, tensors in and tensors out: what Fabric wraps, and may compile or distribute.
+    """One pass through model and objective, tensors in and tensors out: what Fabric wraps, and may
+    compile or distribute.
 
     Args:
         model: gives the draw.
@@ -52,7 +57,8 @@ class Pass(nn.Module):
     def forward(
         self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int
     ) -> Passed:
-        """The scalar to differentiate; loss, penalties and all that is logged, (B,) each; how often codes occur, (K,) each.
+        """The scalar to differentiate; loss, penalties and all that is logged, (B,) each; how often
+        codes occur, (K,) each.
 
         Args:
             x: examples, (B, *X).
@@ -71,12 +77,14 @@ class Pass(nn.Module):
 
 
 class GatheringPass(Pass):
-    """A pass that is given the places of examples, and gathers and presents them itself, as a graph can.
+    """A pass that is given the places of examples, and gathers and presents them itself, as a graph
+    can.
 
     Args:
         model: gives the draw.
         objective: makes a loss of it.
-        fetch: the examples at indices (B,), (B, *X), with what is known beside them, where the parameters are.
+        fetch: the examples at indices (B,), (B, *X), with what is known beside them, where the
+            parameters are.
     """
 
     def __init__(self, model: Model, objective: Objective, fetch: Fetch) -> None:
@@ -120,7 +128,8 @@ def dry_run(model: Model, objective: Objective, data: Dataset) -> str:
         x = data.present("train", torch.zeros(1, dtype=torch.long))
         context = data.context("train")[:1].to(next(model.parameters()).device)
         try:
-            # of the model's modes only its own is that of training: it draws as it will, and nothing in its networks moves
+            # of the model's modes only its own is that of training: it draws as it will, and
+            # nothing in its networks moves
             model.training = True
             draw = draw_for(model, objective, x, context)
         except (RuntimeError, AttributeError, KeyError, IndexError) as error:
@@ -134,9 +143,11 @@ def dry_run(model: Model, objective: Objective, data: Dataset) -> str:
 
 
 def prepare(model: Model, data: Dataset) -> None:
-    """Give the model what it takes from the training examples before the first step: units and starting points.
+    """Give the model what it takes from the training examples before the first step: units and
+    starting points.
 
-    Of data in a file too large for it, units come from all examples and starting points from some (:meth:`Dataset.excerpt`).
+    Of data in a file too large for it, units come from all examples and starting points from some
+    (:meth:`Dataset.excerpt`).
     """
     x, are_all = data.excerpt("train")
     mask = data["train"].mask  # of data in a file there is none
@@ -147,7 +158,9 @@ def prepare(model: Model, data: Dataset) -> None:
 
 
 def parameter_groups(model: nn.Module, objective: Objective) -> list[dict[str, Any]]:
-    """What Adam is given: the parameters of the model, and those of the objective with the settings that it asks for."""
+    """What Adam is given: the parameters of the model, and those of the objective with the settings
+    that it asks for.
+    """
     groups = [{"params": trained(model)}, {"params": trained(objective), **objective.adam}]
     return [group for group in groups if group["params"]]
 
@@ -160,8 +173,9 @@ def trained(module: nn.Module) -> list[nn.Parameter]:
 def not_finite(gradients: Iterable[Tensor]) -> Tensor:
     """Whether any gradient is not finite: 1 if so, found on the device, where nothing waits for it.
 
-    A sum is not finite where a term is not, or where finite ones exceed the largest number together, as no gradient that
-    deserves a step does. No norm is as cheap: on a CPU the largest entry takes 30 times as long, and squares overflow.
+    A sum is not finite where a term is not, or where finite ones exceed the largest number
+    together, as no gradient that deserves a step does. No norm is as cheap: on a CPU the largest
+    entry takes 30 times as long, and squares overflow.
     """
     total = torch.stack([gradient.sum() for gradient in gradients]).sum()
     return (
@@ -184,6 +198,7 @@ def check_gradients(model: nn.Module, objective: nn.Module, received: Collection
     without = [name for name, p in named if p.requires_grad and id(p) not in received]
     if without:
         raise ValueError(
-            f"{len(without)} parameters receive no gradient and would not be trained: {', '.join(without[:5])}; use them in "
-            "forward, or exclude them with requires_grad_(False)"
+            f"{len(without)} parameters receive no gradient and would not be trained: "
+            f"{', '.join(without[:5])}; use them in forward, or exclude them with "
+            "requires_grad_(False)"
         )

@@ -1,4 +1,6 @@
-"""A training step on a batch: draw, objective, gradients, clipping, update; one after the other, or all as one graph."""
+"""A training step on a batch: draw, objective, gradients, clipping, update; one after the other, or
+all as one graph.
+"""
 
 from __future__ import annotations
 
@@ -21,22 +23,25 @@ class TrainingStep(Protocol):
     """What the loop repeats."""
 
     def __call__(self, index: Tensor, progress: float, sums: Sums, is_first: bool) -> None:
-        """Take the examples at the indices (B,), update every parameter once, and add what is logged to the sums.
+        """Take the examples at the indices (B,), update every parameter once, and add what is
+        logged to the sums.
 
-        Where a gradient is not finite the update is left out, and ``skipped`` is counted. In the first step of a run every
-        parameter must receive a gradient.
+        Where a gradient is not finite the update is left out, and ``skipped`` is counted. In the
+        first step of a run every parameter must receive a gradient.
         """
 
 
 class PieceByPiece:
-    """A step that goes through its parts one after the other, in as many pieces of the batch as is asked for.
+    """A step that goes through its parts one after the other, in as many pieces of the batch as is
+    asked for.
 
     Args:
         fabric: what goes backward.
         plain: the pass.
         one_pass: the same, as Fabric has wrapped it.
         stepping: the optimiser, as Fabric has wrapped it.
-        clip: the largest norm of the gradient, of model and objective each by itself; None leaves it.
+        clip: the largest norm of the gradient, of model and objective each by itself; None leaves
+            it.
         fetch: the examples, on the device.
         examples: how many there are.
         world: the processes that share each batch.
@@ -130,7 +135,9 @@ class AtOnce:
         )
 
     def __call__(self, index: Tensor, progress: float, sums: Sums, is_first: bool) -> None:
-        """As :class:`TrainingStep` says; its graph is the same in every step, and so is what receives a gradient."""
+        """As :class:`TrainingStep` says; its graph is the same in every step, and so is what
+        receives a gradient.
+        """
         x, given = index, {}
         if self.fetch is not None:
             x, beside = self.fetch(index)

@@ -1,1 +1,3 @@
-"""Tools that know nothing of variational autoencoders: messages, files, devices, seeds, memory, progress."""
+"""Tools that know nothing of variational autoencoders: messages, files, devices, seeds, memory,
+progress.
+"""

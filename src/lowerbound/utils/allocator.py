@@ -1,4 +1,6 @@
-"""The allocator: memory that a loop frees and asks for again in every step is kept by the process meanwhile."""
+"""The allocator: memory that a loop frees and asks for again in every step is kept by the process
+meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -27,19 +29,22 @@ class _Retained:
     def __exit__(self, *_: object) -> None:
         _Retained.depth -= 1
         if _Retained.depth == 0:
-            # where glibc goes by itself once arrays as large have been freed; what it learns is lost as soon as it is told
+            # where glibc goes by itself once arrays as large have been freed; what it learns is
+            # lost as soon as it is told
             _tell_allocator({MMAP_THRESHOLD: LARGE, TRIM_THRESHOLD: 2 * LARGE})
             if glibc := _glibc():
                 glibc.malloc_trim(0)
 
 
 def retain_freed_memory() -> AbstractContextManager[None]:
-    """Let the process keep the memory of arrays that it frees in a block for the next ones, and give it back afterwards.
+    """Let the process keep the memory of arrays that it frees in a block for the next ones, and
+    give it back afterwards.
 
-    glibc fetches large arrays from the system and returns them when they are freed, those of 32 MiB and more always, and the
-    system clears every page that is fetched again. Where the same arrays come in every step that takes longer than the work
-    on them. Arrays of 1 GiB and more are still returned. Nothing is done on other systems, nor where the environment says
-    how memory is to be allocated (``MALLOC_TRIM_THRESHOLD_``, ``GLIBC_TUNABLES`` and the like).
+    glibc fetches large arrays from the system and returns them when they are freed, those of 32 MiB
+    and more always, and the system clears every page that is fetched again. Where the same arrays
+    come in every step that takes longer than the work on them. Arrays of 1 GiB and more are still
+    returned. Nothing is done on other systems, nor where the environment says how memory is to be
+    allocated (``MALLOC_TRIM_THRESHOLD_``, ``GLIBC_TUNABLES`` and the like).
 
     Example:
         >>> import torch

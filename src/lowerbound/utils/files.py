@@ -1,7 +1,9 @@
-"""Files that are whole or absent: written beside their place, flushed to disk, then renamed over it.
+"""Files that are whole or absent: written beside their place, flushed to disk, then renamed over
+it.
 
-A rename is atomic on one file system, so a reader, a second process or a resumed run sees the old file or the new
-one and never a part of either, whenever the writer is killed and however full the disk is.
+A rename is atomic on one file system, so a reader, a second process or a resumed run sees the old
+file or the new one and never a part of either, whenever the writer is killed and however full the
+disk is.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from typing import IO, Any
 
 
 def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path:
-    """Write a file by a function of the open binary stream; on any failure the old file stays and nothing is left over.
+    """Write a file by a function of the open binary stream; on any failure the old file stays and
+    nothing is left over.
 
     Args:
         path: the file; its folder must exist.

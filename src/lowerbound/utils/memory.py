@@ -1,7 +1,7 @@
 """Memory: arrays that cannot fit are refused before they are allocated.
 
-A file may declare any size, in a header or by compressing well; what it asks for is compared with the machine first. Work
-that is done in pieces is cut so that each piece fits.
+A file may declare any size, in a header or by compressing well; what it asks for is compared with
+the machine first. Work that is done in pieces is cut so that each piece fits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ GIB = 2**30
 
 
 def physical_memory() -> int | None:
-    """The machine's memory in bytes, or what a control group leaves of it; None on systems that do not tell.
+    """The machine's memory in bytes, or what a control group leaves of it; None on systems that do
+    not tell.
 
     Example:
         >>> (physical_memory() or GIB) >= GIB / 8
@@ -35,11 +36,13 @@ def physical_memory() -> int | None:
 
 
 def group_limits(membership: Path, root: Path) -> list[int]:
-    """What control groups (containers, batch systems) allow this process, in bytes, from its own group up; Linux only.
+    """What control groups (containers, batch systems) allow this process, in bytes, from its own
+    group up; Linux only.
 
     Args:
         membership: the file that says of which groups the process is a member.
-        root: where groups are mounted, of version 2, or of version 1 with the controller memory below.
+        root: where groups are mounted, of version 2, or of version 1 with the controller memory
+            below.
     """
     limits = []
     try:
@@ -82,7 +85,8 @@ def check_fits(
     there = physical_memory()
     if there is not None and needed > there:
         raise ValueError(
-            f"{what} needs {needed / GIB:,.1f} GiB, this machine has {there / GIB:,.1f} GiB of memory; {remedy}"
+            f"{what} needs {needed / GIB:,.1f} GiB, this machine has {there / GIB:,.1f} GiB of "
+            f"memory; {remedy}"
         )
 
 

@@ -10,7 +10,8 @@ from torch import nn
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Run a block in evaluation mode: no dropout, batch statistics fixed; then give every submodule its own mode back.
+    """Run a block in evaluation mode: no dropout, batch statistics fixed; then give every submodule
+    its own mode back.
 
     Example:
         >>> dropout = nn.Dropout()

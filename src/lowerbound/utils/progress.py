@@ -1,4 +1,6 @@
-"""What a person sees of a long run: a live line on a terminal, one plain line an epoch elsewhere, or nothing."""
+"""What a person sees of a long run: a live line on a terminal, one plain line an epoch elsewhere,
+or nothing.
+"""
 
 from __future__ import annotations
 
@@ -56,12 +58,14 @@ class Display:
         Args:
             epoch: the epoch at work.
             step: its batches done.
-            means: gives the epoch's means so far; asked for twice a second, since on a GPU it waits for the device.
+            means: gives the epoch's means so far; asked for twice a second, since on a GPU it waits
+                for the device.
             rate: examples a second.
         """
         if self.live and time.monotonic() - self.last > 0.5:
             self.last = time.monotonic()
-            shown = f"epoch {epoch}/{self.epochs}  {rate:,.0f} examples/s\n{'  '.join(_values(means()))}"
+            values = "  ".join(_values(means()))
+            shown = f"epoch {epoch}/{self.epochs}  {rate:,.0f} examples/s\n{values}"
             self.live.update(
                 self.task, completed=(epoch - 1) * self.steps + step, description=shown
             )
@@ -116,7 +120,13 @@ def epoch_line(record: Mapping[str, Any], epochs: int) -> str:
 
     Example:
         >>> train = {"loss": 120.5, "elbo": -120.5, "rate": 20.25, "distortion": 100.25}
-        >>> record = {"epoch": 3, "train": train, "valid": None, "examples_per_second": 12345.6, "skipped_steps": 0}
+        >>> record = {
+        ...     "epoch": 3,
+        ...     "train": train,
+        ...     "valid": None,
+        ...     "examples_per_second": 12345.6,
+        ...     "skipped_steps": 0,
+        ... }
         >>> epoch_line(record, 10)
         'epoch 3/10  loss 120.50  elbo -120.50  rate 20.25  distortion 100.25  12,346 examples/s'
     """

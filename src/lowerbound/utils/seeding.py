@@ -1,7 +1,8 @@
 """Randomness by seed: what is random takes a seed, and the caller's global state is left as it was.
 
-torch's ``rsample`` has no generator argument, so a seed can only act through the global state; it is therefore saved,
-seeded, and restored. A GPU that has not been used yet is left alone: seeding it would reach beyond the block.
+torch's ``rsample`` has no generator argument, so a seed can only act through the global state; it
+is therefore saved, seeded, and restored. A GPU that has not been used yet is left alone: seeding it
+would reach beyond the block.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def set_random_state(state: Mapping[str, Tensor]) -> None:
 
 
 def part_seed(seed: int, part: int) -> int:
-    """The seed of one part of what has a seed, whoever works on it and when; the first has the seed itself.
+    """The seed of one part of what has a seed, whoever works on it and when; the first has the seed
+    itself.
 
     Example:
         >>> part_seed(5, 0), part_seed(5, 1) != part_seed(5, 2)
@@ -53,7 +55,8 @@ def part_seed(seed: int, part: int) -> int:
 
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
-    """Run a block under torch's global generators seeded with ``seed``, then put them back; ``None`` changes nothing.
+    """Run a block under torch's global generators seeded with ``seed``, then put them back;
+    ``None`` changes nothing.
 
     Example:
         >>> with seeded(0):
@@ -80,7 +83,9 @@ def seeded(seed: int | None) -> Iterator[None]:
 
 @contextmanager
 def replayed(state: Mapping[str, Tensor]) -> Iterator[None]:
-    """Run a block from an earlier random state, so that it draws again what was drawn then; put the present one back."""
+    """Run a block from an earlier random state, so that it draws again what was drawn then; put the
+    present one back.
+    """
     before = random_state()
     set_random_state(state)
     try:

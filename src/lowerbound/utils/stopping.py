@@ -11,7 +11,9 @@ from typing import Any
 
 @contextmanager
 def stop_requested() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that a step is finished before the loop stops; a second one stops at once."""
+    """An event that Ctrl-C and SIGTERM set, so that a step is finished before the loop stops; a
+    second one stops at once.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event  # only the main thread may handle signals

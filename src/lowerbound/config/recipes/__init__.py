@@ -1,4 +1,6 @@
-"""Recipes: published models as configuration files, each with its paper, its protocol and the published number."""
+"""Recipes: published models as configuration files, each with its paper, its protocol and the
+published number.
+"""
 
 from __future__ import annotations
 
