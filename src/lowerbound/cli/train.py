@@ -44,13 +44,15 @@ from lowerbound.report.page import write_report
 from lowerbound.report.samples import samples_shown
 from lowerbound.runs.run import FORMAT, Run
 from lowerbound.supports import Levels
-from lowerbound.training.configuration import check_settings
 from lowerbound.training.fit import fit
+from lowerbound.training.settings import Settings, check_settings
 from lowerbound.utils.devices import find_device
 from lowerbound.utils.seeding import seeded
 
 FLAGS = ("--resume", "--overwrite", "--quiet", "--no-report", "--help", "-h")
-NOT_SETTINGS = ("model", "objective", "data", "out", "resume", "overwrite", "progress")
+NOT_SETTINGS = (
+    "model", "objective", "data", "out", "resume", "overwrite", "progress", "callbacks", "logger",
+)  # fmt: skip
 CONTROL = (
     "source",
     "help",
@@ -176,7 +178,7 @@ def train(argv: Sequence[str]) -> int:
     config = conditioned(config, data.condition, data.name or "the data")
     settings = {s.name: config[s.name] for s in settings_of(fit) if s.name not in NOT_SETTINGS}
 
-    check_settings(settings, data)
+    check_settings(Settings(**settings), data)
     if control["samples"] < 1:
         raise ValueError(
             f"samples is {control['samples']}: at least 1 draw for each example is needed"

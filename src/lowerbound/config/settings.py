@@ -156,11 +156,19 @@ def _is_plain(hint: Any) -> bool:
     )
 
 
+def _without_code(hint: Any) -> Any:
+    """A union without what only Python can give, such as a function."""
+    if get_origin(hint) not in (Union, UnionType):
+        return hint
+    plain = tuple(member for member in get_args(hint) if _is_plain(member))
+    return Union[plain] if plain else hint  # noqa: UP007  a union of as many as there are
+
+
 def add_setting(group: Any, key: str, setting: Setting) -> None:
     """Add one setting to a parser as --key, with its type, its default and the help from the
     docstring.
     """
-    hint, default = setting.hint, setting.default
+    hint, default = _without_code(setting.hint), setting.default
     if not _is_plain(hint):
         raise ValueError(
             f"--{key} cannot be set from a file or the command line: its type is {hint}, and only "
