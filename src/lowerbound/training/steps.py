@@ -211,9 +211,8 @@ class PieceByPiece:
         optimizer = self.stepping.optimizer
         if self.clip is not None:
             self.fabric.strategy.precision.unscale_gradients(optimizer)
-            for (
-                group
-            ) in self.groups:  # each by itself: a critic's slope says nothing of the model's
+            # each by itself: a critic's slope says nothing of the model's
+            for group in self.groups:
                 nn.utils.clip_grad_norm_(group, self.clip)
         skipped = not_finite(p.grad for p in self.parameters if p.grad is not None)
         if self.is_theirs and not self.is_scaled:
