@@ -57,7 +57,7 @@ class Mutant:
 
 
 MUTANTS = [
-    Mutant(1, "nll is +log p", "evaluation/evaluate.py", '"nll": -part.log_marginal', '"nll": part.log_marginal',
+    Mutant(1, "nll is +log p", "evaluation/measurements.py", "nll=-weighted.log_marginal", "nll=weighted.log_marginal",
            (f"{INVARIANCE}::test_evaluation_is_the_mean_over_all_examples_whatever_the_batch_and_the_order",
             "tests/evaluation/test_evaluate.py::test_the_nll_falls_with_the_samples_and_lies_below_the_negative_elbo")),
     Mutant(2, "whole chunks, divided by K", "evaluation/log_marginal.py", "min(size, samples - start)", "size",
@@ -69,7 +69,7 @@ MUTANTS = [
     Mutant(2, "the last chunk counts as a whole one", "evaluation/log_marginal.py", "context[rows], own), own, samples)",
            "context[rows], own), size, samples)",
            (f"{EXACT}::test_the_chunk_changes_nothing_but_rounding_given_the_same_noise",)),
-    Mutant(2, "1 becomes 100", "evaluation/evaluate.py", "evidence(model, x, context, samples)",
+    Mutant(2, "1 becomes 100", "evaluation/measurements.py", "evidence(model, x, context, samples)",
            "evidence(model, x, context, 100 if samples == 1 else samples)",
            (f"{INVARIANCE}::test_exactly_as_many_draws_are_made_as_are_asked_for",)),
     Mutant(2, "an objective gets one draw", "training/passes.py", "objective.samples, objective.path_gradient",
@@ -222,7 +222,7 @@ MUTANTS = [
            (f"{LIKELIHOODS}::test_a_missing_value_is_marginalised_and_not_filled_in",)),
     Mutant(20, "NaN in the data is let through", "data/preprocess.py", "if bad.any():", "if False:",
            ("tests/data/test_arrays.py::test_refused_in_one_line",)),
-    Mutant(20, "the mask of the card is lost", "data/dataset.py", "mask=own.mask)", "mask=None)",
+    Mutant(20, "the mask of the card is lost", "data/dataset.py", "mask=part.mask)", "mask=None)",
            ("tests/test_missing.py::test_bits_are_those_of_the_observed_entries",)),
     Mutant(20, "missing values stay on the card", "data/preprocess.py", "x=np.where(mask, x, np.zeros((), x.dtype))", "x=x",
            ("tests/test_missing.py::test_what_stands_at_a_missing_entry_changes_nothing",)),
