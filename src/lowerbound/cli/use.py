@@ -14,7 +14,7 @@ from torch import Tensor
 from lowerbound.config.settings import SettingsParser
 from lowerbound.data import NAMED
 from lowerbound.data.dataset import Dataset
-from lowerbound.data.preprocess import Missing
+from lowerbound.data.options import Missing
 from lowerbound.data.tables import text
 from lowerbound.evaluation import impute as fill_in
 from lowerbound.evaluation import log_marginal

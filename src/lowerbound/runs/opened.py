@@ -10,7 +10,7 @@ import torch
 from lowerbound.config.settings import SettingsParser, settings_of
 from lowerbound.data import applicable, load
 from lowerbound.data.dataset import Dataset
-from lowerbound.data.preprocess import Missing
+from lowerbound.data.options import Missing
 from lowerbound.model import Model
 from lowerbound.parallel.processes import join
 from lowerbound.roles import Context
