@@ -39,9 +39,7 @@ CONTESTANTS = ROOT / "benchmarks" / "contestants"
 
 
 @pytest.fixture(params=PROBLEMS)
-def given(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> tuple[Given, dict[str, float]]:
+def given(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Given, dict[str, float]]:
     """A problem on noise for pictures, and what is known of it."""
     pictures = torch.randint(
         256, (200, PIXELS), generator=torch.Generator().manual_seed(1), dtype=torch.uint8

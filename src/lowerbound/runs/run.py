@@ -244,16 +244,19 @@ class Run:
             ValueError: there are none, or the model is of another shape: by the first part that
                 differs.
         """
-        self.config()
-        if not self.model_file.is_file():
-            raise ValueError(f"{self.path} has no model.safetensors to begin with")
-        load_weights(model, read_tensors(self.model_file), str(self.model_file))
         model.origin = self.origin()
+        load_weights(model, read_tensors(self.model_file), str(self.model_file))
 
     def origin(self) -> dict[str, Any]:
         """Whose weights a model has that was trained or loaded here: what a run that goes on from
         them records.
+
+        Raises:
+            ValueError: there are none.
         """
+        if not self.model_file.is_file():
+            self.config()
+            raise ValueError(f"{self.path} has no model.safetensors: it has not been trained yet")
         digest = hashlib.sha256(self.model_file.read_bytes()).hexdigest()
         return {"run": str(self.path.resolve()), "sha256": digest}
 
