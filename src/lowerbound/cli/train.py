@@ -100,11 +100,7 @@ def train(argv: Sequence[str]) -> int:
     control = {setting.name: config.pop(setting.name) for setting in options.groups[RUN]}
     config.pop("data")
     config = conditioned(config, data.condition, data.name or "the data")
-    settings = {
-        s.name: config[s.name]
-        for s in settings_of(fit)
-        if s.name not in (*NOT_SETTINGS, *LISTENERS)
-    }
+    settings = {s.name: config[s.name] for s in settings_of(fit) if s.name not in NOT_SETTINGS}
 
     check_settings(Settings(**settings), data)
     if control["samples"] < 1:
