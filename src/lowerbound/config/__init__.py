@@ -1,3 +1,3 @@
-"""From names and files to objects: signatures as settings, parts by name, the builder, the
-recipes.
+"""From names and files to objects: signatures as settings, settings as options, parts by name, the
+builder, the recipes.
 """
