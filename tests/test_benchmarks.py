@@ -31,6 +31,7 @@ from lowerbound_fit import build
 from marginal import operations
 from plain import networks, parameters
 from problem import NOISE_SEED, PIXELS, PROBLEMS, Given, load
+from start_up import Took, plain, rows
 from step import TOLERANCE, Measured, claims, disagreements, exact, prepare
 from time_to_objective import FAST
 
@@ -61,6 +62,32 @@ def test_the_interval_of_a_paired_ratio_holds_the_truth_as_often_as_it_says() ->
 
 def test_of_one_round_there_is_no_interval() -> None:
     assert (paired([3.0], [2.0]).low, paired([3.0], [2.0]).high) == (0.0, math.inf)
+
+
+def test_the_processor_time_of_a_command_is_that_of_its_process_alone() -> None:
+    working = "import time\nwhile time.process_time() < 0.3: pass"
+    for _ in range(2):  # the second time nothing of the first is in it
+        took = plain((sys.executable, "-c", working), threads=1)[""]
+        assert took.busy is not None
+        assert 0.3 <= took.busy < 0.6
+    with pytest.raises(RuntimeError, match="no such luck"):
+        plain((sys.executable, "-c", "raise ValueError('no such luck')"), threads=1)
+
+
+def test_a_command_is_compared_with_importing_torch_in_seconds_and_in_processor_time() -> None:
+    measured = {
+        "import torch": [{"": Took(2.0, 1.0)}, {"": Took(4.0, 1.0)}],
+        "train": [
+            {"epoch": Took(3.0, None), "end": Took(6.0, 2.0)},
+            {"epoch": Took(6.0, None), "end": Took(12.0, 2.0)},
+        ],
+    }
+    same = "[1.00, 1.00]"
+    assert rows(measured) == [
+        ["import torch", "3.000", f"1.00 {same}", "1.000", f"1.00 {same}"],
+        ["train: epoch", "4.500", "1.50 [1.50, 1.50]", "", ""],
+        ["train: end", "9.000", "3.00 [3.00, 3.00]", "2.000", "2.00 [2.00, 2.00]"],
+    ]
 
 
 def test_every_round_has_every_contestant_once_and_warming_up_does_not_count() -> None:

@@ -271,7 +271,7 @@ MUTANTS = [
            '"model": self.best.weights or self.model.state_dict(),',
            (f"{TRAIN}::test_resuming_at_any_step_ends_with_the_same_weights_and_metrics",)),
     Mutant(26, "mixed precision is switched off", "parallel/fabric.py",
-           'how["plugins"] = InputsAsTheyAre(precision, place.type)', 'how["precision"] = "32-true"',
+           'settings["plugins"] = InputsAsTheyAre(precision, place.type)', 'settings["precision"] = "32-true"',
            (f"{TRAIN}::test_mixed_precision_is_in_force_whatever_the_objective",)),
     Mutant(26, "log-densities in half precision", "shapes.py",
            "return result.to(value.dtype)", "return result",

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import lowerbound as lb
+from lowerbound.data import digits as bundled
 from lowerbound.data import fetch
 from lowerbound.supports import Levels
 
@@ -22,6 +23,14 @@ def test_digits_are_bundled_and_have_17_levels(digits: lb.data.Dataset) -> None:
     assert digits.support == Levels(17)
     assert digits["train"].y.unique().tolist() == list(range(10))
     assert digits.licence == "CC BY 4.0"
+
+
+def test_the_digits_are_those_that_scikit_learn_reads() -> None:
+    from sklearn.datasets import load_digits
+
+    bunch, stored = load_digits(), bundled.read()
+    assert np.array_equal(stored.x[:, 0], bunch.images)
+    assert np.array_equal(stored.y, bunch.target)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.decomposition import PCA
 
 import lowerbound as lb
 from lowerbound.data.dataset import Dataset
 from lowerbound.evaluation.evaluate import evaluate
+from lowerbound.report.embedded import principal_components
 from lowerbound.report.page import write_report
 from lowerbound.runs.run import Run
 from tests.conftest import make_model
@@ -66,6 +68,17 @@ def test_data_that_are_no_pictures_are_shown_as_lines(x: np.ndarray, tmp_path: P
     assert "<h2>Originals and reconstructions</h2>" in page
     assert "image/png" not in page
     assert "image/svg+xml" in page
+
+
+@pytest.mark.parametrize("dimensions", [3, 40, 700])
+def test_the_plane_of_the_codes_is_that_of_their_principal_components(dimensions: int) -> None:
+    torch.manual_seed(0)
+    spread = 10 / torch.arange(1.0, dimensions + 1)
+    z = torch.randn(300, dimensions) * spread + torch.randn(dimensions)
+    places, shares = principal_components(z)
+    fitted = PCA(2, svd_solver="full").fit(z.double().numpy())
+    assert np.allclose(shares, fitted.explained_variance_ratio_, rtol=1e-3)
+    assert np.allclose(places, fitted.transform(z.double().numpy()), atol=0.01 * float(spread[0]))
 
 
 def test_a_y_of_several_values_colours_no_codes(tmp_path: Path) -> None:

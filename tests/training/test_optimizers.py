@@ -1,5 +1,5 @@
-"""Muon: its steps are orthogonal and of Adam's size, for matrices only, and it skips and resumes as
-Adam does.
+"""Adam is torch's; Muon's steps are orthogonal and of Adam's size, for matrices only, and it skips
+and resumes as Adam does.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from lowerbound.draw import Draw
 from lowerbound.objective import Step, Terms
 from lowerbound.training.callbacks import Training
 from lowerbound.training.optimizers import (
+    Adam,
     Muon,
     OptimizerFactory,
     OptimizerName,
@@ -34,6 +35,35 @@ from tests.conftest import make_model
 
 def weights(model: nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_adam_takes_torchs_steps_bit_for_bit_and_resumes_from_torchs_state(fused: bool) -> None:
+    torch.manual_seed(0)
+    starts = [torch.randn(4, 3), torch.randn(())]
+    ours, theirs = ([nn.Parameter(start.clone()) for start in starts] for _ in range(2))
+    adam: torch.optim.Adam = Adam(ours, lr=0.1, fused=fused)
+    of_torch = torch.optim.Adam(theirs, lr=0.1, fused=fused)
+    for step in range(6):
+        for p, other in zip(ours, theirs, strict=True):
+            p.grad = torch.randn(p.shape)
+            other.grad = p.grad.clone()
+        if fused:
+            adam.found_inf = of_torch.found_inf = torch.tensor(float(step == 2))  # type: ignore[attr-defined]
+        adam.step()
+        of_torch.step()
+        if step == 3:  # the state of the one is taken up by the other
+            loaded = Adam(ours, lr=0.2, fused=fused)
+            loaded.load_state_dict(copy.deepcopy(of_torch.state_dict()))
+            adam = loaded
+        adam.zero_grad()
+        assert all(p.grad is None for p in ours)
+        assert all(torch.equal(p, other) for p, other in zip(ours, theirs, strict=True))
+    state, other_state = adam.state_dict(), of_torch.state_dict()
+    assert state["param_groups"] == other_state["param_groups"]
+    for i, values in other_state["state"].items():
+        assert state["state"][i].keys() == values.keys()
+        assert all(torch.equal(state["state"][i][name], value) for name, value in values.items())
 
 
 @pytest.mark.parametrize("shape", [(30, 12), (12, 30)])

@@ -5,8 +5,12 @@ batch.
 from __future__ import annotations
 
 import inspect
+from contextlib import AbstractContextManager, nullcontext
+from types import SimpleNamespace
 from typing import Any, Literal
 
+import torch
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lowerbound.parallel.processes import Processes
@@ -15,9 +19,63 @@ from lowerbound.utils.devices import find_device
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
 
 
+class NoConversion:
+    """Fabric's precision where everything is computed as it is, in float32."""
+
+    def convert_input(self, data: Any) -> Any:
+        """What the networks take."""
+        return data
+
+    def forward_context(self) -> AbstractContextManager[None]:
+        """What the networks compute in."""
+        return nullcontext()
+
+    def unscale_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+        """Nothing was scaled."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """There is no scale to save."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nor one to restore."""
+
+
+class Alone:
+    """What training asks of Fabric, where nothing is to be done for it: one process, on a CPU, in
+    float32.
+
+    Importing Fabric brings torch's compiler with it, which takes as long as importing torch.
+    """
+
+    device = torch.device("cpu")
+    strategy = SimpleNamespace(precision=NoConversion())
+
+    def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
+        """The two as Fabric wraps them: it has the optimiser as ``optimizer``."""
+        return module, SimpleNamespace(
+            optimizer=optimizer, step=optimizer.step, zero_grad=optimizer.zero_grad
+        )
+
+    def backward(self, loss: Tensor) -> None:
+        """Add its gradients to those of the parameters."""
+        loss.backward()
+
+    def no_backward_sync(self, module: nn.Module, enabled: bool) -> AbstractContextManager[None]:
+        """There is nobody to wait for."""
+        return nullcontext()
+
+    def to_device(self, values: Tensor) -> Tensor:
+        """They are there."""
+        return values
+
+
 def make_fabric(device: str, precision: Precision, world: Processes) -> Any:
     """A Fabric for this process, which has joined the others."""
-    from lightning_fabric import Fabric  # 1.5 s, which only training should pay
+    place = find_device(device)
+    if place.type == "cpu" and precision == "32-true" and world.size == 1:
+        return Alone()
+    from lightning_fabric import Fabric  # 2 s, which only those should pay that need it
     from lightning_fabric.plugins.precision import MixedPrecision
     from lightning_fabric.strategies.ddp import DDPStrategy
 
@@ -29,24 +87,23 @@ def make_fabric(device: str, precision: Precision, world: Processes) -> Any:
         def convert_input(self, data: Any) -> Any:
             return data
 
-    place = find_device(device)
-    how: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "accelerator": place.type,
         "devices": 1 if place.index is None else [place.index],
     }
     if precision in ("bf16-mixed", "16-mixed"):
-        how["plugins"] = InputsAsTheyAre(precision, place.type)
+        settings["plugins"] = InputsAsTheyAre(precision, place.type)
     else:
-        how["precision"] = precision
+        settings["precision"] = precision
     if world.size > 1:
-        words = inspect.signature(DistributedDataParallel).parameters
+        names = inspect.signature(DistributedDataParallel).parameters
         # every process has the same buffers, since what moves them is taken from the whole batch
         off = (
-            "forward_sync_buffers" if "forward_sync_buffers" in words else "broadcast_buffers"
+            "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
         )  # its older name
         quiet: dict[str, Any] = {off: False}
-        how |= {"strategy": DDPStrategy(**quiet), "num_nodes": world.size // world.local_size}
-        how["devices"] = world.local_size
-    fabric = Fabric(**how)
+        settings |= {"strategy": DDPStrategy(**quiet), "num_nodes": world.size // world.local_size}
+        settings["devices"] = world.local_size
+    fabric = Fabric(**settings)
     fabric.launch()
     return fabric

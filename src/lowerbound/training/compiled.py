@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from lowerbound.training.optimizers import adam_update, begun
+from lowerbound.training.optimizers import Adam, adam_update, begun
 from lowerbound.training.passes import Pass, check_gradients, not_finite
 
 BESIDE_NORM = 1e-6  # added to it, as torch's clip_grad_norm_ does
@@ -239,7 +239,7 @@ def fits_one_graph(plain: Pass, optimizer: torch.optim.Optimizer) -> bool:
     others = ("weight_decay", "amsgrad", "maximize")
     return not (
         hooks
-        or type(optimizer) is not torch.optim.Adam
+        or type(optimizer) not in (Adam, torch.optim.Adam)
         or any(group[name] for group in optimizer.param_groups for name in others)
     )
 

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
+from inspect import unwrap
 from typing import Any, Literal, TypeAlias, overload
 
 import torch
@@ -56,7 +57,32 @@ SMALL = (
 TINY = 1e-7  # a gradient of zero has no direction and gives no step
 
 
-class Muon(torch.optim.Adam):
+class Adam(torch.optim.Adam):
+    """torch's Adam, without the wait for the compiler.
+
+    torch wraps these methods so that ``torch.compile`` leaves them alone, and the wrapper imports
+    the compiler, 1.8 s, at the first call. Nothing that is compiled here calls them
+    (:class:`~lowerbound.training.compiled.CompiledStep` updates by :func:`adam_update`), so these
+    are the methods inside the wrappers: the same arithmetic and the same state.
+    """
+
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update every parameter once."""
+        loss: float | None = unwrap(torch.optim.Adam.step)(self, closure)
+        return loss
+
+
+class Muon(Adam):
     """Adam, but for the groups that say ``is_matrices``, which take orthogonal steps.
 
     Args:
@@ -223,7 +249,7 @@ def make_optimizer(
         groups = divided(groups, decayed, "weight_decay", (weight_decay, 0.0))
     if optimizer == "muon":
         return Muon(groups, lr, fused)
-    return torch.optim.Adam(groups, lr=lr, fused=fused, decoupled_weight_decay=weight_decay > 0)
+    return Adam(groups, lr=lr, fused=fused, decoupled_weight_decay=weight_decay > 0)
 
 
 def parameter_groups(model: nn.Module, objective: Objective) -> list[dict[str, Any]]:
@@ -286,7 +312,7 @@ def moments(optimizer: torch.optim.Optimizer) -> list[dict[str, torch.Size]]:
     """The shapes of what the optimiser keeps of each parameter, by name; empty for an optimiser of
     the user's own, of which they are not known.
     """
-    if type(optimizer) not in (torch.optim.Adam, Muon):
+    if type(optimizer) not in (Adam, Muon):
         return []
     return [
         {
