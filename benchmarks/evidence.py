@@ -22,6 +22,7 @@ import lowerbound as lb
 from lowerbound.cli import main
 from lowerbound.evaluation import annealed, log_marginal, sandwich
 from lowerbound.runs.opened import own_data
+from lowerbound.runs.run import Run
 
 PICTURES = 100
 NARROW = 0.5  # nats
@@ -63,7 +64,7 @@ def train(folder: Path) -> Path:
 
 
 def run(path: Path) -> bool:
-    found = lb.run.Run(path)
+    found = Run(path)
     model = found.model()
     x = own_data(found).examples("test")[:PICTURES]
     print(f"{PICTURES} pictures simulated from the model, 16 chains each way\n")

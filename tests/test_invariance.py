@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
 import lowerbound as lb
-from lowerbound.data.dataset import Dataset
+from lowerbound.data.dataset import Dataset, Split
 from lowerbound.draw import Draw
 from lowerbound.objective import Step, Terms
-from lowerbound.training import fit as train
+from lowerbound.training import validation
 from tests.composition import halves
 from tests.conftest import make_model
 from tests.test_exact import D, ppca
@@ -44,7 +44,7 @@ def unit_data(splits: str) -> Dataset:
 
 
 def reordered(data: Dataset, split: str, order: Tensor) -> Dataset:
-    splits = {**data.splits, split: lb.dataset.Split(data[split].values[order])}
+    splits = {**data.splits, split: Split(data[split].values[order])}
     return Dataset(None, splits, data.stored_support, data.transforms)
 
 
@@ -71,7 +71,7 @@ def test_the_epochs_means_are_those_of_all_examples_whatever_the_batch(
     """With a vanishing step the loss of training and of validation is -log p(x), in float64 to
     eight digits.
     """
-    monkeypatch.setattr(train, "VALID_BATCH", min(batch_size, 8))
+    monkeypatch.setattr(validation, "EXAMPLES_AT_ONCE", min(batch_size, 8))
     model, truth = exact_model()
     data = unit_data("train_valid_test")
     settings = {

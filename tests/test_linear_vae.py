@@ -12,6 +12,7 @@ import torch
 from sklearn.decomposition import PCA
 
 import lowerbound as lb
+from lowerbound.data.dataset import Dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from linear_vae import SPLITS, TOLERANCE, marginal, optimum
@@ -22,7 +23,7 @@ closed form.
 """
 
 
-def trained(k: int, **settings: object) -> tuple[lb.VAE, lb.dataset.Dataset]:
+def trained(k: int, **settings: object) -> tuple[lb.VAE, Dataset]:
     data = lb.data.load("mnist", splits="train_test")
     x_shape, z_shape = data.event_shape, (k,)
     linear = lb.networks.MLP
@@ -71,7 +72,7 @@ def test_training_reaches_the_closed_form(
         assert abs(slack.mean()) < TOLERANCE[k]  # at the optimum the bound is tight
 
 
-def test_the_closed_form_is_that_of_scikit_learn(digits: lb.dataset.Dataset) -> None:
+def test_the_closed_form_is_that_of_scikit_learn(digits: Dataset) -> None:
     x = digits.examples("train").double().flatten(1)
     x = x + 0.01 * torch.randn_like(
         x
