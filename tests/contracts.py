@@ -671,7 +671,7 @@ class ObjectiveContract(PartContract):
             # either is right, and which one is the objective's to say
             assert "one, other" in str(error)  # noqa: PT017
             return
-        before, after = (objective.terms(each, Step(0.5, 100)) for each in (draw, penalised))
+        before, after = (objective(each, Step(0.5, 100)) for each in (draw, penalised))
         assert torch.allclose(
             after.loss - before.loss, penalties["one"] + penalties["other"], atol=1e-4
         )

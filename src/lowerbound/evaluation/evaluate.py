@@ -281,7 +281,7 @@ def _of_batch(
     if guess is not None and y is not None:
         values["accuracy"] = (guess == y).float()
     if asked is not None:
-        terms = asked.terms(model(x, context, asked.samples), Step(1.0, n))
+        terms = asked(model(x, context, asked.samples), Step(1.0, n))
         values["objective"] = terms.loss + (0.0 if terms.batch_loss is None else terms.batch_loss)
     return values
 
