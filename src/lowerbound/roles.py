@@ -126,9 +126,14 @@ class Context:
 class Part(nn.Module, ABC):
     """What every role has in common.
 
+    A part that takes ``condition`` does not explain it again: the help has it from here.
+
+    Args:
+        condition: what the part is told of each example, y: None for nothing, C for one of C
+            classes, or the shape of real values. On the command line, y stands for what the data
+            have.
+
     Attributes:
-        condition: what the part is told of an example's y: None, a number of classes, or the shape
-            of real values.
         role: prior, posterior or likelihood.
         capabilities: what others may need of this part (:mod:`lowerbound.compatibility`); a part
             that lacks something usual says so.

@@ -36,15 +36,20 @@ class Setting:
 
 
 def settings_of(function: Callable[..., Any]) -> list[Setting]:
-    """Every argument of a constructor or function, from its signature and docstring."""
+    """Every argument of a constructor or function, from its signature and docstring.
+
+    What a class does not explain is explained by the classes that it derives from.
+    """
     of = function.__init__ if inspect.isclass(function) else function
     hints = get_type_hints(of)
     parameters = [
         p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD
     ]
+    documented = reversed(inspect.getmro(function)) if inspect.isclass(function) else [function]
     helps = {
         p.arg_name: " ".join((p.description or "").split())
-        for p in parse_docstring(function.__doc__ or "").params
+        for each in documented
+        for p in parse_docstring(each.__doc__ or "").params
     }
     return [
         Setting(p.name, hints.get(p.name, Any), p.default, helps.get(p.name, ""))
