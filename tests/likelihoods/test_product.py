@@ -27,7 +27,8 @@ from lowerbound.shapes import Shape, numel
 from lowerbound.supports import BINARY, COUNTS, REAL, Columns, Levels, contains
 from lowerbound.units import Standardizer, learn_units
 from tests.cli.conftest import Command, command  # noqa: F401  the fixture
-from tests.contracts import LikelihoodContract, everywhere, real_line
+from tests.contracts import LikelihoodContract
+from tests.quadrature import everywhere, real_line
 
 NO_CONTEXT = Context()
 
