@@ -1,9 +1,10 @@
 """Rules to integrate a density by. Each fits a kind of density, and is exact to rounding there.
 
-    real_line       smooth on the real line, tails like a normal's: Normal, mixtures, flows
-    kinked          a corner at the mean, tails like exp(-|x|): Laplace
-    unit_interval   smooth on [0, 1]: ContinuousBernoulli
-    everywhere      points and weights of your own, as for probabilities of levels or counts
+    real_line         smooth on the real line, tails like a normal's: Normal, mixtures, flows
+    kinked            a corner at the mean, tails like exp(-|x|): Laplace
+    polynomial_tails  smooth on the real line, tails like a power of |x|: StudentT, Cauchy
+    unit_interval     smooth on [0, 1]: ContinuousBernoulli
+    everywhere        points and weights of your own, as for probabilities of levels or counts
 
 A rule returns points (n, *batch, *event) and their weights, of the same shape: for each entry by
 itself. :func:`total_probability` makes the sum over pairs of entries of them.
@@ -16,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent
 
 from lowerbound.distributions import mean, stddev
 from lowerbound.shapes import Shape, numel
@@ -45,6 +46,28 @@ def kinked(distribution: Distribution, n: int = 40) -> tuple[Tensor, Tensor]:
     steps, each = everywhere(distribution, np.r_[-points, points], np.r_[weights, weights])
     scale = distribution.stddev / 2**0.5
     return distribution.mean + steps * scale, each * scale
+
+
+def polynomial_tails(distribution: Distribution, n: int = 64) -> tuple[Tensor, Tensor]:
+    """Points and weights (n, *batch, *event) that reach to infinity, for a density with a ``loc``
+    and a ``scale`` whose tails fall like a power of |x|.
+
+    With x = loc + scale tan(u) the line is the interval (-pi/2, pi/2), on which the Gauss-Legendre
+    rule is taken. A density that falls like |x|^-(df + 1) becomes cos(u)^(df - 1) times what is
+    smooth: at whole degrees of freedom df there is nothing left for the rule to stumble on. No mean
+    or variance is asked for; a Cauchy has neither.
+    """
+    base = distribution
+    while isinstance(base, Independent):
+        base = base.base_dist
+    loc, scale = base.loc, base.scale
+    points, weights = np.polynomial.legendre.leggauss(n)
+    u = 0.5 * np.pi * points
+    steps, each = (
+        torch.as_tensor(value, dtype=loc.dtype).reshape(-1, *[1] * loc.ndim)
+        for value in (np.tan(u), 0.5 * np.pi * weights / np.cos(u) ** 2)
+    )
+    return loc + scale * steps, scale * each.expand(-1, *loc.shape)
 
 
 def unit_interval(distribution: Distribution, n: int = 64) -> tuple[Tensor, Tensor]:
