@@ -27,7 +27,7 @@ from lowerbound.data import (
 )
 from lowerbound.data.dataset import Dataset, Split, Stored
 from lowerbound.data.mapped import MappedArray, Memory
-from lowerbound.data.preprocess import Binarize, Missing, Splits, make_card
+from lowerbound.data.preprocess import Binarize, Missing, Splits, make_card, plain
 from lowerbound.shapes import as_shape
 from lowerbound.utils.messages import unknown
 
@@ -160,12 +160,13 @@ def load(
         digits: 1,617/180 train/test, 1x8x8, on {0, 1}
     """
     of_source: dict[str, Any] = {
-        "array": array,
-        "labels": labels,
-        "factors": factors,
-        "size": size if size is None else list(as_shape(size, "size")),
+        "array": plain(array),
+        "labels": plain(labels),
+        "factors": plain(factors),
+        "size": None if size is None else list(as_shape(plain(size), "size")),
+        "missing": plain(missing),
+        "categorical": None if categorical is None else list(plain(categorical)) or None,
     }
-    of_source |= {"missing": missing, "categorical": list(categorical) if categorical else None}
     if memory not in get_args(Memory):
         raise ValueError(unknown("value of memory", memory, get_args(Memory)))
     stored = _read(source, {**of_source, "memory": memory})
@@ -180,7 +181,7 @@ def load(
     path = Path(source).expanduser()
     name = str(source) if str(source) in NAMED else str(path.resolve())
     chosen = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
-    given = {
+    changes = {
         "dequantize": dequantize,
         "flip": flip,
         "shift": shift,
@@ -189,7 +190,7 @@ def load(
         "labelled": labelled,
         "labelled_share": labelled_share,
     }
-    return make_card(stored, name, {**chosen, **of_source, **given})
+    return make_card(stored, name, {**chosen, **of_source, **changes})
 
 
 def applicable(source: str | Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,7 +239,7 @@ def from_arrays(
 
     Args:
         x: examples, (n, *X).
-        y: labels, (n,), numbers or text, or None.
+        y: labels, (n,), numbers or text, also as an array of Python objects; or None.
         splits: see :func:`load`.
         binarize: see :func:`load`.
         levels: see :func:`load`.
@@ -286,7 +287,7 @@ def from_arrays(
         "seed": seed,
     }
     chosen |= {"missing": missing, "categorical": None}
-    given = {
+    changes = {
         "dequantize": dequantize,
         "flip": flip,
         "shift": shift,
@@ -295,7 +296,7 @@ def from_arrays(
         "labelled": labelled,
         "labelled_share": labelled_share,
     }
-    return make_card(stored, None, {**chosen, **given})
+    return make_card(stored, None, {**chosen, **changes})
 
 
 def _read(source: str | Path, options: Mapping[str, Any]) -> Stored:

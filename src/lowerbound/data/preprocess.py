@@ -54,7 +54,7 @@ def make_card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> D
         ValueError: values, labels or options that do not fit each other; which, and what would.
         TypeError: values that are no numbers.
     """
-    where = name or "x"
+    where, options = name or "x", {key: plain(value) for key, value in options.items()}
     for option, valid in (("splits", Splits), ("binarize", Binarize), ("missing", Missing)):
         if options[option] is not None and options[option] not in get_args(valid):
             raise ValueError(unknown(f"value of {option}", str(options[option]), get_args(valid)))
@@ -124,6 +124,21 @@ def make_card(stored: Stored, name: str | None, options: Mapping[str, Any]) -> D
         strip=None if strip is None else (strip[0], strip[1]),
         labelled_share=options["labelled_share"],
     )
+
+
+def plain(value: Any) -> Any:
+    """A setting as Python's own numbers, text and lists, which a file can hold; numpy's become
+    those, and all else stays as it is.
+
+    Example:
+        >>> plain([np.str_("a"), np.int64(3)]), plain(np.array([True, False])), plain("a")
+        (['a', 3], [True, False], 'a')
+    """
+    if isinstance(value, (np.ndarray, np.generic)):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    return value
 
 
 def _observed(stored: Stored, where: str, missing: str) -> Stored:
@@ -323,6 +338,8 @@ def _labels(
             f"{where} has {n} examples but {len(y) if y.ndim else 1} labels; there must be one for "
             "each"
         )
+    if y.dtype.kind in "OT":
+        y = _of_one_type(y, where)
     if y.dtype.kind not in "buifU":
         raise TypeError(
             f"{where} has labels of type {y.dtype}; numbers or text are needed (y.astype(str))"
@@ -343,6 +360,17 @@ def _labels(
         )
     places = np.array([classes.index(name) for name in names])
     return torch.from_numpy(places[codes.reshape(-1)]), classes
+
+
+def _of_one_type(labels: NDArray[Any], where: str) -> NDArray[Any]:
+    """Python objects as an array of numbers or text; a column of a pandas frame comes as such."""
+    for kinds in (str, (int, float, np.number, np.bool_)):
+        if all(isinstance(label, kinds) for label in labels.flat):
+            return np.array(labels.tolist())
+    types = sorted({type(label).__name__ for label in labels.flat})
+    raise TypeError(
+        f"{where} has labels of type {', '.join(types)}; all must be numbers, or all text"
+    )
 
 
 def _factors(factors: NDArray[Any], n: int, where: str) -> torch.Tensor:
