@@ -83,13 +83,13 @@ def everywhere(
 ) -> tuple[Tensor, Tensor]:
     """The same points and weights (n,) for every entry."""
     shape = distribution.mean.shape
-    one, other = (
-        torch.as_tensor(v, dtype=distribution.mean.dtype)
+    x, each = (
+        torch.as_tensor(values, dtype=distribution.mean.dtype)
         .reshape(-1, *[1] * len(shape))
         .expand(-1, *shape)
-        for v in (points, weights)
+        for values in (points, weights)
     )
-    return one, other
+    return x, each
 
 
 def total_probability(
@@ -103,9 +103,9 @@ def total_probability(
         return (
             log_prob(x).exp() * weights.reshape(weights.shape[: weights.ndim - len(event)])
         ).sum(0)
-    one, other = (v.movedim(-1, 0) for v in (x, weights))
-    pairs = torch.stack(torch.broadcast_tensors(one[0][:, None], one[1][None]), -1)
-    return (log_prob(pairs).exp() * other[0][:, None] * other[1][None]).sum((0, 1))
+    (first, second), (of_first, of_second) = (values.unbind(-1) for values in (x, weights))
+    pairs = torch.stack(torch.broadcast_tensors(first[:, None], second[None]), -1)
+    return (log_prob(pairs).exp() * of_first[:, None] * of_second[None]).sum((0, 1))
 
 
 def moments(distribution: Distribution, rule: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
