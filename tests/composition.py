@@ -1,5 +1,5 @@
-"""Every combination of parts, and the page docs/parts.md: ``python -m tests.composition`` writes
-it.
+"""Every combination of parts, and the pages that list them: ``python -m tests.composition`` writes
+docs/parts.md, and the table of parts in README.md.
 
 Parts are read off the exports of their folders, so that a new one is composed with all others
 without being named here.
@@ -16,6 +16,7 @@ from functools import cache, partial
 from itertools import combinations, product
 from pathlib import Path
 from types import ModuleType
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -99,14 +100,14 @@ class Refusal:
 
 def refusals() -> list[Refusal]:
     """What parts declare against each other; likewise parts together."""
-    found: dict[tuple[str, Requirement, Capability], list[str]] = {}
+    needing: dict[tuple[str, Requirement, Capability], list[str]] = {}
     for role in ROLES:
         for name in names(role):
             for offer, need in _declared(role, name).requirements.items():
-                found.setdefault((role, need, offer), []).append(name)
+                needing.setdefault((role, need, offer), []).append(name)
     return [
         Refusal(role, tuple(needy), need, offer, without)
-        for (role, need, offer), needy in found.items()
+        for (role, need, offer), needy in needing.items()
         if (
             without := tuple(
                 n for n in names(offer.role) if offer not in _declared(offer.role, n).capabilities
@@ -119,7 +120,7 @@ def refusals() -> list[Refusal]:
 def _declared(role: str, name: str) -> Composed:
     """A part of some shape, which is asked for nothing but its declarations."""
     part = build(role, name, (4,))
-    assert isinstance(part, (Part, Objective))
+    assert isinstance(part, (Part, Objective)), f"{name} is exported as {role}, and is none"
     return part
 
 
@@ -138,15 +139,30 @@ def data_for(likelihood: str) -> Dataset:
     raise AssertionError(f"no form of the digits suits {likelihood}")
 
 
-def build(role: str, name: str, x_shape: Shape) -> object:
+def build(
+    role: str, name: str, x_shape: Shape, z_shape: Shape = Z_SHAPE, **settings: object
+) -> object:
     """A small part of a role."""
     part = getattr(FOLDERS[role], name)
-    named = inspect.signature(part).parameters
-    shapes = {"x_shape": x_shape, "z_shape": Z_SHAPE, "levels": 17, "groups": halves(x_shape)}
-    own = {key: value for key, value in (shapes | SMALL).items() if key in named}
-    if "condition" in named and named["condition"].default is inspect.Parameter.empty:
-        own["condition"] = CLASSES
-    return part(**own)
+    parameters = inspect.signature(part).parameters
+    needed = {"x_shape": x_shape, "z_shape": z_shape, "levels": 17, "groups": halves(x_shape)}
+    arguments = {key: value for key, value in (needed | SMALL).items() if key in parameters}
+    if "condition" in parameters and parameters["condition"].default is inspect.Parameter.empty:
+        arguments["condition"] = CLASSES
+    return part(**(arguments | settings))
+
+
+def choices(role: str, name: str) -> list[dict[str, object]]:
+    """The settings by which a part has several forms: none first, then each other value of a
+    setting that is True or False, or one of several words, by itself.
+    """
+    part = getattr(FOLDERS[role], name)
+    types, forms = get_type_hints(part.__init__), [{}]
+    for parameter in inspect.signature(part).parameters.values():
+        of = types[parameter.name]
+        words = (False, True) if of is bool else get_args(of) if get_origin(of) is Literal else ()
+        forms += [{parameter.name: word} for word in words if word != parameter.default]
+    return forms
 
 
 def halves(event_shape: Shape) -> Groups:
@@ -180,14 +196,13 @@ def page() -> str:
         "",
         "Written by `python -m tests.composition` from the parts themselves; a test compares it.",
         "",
-        f"{' x '.join(counts)} are {len(whole)} models, each with any of",
-        f"{len(names('network'))} networks or one of your own. {refused_ones} of them are refused, "
-        "in one line,",
-        "because two parts exclude each other as they are by default (`needs.py`); below is why. "
-        "Every two meet in",
-        f"{len(covering())} combinations, each of which is trained, evaluated, sampled, saved, "
-        "reloaded, interrupted",
-        "and resumed in `make test`; all of them are in `make slow`.",
+        f"{' x '.join(counts)} are {len(whole)} models,",
+        f"each with any of {len(names('network'))} networks or one of your own.",
+        f"{refused_ones} of them are refused in one line, because two parts exclude each other",
+        "as they are by default (`compatibility.py`). The table below says why.",
+        f"Every two parts meet in {len(covering())} combinations. `make test` trains, evaluates,",
+        "samples, saves, reloads, interrupts and resumes each of these; `make slow` does so with",
+        "all.",
         "",
         "## What excludes what",
         "",
@@ -220,6 +235,19 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
+ROWS = re.compile(r"(?<=<!-- parts -->\n\n).*?(?=\n\n<!-- end of parts -->)", re.DOTALL)
+"""What is written between two comments in README.md."""
+
+
+def readme() -> str:
+    """The content of README.md with its table of parts as they are now."""
+    lines = ["| role | parts |", "|---|---|"]
+    lines += [
+        row(f"[{role}](docs/parts.md#{plural(role)})", listing(names(role))) for role in FOLDERS
+    ]
+    return ROWS.sub(lambda _: "\n".join(lines), (ROOT / "README.md").read_text("utf-8"))
+
+
 def row(*cells: str) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
@@ -246,10 +274,10 @@ def source(part: type) -> str:
         rf"(?<![\w-]){name}(?:(?:, | and ){name})*(?: et al\.?)? "
         rf"(?:19|20)\d\d(?:, (?:arXiv )?\d{{4}}\.\d{{4,5}})?"
     )
-    found = re.findall(paper, text)
-    unique = list(dict.fromkeys(each.strip() for each in found))
+    unique = list(dict.fromkeys(each.strip() for each in re.findall(paper, text)))
     return "; ".join(unique) or "–"
 
 
 if __name__ == "__main__":
     (ROOT / "docs" / "parts.md").write_text(page(), "utf-8")
+    (ROOT / "README.md").write_text(readme(), "utf-8")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
 
@@ -21,9 +22,12 @@ from tests.composition import (
     data_for,
     everything,
     page,
+    readme,
     refusals,
     refused,
 )
+
+WRITE = "python -m tests.composition"
 
 
 @pytest.fixture(autouse=True)
@@ -80,10 +84,10 @@ def test_every_combination(combination: Combination, tmp_path: Path) -> None:
     lives(combination, tmp_path)
 
 
-def test_the_page_of_parts_is_that_of_the_parts() -> None:
-    assert (ROOT / "docs" / "parts.md").read_text("utf-8") == page(), (
-        "write it: python -m tests.composition"
-    )
+@pytest.mark.parametrize(("file", "content"), [("docs/parts.md", page), ("README.md", readme)])
+def test_the_pages_list_the_parts_that_there_are(file: str, content: Callable[[], str]) -> None:
+    if (ROOT / file).read_text("utf-8") != content():
+        pytest.fail(f"{file} does not list the parts as they are now; write it anew by: {WRITE}")
 
 
 def test_the_table_of_refusals_holds_those_pairs_and_no_others() -> None:

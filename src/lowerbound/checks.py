@@ -1,5 +1,5 @@
-"""What must hold when a model meets data: the shape, a support on which its likelihood is a
-density, finite weights.
+"""What must hold before work begins: at least one draw; when a model meets data, the shape and a
+support on which its likelihood is a density; and finite weights.
 """
 
 from __future__ import annotations
@@ -91,15 +91,15 @@ def _refuse_columns(likelihood: Likelihood, support: Constraint, name: str) -> N
     inner = support.each if isinstance(support, Columns) else (support,) * len(outer)
     wrong = [
         i
-        for i, (one, other) in enumerate(zip(outer, inner, strict=True))
-        if not contains(one, other)
+        for i, (accepted, there) in enumerate(zip(outer, inner, strict=True))
+        if not contains(accepted, there)
     ]
-    told = "; ".join(
+    misfits = "; ".join(
         f"column {i} on {describe(inner[i])}, and not on {describe(outer[i])}" for i in wrong[:3]
     )
     raise ValueError(
         f"{type(likelihood).__name__} does not suit {len(wrong)} of the {len(outer)} columns of "
-        f"{name}: {told}; put them into a group with another likelihood (--likelihood Product "
+        f"{name}: {misfits}; put them into a group with another likelihood (--likelihood Product "
         "without groups finds them from the data)"
     )
 
@@ -118,18 +118,23 @@ def check_density(is_density: bool) -> None:
         )
 
 
-def check_weights(is_density: bool, objective: str) -> None:
-    """Refuse an objective that weighs draws by their densities where the score of x is none.
+def check_samples(samples: int, name: str = "samples") -> None:
+    """Refuse to make no draw.
+
+    Args:
+        samples: K, or another number of draws.
+        name: of the argument that says it.
 
     Raises:
-        ValueError: what it is, and what would fit instead.
+        ValueError: fewer than one.
+
+    Example:
+        >>> check_samples(0)
+        Traceback (most recent call last):
+        ValueError: samples is 0: at least 1 draw is needed
     """
-    if not is_density:
-        raise ValueError(
-            f"{objective} weighs draws by p(x, z) / q(z|x), and this model scores x by binary "
-            "cross-entropy, which is no density; use ELBO, or a likelihood (Bernoulli on binarised "
-            "data, ContinuousBernoulli, Categorical, Normal)"
-        )
+    if samples < 1:
+        raise ValueError(f"{name} is {samples}: at least 1 draw is needed")
 
 
 def check_finite(unfit: Tensor, samples: int) -> None:

@@ -398,16 +398,6 @@ def agree_on_y(**parts: Part) -> None:
         )
 
 
-def check_samples(samples: int) -> None:
-    """Refuse to make no draw.
-
-    Raises:
-        ValueError: fewer than one.
-    """
-    if samples < 1:
-        raise ValueError(f"samples is {samples}: at least 1 draw is needed")
-
-
 def again(
     part: Part, x: Tensor, context: Context, before: Mapping[str, Tensor], frozen: bool = True
 ) -> Distribution:

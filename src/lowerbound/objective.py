@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lowerbound.compatibility import (
     EVALUABLE,
+    LOG_DENSITY,
     REPARAMETERISED,
     Capability,
     Requirement,
@@ -111,8 +112,9 @@ class Objective(nn.Module, ABC):
             objective that learns q by log q at draws that stay where they are.
         needs_joint_sample: whether it wants pairs (x, z) from the model beside each batch
             (:class:`JointSample`).
-        needs: what it asks of the model's parts, with the reason (:mod:`lowerbound.compatibility`);
-            others are refused.
+        needs_one_latent: whether it is about a single latent; a draw of several is refused.
+        requirements: what it asks of the model's parts, with the reason
+            (:mod:`lowerbound.compatibility`); others are refused.
         is_bound: whether -loss is, in expectation, at most log p(x).
         rate_name: how the rate in its log was found, for the record.
         batch_statistics: whether it compares the examples of a batch with each other, so that it
@@ -128,6 +130,7 @@ class Objective(nn.Module, ABC):
     samples: int = 1
     path_gradient: bool = False
     batch_statistics: ClassVar[bool] = False
+    needs_one_latent: ClassVar[bool] = False
     reparameterised: bool = True
     needs_joint_sample: bool = False
     __call__: Callable[..., Terms]
@@ -155,19 +158,54 @@ class Objective(nn.Module, ABC):
     def check(self, draw: Draw) -> None:
         """Refuse a draw that does not give what is needed; called when model and objective first
         meet.
+
+        An objective that asks for more calls this one first (``super().check(draw)``).
+
+        Raises:
+            ValueError: several latents where it is about one; a score of x that is no log-density
+                where its requirements name one.
         """
+        name, latents = type(self).__name__, len(draw.latents)
+        if self.needs_one_latent and latents != 1:
+            raise ValueError(f"{name} is about one latent, and this model has {latents}; use ELBO")
+        density = self.requirements.get(LOG_DENSITY)
+        if density is not None and not draw.is_density:
+            raise ValueError(
+                f"{name} {density.reason}, and this model scores x by binary cross-entropy, which "
+                f"is no density; use {density.instead}, or {LOG_DENSITY.remedy}"
+            )
 
     def rate_name(self, draw: Draw) -> str:
         """How the rate in the log was found: "closed form" or "sampled"."""
         return "closed form" if draw.has_closed_form_rate else "sampled"
 
     def forward(self, draw: Draw, step: Step) -> Terms:
-        """The same as :meth:`terms`."""
-        return self.terms(draw, step)
+        """What is minimised: :meth:`terms`, and what the model's parts add to the loss, in full.
+
+        Example:
+            >>> import lowerbound as lb, torch
+            >>> from dataclasses import replace
+            >>> model = lb.VAE(
+            ...     prior=lb.priors.StandardNormal((2,)),
+            ...     posterior=lb.posteriors.DiagonalNormal((4,), (2,)),
+            ...     likelihood=lb.likelihoods.Bernoulli((2,), (4,)),
+            ... )
+            >>> draw = replace(model(torch.ones(5, 4)), penalties={"commitment": torch.ones(5)})
+            >>> objective, step = lb.objectives.ELBO(beta=4.0), Step(progress=1.0, examples=5)
+            >>> torch.equal(objective(draw, step).loss, objective.terms(draw, step).loss + 1)
+            True
+        """
+        terms = self.terms(draw, step)
+        loss = terms.loss
+        for penalty in draw.penalties.values():
+            loss = loss + penalty
+        return Terms(loss, terms.log, terms.batch_loss, terms.own_loss)
 
     @abstractmethod
     def terms(self, draw: Draw, step: Step) -> Terms:
-        """The loss of a draw."""
+        """The loss of a draw, without the penalties that the model's parts ask for: calling the
+        objective adds those (:meth:`forward`).
+        """
 
 
 def check_parts(objective: Objective, model: nn.Module) -> None:

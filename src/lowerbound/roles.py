@@ -126,14 +126,19 @@ class Context:
 class Part(nn.Module, ABC):
     """What every role has in common.
 
+    A part that takes ``condition`` does not explain it again: the help has it from here.
+
+    Args:
+        condition: what the part is told of each example, y: None for nothing, C for one of C
+            classes, or the shape of real values. On the command line, y stands for what the data
+            have.
+
     Attributes:
-        condition: what the part is told of an example's y: None, a number of classes, or the shape
-            of real values.
         role: prior, posterior or likelihood.
-        offers: what others may need of this part (:mod:`lowerbound.compatibility`); a part that
-            lacks something usual says so.
-        needs: what it asks of the parts of other roles, with the reason; a model without it is
-            refused.
+        capabilities: what others may need of this part (:mod:`lowerbound.compatibility`); a part
+            that lacks something usual says so.
+        requirements: what it asks of the parts of other roles, with the reason; a model without it
+            is refused.
         batch_statistics: whether, in training, it takes something from the batch as a whole, which
             then has to be there at once; where several processes share it, by the functions of
             :mod:`lowerbound.parallel.shards`.

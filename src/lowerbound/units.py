@@ -29,8 +29,8 @@ class Standardizer(nn.Module):
     Attributes:
         entries: which entries of the flattened examples these are the units of, for a part of a few
             columns; None for all.
-        are_known: whether they have been set. While they are not, the map is left out: on a CPU (x
-            - 0) / 1 is two passes.
+        is_fitted: whether they have been set. While they are not, the map is left out: on a CPU
+            (x - 0) / 1 is two passes.
 
     Example:
         >>> standardizer = Standardizer((2,))
@@ -98,11 +98,9 @@ class Standardizer(nn.Module):
                 f"{tuple(self.loc.shape)}"
             )
         value = (x - self.loc) / self.scale if self.is_fitted else x
-        return (
-            value
-            if mask is None
-            else torch.where(mask.to(torch.bool), value, torch.zeros_like(value))
-        )
+        if mask is None:
+            return value
+        return torch.where(mask.to(torch.bool), value, torch.zeros_like(value))
 
     def unstandardize(self, value: Tensor) -> Tensor:
         """The way back."""
@@ -140,16 +138,17 @@ def summary(batches: Iterable[Tensor]) -> Tensor:
     Example:
         >>> x = torch.arange(8.0).reshape(4, 2)
         >>> two = summary(x.split(3))
-        >>> two.mean(0), two.std(0), x.std(0)
-        (tensor([3., 4.], dtype=torch.float64), tensor([2.5820, 2.5820], dtype=torch.float64),
-        tensor([2.5820, 2.5820]))
+        >>> two.mean(0)
+        tensor([3., 4.], dtype=torch.float64)
+        >>> two.std(0).float(), x.std(0)
+        (tensor([2.5820, 2.5820]), tensor([2.5820, 2.5820]))
     """
     n, centre, squares = 0, torch.zeros(()), torch.zeros(())
     for piece in batches:
         x = piece.double()
-        own, m = x.mean(0), len(x)
-        delta = own - centre
-        squares = squares + (x - own).square().sum(0) + delta.square() * (n * m / (n + m))
+        mean, m = x.mean(0), len(x)
+        delta = mean - centre
+        squares = squares + (x - mean).square().sum(0) + delta.square() * (n * m / (n + m))
         centre = centre + delta * (m / (n + m))
         n += m
     half = (squares / max(1, n - 1) / 2).sqrt()
@@ -162,11 +161,9 @@ def learn_units(model: nn.Module, x: Tensor, mask: Tensor | None = None) -> None
     """
     for module in model.modules():
         if isinstance(module, Standardizer) and not module.is_fitted:
-            own = (
-                None if v is None else entries_of(v, module.entries, module.loc.shape)
-                for v in (x, mask)
-            )
-            module.learn(*own)  # type: ignore[arg-type]  # x is there
+            columns, shape = module.entries, module.loc.shape
+            seen = None if mask is None else entries_of(mask, columns, shape)
+            module.learn(entries_of(x, columns, shape), seen)
 
 
 def refilled(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,3 +51,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         == 0
     )
     return out
+
+
+def process(*argv: object, **settings: object) -> subprocess.Popen[str]:
+    """The command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "lowerbound", *map(str, argv)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings,
+    )  # fmt: skip
+
+
+def finish(*argv: object, **settings: object) -> tuple[int, str]:
+    """Run the command in a process of its own to its end: exit code, standard error."""
+    running = process(*argv, **settings)
+    _, err = running.communicate(timeout=120)
+    return running.returncode, err

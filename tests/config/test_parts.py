@@ -15,8 +15,8 @@ from torch import nn
 
 import lowerbound as lb
 from lowerbound.config.build import build_model, complete
-from lowerbound.config.parts import describe, find_part, foreign_packages
-from lowerbound.config.settings import read_yaml
+from lowerbound.config.parts import SLOTS, describe, find_part, foreign_packages
+from lowerbound.config.settings import read_yaml, settings_of
 from lowerbound.roles import Context
 
 
@@ -252,3 +252,21 @@ def test_yaml_holds_plain_values_only(
     with pytest.raises(ValueError, match="file.yaml"):
         read_yaml(text, "file.yaml")
     assert not (tmp_path / "pwned").exists()
+
+
+def test_every_setting_of_every_part_has_help() -> None:
+    """Its own, or that of the class of its role."""
+    for _, package in SLOTS.values():
+        for name in package.__all__:
+            for setting in settings_of(getattr(package, name)):
+                assert setting.help, f"{name} says nothing of {setting.name}"
+
+
+def test_what_a_part_does_not_explain_is_explained_by_its_role_and_its_own_words_win() -> None:
+    def of(part: object) -> str:
+        (condition,) = (s for s in settings_of(part) if s.name == "condition")  # type: ignore[arg-type]
+        return str(condition.help)
+
+    assert of(lb.posteriors.FullNormal).startswith("what the part is told of each example, y: None")
+    assert of(lb.posteriors.FullNormal) == of(lb.likelihoods.Bernoulli)
+    assert of(lb.priors.ConditionalNormal).startswith("C for one of C classes")

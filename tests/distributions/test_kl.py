@@ -10,7 +10,8 @@ import lowerbound as lb
 from lowerbound.compatibility import conflict
 from lowerbound.distributions import FullNormal, as_multivariate
 from lowerbound.distributions.kl import closed_form_kl, kl_per_dimension
-from lowerbound.roles import Context, Prior
+from lowerbound.roles import Context
+from tests.composition import build, choices, names
 from tests.contracts import moved, within
 
 means = st.floats(-3, 3)
@@ -75,34 +76,28 @@ def test_normals_of_every_form_agree_with_monte_carlo(
     assert within(q.log_prob(z) - p.log_prob(z), kl, errors=5)
 
 
-def prior_parts() -> list[Prior]:
-    shape = (2, 2)
-    return [
-        lb.priors.StandardNormal(shape),
-        lb.priors.Normal(shape),
-        lb.priors.Normal(shape, covariance="full"),
-        lb.priors.Mixture(shape),
-        lb.priors.VampPrior(shape, (4,)),
-        lb.priors.RealNVP(shape),
-        lb.priors.NeuralSpline(shape),
-        lb.priors.Categorical(shape, learned=True),
-        lb.priors.Bernoulli(shape, learned=True),
-        lb.priors.IndependentCodes(shape),
-        lb.priors.AutoregressiveCodes(shape),
-        lb.priors.ConditionalNormal(shape, 3),
-    ]
+Form = tuple[str, dict[str, object]]  # the name of a part, and settings
+
+PRIORS: list[Form] = [(name, form) for name in names("prior") for form in choices("prior", name)]
 
 
-@pytest.mark.parametrize("posterior", lb.posteriors.__all__)
-@pytest.mark.parametrize("prior", prior_parts(), ids=lambda prior: type(prior).__name__)
+def words(form: Form) -> str:
+    """Such as Normal-covariance=full."""
+    name, settings = form
+    return "-".join([name, *(f"{key}={value}" for key, value in settings.items())])
+
+
+@pytest.mark.parametrize("posterior", names("posterior"))
+@pytest.mark.parametrize("prior", PRIORS, ids=words)
 def test_every_posterior_to_every_prior_agrees_with_monte_carlo(
-    posterior: str, prior: Prior
+    posterior: str, prior: Form
 ) -> None:
-    part = moved(getattr(lb.posteriors, posterior)((4,), (2, 2))).double()
-    if conflict(part, prior):
+    encoder = moved(build("posterior", posterior, (4,), (2, 2))).double()
+    other = moved(build("prior", prior[0], (4,), (2, 2), **prior[1])).double()
+    if conflict(encoder, other):
         pytest.skip("the two are refused")
     x = 100 + 50 * torch.randn(3, 4).double()
-    q, p = part(x, Context()), moved(prior).double()(Context(y=torch.tensor([0, 1, 1])), part)
+    q, p = encoder(x, Context()), other(Context(y=torch.tensor([0, 1, 1])), encoder)
     kl = closed_form_kl(q, p)
     if kl is None:
         pytest.skip("the pair has no closed form, and is estimated from the draws")
@@ -114,8 +109,9 @@ def test_every_posterior_to_every_prior_agrees_with_monte_carlo(
         assert within(difference[:, b], kl[b], errors=5)
 
 
-def test_every_prior_is_among_those_that_are_met() -> None:
-    assert {type(part).__name__ for part in prior_parts()} == set(lb.priors.__all__)
+def test_every_prior_is_met_in_every_form_that_its_settings_give_it() -> None:
+    assert {name for name, _ in PRIORS} == set(lb.priors.__all__)
+    assert {"Normal-covariance=full", "Categorical-learned=True"} <= set(map(words, PRIORS))
 
 
 def test_of_a_distribution_to_itself_is_zero_in_16_dimensions() -> None:

@@ -9,7 +9,8 @@ import lowerbound as lb
 from lowerbound.data.dataset import Dataset
 from lowerbound.roles import Context
 from tests.conftest import make_model
-from tests.contracts import LikelihoodContract, everywhere
+from tests.contracts import LikelihoodContract
+from tests.quadrature import everywhere
 
 
 class TestBernoulli(LikelihoodContract):

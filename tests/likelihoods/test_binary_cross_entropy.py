@@ -5,7 +5,8 @@ from torch.distributions import Distribution
 
 import lowerbound as lb
 from lowerbound.roles import Context
-from tests.contracts import LikelihoodContract, total_probability, unit_interval
+from tests.contracts import LikelihoodContract
+from tests.quadrature import total_probability, unit_interval
 
 
 class TestBinaryCrossEntropy(LikelihoodContract):

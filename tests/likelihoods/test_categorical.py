@@ -6,7 +6,8 @@ from torch.distributions import Distribution
 import lowerbound as lb
 from lowerbound.roles import Context, Likelihood
 from lowerbound.shapes import Shape
-from tests.contracts import LikelihoodContract, everywhere
+from tests.contracts import LikelihoodContract
+from tests.quadrature import everywhere
 
 
 class TestCategorical(LikelihoodContract):

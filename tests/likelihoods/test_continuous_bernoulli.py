@@ -2,7 +2,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 import lowerbound as lb
-from tests.contracts import LikelihoodContract, unit_interval
+from tests.contracts import LikelihoodContract
+from tests.quadrature import unit_interval
 
 
 class TestContinuousBernoulli(LikelihoodContract):

@@ -8,7 +8,8 @@ from lowerbound.data.dataset import Dataset
 from lowerbound.roles import Context, Likelihood
 from lowerbound.shapes import Shape
 from tests.conftest import make_model
-from tests.contracts import LikelihoodContract, everywhere
+from tests.contracts import LikelihoodContract
+from tests.quadrature import everywhere
 
 
 class TestDiscretizedLogisticMixture(LikelihoodContract):

@@ -7,7 +7,8 @@ from torch.distributions import Distribution
 import lowerbound as lb
 from lowerbound.roles import Context, Likelihood
 from lowerbound.shapes import Shape
-from tests.contracts import LikelihoodContract, everywhere
+from tests.contracts import LikelihoodContract
+from tests.quadrature import everywhere
 
 NO_CONTEXT = Context()
 

@@ -6,7 +6,8 @@ from torch.distributions import Distribution
 import lowerbound as lb
 from lowerbound.roles import Context, Likelihood
 from lowerbound.shapes import Shape
-from tests.contracts import LikelihoodContract, real_line
+from tests.contracts import LikelihoodContract
+from tests.quadrature import real_line
 
 
 class TestNormal(LikelihoodContract):
@@ -39,7 +40,7 @@ class TestNormal(LikelihoodContract):
         part = self.make((3,), (50,))
         z, x = torch.randn(1, 20, 3), torch.randn(20, 50)
         residual = (x - part(z, Context()).mean[0]).pow(2).mean().sqrt()
-        optimizer = torch.optim.Adam([part.slow_log_scale], lr=0.005)
+        optimizer = torch.optim.Adam([part.learned_scale.slow], lr=0.005)
         for _ in range(300):
             optimizer.zero_grad()
             (-part.log_prob(part(z, Context()), x, None).mean()).backward()
@@ -58,7 +59,7 @@ class TestPerDimension(TestNormal):
         part = self.make((3,), (5,))
         z, x = torch.randn(1, 200, 3), torch.randn(200, 5) * torch.tensor([0.1, 0.5, 1.0, 2.0, 4.0])
         residual = (x - part(z, Context()).mean[0]).pow(2).mean(0).sqrt()
-        optimizer = torch.optim.Adam([part.slow_log_scale], lr=0.005)
+        optimizer = torch.optim.Adam([part.learned_scale.slow], lr=0.005)
         for _ in range(400):
             optimizer.zero_grad()
             (-part.log_prob(part(z, Context()), x, None).mean()).backward()

@@ -5,7 +5,8 @@ from torch.distributions import Distribution
 
 import lowerbound as lb
 from lowerbound.roles import Context
-from tests.contracts import LikelihoodContract, real_line
+from tests.contracts import LikelihoodContract
+from tests.quadrature import real_line
 
 
 class TestOptimalNormal(LikelihoodContract):

@@ -26,8 +26,10 @@ from lowerbound.likelihoods import Bernoulli, Categorical, Normal, OptimalNormal
 from lowerbound.roles import Context, Group, Likelihood
 from lowerbound.shapes import Shape, numel
 from lowerbound.supports import BINARY, COUNTS, REAL, Columns, Levels, contains
+from lowerbound.units import Standardizer, learn_units
 from tests.cli.conftest import Command, command  # noqa: F401  the fixture
-from tests.contracts import LikelihoodContract, everywhere, real_line
+from tests.contracts import LikelihoodContract
+from tests.quadrature import everywhere, real_line
 
 NO_CONTEXT = Context()
 
@@ -150,11 +152,9 @@ def test_a_product_of_the_units_of_a_product() -> None:
         Product, groups={"a": Group([1], OptimalNormal), "b": Group([0], OptimalNormal)}
     )
     part = Product((2,), (3,), {"one": Group([2, 0], inner), "two": Group([1], Normal)})
-    lb.standardizer.learn_units(part, torch.tensor([[1.0, 10.0, 100.0], [3.0, 30.0, 300.0]]))
-    found = {
-        name: module.loc.item() for name, module in part.named_modules() if name.endswith("units")
-    }
-    assert list(found.values()) == [2.0, 200.0, 20.0]
+    learn_units(part, torch.tensor([[1.0, 10.0, 100.0], [3.0, 30.0, 300.0]]))
+    locations = [m.loc.item() for m in part.modules() if isinstance(m, Standardizer)]
+    assert locations == [2.0, 200.0, 20.0]
     part.prepare(torch.rand(4, 3))
 
 

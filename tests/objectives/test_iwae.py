@@ -49,7 +49,7 @@ class TestIWAE(ObjectiveContract):
     def test_what_parts_ask_for_is_added_to_the_loss_and_not_to_the_bound(self) -> None:
         _, draw = self.draw(samples=5)
         asked = Draw(draw.latents, draw.px, draw.log_px, draw.log_m, {"cost": torch.arange(5.0)})
-        one, other = (lb.objectives.IWAE().terms(d, STEP) for d in (draw, asked))
+        one, other = (lb.objectives.IWAE()(d, STEP) for d in (draw, asked))
         assert torch.allclose(other.loss, one.loss + torch.arange(5.0))
         assert torch.equal(other.log["iwae"], one.log["iwae"])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -20,6 +22,12 @@ STEP = Step(0.5, 100)
 
 class TestReweightedWakeSleep(ObjectiveContract):
     make = staticmethod(ReweightedWakeSleep)
+
+    def test_refuses_a_draw_whose_score_is_no_density(self) -> None:
+        _, draw = self.draw()
+        self.make().check(draw)
+        with pytest.raises(ValueError, match="ReweightedWakeSleep weighs draws .* no density; use"):
+            self.make().check(replace(draw, is_density=False))
 
 
 def flat(gradients: tuple[Tensor, ...]) -> Tensor:

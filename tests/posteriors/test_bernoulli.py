@@ -7,7 +7,8 @@ from torch.distributions import Distribution
 import lowerbound as lb
 from lowerbound.roles import Prior
 from lowerbound.shapes import Shape
-from tests.contracts import PosteriorContract, everywhere
+from tests.contracts import PosteriorContract
+from tests.quadrature import everywhere
 
 
 class TestBernoulli(PosteriorContract):

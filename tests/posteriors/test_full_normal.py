@@ -4,7 +4,8 @@ from torch.distributions import Distribution
 
 import lowerbound as lb
 from lowerbound.roles import Context
-from tests.contracts import PosteriorContract, real_line
+from tests.contracts import PosteriorContract
+from tests.quadrature import real_line
 
 
 class TestFullNormal(PosteriorContract):

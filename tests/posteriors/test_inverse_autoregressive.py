@@ -14,8 +14,9 @@ import lowerbound as lb
 from lowerbound.distributions.bijections import Gated
 from lowerbound.evaluation import annealed, evidence, information, refined
 from lowerbound.roles import Context
-from tests.contracts import PosteriorContract, real_line
+from tests.contracts import PosteriorContract
 from tests.known_models import Curved
+from tests.quadrature import real_line
 from tests.test_exact import linear, ppca
 
 InverseAutoregressive = partial(lb.posteriors.InverseAutoregressive, hidden=(16,), context_size=5)

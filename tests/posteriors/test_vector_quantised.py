@@ -48,7 +48,7 @@ class TestVectorQuantised(PosteriorContract):
         model, x = tiny().eval(), torch.rand(5, *X).double()
 
         def loss() -> Tensor:
-            return lb.objectives.ELBO(kl=kl).terms(model(x), Step(0.5, 100)).total
+            return lb.objectives.ELBO(kl=kl)(model(x), Step(0.5, 100)).total
 
         check_gradients(loss, model.prior, model.likelihood)
 
@@ -229,7 +229,7 @@ def test_the_gradient_reaches_the_encoder_as_it_leaves_the_decoder() -> None:
     model = tiny(codes=3, commitment=0.0, network=Fixed).eval()
     x = torch.randn(6, *X).double()
     draw = model(x)
-    loss = lb.objectives.ELBO().terms(draw, Step(1.0, 6)).loss.sum()
+    loss = lb.objectives.ELBO()(draw, Step(1.0, 6)).loss.sum()
     # a CodePoint
     (found,) = torch.autograd.grad(loss, draw.latents[0].q.encoded, retain_graph=True)  # type: ignore[attr-defined]
     z = draw.latents[0].z.detach().requires_grad_()
@@ -259,6 +259,24 @@ def test_the_commitment_does_not_grow_with_the_batch() -> None:
     once, twice = (model(each).penalties["commitment"] for each in (x, torch.cat([x, x])))
     assert torch.allclose(twice[:6], once)
     assert torch.allclose(twice.mean(), once.mean())
+
+
+def test_the_commitment_is_part_of_the_objective_that_evaluation_reports() -> None:
+    x = torch.rand(40, *X).double()
+    model = lb.VAE(
+        IndependentCodes((2, 2), codes=3),
+        VectorQuantised(X, (2, 2), codes=3, commitment=2.0, network=Fixed),
+        lb.likelihoods.BinaryCrossEntropy((2, 2), X),
+    ).double()
+    data = lb.data.from_arrays(x.numpy())
+    result = lb.evaluate(model, data, "train", samples=1, objective=lb.objectives.ELBO())
+    commitment = model.eval()(data.examples("train").double()).penalties["commitment"].mean().item()
+    assert commitment > 0.01
+    assert result.objective is not None
+    assert result.cross_entropy is not None
+    assert result.objective.value == pytest.approx(
+        result.cross_entropy.value + result.rate.value + commitment, rel=1e-5
+    )
 
 
 def test_a_batch_that_is_not_finite_leaves_the_codes_alone() -> None:

@@ -7,7 +7,8 @@ from torch.distributions import Distribution
 import lowerbound as lb
 from lowerbound.roles import Context, Posterior
 from lowerbound.shapes import Shape
-from tests.contracts import PriorContract, everywhere
+from tests.contracts import PriorContract
+from tests.quadrature import everywhere
 
 
 class TestBernoulli(PriorContract):

@@ -54,7 +54,7 @@ class TestIndependentCodes(PriorContract):
         x = torch.rand(5, *X).double()
 
         def loss() -> Tensor:
-            return lb.objectives.ELBO(kl=kl, samples=2).terms(model(x), Step(0.5, 100)).total
+            return lb.objectives.ELBO(kl=kl, samples=2)(model(x), Step(0.5, 100)).total
 
         check_gradients(loss, model.prior, model.likelihood)
 

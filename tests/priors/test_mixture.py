@@ -10,8 +10,9 @@ from torch.distributions import Distribution
 import lowerbound as lb
 from lowerbound.evaluation import annealed, evidence
 from lowerbound.roles import Context
-from tests.contracts import PriorContract, all_parameters_get_gradients, moved, real_line, within
+from tests.contracts import PriorContract, all_parameters_get_gradients, moved, within
 from tests.known_models import Curved
+from tests.quadrature import real_line
 
 
 class TestMixture(PriorContract):

@@ -12,7 +12,8 @@ from torch.distributions import Distribution
 
 import lowerbound as lb
 from lowerbound.roles import Context
-from tests.contracts import PriorContract, moved, real_line
+from tests.contracts import PriorContract, moved
+from tests.quadrature import real_line
 
 
 class TestNeuralSpline(PriorContract):

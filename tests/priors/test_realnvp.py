@@ -12,7 +12,8 @@ from torch.distributions import Distribution
 
 import lowerbound as lb
 from lowerbound.roles import Context, Prior
-from tests.contracts import PriorContract, moved, real_line
+from tests.contracts import PriorContract, moved
+from tests.quadrature import real_line
 
 FLOWS = [lb.priors.RealNVP, lb.priors.NeuralSpline]
 

@@ -19,8 +19,9 @@ from lowerbound.evaluation import annealed, evidence, information, refined
 from lowerbound.objective import Step
 from lowerbound.roles import Context, Posterior, Prior
 from lowerbound.shapes import Shape
-from tests.contracts import PriorContract, all_parameters_get_gradients, real_line
+from tests.contracts import PriorContract, all_parameters_get_gradients
 from tests.known_models import Curved
+from tests.quadrature import real_line
 from tests.training.test_fit import Stopping, quiet, weights
 
 X = (4,)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lowerbound.data.dataset import Dataset, Split, Stored
 from lowerbound.data.mapped import MappedArray, Memory
-from lowerbound.data.options import Binarize, Missing, Options, Splits
+from lowerbound.data.options import Binarize, Missing, Options, Splits, plain
 from lowerbound.data.preprocess import make_card
 from lowerbound.data.sources import NAMED, OWN, applicable, read
 from lowerbound.shapes import as_shape
@@ -126,9 +126,9 @@ def load(
         array=array,
         labels=labels,
         factors=factors,
-        size=size if size is None else as_shape(size, "size"),
+        size=None if size is None else as_shape(plain(size), "size"),
         missing=missing,
-        categorical=categorical or None,
+        categorical=plain(categorical) or None,
         memory=memory,
         dequantize=dequantize,
         flip=flip,
@@ -174,7 +174,7 @@ def from_arrays(
 
     Args:
         x: examples, (n, *X).
-        y: labels, (n,), numbers or text, or None.
+        y: labels, (n,), numbers or text, also as an array of Python objects; or None.
         splits: see :func:`load`.
         binarize: see :func:`load`.
         levels: see :func:`load`.

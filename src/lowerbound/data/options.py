@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from lowerbound.data.mapped import Memory
 from lowerbound.shapes import Shape
 from lowerbound.utils.messages import unknown
@@ -59,6 +61,8 @@ class Options:
     labelled_share: float | None
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, plain(value))  # frozen for all others
         words = {"splits": Splits, "binarize": Binarize, "missing": Missing, "memory": Memory}
         for name, valid in words.items():
             value = getattr(self, name)
@@ -86,3 +90,18 @@ class Options:
             for name, value in options.items()
             if name not in absent
         }
+
+
+def plain(value: Any) -> Any:
+    """A setting as Python's own numbers, text and lists, which a file can hold; numpy's become
+    those, and all else stays as it is.
+
+    Example:
+        >>> plain([np.str_("a"), np.int64(3)]), plain(np.array([True, False])), plain("a")
+        (['a', 3], [True, False], 'a')
+    """
+    if isinstance(value, (np.ndarray, np.generic)):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    return value

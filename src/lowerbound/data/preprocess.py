@@ -141,6 +141,8 @@ def _labels(
             f"{where} has {n} examples but {len(y) if y.ndim else 1} labels; there must be one for "
             "each"
         )
+    if y.dtype.kind in "OT":
+        y = _of_one_type(y, where)
     if y.dtype.kind not in "buifU":
         raise TypeError(
             f"{where} has labels of type {y.dtype}; numbers or text are needed (y.astype(str))"
@@ -161,6 +163,17 @@ def _labels(
         )
     places = np.array([classes.index(name) for name in names])
     return torch.from_numpy(places[codes.reshape(-1)]), classes
+
+
+def _of_one_type(labels: NDArray[Any], where: str) -> NDArray[Any]:
+    """Python objects as an array of numbers or text; a column of a pandas frame comes as such."""
+    for kinds in (str, (int, float, np.number, np.bool_)):
+        if all(isinstance(label, kinds) for label in labels.flat):
+            return np.array(labels.tolist())
+    types = sorted({type(label).__name__ for label in labels.flat})
+    raise TypeError(
+        f"{where} has labels of type {', '.join(types)}; all must be numbers, or all text"
+    )
 
 
 def _factors(factors: NDArray[Any], n: int, where: str) -> torch.Tensor:

@@ -36,8 +36,6 @@ class Bernoulli(Likelihood):
         z_shape: Z, the event shape of the latent.
         x_shape: X, the event shape of the data.
         network: makes the module Z -> X, the logits relative to the base.
-        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of
-            real values. On the command line, y stands for what the data have.
 
     Raises:
         ValueError: a size below 1, or a network that returns another shape.

@@ -25,8 +25,6 @@ class Categorical(Likelihood):
         levels: L, the number of levels: 17 for the bundled digits, 256 for 8-bit pixels. On the
             command line it follows from the data.
         network: makes the module Z -> (L, *X), the logits.
-        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of
-            real values. On the command line, y stands for what the data have.
 
     Raises:
         ValueError: fewer than 2 levels, a size below 1, or a network that returns another shape.

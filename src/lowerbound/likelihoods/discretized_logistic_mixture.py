@@ -47,8 +47,6 @@ class DiscretizedLogisticMixture(Likelihood):
         network: makes the module Z -> (3 C, *X), log-weights, locations and log-scales; Z -> (10 C,
             H, W) for events (3, H, W), C log-weights and 3 C locations, log-scales and
             coefficients.
-        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of
-            real values. On the command line, y stands for what the data have.
 
     Raises:
         ValueError: fewer than 2 levels, fewer than 1 component, a size below 1, a network that

@@ -18,29 +18,24 @@ in the thousands start at their own scale.
 
 from __future__ import annotations
 
-import math
-from typing import Literal
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from lowerbound import distributions
 from lowerbound.conditions import Condition
 from lowerbound.distributions.negative_binomial import POISSON
+from lowerbound.likelihoods._scale import LearnedScale, Spread
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood
 from lowerbound.shapes import NetworkFactory, Shape
 from lowerbound.supports import COUNTS
 
-# Adam moves every parameter by about the learning rate in a step, and log alpha has some nats to
-# go, from the dispersion of all examples to that of one given z: learned in fifths, at a learning
-# rate of 1e-3 that is some hundreds of steps.
+# log alpha has some nats to go, from the dispersion of all examples to that of one given z: learned
+# in fifths, at a learning rate of 1e-3 that is some hundreds of steps.
 PACE = 5.0
-DISPERSIONS = (
-    0.01,
-    100.0,
-)  # where alpha may start: far below, it has no gradient, for the likelihood is a Poisson's
+# where alpha may start: far below, it has no gradient, for the likelihood is a Poisson's
+DISPERSIONS = (0.01, 100.0)
 
 
 class NegativeBinomial(Likelihood):
@@ -60,8 +55,6 @@ class NegativeBinomial(Likelihood):
             give that of each entry.
         network: makes the module Z -> X, the log-mean relative to the base, or Z -> (2, *X),
             log-mean and log-dispersion, where dispersion is "network".
-        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of
-            real values. On the command line, y stands for what the data have.
 
     Raises:
         ValueError: a dispersion that is negative, a size below 1, or a network that returns another
@@ -85,39 +78,29 @@ class NegativeBinomial(Likelihood):
         self,
         z_shape: Shape,
         x_shape: Shape,
-        dispersion: float | Literal["shared", "per_dimension", "network"] = "per_dimension",
+        dispersion: Spread = "per_dimension",
         network: NetworkFactory = MLP,
         condition: Condition = None,
     ) -> None:
         super().__init__(z_shape, x_shape, condition)
-        learned = isinstance(dispersion, str) and dispersion in (
-            "shared",
-            "per_dimension",
-            "network",
-        )
-        if not learned and not (
-            isinstance(dispersion, (int, float)) and 0 <= dispersion < math.inf
-        ):
-            raise ValueError(
-                f"dispersion is {dispersion!r}: it must be a number that is not negative (0 is the "
-                "Poisson), or 'shared', 'per_dimension' or 'network' to learn it"
-            )
         self.dispersion = dispersion
+        self.learned_dispersion = LearnedScale(
+            dispersion,
+            self.x_shape,
+            PACE,
+            name="dispersion",
+            numbers="a number that is not negative (0 is the Poisson)",
+            log_of_zero=POISSON,
+        )
         self.support = COUNTS
         self.network = network
-        self.out_shape = (2, *self.x_shape) if dispersion == "network" else self.x_shape
-        self.net = network(self.conditioned_input.in_shape, self.out_shape)
+        self.net = network(self.conditioned_input.in_shape, self.learned_dispersion.out_shape)
         self.register_buffer("base", torch.zeros(self.x_shape))
         self.register_buffer("log_start", torch.zeros(self.x_shape))
-        if dispersion in ("shared", "per_dimension"):
-            self.slow_log_dispersion = nn.Parameter(
-                torch.zeros(self.x_shape if dispersion == "per_dimension" else ())
-            )
 
     def prepare(self, x: Tensor) -> None:
-        if (
-            self.base.any()
-        ):  # a model that has been trained before keeps what its weights are relative to
+        # a model that has been trained before keeps what its weights are relative to
+        if self.base.any():
             return
         mean = x.mean(0, dtype=torch.float64)
         excess = x.double().var(0, correction=0) - mean
@@ -130,18 +113,12 @@ class NegativeBinomial(Likelihood):
     @property
     def log_dispersion(self) -> Tensor:
         """Log alpha where it does not come from the network, () or X."""
-        if not isinstance(self.dispersion, str):
-            return torch.full_like(
-                self.base, math.log(self.dispersion) if self.dispersion else POISSON
-            )
-        return PACE * self.slow_log_dispersion + self.log_start
+        return self.learned_dispersion.log_scale(self.log_start)
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        out = self.conditioned_input.through(self.net, z, context.y, self.out_shape)
-        if self.dispersion == "network":
-            relative, log_alpha = out.unbind(-len(self.x_shape) - 1)
-            log_alpha = log_alpha + self.log_start
-        else:
-            relative, log_alpha = out, self.log_dispersion
+        out = self.conditioned_input.through(
+            self.net, z, context.y, self.learned_dispersion.out_shape
+        )
+        relative, log_alpha = self.learned_dispersion(out, self.log_start)
         base = distributions.NegativeBinomial(self.base + relative, log_alpha)
         return Independent(base, len(self.x_shape), validate_args=False)

@@ -7,23 +7,20 @@ that share it, so a learned sigma weighs reconstruction against rate by the data
 
 from __future__ import annotations
 
-import math
-from typing import Literal
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from lowerbound.conditions import Condition
+from lowerbound.likelihoods._scale import LearnedScale, Spread
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood
 from lowerbound.shapes import NetworkFactory, Shape
 from lowerbound.supports import REAL
 from lowerbound.units import Standardizer
 
-# Adam moves every parameter by about the learning rate in a step. Weights have hundredths to go; a
-# log-scale has three nats from 1 to the 0.05 of sharp pictures in [0, 1], and after that must
-# follow the residual as it falls. Learned as it is, at a learning rate of 1e-3 that takes some
+# A log-scale has three nats to go from 1 to the 0.05 of sharp pictures in [0, 1], and after that
+# must follow the residual as it falls. Learned as it is, at a learning rate of 1e-3 that takes some
 # 3,000 steps and it lags behind; learned in tenths, it keeps up (benchmarks/notebook_conv.py
 # compares it with its optimum).
 PACE = 10.0
@@ -40,8 +37,6 @@ class Normal(Likelihood):
             [0, 1]; "network" lets the network give the log-scale of each entry.
         network: makes the module Z -> X, the mean, or Z -> (2, *X), mean and log-scale, where scale
             is "network". The mean is not squashed, whatever the range of the data.
-        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of
-            real values. On the command line, y stands for what the data have.
 
     Raises:
         ValueError: a scale that is not positive, a size below 1, or a network that returns another
@@ -59,49 +54,35 @@ class Normal(Likelihood):
         self,
         z_shape: Shape,
         x_shape: Shape,
-        scale: float | Literal["shared", "per_dimension", "network"] = "shared",
+        scale: Spread = "shared",
         network: NetworkFactory = MLP,
         condition: Condition = None,
     ) -> None:
         super().__init__(z_shape, x_shape, condition)
-        learned = isinstance(scale, str) and scale in ("shared", "per_dimension", "network")
-        if not learned and not (isinstance(scale, (int, float)) and 0 < scale < math.inf):
-            raise ValueError(
-                f"scale is {scale!r}: it must be a positive number, or 'shared', 'per_dimension' "
-                "or 'network' to learn it"
-            )
         self.scale = scale
+        self.learned_scale = LearnedScale(scale, self.x_shape, PACE)
         self.support = REAL
         self.standardizer = Standardizer(self.x_shape)
         self.network = network
-        self.out_shape = (2, *self.x_shape) if scale == "network" else self.x_shape
-        self.net = network(self.conditioned_input.in_shape, self.out_shape)
-        if scale != "network":
-            value = torch.tensor(0.0 if isinstance(scale, str) else math.log(scale) / PACE)
-            value = value.expand(self.x_shape if scale == "per_dimension" else ()).clone()
-            self.slow_log_scale = nn.Parameter(value, requires_grad=learned)
+        self.net = network(self.conditioned_input.in_shape, self.learned_scale.out_shape)
+
+    @property
+    def _log_start(self) -> Tensor:
+        """The log-scale of the data, at which learning starts, () or X."""
+        spread = self.standardizer.overall if self.scale == "shared" else self.standardizer.scale
+        return spread.log()
 
     @property
     def log_scale(self) -> Tensor:
         """The logarithm of a scale that does not come from the network, () or X, in units of the
         data.
         """
-        if not isinstance(self.scale, str):
-            return PACE * self.slow_log_scale  # given in units of the data
-        return (
-            PACE * self.slow_log_scale
-            + (
-                self.standardizer.overall if self.scale == "shared" else self.standardizer.scale
-            ).log()
-        )
+        return self.learned_scale.log_scale(self._log_start)
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        out = self.conditioned_input.through(self.net, z, context.y, self.out_shape)
-        if self.scale == "network":
-            loc, relative = out.unbind(-len(self.x_shape) - 1)
-            log_scale = relative + self.standardizer.scale.log()
-        else:
-            loc, log_scale = out, self.log_scale.expand_as(out)
+        out = self.conditioned_input.through(self.net, z, context.y, self.learned_scale.out_shape)
+        loc, log_scale = self.learned_scale(out, self._log_start)
+        log_scale = log_scale.expand_as(loc)
         base = torch.distributions.Normal(
             self.standardizer.unstandardize(loc), log_scale.exp(), validate_args=False
         )

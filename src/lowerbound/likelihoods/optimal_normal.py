@@ -32,8 +32,6 @@ class OptimalNormal(Likelihood):
         momentum: weight of a new batch in the running mean of sigma^2; 0.01 averages over about a
             hundred batches.
         network: makes the module Z -> X, the mean.
-        condition: what is known beside z: None for nothing, C for one of C classes, or the shape of
-            real values. On the command line, y stands for what the data have.
 
     Raises:
         ValueError: a momentum outside (0, 1], a size below 1, or a network that returns another

@@ -37,11 +37,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 from torch.nn.functional import logsigmoid
 
+from lowerbound.checks import check_samples
 from lowerbound.compatibility import EVALUABLE, REALS, REPARAMETERISED, check_composed
 from lowerbound.distributions import FullNormal, as_multivariate, mean, stddev
 from lowerbound.distributions.kl import closed_form_kl
 from lowerbound.draw import Draw, Latent
-from lowerbound.model import LatentSize, Model, Shapes, again, agree_on_y, check_role, check_samples
+from lowerbound.model import LatentSize, Model, Shapes, again, agree_on_y, check_role
 from lowerbound.roles import Context, Likelihood, Part, Posterior, Prior
 from lowerbound.shapes import NetworkFactory, Shape, as_shape, numel, over_leading
 from lowerbound.units import Standardizer

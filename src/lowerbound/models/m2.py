@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from lowerbound.checks import check_samples
 from lowerbound.compatibility import REALS, REPARAMETERISED, check_composed
 from lowerbound.conditions import can_look
 from lowerbound.distributions import OneHot, mean, stddev
 from lowerbound.distributions.kl import closed_form_kl
 from lowerbound.draw import Draw, Latent
-from lowerbound.model import Model, agree_on_y, check_role, check_samples
+from lowerbound.model import Model, agree_on_y, check_role
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood, Posterior, Prior
 from lowerbound.shapes import NetworkFactory, Shape, over_leading

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from lowerbound.checks import check_samples
 from lowerbound.compatibility import BITS, VECTORS, check_composed
 from lowerbound.distributions import frozen, is_code, mean, nearest, stddev
 from lowerbound.distributions.kl import closed_form_kl
 from lowerbound.draw import Draw, Latent
-from lowerbound.model import Model, again, agree_on_y, check_role, check_samples
+from lowerbound.model import Model, again, agree_on_y, check_role
 from lowerbound.roles import Context, Likelihood, Posterior, Prior
 from lowerbound.shapes import Shape
 from lowerbound.utils.modes import evaluating

@@ -35,6 +35,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
+from lowerbound.checks import check_samples
 from lowerbound.compatibility import (
     EVALUABLE,
     FACTORISED,
@@ -98,6 +99,7 @@ class BetaTC(Objective):
     """
 
     batch_statistics: ClassVar[bool] = True
+    needs_one_latent: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -115,8 +117,7 @@ class BetaTC(Objective):
                 )
         if kl not in ("auto", "closed_form", "sampled"):
             raise ValueError(f"kl is {kl!r}; there is 'auto', 'closed_form' and 'sampled'")
-        if samples < 1:
-            raise ValueError(f"samples is {samples}: at least 1 draw is needed")
+        check_samples(samples)
         self.alpha = alpha
         self.beta = beta
         self.gamma = gamma
@@ -144,11 +145,8 @@ class BetaTC(Objective):
         }
 
     def check(self, draw: Draw) -> None:
+        super().check(draw)
         draw.rate_by(self.kl)
-        if len(draw.latents) != 1:
-            raise ValueError(
-                f"BetaTC is about one latent, and this model has {len(draw.latents)}; use ELBO"
-            )
         q = draw.latents[0].q
         if not has_independent_entries(q):
             raise ValueError(
@@ -170,8 +168,6 @@ class BetaTC(Objective):
         loss = (
             loss + (self.alpha - self.gamma) * information + (self.beta - self.gamma) * correlation
         )
-        for penalty in draw.penalties.values():
-            loss = loss + penalty
         log = {
             "mutual_information": information.detach(),
             "total_correlation": correlation.detach(),

@@ -27,7 +27,7 @@ from functools import partial
 
 from torch import Tensor
 
-from lowerbound.checks import check_weights
+from lowerbound.checks import check_samples
 from lowerbound.compatibility import LOG_DENSITY, PATHWISE, WEIGHABLE, Capability, Requirement
 from lowerbound.draw import Draw
 from lowerbound.objective import Objective, Step, Terms
@@ -68,8 +68,7 @@ class DReG(Objective):
 
     def __init__(self, samples: int = 5) -> None:
         super().__init__()
-        if samples < 1:
-            raise ValueError(f"samples is {samples}: at least 1 draw is needed")
+        check_samples(samples)
         self.samples = samples
 
     @property
@@ -86,7 +85,7 @@ class DReG(Objective):
         }
 
     def check(self, draw: Draw) -> None:
-        check_weights(draw.is_density, "DReG")
+        super().check(draw)
         if draw.penalties:
             raise ValueError(
                 "DReG would weigh the gradient of what the model adds to the loss "

@@ -24,6 +24,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from lowerbound.checks import check_samples
 from lowerbound.compatibility import WEIGHABLE, Capability, Requirement
 from lowerbound.draw import Draw, RateEstimator
 from lowerbound.objective import Objective, Step, Terms
@@ -79,8 +80,7 @@ class ELBO(Objective):
             raise ValueError(
                 f"beta is {beta}: the weight of the rate must be a finite number, at least 0"
             )
-        if samples < 1:
-            raise ValueError(f"samples is {samples}: at least 1 draw is needed")
+        check_samples(samples)
         if kl not in ("auto", "closed_form", "sampled"):
             raise ValueError(f"kl is {kl!r}; there is 'auto', 'closed_form' and 'sampled'")
         if not 0 <= warmup <= 1:
@@ -136,6 +136,7 @@ class ELBO(Objective):
         return {**super().requirements, **(sampled if self.estimator == "sampled" else {})}
 
     def check(self, draw: Draw) -> None:
+        super().check(draw)
         draw.rate_by(self.estimator)
         if draw.is_relaxed and not draw.has_closed_form_rate:
             raise ValueError(
@@ -156,11 +157,8 @@ class ELBO(Objective):
 
     def terms(self, draw: Draw, step: Step) -> Terms:
         rate = draw.rate_by(self.estimator)
-        loss = draw.distortion + (
-            self.weight(step.progress) * rate if self.beta != 1 or self.warmup else rate
-        )
-        for penalty in draw.penalties.values():
-            loss = loss + penalty
+        is_weighted = self.beta != 1 or self.warmup > 0
+        loss = draw.distortion + (self.weight(step.progress) * rate if is_weighted else rate)
         extra = self.weight(step.progress) * self._free(draw) if self.free_bits else None
         return Terms(loss, draw.scores(rate, self.estimator), extra)
 

@@ -67,12 +67,14 @@ class FactorVAE(Objective):
         >>> terms = FactorVAE((2,), gamma=10.0).terms(
         ...     model(torch.ones(5, 4)), Step(progress=0.0, examples=5)
         ... )
-        >>> terms.loss.shape, terms.own_loss.shape, sorted(terms.log)
-        (torch.Size([5]), torch.Size([]), ['critic_loss', 'distortion', 'elbo', 'rate',
-        'total_correlation'])
+        >>> terms.loss.shape, terms.own_loss.shape
+        (torch.Size([5]), torch.Size([]))
+        >>> sorted(terms.log)
+        ['critic_loss', 'distortion', 'elbo', 'rate', 'total_correlation']
     """
 
     batch_statistics: ClassVar[bool] = True
+    needs_one_latent: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -119,10 +121,7 @@ class FactorVAE(Objective):
         return {"lr": self.learning_rate, "betas": self.betas}
 
     def check(self, draw: Draw) -> None:
-        if len(draw.latents) != 1:
-            raise ValueError(
-                f"FactorVAE is about one latent, and this model has {len(draw.latents)}; use ELBO"
-            )
+        super().check(draw)
         q = draw.latents[0].q
         if q.event_shape != self.z_shape:
             raise ValueError(
@@ -141,11 +140,12 @@ class FactorVAE(Objective):
         rate = draw.rate
         correlation = draw.average(self.log_ratio(z))
         loss = draw.distortion + rate + self.gamma * correlation
-        for penalty in draw.penalties.values():
-            loss = loss + penalty
-        own = self.critic_loss(z.detach())
-        log = {"total_correlation": correlation.detach(), "critic_loss": own.detach().mean(0)}
-        return Terms(loss, {**draw.scores(rate), **log}, own_loss=batch_mean(own))
+        critic_loss = self.critic_loss(z.detach())
+        log = {
+            "total_correlation": correlation.detach(),
+            "critic_loss": critic_loss.detach().mean(0),
+        }
+        return Terms(loss, {**draw.scores(rate), **log}, own_loss=batch_mean(critic_loss))
 
     def log_ratio(self, z: Tensor) -> Tensor:
         """The critic's log q(z) - sum_d log q(z_d), (K, B), with no gradient in its parameters."""

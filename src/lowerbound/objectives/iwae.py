@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lowerbound.checks import check_weights
+from lowerbound.checks import check_samples
 from lowerbound.compatibility import LOG_DENSITY, SAMPLED, WEIGHABLE, Capability, Requirement
 from lowerbound.draw import Draw
 from lowerbound.objective import Objective, Step, Terms
@@ -49,8 +49,7 @@ class IWAE(Objective):
 
     def __init__(self, samples: int = 5) -> None:
         super().__init__()
-        if samples < 1:
-            raise ValueError(f"samples is {samples}: at least 1 draw is needed")
+        check_samples(samples)
         self.samples = samples
 
     @property
@@ -69,12 +68,6 @@ class IWAE(Objective):
             **super().requirements,
         }
 
-    def check(self, draw: Draw) -> None:
-        check_weights(draw.is_density, "IWAE")
-
     def terms(self, draw: Draw, step: Step) -> Terms:
         bound = draw.iwae
-        loss = -bound
-        for penalty in draw.penalties.values():
-            loss = loss + penalty
-        return Terms(loss, {**draw.scores(draw.rate), "iwae": bound.detach()})
+        return Terms(-bound, {**draw.scores(draw.rate), "iwae": bound.detach()})

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from lowerbound.checks import check_samples
 from lowerbound.compatibility import MOVABLE, Capability, Requirement
 from lowerbound.distributions import stddev
 from lowerbound.draw import Draw
@@ -77,6 +78,7 @@ class MMD(Objective):
     """
 
     batch_statistics: ClassVar[bool] = True
+    needs_one_latent: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -99,8 +101,7 @@ class MMD(Objective):
                 f"scales is {tuple(scales)}: at least one width is needed, and each must be a "
                 "positive number"
             )
-        if samples < 1:
-            raise ValueError(f"samples is {samples}: at least 1 draw is needed")
+        check_samples(samples)
         self.beta = beta
         self.weight = weight
         self.kernel: Kernel = kernel
@@ -117,10 +118,7 @@ class MMD(Objective):
         return super().requirements if self.beta else {MOVABLE: learned, **super().requirements}
 
     def check(self, draw: Draw) -> None:
-        if len(draw.latents) != 1:
-            raise ValueError(
-                f"MMD is about one latent, and this model has {len(draw.latents)}; use ELBO"
-            )
+        super().check(draw)
         p = draw.latents[0].p
         if not math.isfinite(float(width(p))):
             raise ValueError(
@@ -145,8 +143,6 @@ class MMD(Objective):
             z, m, all_gather(y), width(latent.p), bool(latent.p.batch_shape)
         )
         loss = draw.distortion + self.beta * rate if self.beta else draw.distortion
-        for penalty in draw.penalties.values():
-            loss = loss + penalty
         log = {**draw.scores(rate), "squared_mmd": discrepancy.detach().expand(each)}
         return Terms(loss, log, self.weight * discrepancy)
 

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lowerbound.checks import check_weights
+from lowerbound.checks import check_samples
 from lowerbound.compatibility import LOG_DENSITY, SAMPLED, WEIGHABLE, Capability, Requirement
 from lowerbound.draw import Draw
 from lowerbound.objective import Objective, Step, Terms
@@ -67,8 +67,7 @@ class Renyi(Objective):
                 f"alpha is {alpha}: the order of the divergence must be a finite number, such as "
                 "0.5"
             )
-        if samples < 1:
-            raise ValueError(f"samples is {samples}: at least 1 draw is needed")
+        check_samples(samples)
         self.alpha = alpha
         self.samples = samples
 
@@ -90,15 +89,9 @@ class Renyi(Objective):
             **super().requirements,
         }
 
-    def check(self, draw: Draw) -> None:
-        check_weights(draw.is_density, "Renyi")
-
     def terms(self, draw: Draw, step: Step) -> Terms:
         bound = self._bound(draw)
-        loss = -bound
-        for penalty in draw.penalties.values():
-            loss = loss + penalty
-        return Terms(loss, {**draw.scores(draw.rate), "renyi": bound.detach()})
+        return Terms(-bound, {**draw.scores(draw.rate), "renyi": bound.detach()})
 
     def _bound(self, draw: Draw) -> Tensor:
         """The bound, (B,)."""

@@ -23,6 +23,7 @@ from typing import Literal
 
 import torch
 
+from lowerbound.checks import check_samples
 from lowerbound.compatibility import EVALUABLE, LOG_DENSITY, OWN, Capability, Requirement
 from lowerbound.draw import Draw
 from lowerbound.objective import Objective, Step, Terms
@@ -64,8 +65,7 @@ class ReweightedWakeSleep(Objective):
 
     def __init__(self, samples: int = 5, phase: Phase = "wake") -> None:
         super().__init__()
-        if samples < 1:
-            raise ValueError(f"samples is {samples}: at least 1 draw is needed")
+        check_samples(samples)
         if phase not in ("wake", "sleep", "both"):
             raise ValueError(f"phase is {phase!r}; there is 'wake', 'sleep' and 'both'")
         self.samples = samples
@@ -103,7 +103,7 @@ class ReweightedWakeSleep(Objective):
             torch.stack([*phases.values()]).mean(0) if self.phase == "both" else phases[self.phase]
         )
         loss = -bound + (of_q - of_q.detach())  # its gradient without its value
-        for penalty in draw.penalties.values():
-            loss = loss + penalty
         log = {**draw.scores(draw.rate), "iwae": bound.detach()}
-        return Terms(loss, log | {f"log_q_{name}": -own.detach() for name, own in phases.items()})
+        return Terms(
+            loss, log | {f"log_q_{name}": -loss_of_q.detach() for name, loss_of_q in phases.items()}
+        )

@@ -36,8 +36,6 @@ class Bernoulli(Posterior):
         temperature: of the relaxation; near 0 its draws are codes, and their gradient has a large
             variance.
         network: makes the module X -> Z, the logits.
-        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of
-            real values. On the command line, y stands for what the data have.
 
     Raises:
         ValueError: a size below 1, a temperature that is not positive, more codes than can be

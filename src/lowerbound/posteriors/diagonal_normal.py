@@ -25,8 +25,6 @@ class DiagonalNormal(Posterior):
         x_shape: X, the event shape of the data.
         z_shape: Z, the event shape of the latent.
         network: makes the module X -> (2, *Z), mean and log-variance.
-        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of
-            real values. On the command line, y stands for what the data have.
 
     Raises:
         ValueError: a size below 1, or a network that returns another shape.

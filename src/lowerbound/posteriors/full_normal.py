@@ -27,8 +27,6 @@ class FullNormal(Posterior):
         z_shape: Z, the event shape of the latent, with n values.
         network: makes the module X -> (2 n + n (n - 1) / 2,): mean, log-variances, and the factor
             below its diagonal.
-        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of
-            real values. On the command line, y stands for what the data have.
 
     Raises:
         ValueError: a size below 1, or a network that returns another shape.

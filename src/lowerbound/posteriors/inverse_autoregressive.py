@@ -41,8 +41,6 @@ class InverseAutoregressive(Posterior):
         hidden: units of each hidden layer of a step's network.
         context_size: size of h(x), by which the steps learn of x.
         network: makes the module X -> (2 n + context_size,): mean, log-variances and h.
-        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of
-            real values. On the command line, y stands for what the data have.
 
     Raises:
         ImportError: zuko is not installed.

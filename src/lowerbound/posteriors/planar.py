@@ -39,8 +39,6 @@ class Planar(Posterior):
         layers: T, the number of maps.
         network: makes the module X -> (2 n + T (2 n + 1),): mean, log-variances, and u, w and b of
             every map.
-        condition: what is known beside x: None for nothing, C for one of C classes, or the shape of
-            real values. On the command line, y stands for what the data have.
 
     Raises:
         ValueError: no layer, a size below 1, or a network that returns another shape.
