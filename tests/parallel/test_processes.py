@@ -39,6 +39,7 @@ TOGETHER = (
     f"{PLAIN} IWAE", f"{PLAIN} BetaTC", f"{PLAIN} MMD", f"{PLAIN} FactorVAE", f"{PLAIN} DReG",
     "Categorical Categorical Bernoulli ELBO", "ConditionalNormal DiagonalNormal Bernoulli MMD",
     "StandardNormal FullNormal OptimalNormal ReweightedWakeSleep", *together.OTHERS, "dropout / 2",
+    "replicated weights / 2",
 )  # fmt: skip
 
 
@@ -85,7 +86,7 @@ def _numbers(content: Any) -> list[float]:
     if isinstance(content, dict):
         return [number for key in sorted(content) for number in _numbers(content[key])]
     if isinstance(content, list):
-        return [number for own in content for number in _numbers(own)]
+        return [number for item in content for number in _numbers(item)]
     return [float(content)] if isinstance(content, (int, float)) else []
 
 
@@ -102,12 +103,13 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     assert launch("tests.together", [str(two), *TOGETHER, *together.REFUSED], 2) == 0
     together.train(one, [name for name in TOGETHER if "/" not in name])
     for name in TOGETHER:
-        own = name.partition(" / ")
-        assert_the_same(one, two, name.replace("/", "in"), own[0])
+        combination = name.partition(" / ")[0]
+        assert_the_same(one, two, name.replace("/", "in"), combination)
     # and what they would do otherwise is refused, in all of them
     for name, words in (
         ("careless", "compares the examples of a batch"),
         ("lottery", "different amounts of random"),
+        ("noisy weights", "NoisyWeights draws random numbers of the shape (6,)"),
     ):
         for rank in range(2):
             assert words in (two / f"{name} {rank}").read_text()

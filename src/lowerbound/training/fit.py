@@ -53,7 +53,7 @@ from lowerbound.training.configuration import (
     configuration,
 )
 from lowerbound.training.optimizers import OptimizerName, make_optimizer
-from lowerbound.training.passes import GatheringPass, Pass, dry_run, prepare
+from lowerbound.training.passes import GatheringPass, Pass, check_draws, dry_run, prepare
 from lowerbound.training.steps import AtOnce, PieceByPiece
 from lowerbound.utils.allocator import retain_freed_memory
 from lowerbound.utils.progress import Display
@@ -235,6 +235,8 @@ def fit(
     check_parts(objective, model)
     check_pieces(model, objective, accumulate, compile, world)
     rate_estimator = dry_run(model, objective, data)
+    if world.size * accumulate > 1:
+        check_draws(model, objective, data)
 
     with ExitStack() as stack:
         world.broadcast(lambda: _opened(stack, run, config, resume, overwrite))
