@@ -20,6 +20,7 @@ from lowerbound.evaluation import annealed, information, log_marginal, sandwich
 from lowerbound.explore import interpolate, manifold, rates, traverse
 from lowerbound.report.samples import by_condition, framed, samples_shown
 from lowerbound.roles import Context
+from lowerbound.runs.run import Run
 from tests.cli.conftest import Command, command  # noqa: F401  the fixture
 from tests.contracts import within
 
@@ -240,7 +241,7 @@ def test_real_values_are_seen_in_units_of_their_spread() -> None:
         lb.likelihoods.Normal((1,), (2,), condition=()),
     )
     lb.fit(model, lb.objectives.ELBO(), data, epochs=1, progress=False)
-    seen = model.prior.given(data.context("train").y)
+    seen = model.prior.encoder(data.context("train").y)
     assert abs(float(seen.mean())) < 1e-4
     assert float(seen.std()) == pytest.approx(1, abs=0.01)
 
@@ -397,7 +398,7 @@ def test_the_command_line_conditions_and_samples_by_label(command: Command) -> N
     ]
     code, _, err = command("train", "digits", *options, *how)
     assert code == 0, err
-    config = lb.run.Run("run").config()
+    config = Run("run").config()
     assert [config[role]["condition"] for role in ("prior", "posterior", "likelihood")] == [
         10,
         10,
