@@ -30,7 +30,7 @@ from interleaved import Worker, interleave, paired, table
 from lowerbound_fit import build
 from marginal import operations
 from plain import networks, parameters
-from problem import NOISE_SEED, PIXELS, PROBLEMS, ConditionEncoder, load
+from problem import NOISE_SEED, PIXELS, PROBLEMS, Given, load
 from step import TOLERANCE, Measured, claims, disagreements, exact, prepare
 from time_to_objective import FAST
 
@@ -39,9 +39,7 @@ CONTESTANTS = ROOT / "benchmarks" / "contestants"
 
 
 @pytest.fixture(params=PROBLEMS)
-def given(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> tuple[ConditionEncoder, dict[str, float]]:
+def given(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Given, dict[str, float]]:
     """A problem on noise for pictures, and what is known of it."""
     pictures = torch.randint(
         256, (200, PIXELS), generator=torch.Generator().manual_seed(1), dtype=torch.uint8
@@ -132,7 +130,7 @@ def test_a_contestant_that_dies_is_reported_with_its_last_words() -> None:
 
 
 def test_what_is_written_by_hand_has_the_loss_of_torch_distributions(
-    given: tuple[ConditionEncoder, dict[str, float]],
+    given: tuple[Given, dict[str, float]],
 ) -> None:
     problem, known = given
     pair = networks(problem.problem)
@@ -143,7 +141,7 @@ def test_what_is_written_by_hand_has_the_loss_of_torch_distributions(
 
 
 def test_lowerbound_is_given_the_same_model(
-    given: tuple[ConditionEncoder, dict[str, float]],
+    given: tuple[Given, dict[str, float]],
 ) -> None:
     problem, known = given
     samples, shape = problem.problem.samples, (1, 28, 28)
@@ -289,7 +287,7 @@ def test_a_table_has_its_columns_below_each_other() -> None:
     assert table(["", "ms"], [["a", "1.5"], ["bcd", "10.0"]]) == "       ms\na     1.5\nbcd  10.0"
 
 
-def set_to(given: ConditionEncoder, *modules: torch.nn.Module) -> None:
+def set_to(given: Given, *modules: torch.nn.Module) -> None:
     for own, value in zip(parameters(*modules), given.weights, strict=True):
         own.data = torch.from_numpy(value)
 

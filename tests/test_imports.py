@@ -21,7 +21,7 @@ HEAVY = {
     "zuko",
     "torchvision",
 }
-SETTINGS = {"jsonargparse", "yaml", "rich"}
+SETTINGS = {"yaml", "rich"}
 PARTS = "lb.VAE, lb.models, lb.priors, lb.posteriors, lb.likelihoods, lb.objectives, lb.networks"
 
 

@@ -16,31 +16,36 @@ import torch
 from channel import Channel
 from plain import set_weights, told
 from problem import NOISE_SEED, Given, load
-from torch import Tensor
 
 import lowerbound as lb
 from lowerbound.data.dataset import Dataset, Split
+from lowerbound.training.callbacks import Training
 
 
-class Heard(Dataset):
-    """Data that hand on what fit tells them at the beginning of every step: how many of an epoch's
-    examples are past.
+class Clock(lb.Callback):
+    """Tells the channel that a step begins: the first, and after each step the next.
+
+    Args:
+        channel: it waits there between two rounds.
     """
 
-    def at_step(self, done: int) -> None:
-        """Who listens puts a function in its place."""
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
 
-    def read_ahead(self, split: str, order: Tensor, done: int, count: int) -> None:
-        self.at_step(done)
+    def on_train_begin(self, training: Training) -> None:
+        self.channel.step()
+
+    def on_step_end(self, training: Training) -> None:
+        self.channel.step()
 
 
-def card(given: Given) -> Heard:
+def card(given: Given) -> Dataset:
     """The pictures of the problem as a user's card of MNIST has them."""
     whole = lb.data.load(
         "mnist", splits="train_test", binarize="dynamic" if given.problem.is_binary else None
     )
     values = torch.from_numpy(given.pictures).reshape(-1, *whole.event_shape)
-    return Heard(whole.name, {"train": Split(values)}, whole.stored_support, whole.transforms)
+    return Dataset(whole.name, {"train": Split(values)}, whole.stored_support, whole.transforms)
 
 
 def build(given: Given, x_shape: tuple[int, ...]) -> lb.VAE:
@@ -88,9 +93,8 @@ def main(file: str, **settings: object) -> None:
         torch.set_rng_state(state)
         return told([model], loss, data.present("train", torch.arange(problem.batch)))
 
-    channel = Channel({"check": check})
-    data.at_step = lambda done: channel.step()
-    lb.fit(model, objective, data, epochs=10**6, batch_size=problem.batch, device="cpu", **settings)
+    how = {"epochs": 10**6, "batch_size": problem.batch, "device": "cpu", **settings}
+    lb.fit(model, objective, data, **how, callbacks=[Clock(Channel({"check": check}))])
 
 
 if __name__ == "__main__":

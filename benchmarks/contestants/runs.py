@@ -16,6 +16,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -65,22 +66,16 @@ def by_lowerbound(given: Given, course: Course, epochs: int, **settings: object)
 
     import lowerbound as lb
 
-    started = False
-
-    def at_step(done: int) -> None:
-        """The beginning of an epoch is but for the first the end of another."""
-        nonlocal started
-        if started and not done:
-            course.note(model.posterior, model.likelihood)
-        started = True
-
     data = card(given)
-    data.at_step = at_step
     model = build(given, data.event_shape)
+
+    def note(record: Mapping[str, object]) -> None:
+        course.note(model.posterior, model.likelihood)
+
     course.start()
-    history = lb.fit(model, lb.objectives.ELBO(), data, epochs=epochs, device="cpu", **settings)
+    how = {"epochs": epochs, "device": "cpu", **settings}
+    history = lb.fit(model, lb.objectives.ELBO(), data, **how, callbacks=[note])
     course.compiling = sum(epoch.get("compile_seconds", 0.0) for epoch in history.epochs)
-    course.note(model.posterior, model.likelihood)
 
 
 def main(file: str, by: str, **settings: object) -> None:

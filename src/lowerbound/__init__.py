@@ -38,8 +38,10 @@ if TYPE_CHECKING:
     from lowerbound.evaluation import scores as scores
     from lowerbound.models import VAE as VAE
     from lowerbound.runs import load as load
-    from lowerbound.training.fit import History as History
+    from lowerbound.training.callbacks import Callback as Callback
+    from lowerbound.training.callbacks import CallbackError as CallbackError
     from lowerbound.training.fit import fit as fit
+    from lowerbound.training.history import History as History
 
 _PACKAGES = (
     "data", "distributions", "evaluation", "explore", "likelihoods", "models", "networks",
@@ -47,6 +49,7 @@ _PACKAGES = (
 )  # fmt: skip
 _NAMES = {
     "VAE": "models", "fit": "training", "History": "training", "load": "runs",
+    "Callback": "training", "CallbackError": "training",
     **dict.fromkeys(
         ("evaluate", "Evaluation", "compare", "Comparison", "gaps", "Gaps", "scores", "Scores",
          "Estimate"),

@@ -52,9 +52,12 @@ class Model(nn.Module, ABC):
         likelihood: of x, the data, given the latents.
         default_latent: the size of the latents where none is asked for: for one, more than the
             digits need and enough for MNIST by a small network; unused dimensions cost no rate.
+        origin: of weights that have been trained: the run folder, or None, and the SHA-256 of its
+            file of weights; None before any training.
     """
 
     likelihood: Likelihood
+    origin: Mapping[str, Any] | None = None
     default_latent: ClassVar[LatentSize] = 16
     __call__: Callable[..., Draw]
 

@@ -12,9 +12,11 @@ import pytest
 import torch
 
 import lowerbound as lb
-from lowerbound import dataset, mapped, memory, passes
+from lowerbound.data import dataset, mapped
 from lowerbound.data.dataset import Dataset
 from lowerbound.data.mapped import MappedRows, windowed
+from lowerbound.training import passes
+from lowerbound.utils import memory
 from tests.conftest import make_model
 
 RNG = np.random.default_rng(0)

@@ -17,7 +17,8 @@ from torch.distributions import Distribution
 import lowerbound as lb
 from lowerbound import distributions
 from lowerbound.compatibility import conflict
-from lowerbound.config.build import build_model, complete, with_groups
+from lowerbound.config.build import build_model, complete
+from lowerbound.config.from_data import with_groups
 from lowerbound.config.parts import describe
 from lowerbound.data.dataset import Dataset
 from lowerbound.distributions import NegativeBinomial

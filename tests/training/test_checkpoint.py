@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lowerbound.training.checkpoint import WAITING, Sums
+from lowerbound.training.sums import WAITING, Sums
 
 
 def _added(asked: int | None) -> dict[str, torch.Tensor]:

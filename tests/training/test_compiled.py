@@ -28,8 +28,8 @@ from lowerbound.training.compiled import (
     tracing_steps,
     validation,
 )
-from lowerbound.training.optimizers import make_optimizer
-from lowerbound.training.passes import GatheringPass, Pass, dry_run, parameter_groups
+from lowerbound.training.optimizers import make_optimizer, parameter_groups
+from lowerbound.training.passes import GatheringPass, Pass, dry_run
 from tests import composition
 from tests.conftest import make_model
 from tests.models.test_hierarchical import small as hierarchical

@@ -4,8 +4,10 @@ Adam does.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,19 @@ from torch import nn
 
 import lowerbound as lb
 from lowerbound.data.dataset import Dataset
-from lowerbound.training.checkpoint import Sums
-from lowerbound.training.optimizers import Muon, layer_matrices, make_optimizer, orthogonal
+from lowerbound.draw import Draw
+from lowerbound.objective import Step, Terms
+from lowerbound.training.callbacks import Training
+from lowerbound.training.optimizers import (
+    Muon,
+    OptimizerFactory,
+    OptimizerName,
+    layer_matrices,
+    layer_weights,
+    make_optimizer,
+    orthogonal,
+)
+from lowerbound.training.sums import Sums
 from tests.conftest import make_model
 
 
@@ -191,3 +204,126 @@ def test_a_run_by_muon_is_resumed_bit_for_bit(binary_digits: Dataset, tmp_path: 
     assert torch.equal(ends[0][0], ends[1][0])
     assert ends[0][1] == ends[1][1]
     assert ends[0][1][1] < ends[0][1][0]
+
+
+def _after(data: Dataset, **how: object) -> torch.Tensor:
+    torch.manual_seed(0)
+    model = make_model(data)
+    lb.fit(model, lb.objectives.ELBO(), data, **{"epochs": 1, "progress": False, **how})
+    return weights(model)
+
+
+def test_an_optimiser_of_the_users_own_does_what_the_named_one_does(binary_digits: Dataset) -> None:
+    ours = _after(binary_digits)
+    theirs = _after(binary_digits, optimizer=partial(torch.optim.Adam, fused=True))
+    assert torch.equal(ours, theirs)
+    assert not torch.equal(ours, _after(binary_digits, optimizer=torch.optim.RMSprop))
+
+
+@pytest.mark.parametrize(
+    "optimizer", [torch.optim.RMSprop, partial(torch.optim.SGD, momentum=0.9), torch.optim.ASGD]
+)
+def test_an_optimiser_of_the_users_own_is_resumed_bit_for_bit(
+    binary_digits: Dataset, optimizer: OptimizerFactory, tmp_path: Path
+) -> None:
+    how = {"epochs": 2, "learning_rate": 1e-4, "optimizer": optimizer}
+    whole = _after(binary_digits, **how, out=tmp_path / "whole")
+    with pytest.raises(lb.CallbackError):
+        _after(binary_digits, **how, out=tmp_path / "run", callbacks=[Ending(at=15)])
+    assert torch.equal(whole, _after(binary_digits, **how, out=tmp_path / "run", resume=True))
+
+
+class Ending(lb.Callback):
+    """Ends a training at a step."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def on_step_end(self, training: Training) -> None:
+        if training.step == self.at:
+            raise RuntimeError("enough")
+
+
+def test_an_optimiser_of_the_users_own_skips_what_is_not_finite(binary_digits: Dataset) -> None:
+    class Exploding(lb.objectives.ELBO):
+        """Gives no finite gradient at the third step."""
+
+        steps = 0
+
+        def terms(self, draw: Draw, step: Step) -> Terms:
+            terms = super().terms(draw, step)
+            self.steps += torch.is_grad_enabled()
+            return Terms(terms.loss * (float("nan") if self.steps == 3 else 1.0), terms.log)
+
+    model = make_model(binary_digits)
+    history = lb.fit(
+        model,
+        Exploding(),
+        binary_digits,
+        epochs=1,
+        optimizer=torch.optim.RMSprop,
+        progress=False,
+    )
+    assert history.epochs[0]["skipped_steps"] == 1
+    assert bool(weights(model).isfinite().all())
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_weight_decay_shrinks_the_weights_of_layers_and_nothing_else(
+    binary_digits: Dataset, optimizer: OptimizerName
+) -> None:
+    """Decoupled: a step multiplies a weight by 1 - lr x decay, beside what the gradient does, which
+    the first step alone shows exactly.
+    """
+    torch.manual_seed(0)
+    model = make_model(binary_digits)
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    how = {"epochs": 1, "batch_size": 1437, "learning_rate": 1e-2, "optimizer": optimizer}
+    after = {}
+    for decay in (0.0, 0.5):
+        trained = copy.deepcopy(model)
+        lb.fit(
+            trained,
+            lb.objectives.ELBO(),
+            binary_digits,
+            weight_decay=decay,
+            progress=False,
+            **how,
+        )
+        after[decay] = dict(trained.named_parameters())
+    for name, before in start.items():
+        shrunk = after[0.0][name] - 1e-2 * 0.5 * before * (before.ndim > 1)
+        assert torch.allclose(after[0.5][name], shrunk, rtol=0, atol=1e-6), name
+
+
+def test_weight_decay_is_resumed_bit_for_bit(binary_digits: Dataset, tmp_path: Path) -> None:
+    how = {"epochs": 2, "weight_decay": 0.1}
+    whole = _after(binary_digits, **how)
+    with pytest.raises(lb.CallbackError):
+        _after(binary_digits, **how, out=tmp_path / "run", callbacks=[Ending(at=15)])
+    assert torch.equal(whole, _after(binary_digits, **how, out=tmp_path / "run", resume=True))
+
+
+def test_the_weights_of_recurrent_layers_decay_too() -> None:
+    layers = nn.ModuleList([nn.GRU(3, 4), nn.Linear(4, 2), nn.LayerNorm(2)])
+    names = {id(p): name for name, p in layers.named_parameters()}
+    decayed = {names[id(p)] for p in layer_weights(layers)}
+    assert decayed == {"0.weight_ih_l0", "0.weight_hh_l0", "1.weight"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"optimizer": "sgd"}, ValueError, "unknown optimizer 'sgd'"),
+        ({"optimizer": 3}, TypeError, "optimizer is 3: it must be 'adam', 'muon', or a function"),
+        ({"optimizer": lambda groups, lr: groups}, TypeError, "optimizer makes a list, and torch"),
+        ({"optimizer": torch.optim.SGD, "weight_decay": 0.1}, ValueError, "fix it in your own"),
+        ({"weight_decay": -1.0}, ValueError, "weight_decay is -1.0: it must be a number, at least"),
+        ({"weight_decay": "much"}, TypeError, "weight_decay is 'much': it must be a number"),
+    ],
+)
+def test_settings_of_optimisers_that_make_no_sense_are_refused(
+    binary_digits: Dataset, settings: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        _after(binary_digits, **settings)

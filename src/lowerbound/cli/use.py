@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lowerbound.config.settings import SettingsParser
+from lowerbound.config.options import Options
+from lowerbound.config.settings import REQUIRED
 from lowerbound.data import NAMED
 from lowerbound.data.dataset import Dataset
-from lowerbound.data.preprocess import Missing
+from lowerbound.data.options import Missing
 from lowerbound.data.tables import text
 from lowerbound.evaluation import impute as fill_in
 from lowerbound.evaluation import log_marginal
@@ -30,7 +31,7 @@ from lowerbound.runs.opened import (
     load_as,
     open_run,
     own_data,
-    run_parser,
+    run_options,
     table_of,
 )
 from lowerbound.runs.run import Run
@@ -55,7 +56,7 @@ PIECE = (
 
 def sample(argv: Sequence[str]) -> None:
     """Draw examples from the model of a run."""
-    parser = run_parser(
+    options = run_options(
         "sample",
         "RUN -n N --out FILE",
         "Draw examples from a trained model: z ~ p(z), then x ~ p(x|z). Of a model that is "
@@ -63,39 +64,37 @@ def sample(argv: Sequence[str]) -> None:
         "names; where y is no class, for the y of each of the first held-out examples, a row each, "
         "with y before them, where it is a strip of a picture, and the truth behind.",
     )
-    parser.add_argument(
-        "-n",
-        type=int,
-        help=f"how many (default: {SAMPLED}); for each y, where there are several ({EACH})",
+    options.add(
+        "n", int, f"how many (default: {SAMPLED}); for each y, where there are several ({EACH})"
     )
-    add_label(parser)
-    parser.add_argument(
-        "--mean", action="store_true", help="give the mean of p(x|z) instead of a draw from it"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    add_label(options)
+    options.add("mean", bool, "give the mean of p(x|z) instead of a draw from it", False)
+    options.add("seed", int, "of the draws", 0)
     _add_out(
-        parser,
+        options,
         "an array (n, ...) as .npy, a table as .csv (the class in a last column), or pictures side "
         "by side as .png",
     )
-    given = parser.read(argv)
-    run, model = open_run(given)
-    write = _writer(run, model, given["out"])
-    one = known(run, model, given["label"])
-    several = model.condition is not None and given["label"] is None
-    n = given["n"] if given["n"] is not None else EACH if several else SAMPLED
+    arguments = options.read(argv)
+    run, model = open_run(arguments)
+    write = _writer(run, model, arguments["out"])
+    one = known(run, model, arguments["label"])
+    several = model.condition is not None and arguments["label"] is None
+    n = arguments["n"] if arguments["n"] is not None else EACH if several else SAMPLED
     classes = class_names(run, model)
     label = run.config()["data"].get("labels") or "y"
     if not several:
-        drawn = model.sample(n, given["seed"], one, mean_of_x=given["mean"])
-        write(drawn, labels=None if given["label"] is None else (label, [given["label"]] * n))
+        drawn = model.sample(n, arguments["seed"], one, mean_of_x=arguments["mean"])
+        write(
+            drawn, labels=None if arguments["label"] is None else (label, [arguments["label"]] * n)
+        )
         return
     data = own_data(run)
     context = data.context("test")[:CONDITIONS]
     if isinstance(model.condition, int):
         context = Context(y=torch.arange(model.condition))
-    drawn = by_condition(model, context, n, given["seed"], given["mean"])
-    if isinstance(model.condition, tuple) and Path(given["out"]).suffix == ".png":
+    drawn = by_condition(model, context, n, arguments["seed"], arguments["mean"])
+    if isinstance(model.condition, tuple) and Path(arguments["out"]).suffix == ".png":
         drawn = framed(drawn, data.examples("test", CONDITIONS), data)
     write(
         drawn.flatten(0, 1),
@@ -106,24 +105,24 @@ def sample(argv: Sequence[str]) -> None:
 
 def reconstruct(argv: Sequence[str]) -> None:
     """Encode and decode examples."""
-    parser = run_parser(
+    options = run_options(
         "reconstruct",
         "RUN [DATA] --out FILE",
         "Reconstruct examples: the mean of p(x|z) at the mean of q(z|x), deterministic. A .png "
         "shows each example (odd rows) above its reconstruction (even rows). DATA defaults to the "
         "run's own test split.",
     )
-    _add_data(parser, optional=True)
-    parser.add_argument("-n", type=int, help="only the first n (64 for a .png)")
-    _add_out(parser, "an array (n, ...) as .npy, a table as .csv, or pictures as .png")
-    given = parser.read(argv)
-    run, model = open_run(given)
-    write = _writer(run, model, given["out"])
-    data, split = _data(run, model, given)
-    is_png = Path(given["out"]).suffix == ".png"
-    if given["n"] is not None and given["n"] < 1:
-        raise ValueError(f"n is {given['n']}: at least 1 example must be asked for")
-    n = given["n"] or (64 if is_png else None)
+    _add_data(options, optional=True)
+    options.add("n", int, "only the first n (64 for a .png)")
+    _add_out(options, "an array (n, ...) as .npy, a table as .csv, or pictures as .png")
+    arguments = options.read(argv)
+    run, model = open_run(arguments)
+    write = _writer(run, model, arguments["out"])
+    data, split = _data(run, model, arguments)
+    is_png = Path(arguments["out"]).suffix == ".png"
+    if arguments["n"] is not None and arguments["n"] < 1:
+        raise ValueError(f"n is {arguments['n']}: at least 1 example must be asked for")
+    n = arguments["n"] or (64 if is_png else None)
     results = _in_batches(model.reconstruct, data, split, n)
     if is_png:
         columns = min(16, len(results))
@@ -134,43 +133,37 @@ def reconstruct(argv: Sequence[str]) -> None:
 
 def encode(argv: Sequence[str]) -> None:
     """Write the latent codes of examples."""
-    parser = run_parser(
+    options = run_options(
         "encode",
         "RUN DATA --out FILE.npy",
         "The latent code of each example: the mean of q(z|x), deterministic, (n, *Z).",
     )
-    _add_data(parser)
-    _add_out(parser, "an array (n, *Z) as .npy")
-    given = parser.read(argv)
-    run, model = open_run(given)
-    write = _writer(run, model, given["out"], (".npy",))
-    write(_in_batches(model.encode, *_data(run, model, given)))
+    _add_data(options)
+    _add_out(options, "an array (n, *Z) as .npy")
+    arguments = options.read(argv)
+    run, model = open_run(arguments)
+    write = _writer(run, model, arguments["out"], (".npy",))
+    write(_in_batches(model.encode, *_data(run, model, arguments)))
 
 
 def impute(argv: Sequence[str]) -> None:
     """Write examples with their missing entries filled in."""
-    parser = run_parser(
+    options = run_options(
         "impute",
         "RUN [DATA] --out FILE.csv",
         "Fill in what is missing (empty cells, NaN): its mean given what is observed, by "
         "importance sampling; of classes the most probable one. What is observed stays as it is. "
         "DATA defaults to the run's own test split.",
     )
-    _add_data(parser, optional=True)
-    parser.add_argument(
-        "--samples", type=int, default=IMPUTING, help="K, importance samples for each example"
-    )
-    parser.add_argument(
-        "--draw",
-        action="store_true",
-        help="fill in a draw instead: another --seed, another imputation",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the draws")
-    _add_out(parser, "a table as .csv, or an array (n, ...) as .npy")
-    given = parser.read(argv)
-    run, model = open_run(given)
-    write = _writer(run, model, given["out"], (".csv", ".npy"))
-    data, split = _data(run, model, given, "marginalise")
+    _add_data(options, optional=True)
+    options.add("samples", int, "K, importance samples for each example", IMPUTING)
+    options.add("draw", bool, "fill in a draw instead: another --seed, another imputation", False)
+    options.add("seed", int, "of the draws", 0)
+    _add_out(options, "a table as .csv, or an array (n, ...) as .npy")
+    arguments = options.read(argv)
+    run, model = open_run(arguments)
+    write = _writer(run, model, arguments["out"], (".csv", ".npy"))
+    data, split = _data(run, model, arguments, "marginalise")
     x, context = data.examples(split), data.context(split)
     if context.mask is None:
         raise ValueError(
@@ -180,68 +173,58 @@ def impute(argv: Sequence[str]) -> None:
     levels = (
         torch.tensor([len(data.categories.get(name, ())) for name in columns]) if columns else None
     )
-    how = {key: given[key] for key in ("samples", "seed", "draw")}
+    how = {key: arguments[key] for key in ("samples", "seed", "draw")}
     write(fill_in(model, x, context, **how, levels=levels))
 
 
 def score(argv: Sequence[str]) -> None:
     """Write log p(x) of examples."""
-    parser = run_parser(
+    options = run_options(
         "score",
         "RUN DATA --out FILE.npy",
         "log p(x) of each example, in nats, by importance sampling: in expectation a lower bound, "
         "tighter with more samples.",
     )
-    _add_data(parser)
-    parser.add_argument(
-        "--samples", type=int, default=SAMPLES, help="K, importance samples for each example"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the draws")
-    _add_out(parser, "an array (n,) as .npy")
-    given = parser.read(argv)
-    run, model = open_run(given)
-    write = _writer(run, model, given["out"], (".npy",))
-    data, split = _data(run, model, given)
+    _add_data(options)
+    options.add("samples", int, "K, importance samples for each example", SAMPLES)
+    options.add("seed", int, "of the draws", 0)
+    _add_out(options, "an array (n,) as .npy")
+    arguments = options.read(argv)
+    run, model = open_run(arguments)
+    write = _writer(run, model, arguments["out"], (".npy",))
+    data, split = _data(run, model, arguments)
     n, context, scores = len(data[split]), data.context(split), torch.zeros(0)
-    with counting("scoring") as on_progress, seeded(given["seed"]):
+    with counting("scoring") as on_progress, seeded(arguments["seed"]):
         for start, x in zip(range(0, n, PIECE), data.batches(split, PIECE), strict=True):
-            found = log_marginal(model, x, context[start : start + PIECE], given["samples"])
-            scores = torch.cat([scores, found.cpu()])
+            log_px = log_marginal(model, x, context[start : start + PIECE], arguments["samples"])
+            scores = torch.cat([scores, log_px.cpu()])
             on_progress(len(scores), n)
     write(scores)
 
 
-def _add_data(parser: SettingsParser, optional: bool = False) -> None:
-    parser.add_argument(
-        "source",
-        type=str,
-        metavar="DATA",
-        nargs="?" if optional else None,
-        help="a name, a file, or a folder",
+def _add_data(options: Options, optional: bool = False) -> None:
+    options.add_positional(
+        "source", "DATA", "a name, a file, or a folder", None if optional else REQUIRED
     )
-    parser.add_argument(
-        "--split",
-        type=str,
-        help="train, valid, test or all; by default all of a file, and test of a named set",
+    options.add(
+        "split", str, "train, valid, test or all; by default all of a file, and test of a named set"
     )
-    parser.add_argument(
-        "--data.missing",
-        type=Missing,
-        help="refuse or marginalise missing entries; by default as in training",
+    options.add(
+        "data.missing", Missing, "refuse or marginalise missing entries; by default as in training"
     )
 
 
-def _add_out(parser: SettingsParser, what: str) -> None:
-    parser.add_argument("--out", type=str, help=f"file to write: {what}")
+def _add_out(options: Options, what: str) -> None:
+    options.add("out", str, f"file to write: {what}")
 
 
 def _data(
-    run: Run, model: Model, given: Mapping[str, Any], missing: Missing | None = None
+    run: Run, model: Model, arguments: Mapping[str, Any], missing: Missing | None = None
 ) -> tuple[Dataset, str]:
     """The data that are named, or the run's own, and the split of them; missing entries as the run
-    has it, or as given.
+    has it, or as asked for.
     """
-    source, split = given["source"], given["split"]
+    source, split = arguments["source"], arguments["split"]
     if source is None:
         data, split = own_data(run), split or "test"
     else:
@@ -250,7 +233,7 @@ def _data(
             run,
             source,
             "all" if split == "all" else None,
-            missing or (given.get("data") or {}).get("missing"),
+            missing or (arguments.get("data") or {}).get("missing"),
         )
     model.check_data(data)
     return data, split
@@ -263,11 +246,11 @@ def _in_batches(
     first: int | None = None,
 ) -> Tensor:
     """A function of each example of a split, or of the first so many, (n, ...)."""
-    context, found, done = data.context(split), [], 0
+    context, batches, done = data.context(split), [], 0
     for x in data.batches(split, EXAMPLES_AT_ONCE, first):
-        found.append(function(x, context[done : done + len(x)]).cpu())
+        batches.append(function(x, context[done : done + len(x)]).cpu())
         done += len(x)
-    return torch.cat(found)
+    return torch.cat(batches)
 
 
 def _writer(

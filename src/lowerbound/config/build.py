@@ -4,42 +4,34 @@ the shape glue.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from inspect import Parameter
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
 
 from torch.distributions.constraints import Constraint
 
+from lowerbound.config.from_data import default_parts, from_data
 from lowerbound.config.parts import (
     GROUPS,
-    SLOTS,
-    Slot,
+    ROLES,
+    PartArgument,
     construct,
     describe,
     describe_factory,
     factory,
     find_part,
     made_by,
+    part_argument,
+    part_arguments,
     part_settings,
-    slot,
-    slots_of,
 )
-from lowerbound.config.settings import Setting, SettingsParser, add_setting, settings_of
-from lowerbound.data.dataset import Dataset
+from lowerbound.config.settings import REQUIRED, Setting, as_option, resolve, settings_of
 from lowerbound.model import LatentSize, Model
 from lowerbound.objective import Objective
-from lowerbound.shapes import Shape, as_shape, numel
-from lowerbound.supports import BINARY, COUNTS, Columns, Levels
-from lowerbound.utils.messages import unknown
+from lowerbound.shapes import Shape, as_shape
 
-Y = "y"  # a condition on whatever the data have beside x
-# above it one logit a level makes the output layer the whole cost: 784 x 256 logits are 103 M
-# weights
-MANY_LEVELS = 64
-
-COLUMNS = Setting("columns", list[int], Parameter.empty, "the columns of the group, counted from 0")
+COLUMNS = Setting("columns", list[int], REQUIRED, "the columns of the group, counted from 0")
 
 
 def build_model(config: Mapping[str, Any], x_shape: Shape, trust: Sequence[str] = ()) -> Model:
@@ -50,22 +42,23 @@ def build_model(config: Mapping[str, Any], x_shape: Shape, trust: Sequence[str] 
             refuse.
     """
     model, latent = find_part("model", config["model"]["part"], trust), config["latent"]
-    own = {key: value for key, value in config["model"].items() if key != "part"}
+    settings = {key: value for key, value in config["model"].items() if key != "part"}
     parts: dict[str, Any] = {}
-    for place in slots_of(model, "model"):
-        told = config.get(place.name, {})
-        if place.role == "network":
-            parts[place.name] = factory(told, place.several, trust)
+    for argument in part_arguments(model, "model"):
+        name, role = argument.name, argument.role
+        part_config = config.get(name, {})
+        if role == "network":
+            parts[name] = factory(part_config, argument.several, trust)
             continue
-        shapes = made_by(model).shapes(place.name, x_shape, latent, own)
-        if place.several:
-            each = enumerate(shapes, 1)
-            parts[place.name] = [
-                construct(place.role, told[str(i)], trust, **own_shapes) for i, own_shapes in each
+        shapes = made_by(model).shapes(name, x_shape, latent, settings)
+        if argument.several:
+            parts[name] = [
+                construct(role, part_config[str(i)], trust, **shapes_of_one)
+                for i, shapes_of_one in enumerate(shapes, 1)
             ]
         else:
-            parts[place.name] = construct(place.role, told, trust, **shapes)
-    return model(**parts, **own)  # type: ignore[return-value]  # find_part checked the role
+            parts[name] = construct(role, part_config, trust, **shapes)
+    return model(**parts, **settings)  # type: ignore[return-value]  # find_part checked the role
 
 
 def build_objective(config: Mapping[str, Any], trust: Sequence[str] = ()) -> Objective:
@@ -80,39 +73,19 @@ def build_objective(config: Mapping[str, Any], trust: Sequence[str] = ()) -> Obj
 
 
 def describe_model(model: Model) -> dict[str, Any]:
-    """The configuration of a live model: its own settings, and every part by the name of its slot.
+    """The configuration of a live model: its own settings, and every part by the name of the
+    argument that it fills.
 
     Raises:
         ValueError: see :func:`describe`.
     """
-    whole = describe(model, "model")
-    parts = {place.name: whole.pop(place.name) for place in slots_of(type(model), "model")}
+    settings = describe(model, "model")
+    arguments = part_arguments(type(model), "model")
+    parts = {argument.name: settings.pop(argument.name) for argument in arguments}
     return {
-        "model": whole,
+        "model": settings,
         "latent": model.latent,
-        **{name: own for name, own in parts.items() if own},
-    }
-
-
-def default_parts(support: Constraint | None) -> dict[str, str]:
-    """The part of each role where none is chosen, by the data's support.
-
-    Binary data get a Bernoulli, a few grey levels a categorical, everything else a normal with one
-    learned scale: the weakest assumptions that stay cheap.
-    """
-    if support == BINARY:
-        likelihood = "Bernoulli"
-    elif isinstance(support, Levels) and support.count <= MANY_LEVELS:
-        likelihood = "Categorical"
-    else:
-        likelihood = "Normal"
-    return {
-        "model": "VAE",
-        "prior": "StandardNormal",
-        "posterior": "DiagonalNormal",
-        "likelihood": likelihood,
-        "objective": "ELBO",
-        "network": "MLP",
+        **{name: part for name, part in parts.items() if part},
     }
 
 
@@ -128,18 +101,20 @@ def model_class(chosen: Mapping[str, str], trust: Sequence[str] = ()) -> type[Mo
     return made
 
 
-def places(chosen: Mapping[str, str], trust: Sequence[str] = ()) -> dict[str, Slot]:
-    """Everything at the top of a configuration that a part fills, by name: the model, what its
-    parts fill, the objective.
+def top_level_parts(
+    chosen: Mapping[str, str], trust: Sequence[str] = ()
+) -> dict[str, PartArgument]:
+    """Everything at the top of a configuration that a part fills, by name: the model, what parts
+    fill in it, the objective.
     """
     model = find_part("model", chosen.get("model", default_parts(None)["model"]), trust)
     ends = {
-        role: Slot(Setting(role, SLOTS[role][0], Parameter.empty, ""), role, False)
+        role: PartArgument(Setting(role, ROLES[role].base, REQUIRED, ""), role, several=False)
         for role in ("model", "objective")
     }
     return {
         "model": ends["model"],
-        **{own.name: own for own in slots_of(model, "model")},
+        **{argument.name: argument for argument in part_arguments(model, "model")},
         "objective": ends["objective"],
     }
 
@@ -148,28 +123,41 @@ def wiring(config: Mapping[str, Any]) -> dict[str, Any]:
     """What decides how many parts a model has, of a configuration: its own settings, and the size
     of its latents.
     """
-    own = {key: value for key, value in config.get("model", {}).items() if key != "part"}
-    return own | {key: config[key] for key in ("latent",) if key in config}
+    settings = {key: value for key, value in config.get("model", {}).items() if key != "part"}
+    return settings | {key: config[key] for key in ("latent",) if key in config}
 
 
-def _count(place: Slot, model: type[Model], wired: Mapping[str, Any]) -> int:
-    """How many parts a slot for several holds."""
+def _count(argument: PartArgument, model: type[Model], wired: Mapping[str, Any]) -> int:
+    """How many parts an argument takes that takes several."""
     latent: LatentSize = wired.get("latent", model.default_latent)
-    return len(
-        model.shapes(
-            place.name, (1,), latent, {key: own for key, own in wired.items() if key != "latent"}
-        )
-    )
+    settings = {key: value for key, value in wired.items() if key != "latent"}
+    return len(model.shapes(argument.name, (1,), latent, settings))
 
 
-def slots(
+@dataclass(frozen=True)
+class ChosenPart:
+    """A part that a configuration chooses, by name or by default.
+
+    Args:
+        key: of its place in the configuration, "posterior.network".
+        role: of the part.
+        name: of the part.
+        settings: its own, without those of the parts inside it.
+    """
+
+    key: str
+    role: str
+    name: str
+    settings: list[Setting]
+
+
+def all_parts(
     chosen: Mapping[str, str],
     support: Constraint | None = None,
     wired: Mapping[str, Any] | None = None,
     trust: Sequence[str] = (),
-) -> Iterator[tuple[str, str, str, list[Setting]]]:
-    """Every place of a model that a part fills: its key ("posterior.network"), role, the part's
-    name, and its settings.
+) -> Iterator[ChosenPart]:
+    """Every part of a model and its objective, those inside others too.
 
     Args:
         chosen: names of parts by key; where one is not chosen, the constructor's default stands, or
@@ -180,216 +168,72 @@ def slots(
         trust: see :func:`find_part`.
     """
     defaults, model = default_parts(support), model_class(chosen, trust)
-    pending: list[
-        tuple[str, Slot, bool]
-    ] = []  # with whether it is one of the groups of a part, which have columns
-    for name, place in places(chosen, trust).items():
-        if place.several:
-            count = _count(place, model, wired or {})
-            pending += [
-                (f"{name}.{i}", replace(place, several=False), False) for i in range(1, count + 1)
-            ]
+    pending: list[tuple[str, PartArgument]] = []
+    for name, argument in top_level_parts(chosen, trust).items():
+        if argument.several:
+            numbers = range(1, _count(argument, model, wired or {}) + 1)
+            pending += [(f"{name}.{i}", replace(argument, several=False)) for i in numbers]
         else:
-            pending.append((name, place, False))
+            pending.append((name, argument))
     while pending:
-        key, place, is_group = pending.pop(0)
-        given: dict[str, Any] = {}
-        name = chosen.get(key, defaults[place.role])
-        if place.role == "network" and callable(place.setting.default):
-            default = describe_factory(place.setting.default)
+        key, argument = pending.pop(0)
+        fixed: dict[str, Any] = {}  # what the default of the argument says of its own part
+        name = chosen.get(key, defaults[argument.role])
+        if argument.role == "network" and callable(argument.setting.default):
+            default = describe_factory(argument.setting.default)
             name = chosen.get(key, default["part"])
-            given = default if name == default["part"] else {}
-        part = find_part(place.role, name, trust)
-        own = [
-            Setting(s.name, s.hint, given.get(s.name, s.default), s.help)
-            for s in part_settings(part, place.role)
+            fixed = default if name == default["part"] else {}
+        part = find_part(argument.role, name, trust)
+        settings = [
+            replace(setting, default=fixed.get(setting.name, setting.default))
+            for setting in part_settings(part, argument.role)
+            if part_argument(setting) is None
         ]
-        columns = [COLUMNS] if is_group else []
-        yield key, place.role, name, columns + [s for s in own if slot(s) is None]
-        if place.role != "model":  # what fills a model stands beside it
-            inner = slots_of(part, place.role)
-            plain = [(f"{key}.{own.name}", own, False) for own in inner if not own.named]
-            groups = [f"{key}.{own.name}." for own in inner if own.named]
-            named = [
-                each
-                for start in groups
-                for each in chosen
-                if each.startswith(start) and "." not in each[len(start) :]
+        is_group = argument.setting is COLUMNS
+        yield ChosenPart(key, argument.role, name, [COLUMNS] * is_group + settings)
+        if argument.role != "model":  # what fills a model stands beside it
+            inner = part_arguments(part, argument.role)
+            groups = [
+                (group, PartArgument(COLUMNS, "likelihood", several=False))
+                for named in inner
+                if named.named
+                for group in _directly_below(f"{key}.{named.name}", chosen)
             ]
-            pending = [
-                *((each, Slot(COLUMNS, "likelihood", False), True) for each in named),
-                *plain,
-                *pending,
-            ]
+            plain = [(f"{key}.{one.name}", one) for one in inner if not one.named]
+            pending = [*groups, *plain, *pending]
 
 
-def add_model_settings(
-    parser: SettingsParser,
+def _directly_below(key: str, chosen: Mapping[str, str]) -> list[str]:
+    """The keys one step below a key."""
+    return [each for each in chosen if each.rpartition(".")[0] == key]
+
+
+def model_options(
     chosen: Mapping[str, str],
     support: Constraint | None = None,
     wired: Mapping[str, Any] | None = None,
     trust: Sequence[str] = (),
-) -> None:
-    """Give a parser all settings of the chosen parts: types and defaults from their constructors,
-    help from docstrings.
+) -> dict[str, list[Setting]]:
+    """All settings of the chosen parts as options, by the titles of their groups: types and
+    defaults from their constructors, help from docstrings.
 
     Args:
-        parser: the parser.
         chosen: names of parts by key.
         support: of the data, from which the default likelihood and the number of its levels follow.
-        wired: see :func:`slots`.
+        wired: see :func:`all_parts`.
         trust: see :func:`~lowerbound.config.parts.find_part`.
     """
-    group = parser.add_argument_group("latent")
-    group.add_argument(
-        "--latent",
-        type=int | list[int | list[int]],
-        default=model_class(chosen, trust).default_latent,
-        help="latent size, or shape as in [4,8]; in a model of several, one for each, as in "
-        "[32,[4,8],2]",
+    text = (
+        "latent size, or shape as in [4,8]; in a model of several, one for each, as in [32,[4,8],2]"
     )
-    for key, role, name, settings in slots(chosen, support, wired, trust):
-        exports = ", ".join(SLOTS[role][1].__all__)
-        group = parser.add_argument_group(f"{key}: {name}")
-        group.add_argument(f"--{key}.part", type=str, default=name, help=f"the part: {exports}")
-        for s in settings:
-            add_setting(group, f"{key}.{s.name}", _from_data(s, support))
-
-
-def _from_data(setting: Setting, support: Constraint | None) -> Setting:
-    """A setting with what the data say: the number of levels, and that a condition may be y,
-    whatever that is.
-    """
-    if setting.name == "levels":
-        return replace(setting, default=levels_of(support))
-    if setting.name == "condition":
-        default = Y if setting.default is inspect.Parameter.empty else setting.default
-        return replace(setting, hint=setting.hint | Literal["y"], default=default)
-    return setting
-
-
-def conditioned(
-    config: Mapping[str, Any], condition: int | Shape | None, name: str, prefix: str = ""
-) -> dict[str, Any]:
-    """The configuration with ``condition: y`` of each part written as what y of these data is.
-
-    Args:
-        config: of a model.
-        condition: a number of classes, the shape of real values, or None where there is no y.
-        name: of the data.
-        prefix: of its keys, for messages.
-
-    Raises:
-        ValueError: a part is to be conditioned on y, and there is none.
-    """
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        found[key] = _with_y(value, condition, name, f"{prefix}{key}.")
-        if key == "condition" and value == Y:
-            if condition is None:
-                raise ValueError(
-                    f"{prefix}condition is y, and {name} has no labels; take data that have "
-                    "(--data.labels names those of a file), a strip of each picture "
-                    "(--data.strip), or leave the condition out"
-                )
-            found[key] = condition if isinstance(condition, int) else list(condition)
-    return found
-
-
-def _with_y(value: Any, condition: int | Shape | None, name: str, prefix: str) -> Any:
-    if isinstance(value, Mapping):
-        return conditioned(value, condition, name, prefix)
-    return (
-        [_with_y(item, condition, name, prefix) for item in value]
-        if isinstance(value, list)
-        else value
-    )
-
-
-def levels_of(support: Constraint | None) -> int | None:
-    """The number of levels of a grid; None for other supports."""
-    return support.count if isinstance(support, Levels) else None
-
-
-def default_likelihood(support: Constraint, event_shape: Shape) -> dict[str, Any]:
-    """The default likelihood with what follows from the data's shape.
-
-    The columns of a table have units of their own, and so scales of their own; the pixels of a
-    picture share one.
-    """
-    part = default_parts(support)["likelihood"]
-    return {"part": part} | (
-        {"scale": "per_dimension"} if part == "Normal" and len(event_shape) < 2 else {}
-    )
-
-
-def with_groups(
-    config: Mapping[str, Any], data: Dataset, trust: Sequence[str] = ()
-) -> dict[str, Any]:
-    """A likelihood's configuration with its groups of columns as the data have them.
-
-    Names of columns become their numbers; a group without columns is the column of its name; levels
-    are those of the columns; and a likelihood of groups that names none gets one for every kind of
-    column: {0, 1}, levels, counts, numbers.
-
-    Raises:
-        ValueError: a column that the data do not have.
-    """
-    part = find_part("likelihood", config["part"], trust)
-    if not any(place.named for place in slots_of(part, "likelihood")):
-        return dict(config)
-    each = (
-        data.lies_on.each
-        if isinstance(data.lies_on, Columns)
-        else (data.lies_on,) * numel(data.event_shape)
-    )
-    groups = config.get(GROUPS) or _groups_of(each)
-    if not isinstance(groups, Mapping):
-        raise ValueError(f"{GROUPS} must be a mapping of names to likelihoods, not {groups!r}")
-    found = {}
-    for name, group in groups.items():
-        if "part" not in group:
-            raise ValueError(
-                f"the group {name} has no likelihood: give its part, as in {name}: {{part: Normal}}"
-            )
-        own = dict(group)
-        given = own.get("columns", [name])
-        given = given if isinstance(given, (list, tuple)) else [given]
-        own["columns"] = [
-            column if isinstance(column, int) else _number(column, data, name) for column in given
+    default = model_class(chosen, trust).default_latent
+    groups = {"latent": [Setting("latent", LatentSize, default, text)]}
+    for part in all_parts(chosen, support, wired, trust):
+        exports = ", ".join(ROLES[part.role].package.__all__)
+        groups[f"{part.key}: {part.name}"] = [
+            Setting(f"{part.key}.part", str, part.name, f"the part: {exports}"),
+            *(as_option(from_data(s, support), f"{part.key}.") for s in part.settings),
         ]
-        supports = {each[column] for column in own["columns"] if 0 <= column < len(each)}
-        levels = {own_support.count for own_support in supports if isinstance(own_support, Levels)}
-        has_levels = any(
-            s.name == "levels"
-            for s in part_settings(find_part("likelihood", own["part"], trust), "likelihood")
-        )
-        if has_levels and "levels" not in own and len(levels) == len(supports) == 1:
-            own["levels"] = levels.pop()
-        found[name] = own
-    return {**config, GROUPS: found}
-
-
-def _number(column: object, data: Dataset, group: str) -> int:
-    if data.columns is None or column not in data.columns:
-        raise ValueError(f"the group {group}: {unknown('column', str(column), data.columns or ())}")
-    return data.columns.index(str(column))
-
-
-def _groups_of(each: Sequence[Constraint]) -> dict[str, Any]:
-    """A group for each kind of column, with the likelihood that is at home there."""
-    groups: dict[str, Any] = {}
-    for i, support in enumerate(each):
-        own: dict[str, Any]
-        if support == BINARY:
-            name, own = "binary", {"part": "Bernoulli"}
-        elif isinstance(support, Levels):
-            name, own = f"levels_{support.count}", {"part": "Categorical", "levels": support.count}
-        elif support is COUNTS:
-            name, own = "counts", {"part": "NegativeBinomial"}
-        else:
-            name, own = "real", {"part": "Normal", "scale": "per_dimension"}
-        groups.setdefault(name, {"columns": [], **own})["columns"].append(i)
     return groups
 
 
@@ -402,12 +246,13 @@ def complete(
     Raises:
         ValueError: an unknown part or setting, or a value of the wrong type.
     """
-    own = expanded(config, trust=trust)
-    chosen = chosen_parts(own)
-    own = {key: own[key] for key in ("latent", *places(chosen, trust)) if key in own}
-    parser = SettingsParser()
-    add_model_settings(parser, chosen_parts(own), support, wiring(own), trust)
-    return dict(parser.parse_object(own).as_dict())
+    full = expanded(config, trust=trust)
+    chosen = chosen_parts(full)
+    of_model = {
+        key: full[key] for key in ("latent", *top_level_parts(chosen, trust)) if key in full
+    }
+    groups = model_options(chosen_parts(of_model), support, wiring(of_model), trust)
+    return resolve(chain.from_iterable(groups.values()), of_model)
 
 
 def expanded(
@@ -432,14 +277,14 @@ def expanded(
     full = _expanded(config)
     chosen = chosen_parts(full)
     made, wired = model_class(chosen, trust), wiring(full) | dict(wired or {})
-    for name, place in places(chosen, trust).items():
+    for name, argument in top_level_parts(chosen, trust).items():
         if name not in full:
             continue
-        if place.several:
-            full[name] = _numbered(name, full[name], _count(place, made, wired))
-        full[name] = _named(name, full[name]) if not place.several else {
-            i: _named(f"{name}.{i}", own) for i, own in full[name].items()
-        }  # fmt: skip
+        if argument.several:
+            numbered = _numbered(name, full[name], _count(argument, made, wired))
+            full[name] = {i: _named(f"{name}.{i}", part) for i, part in numbered.items()}
+        else:
+            full[name] = _named(name, full[name])
     return full
 
 
@@ -452,7 +297,7 @@ def _numbered(name: str, value: Any, count: int) -> dict[str, Any]:
         raise ValueError(
             f"{name} holds {len(value)} parts, and with these latents there are {count}"
         )
-    return {str(i): own for i, own in enumerate(value, 1)}
+    return {str(i): part for i, part in enumerate(value, 1)}
 
 
 def _named(name: str, value: Any) -> dict[str, Any]:
@@ -467,8 +312,8 @@ def _expanded(config: Mapping[str, Any]) -> dict[str, Any]:
     full: dict[str, Any] = {}
     for key, value in config.items():
         if key == GROUPS and isinstance(value, Mapping):
-            full[key] = {name: _named(name, own) for name, own in value.items()}
-        elif key in SLOTS:
+            full[key] = {name: _named(name, group) for name, group in value.items()}
+        elif key in ROLES:
             full[key] = _named(key, value)
         else:
             full[key] = _expanded(value) if isinstance(value, Mapping) else value
@@ -483,7 +328,7 @@ def listed(config: Mapping[str, Any]) -> dict[str, Any]:
             isinstance(value, Mapping) and bool(value) and all(name.isdigit() for name in value)
         )
         if is_numbered:
-            full[key] = [listed(own) for own in value.values()]
+            full[key] = [listed(part) for part in value.values()]
         else:
             full[key] = listed(value) if isinstance(value, Mapping) else value
     return full
@@ -498,10 +343,10 @@ def chosen_parts(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         ... )
         {'posterior': 'DiagonalNormal', 'posterior.network': 'MLP'}
     """
-    found: dict[str, str] = {}
+    chosen: dict[str, str] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
             if "part" in value:
-                found[prefix + key] = value["part"]
-            found |= chosen_parts(value, f"{prefix}{key}.")
-    return found
+                chosen[prefix + key] = value["part"]
+            chosen |= chosen_parts(value, f"{prefix}{key}.")
+    return chosen

@@ -9,7 +9,7 @@ configuration:
 
 Files name parts, never code. A bare name is looked up among lowerbound's own exports, before
 anything is imported; a dotted path is followed only into a package that the caller trusts by name;
-and what is found must fill the role that it is asked for.
+and what is found must be of the role that it is asked for.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import functools
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 from torch import nn
@@ -34,15 +34,25 @@ from lowerbound.roles import Group, Groups, Likelihood, Posterior, Prior
 from lowerbound.shapes import NetworkFactory, Shape
 from lowerbound.utils.messages import first_line, unknown
 
-SLOTS: Mapping[str, tuple[type[nn.Module], ModuleType]] = {
-    "model": (Model, models),
-    "prior": (Prior, priors),
-    "posterior": (Posterior, posteriors),
-    "likelihood": (Likelihood, likelihoods),
-    "objective": (Objective, objectives),
-    "network": (nn.Module, networks),
+
+class Role(NamedTuple):
+    """What a part can be in a configuration: the class that it is of, and the package that exports
+    lowerbound's own.
+    """
+
+    base: type[nn.Module]
+    package: ModuleType
+
+
+ROLES: Mapping[str, Role] = {
+    "model": Role(Model, models),
+    "prior": Role(Prior, priors),
+    "posterior": Role(Posterior, posteriors),
+    "likelihood": Role(Likelihood, likelihoods),
+    "objective": Role(Objective, objectives),
+    "network": Role(nn.Module, networks),
 }
-"""Each role: the class that its parts are of, and the package that exports lowerbound's own."""
+"""The roles by their keys in a configuration."""
 
 GROUPS = (
     "groups"  # the setting that holds parts by names of the user's own, as a configuration's key
@@ -50,7 +60,7 @@ GROUPS = (
 
 
 @dataclass(frozen=True)
-class Slot:
+class PartArgument:
     """An argument of a constructor that a part fills.
 
     Args:
@@ -71,38 +81,39 @@ class Slot:
         return self.setting.name
 
 
-def slot(setting: Setting) -> Slot | None:
-    """What an argument's annotation says: a slot for a part of that role, for several, or None for
-    a plain setting.
+def part_argument(setting: Setting) -> PartArgument | None:
+    """What an argument's annotation says: that a part of a role fills it, or several, or, by None,
+    that it is a plain setting.
 
     Example:
         >>> (
-        ...     slot(Setting("prior", Prior, None, "")).role,
-        ...     slot(Setting("conditionals", Sequence[Posterior], (), "")).several,
+        ...     part_argument(Setting("prior", Prior, None, "")).role,
+        ...     part_argument(Setting("conditionals", Sequence[Posterior], (), "")).several,
         ... )
         ('prior', True)
-        >>> slot(Setting("components", int, 500, "")) is None
+        >>> part_argument(Setting("components", int, 500, "")) is None
         True
     """
     if setting.hint == Groups:
-        return Slot(setting, "likelihood", several=False, named=True)
+        return PartArgument(setting, "likelihood", several=False, named=True)
     several = get_origin(setting.hint) is Sequence
     hint = get_args(setting.hint)[0] if several else setting.hint
     if hint == NetworkFactory:
-        return Slot(setting, "network", several)
+        return PartArgument(setting, "network", several)
     if inspect.isclass(hint) and issubclass(hint, nn.Module):
         roles = [
-            role
-            for role, (base, _) in SLOTS.items()
-            if base is not nn.Module and issubclass(hint, base)
+            key
+            for key, role in ROLES.items()
+            if role.base is not nn.Module and issubclass(hint, role.base)
         ]
-        return Slot(setting, roles[0], several) if roles else None
+        return PartArgument(setting, roles[0], several) if roles else None
     return None
 
 
-def slots_of(part: Callable[..., Any], role: str) -> list[Slot]:
-    """The slots of a part, a model above all."""
-    return [found for setting in part_settings(part, role) if (found := slot(setting)) is not None]
+def part_arguments(part: Callable[..., Any], role: str) -> list[PartArgument]:
+    """The arguments of a part, a model above all, that parts fill."""
+    arguments = map(part_argument, part_settings(part, role))
+    return [argument for argument in arguments if argument is not None]
 
 
 def made_by(part: Callable[..., Any]) -> Any:
@@ -117,7 +128,7 @@ def made_by(part: Callable[..., Any]) -> Any:
 
 
 def part_settings(part: Callable[..., Any], role: str) -> list[Setting]:
-    """The arguments of a part that are settings or slots: all but the shapes, which the caller
+    """The arguments of a part that a configuration says: all but the shapes, which the caller
     supplies.
 
     A network's shapes are its first two arguments, by position; another part's are named ..._shape.
@@ -134,7 +145,7 @@ def find_part(role: str, name: object, trust: Sequence[str] = ()) -> Callable[..
     """The part of that name for a role.
 
     Args:
-        role: one of :data:`SLOTS`.
+        role: one of :data:`ROLES`.
         name: one of lowerbound's exports, or a dotted path into a trusted package.
         trust: packages that may be imported.
 
@@ -142,7 +153,7 @@ def find_part(role: str, name: object, trust: Sequence[str] = ()) -> Callable[..
         ValueError: an unknown name, a path into a package that is not trusted, or an object of
             another role.
     """
-    base, package = SLOTS[role]
+    base, package = ROLES[role]
     exports: list[str] = package.__all__
     if isinstance(name, str) and name in exports:
         return getattr(package, name)  # type: ignore[no-any-return]
@@ -183,39 +194,38 @@ def describe(part: nn.Module, role: str) -> dict[str, Any]:
         ... }
         {'part': 'DiagonalNormal', 'network': 'as describe_factory has it', 'condition': None}
     """
-    settings = part_settings(type(part), role)
-    kept = dir(part)
-    if missing := [s.name for s in settings if s.name not in kept]:
+    settings, attributes = part_settings(type(part), role), dir(part)
+    if missing := [s.name for s in settings if s.name not in attributes]:
         raise ValueError(
             f"{type(part).__name__} does not keep its argument {missing[0]!r}, so it cannot be "
             f"saved; in its constructor, set self.{missing[0]} = {missing[0]}"
         )
     return {"part": _name(type(part), role)} | {
-        s.name: _plain(getattr(part, s.name), slot(s)) for s in settings
+        s.name: _described(getattr(part, s.name), part_argument(s)) for s in settings
     }
 
 
-def _plain(value: Any, filled: Slot | None) -> Any:
-    if filled is not None and filled.several:
-        one = Slot(filled.setting, filled.role, several=False)
-        return {str(i): _plain(own, one) for i, own in enumerate(_each(value), 1)}
-    if filled is not None and filled.named:
+def _described(value: Any, argument: PartArgument | None) -> Any:
+    """The value of an argument as a configuration holds it; of a plain setting, where no part fills
+    it.
+    """
+    if argument is None:
+        if isinstance(value, (tuple, list)):
+            return [_described(item, None) for item in value]
+        return value.item() if isinstance(value, np.generic) else value
+    if argument.several:
+        parts = value.values() if isinstance(value, (Mapping, nn.ModuleDict)) else value
+        each = replace(argument, several=False)
+        return {str(i): _described(part, each) for i, part in enumerate(parts, 1)}
+    if argument.named:
         return {
             name: {
                 "columns": [int(c) for c in group.columns],
-                **describe_factory(group.likelihood, filled.role),
+                **describe_factory(group.likelihood, argument.role),
             }
             for name, group in value.items()
         }
-    if filled is not None:
-        return describe_factory(value) if filled.role == "network" else describe(value, filled.role)
-    if isinstance(value, (tuple, list)):
-        return [_plain(item, None) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _each(parts: Any) -> Iterable[Any]:
-    return parts.values() if isinstance(parts, (Mapping, nn.ModuleDict)) else parts
+    return describe_factory(value) if argument.role == "network" else describe(value, argument.role)
 
 
 def describe_factory(factory: Any, role: str = "network") -> dict[str, Any]:
@@ -230,22 +240,23 @@ def describe_factory(factory: Any, role: str = "network") -> dict[str, Any]:
         >>> describe_factory(functools.partial(MLP, hidden=(8,)))
         {'part': 'MLP', 'hidden': [8], 'activation': 'ReLU', 'batch_norm': False}
     """
-    given: dict[str, Any] = {}
+    fixed: dict[str, Any] = {}
     if isinstance(factory, functools.partial):
         if factory.args:
             raise ValueError(
                 f"{factory} fixes arguments by position; fix them by name, so that they can be "
                 "saved"
             )
-        factory, given = factory.func, factory.keywords
+        factory, fixed = factory.func, factory.keywords
     settings = {
-        s.name: _plain(given.get(s.name, s.default), slot(s)) for s in part_settings(factory, role)
+        s.name: _described(fixed.get(s.name, s.default), part_argument(s))
+        for s in part_settings(factory, role)
     }
     return {"part": _name(factory, role), **settings}
 
 
 def _name(made_by: Any, role: str) -> str:
-    package = SLOTS[role][1]
+    package = ROLES[role].package
     name = getattr(made_by, "__qualname__", "")
     if getattr(package, name, None) is made_by and name in package.__all__:
         return str(name)
@@ -261,11 +272,13 @@ def foreign_packages(config: Mapping[str, Any]) -> set[str]:
     """The packages outside lowerbound whose code a configuration names, which loading will ask to
     trust.
     """
-    found = {config["part"].split(".")[0]} if "." in str(config.get("part", "")) else set()
-    below = [
-        own for value in config.values() for own in (value if isinstance(value, list) else [value])
+    packages = {config["part"].split(".")[0]} if "." in str(config.get("part", "")) else set()
+    inner = [
+        item
+        for value in config.values()
+        for item in (value if isinstance(value, list) else [value])
     ]
-    return found.union(*(foreign_packages(own) for own in below if isinstance(own, Mapping)))
+    return packages.union(*(foreign_packages(item) for item in inner if isinstance(item, Mapping)))
 
 
 def construct(
@@ -274,7 +287,7 @@ def construct(
     """The part that a complete configuration describes.
 
     Args:
-        role: one of :data:`SLOTS`.
+        role: one of :data:`ROLES`.
         config: its name and settings.
         trust: packages that may be imported.
         shapes: what a part may ask for; its constructor is given those that it names.
@@ -283,30 +296,28 @@ def construct(
         ValueError: see :func:`find_part`; also what the part's constructor refuses.
     """
     part = find_part(role, config["part"], trust)
-    named = {s.name for s in settings_of(part)}
-    own = {name: shape for name, shape in shapes.items() if name in named}
-    return part(**own, **_arguments(part, role, config, trust))
+    accepted = {s.name for s in settings_of(part)}
+    accepted_shapes = {name: shape for name, shape in shapes.items() if name in accepted}
+    return part(**accepted_shapes, **_arguments(part, role, config, trust))
 
 
 def _arguments(
     part: Callable[..., Any], role: str, config: Mapping[str, Any], trust: Sequence[str]
 ) -> dict[str, Any]:
-    factories = {own.name: own.several for own in slots_of(part, role) if own.role == "network"}
-    groups = {own.name for own in slots_of(part, role) if own.named}
-    made: dict[str, Any] = {}
-    for key, value in config.items():
-        if key in factories:
-            made[key] = factory(value, factories[key], trust)
-        elif key in groups:
-            made[key] = {name: _group(own, trust) for name, own in value.items()}
-        elif key != "part":
-            made[key] = value
-    return made
+    """The arguments of a part's constructor: its settings, and what makes the parts inside it."""
+    arguments = {key: value for key, value in config.items() if key != "part"}
+    for argument in part_arguments(part, role):
+        inner = config.get(argument.name)
+        if inner is not None and argument.named:
+            arguments[argument.name] = {name: _group(one, trust) for name, one in inner.items()}
+        elif inner is not None and argument.role == "network":
+            arguments[argument.name] = factory(inner, argument.several, trust)
+    return arguments
 
 
 def _group(config: Mapping[str, Any], trust: Sequence[str]) -> Group:
-    own = {key: value for key, value in config.items() if key != "columns"}
-    return Group(tuple(config["columns"]), factory(own, False, trust, "likelihood"))
+    likelihood = {key: value for key, value in config.items() if key != "columns"}
+    return Group(tuple(config["columns"]), factory(likelihood, False, trust, "likelihood"))
 
 
 def factory(

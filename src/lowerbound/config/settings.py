@@ -2,7 +2,8 @@
 options.
 
 A default exists once, in a signature, and a setting is explained once, in a docstring; this module
-reads both.
+reads both. It also reads values: a setting's type says what a value in a file, or a text on the
+command line, may be.
 """
 
 from __future__ import annotations
@@ -10,23 +11,29 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from docstring_parser import parse as parse_docstring
-from jsonargparse import ArgumentParser
 
 from lowerbound.utils.messages import first_line
+
+REQUIRED = inspect.Parameter.empty
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One argument: its name, type, default (``inspect.Parameter.empty`` where there is none) and
-    help.
+    """One argument, or one option of a command.
+
+    Args:
+        name: of the argument; as an option with all that it lies in, "posterior.network.hidden".
+        hint: its type.
+        default: :data:`REQUIRED` where there is none.
+        help: what the docstring says of it.
     """
 
     name: str
@@ -34,148 +41,226 @@ class Setting:
     default: Any
     help: str
 
+    @property
+    def option(self) -> str:
+        """The name as people type it.
+
+        Example:
+            >>> [Setting(name, int, 0, "").option for name in ("batch_size", "prior.part", "n")]
+            ['--batch-size', '--prior', '-n']
+        """
+        return spelled(self.name)
+
+    def read(self, value: Any) -> Any:
+        """A value of a file, or a text of the command line, as the type has it.
+
+        Raises:
+            ValueError: it is of another type.
+
+        Example:
+            >>> hidden = Setting("hidden", Sequence[int], (512,), "")
+            >>> hidden.read("[64, 64]"), hidden.read([8])
+            ([64, 64], [8])
+            >>> hidden.read("wide")
+            Traceback (most recent call last):
+            ...
+            ValueError: --hidden: expected list[int], not 'wide'
+        """
+        try:
+            return _as_type(value, self.hint)
+        except ValueError:
+            words = type_words(self.hint)
+            expected = f"one of {', '.join(words)}" if len(words) > 1 else words[0]
+            shown = "null" if value is None else repr(value)
+            raise ValueError(f"{self.option}: expected {expected}, not {shown}") from None
+
+
+def spelled(name: str) -> str:
+    """A setting's name as people type it."""
+    return ("-" if len(name) == 1 else "--") + name.removesuffix(".part").replace("_", "-")
+
 
 def settings_of(function: Callable[..., Any]) -> list[Setting]:
-    """Every argument of a constructor or function, from its signature and docstring.
-
-    What a class does not explain is explained by the classes that it derives from.
-    """
-    of = function.__init__ if inspect.isclass(function) else function
-    hints = get_type_hints(of)
-    parameters = [
-        p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD
-    ]
-    documented = reversed(inspect.getmro(function)) if inspect.isclass(function) else [function]
-    helps = {
-        p.arg_name: " ".join((p.description or "").split())
-        for each in documented
-        for p in parse_docstring(each.__doc__ or "").params
-    }
+    """Every argument of a constructor or function, from its signature and docstring."""
+    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    docs = argument_docs(function)
     return [
-        Setting(p.name, hints.get(p.name, Any), p.default, helps.get(p.name, ""))
-        for p in parameters
+        Setting(p.name, hints.get(p.name, Any), p.default, docs.get(p.name, ""))
+        for p in inspect.signature(function).parameters.values()
+        if p.kind is not p.VAR_KEYWORD
     ]
 
 
-class SettingsParser(ArgumentParser):
-    """jsonargparse's parser with errors as one line: what was wrong, where, and the nearest valid
-    name.
+def argument_docs(function: Callable[..., Any]) -> dict[str, str]:
+    """What the docstring says of each argument under ``Args:``, each as one line.
+
+    Of a class: what the classes that it derives from say, where it says nothing itself.
+
+    Example:
+        >>> argument_docs(spelled), argument_docs(Setting)["hint"]
+        ({}, 'its type.')
     """
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"add_help": False, "allow_abbrev": False, **kwargs})
-
-    def read(self, argv: Sequence[str]) -> dict[str, Any]:
-        """The options by name; where --help was asked for, it is shown and SystemExit ends the
-        command, as argparse does.
-        """
-        if "--help" in argv or "-h" in argv:
-            print(self.format_help())
-            raise SystemExit(0)
-        return dict(self.parse_args(argv).as_dict())
-
-    def error(self, message: str, ex: Exception | None = None) -> Any:
-        """Raise ValueError with the message rewritten for a person."""
-        text = first_line(ex if ex is not None and not message else ValueError(message))
-        if match := re.search(r"(?:Option '|unrecognized arguments: (?:--)?)([^'\s=]+)", text):
-            name = match[1].removesuffix(".part")
-            if "unrecognized" in text and f"--{name}" not in text:
-                raise ValueError(f"{name!r} is one argument too many (see --help)")
-            raise ValueError(self._unknown_option(name))
-        if match := re.match(r'Parser key "([^"]+)": (.*)', text):
-            raise ValueError(f"--{_typed(match[1])}: {_plain_words(match[2])}")
-        if match := re.search(r"arguments are required: (.*)", text):
-            raise ValueError(f"missing: {match[1].upper().replace('SOURCE', 'DATA')} (see --help)")
-        raise ValueError(text.replace(".part", ""))
-
-    def _unknown_option(self, name: str) -> str:
-        valid = [
-            _typed(option[2:])
-            for option in self._option_string_actions
-            if re.fullmatch(r"--[a-z_.]+", option)
-        ]
-        near = difflib.get_close_matches(_typed(name), valid, n=1, cutoff=0.5)
-        hint = f"; did you mean --{near[0]}?" if near else ""
-        return f"unknown option --{_typed(name)}{hint} (--help lists them all)"
-
-    def format_help(self, formatter: Any = None) -> str:
-        """The help as people type options: --likelihood for --likelihood.part, hyphens, and no word
-        where no default is.
-        """
-        text = re.sub(
-            r", --[\w.]+\+ \S+", "", super().format_help(formatter)
-        )  # jsonargparse's way to append to lists
-        text = text.replace(".part ", " ").replace(".part\n", "\n").replace("(default: False)", "")
-        text = re.sub(r"\(type:\s[^()]*?,\s+default:\s+null\)", "", text)
-        text = text.replace("(required, type: str)", "")
-        text = re.sub(r"(?<=\s)--[a-z_.]+", lambda match: match[0].replace("_", "-"), text)
-        return re.sub(r"[ \t]+$|\n[ \t]+$", "", text, flags=re.MULTILINE)
-
-    def parse_args(self, args: Sequence[str] | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
-        """Parse options spelled as people type them: --batch-size is --batch_size, --likelihood is
-        --likelihood.part.
-        """
-        known = self._option_string_actions
-        return super().parse_args([_spelled(token, known) for token in args or ()], **kwargs)
+    documented = reversed(inspect.getmro(function)) if inspect.isclass(function) else [function]
+    docs: dict[str, str] = {}
+    for each in documented:
+        docstring = inspect.cleandoc(each.__doc__ or "")
+        for section in re.findall(r"^Args:\n((?:(?: .*)?(?:\n|\Z))*)", docstring, re.MULTILINE):
+            entries = re.findall(r"^ {4}(\w+): (.*(?:\n(?: {5}.*)?)*)", section, re.MULTILINE)
+            docs |= {name: " ".join(text.split()) for name, text in entries}
+    return docs
 
 
-def _typed(key: str) -> str:
-    """An option's name as people type it."""
-    return key.removesuffix(".part").replace("_", "-")
+def _as_type(value: Any, hint: Any) -> Any:
+    """A value as a type has it; text is read as YAML where the type is not text.
+
+    Raises:
+        ValueError: it is of another type.
+    """
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        for alternative in sorted(inner, key=lambda hint: hint is str):  # any text would be a str
+            with suppress(ValueError):
+                return _as_type(value, alternative)
+        raise ValueError(value)
+    if hint is NoneType and value in (None, "null", "None"):
+        return None
+    if (hint is str and isinstance(value, str)) or (kind is Literal and value in inner):
+        return value
+    value = plain(value) if kind is not Literal and hint not in (str, NoneType) else None
+    if kind in (list, tuple, Sequence) and isinstance(value, (list, tuple)):
+        types = [inner[0]] * len(value) if kind is not tuple or inner[-1] is Ellipsis else inner
+        return [_as_type(item, own) for item, own in zip(value, types, strict=True)]
+    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        return float(value)  # a text here is 1e-4, which YAML takes for one
+    if type(value) is hint and hint in (int, bool):
+        return value
+    raise ValueError(value)
 
 
-def _plain_words(message: str) -> str:
-    """A type error of jsonargparse without Python's syntax."""
-    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>|typing\.", lambda match: match[1] or "", message)
-    text = text.replace("Sequence", "list").replace("NoneType", "null")
-    if match := re.fullmatch(r"Expected a (.*)\. Got value: (.*)", text):
-        wanted = re.sub(r"Literal\[(.*)\]", r"one of \1", match[1])
-        return f"expected {wanted}, not {match[2]!r}"
-    if match := re.search(r"Subtypes: \[(.*)\] Errors:.*Given value: (.*)", text):
-        wanted = re.sub(r"Literal\[(.*?)\]", r"\1", match[1])
-        return f"expected one of {wanted}, not {match[2]!r}"
-    return text
+def plain(text: Any) -> Any:
+    """What a text says as YAML, or the text where it is none; what is no text stays as it is."""
+    try:
+        return yaml.safe_load(text) if isinstance(text, str) else text
+    except (yaml.YAMLError, RecursionError, ValueError):  # ValueError: a date such as 2026-13-01
+        return text
 
 
-def _spelled(token: str, known: Mapping[str, object]) -> str:
-    name, equals, value = token.partition("=")
-    if not name.startswith("--") or name in known:
-        return token
-    name = "--" + name[2:].replace("-", "_")
-    return (name + ".part" if name + ".part" in known else name) + equals + value
+def type_words(hint: Any) -> list[str]:
+    """A type in words, each alternative by itself.
+
+    Example:
+        >>> type_words(float | Literal["shared", "network"]), type_words(Sequence[int] | None)
+        (['float', "'shared'", "'network'"], ['list[int]', 'null'])
+    """
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return [words for alternative in inner for words in type_words(alternative)]
+    if kind is Literal:
+        return [repr(choice) for choice in inner]
+    if kind in (list, tuple, Sequence):
+        items = [" | ".join(type_words(item)) for item in inner if item is not Ellipsis]
+        return [f"list[{', '.join(items)}]"]
+    return ["null" if hint is NoneType else hint.__name__]
 
 
 def _is_plain(hint: Any) -> bool:
-    """Whether values of a type are data: for any other, jsonargparse would import what a file
-    names.
+    """Whether values of a type are data, which a file may hold; any other would have to be
+    imported.
     """
-    if hint in (bool, int, float, str, type(None)):
-        return True
-    origin, arguments = get_origin(hint), [a for a in get_args(hint) if a is not Ellipsis]
-    if origin is Literal:
-        return True
-    return (
-        origin in (Union, UnionType, list, tuple, Sequence)
-        and bool(arguments)
-        and all(map(_is_plain, arguments))
-    )
+    inner = [item for item in get_args(hint) if item is not Ellipsis]
+    if get_origin(hint) in (Union, UnionType, list, tuple, Sequence):
+        return bool(inner) and all(map(_is_plain, inner))
+    return get_origin(hint) is Literal or hint in (bool, int, float, str, NoneType)
 
 
-def add_setting(group: Any, key: str, setting: Setting) -> None:
-    """Add one setting to a parser as --key, with its type, its default and the help from the
-    docstring.
+def _without_code(hint: Any) -> Any:
+    """A union without what only Python can give, such as a function that makes an optimiser."""
+    if get_origin(hint) not in (Union, UnionType):
+        return hint
+    plain_members = tuple(member for member in get_args(hint) if _is_plain(member))
+    return Union[plain_members] if plain_members else hint  # noqa: UP007  as many as there are
+
+
+def as_option(setting: Setting, prefix: str = "") -> Setting:
+    """An argument as an option: its name with what it lies in, and null where it has no default.
+
+    Raises:
+        ValueError: its type is no plain data.
     """
-    hint, default = setting.hint, setting.default
+    name, hint, default = prefix + setting.name, _without_code(setting.hint), setting.default
     if not _is_plain(hint):
         raise ValueError(
-            f"--{key} cannot be set from a file or the command line: its type is {hint}, and only "
+            f"--{name} cannot be set from a file or the command line: its type is {hint}, and only "
             "numbers, text, truth values and lists of them can be (a callable would have to be "
             "imported); annotate it, or bind it in Python"
         )
-    if default is inspect.Parameter.empty:
+    if default is REQUIRED:  # whoever takes it says what is missing
         default, hint = None, hint | None
-    default = list(default) if isinstance(default, tuple) else default
-    group.add_argument(f"--{key}", type=hint, default=default, help=setting.help.replace("%", "%%"))
+    return replace(
+        setting,
+        name=name,
+        hint=hint,
+        default=list(default) if isinstance(default, tuple) else default,
+    )
+
+
+def resolve(settings: Iterable[Setting], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting, nested as in a file: as the values say, or by default.
+
+    Raises:
+        ValueError: a value of another type, or a key that is no setting.
+
+    Example:
+        >>> width = Setting("network.width", int, 8, "")
+        >>> resolve([width], {"network": {"width": "9"}}), resolve([width], {})
+        ({'network': {'width': 9}}, {'network': {'width': 8}})
+    """
+    known, flat = {setting.name: setting for setting in settings}, _flat(values)
+    if strange := [name for name in flat if name not in known]:
+        raise unknown_option(strange[0], known)
+    return nested(
+        {
+            name: setting.read(flat[name]) if name in flat else setting.default
+            for name, setting in known.items()
+        }
+    )
+
+
+def unknown_option(name: str, known: Iterable[str]) -> ValueError:
+    """The error for an option that there is not, with the nearest one that there is.
+
+    Example:
+        >>> unknown_option("epocs", ["epochs", "batch_size"])
+        ValueError('unknown option --epocs; did you mean --epochs? (--help lists them all)')
+    """
+    near = difflib.get_close_matches(spelled(name), [*map(spelled, known)], n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return ValueError(f"unknown option {spelled(name)}{hint} (--help lists them all)")
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names as mappings in mappings.
+
+    Example:
+        >>> nested({"prior.part": "Normal", "prior.covariance": "full", "epochs": 3})
+        {'prior': {'part': 'Normal', 'covariance': 'full'}, 'epochs': 3}
+    """
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *path, last = name.split(".")
+        branch = tree
+        for key in path:
+            branch = branch.setdefault(key, {})
+        branch[last] = value
+    return tree
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
 
 
 def read_yaml(text: str, where: str) -> dict[str, Any]:

@@ -6,64 +6,23 @@ Named sets are read from their canonical files; the user's own data are arrays i
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lowerbound.data import (
-    arrays,
-    cifar10,
-    digits,
-    fashion_mnist,
-    folders,
-    mnist,
-    mnist_static,
-    tables,
-)
 from lowerbound.data.dataset import Dataset, Split, Stored
 from lowerbound.data.mapped import MappedArray, Memory
-from lowerbound.data.preprocess import Binarize, Missing, Splits, make_card
+from lowerbound.data.options import Binarize, Missing, Options, Splits
+from lowerbound.data.preprocess import make_card
+from lowerbound.data.sources import NAMED, OWN, applicable, read
 from lowerbound.shapes import as_shape
-from lowerbound.utils.messages import unknown
 
-__all__ = ["NAMED", "Dataset", "Split", "applicable", "from_arrays", "load"]
-
-NAMED = {
-    "cifar10": cifar10,
-    "digits": digits,
-    "fashion_mnist": fashion_mnist,
-    "mnist": mnist,
-    "mnist_static": mnist_static,
-}
-"""The sets that are known by name, each a module of this package."""
-
-NAME, FOLDER = "a named set", "a folder of pictures"
-READERS: Mapping[str, Callable[..., Stored]] = {
-    "a .npy file": arrays.read,
-    "a .npz file": arrays.read,
-    "a .csv file": tables.read,
-    "a .parquet file": tables.read,
-    FOLDER: folders.read,
-}
-"""What reads each kind of the user's own data; a file's kind is its suffix."""
-
-ONLY_FOR = {
-    "array": ("a .npz file",),
-    "missing": ("a .npy file", "a .npz file", "a .csv file", "a .parquet file"),
-    "categorical": ("a .csv file", "a .parquet file"),
-    "factors": ("a .npz file",),
-    "labels": ("a .npz file", "a .csv file", "a .parquet file"),
-    "size": (FOLDER,),
-    "memory": ("a .npy file", FOLDER),
-}
-"""Options of :func:`load` that only some kinds of sources have."""
-
-OWN = ".npy, .npz, .csv or .parquet file, or a folder of pictures"
+__all__ = ["NAMED", "OWN", "Dataset", "Split", "applicable", "from_arrays", "load"]
 
 
 def load(
@@ -159,60 +118,37 @@ def load(
         >>> print(lb.data.load("digits", splits="train_test", binarize="threshold"))
         digits: 1,617/180 train/test, 1x8x8, on {0, 1}
     """
-    of_source: dict[str, Any] = {
-        "array": array,
-        "labels": labels,
-        "factors": factors,
-        "size": size if size is None else list(as_shape(size, "size")),
-    }
-    of_source |= {"missing": missing, "categorical": list(categorical) if categorical else None}
-    if memory not in get_args(Memory):
-        raise ValueError(unknown("value of memory", memory, get_args(Memory)))
-    stored = _read(source, {**of_source, "memory": memory})
+    options = Options(
+        splits=splits,
+        binarize=binarize,
+        levels=levels,
+        seed=seed,
+        array=array,
+        labels=labels,
+        factors=factors,
+        size=size if size is None else as_shape(size, "size"),
+        missing=missing,
+        categorical=categorical or None,
+        memory=memory,
+        dequantize=dequantize,
+        flip=flip,
+        shift=shift,
+        classes=classes,
+        strip=strip,
+        labelled=labelled,
+        labelled_share=labelled_share,
+    )
+    stored = read(source, options)
     if strip is not None and isinstance(stored.x, MappedArray):
         if memory == "map":
             raise ValueError(
                 "strip is taken of all pictures, which have to be in memory for it: leave out "
                 "memory='map'"
             )
-        stored = _read(source, {**of_source, "memory": "load"})
-    of_source |= {"memory": "map"} if isinstance(stored.x, MappedArray) else {}
+        stored = read(source, replace(options, memory="load"))
     path = Path(source).expanduser()
     name = str(source) if str(source) in NAMED else str(path.resolve())
-    chosen = {"splits": splits, "binarize": binarize, "levels": levels, "seed": seed}
-    given = {
-        "dequantize": dequantize,
-        "flip": flip,
-        "shift": shift,
-        "classes": classes,
-        "strip": strip,
-        "labelled": labelled,
-        "labelled_share": labelled_share,
-    }
-    return make_card(stored, name, {**chosen, **of_source, **given})
-
-
-def applicable(source: str | Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the arguments of :func:`load` that this kind of source has.
-
-    Example:
-        >>> applicable("other.npy", {"levels": 17, "labels": "species", "size": None})
-        {'levels': 17}
-    """
-    return {
-        key: value
-        for key, value in options.items()
-        if _kind(source) in ONLY_FOR.get(key, (_kind(source),))
-    }
-
-
-def _kind(source: str | Path) -> str:
-    """What a source is, whether it is there or not."""
-    path = Path(source).expanduser()
-    by_suffix = f"a {path.suffix.lower()} file"
-    if str(source) in NAMED:
-        return NAME
-    return FOLDER if path.is_dir() and by_suffix not in READERS else by_suffix
+    return make_card(stored, name, options)
 
 
 def from_arrays(
@@ -269,60 +205,30 @@ def from_arrays(
         >>> print(from_arrays(np.array([[1.5, np.nan]] * 10), missing="marginalise"))
         data from memory: 8/1/1 train/valid/test, 2, on the real line, 50.0% of the entries missing
     """
-    arrays_ = [
-        v.detach().cpu().numpy() if isinstance(v, torch.Tensor) else v
-        for v in (x, y, mask, factors)
-    ]
-    values, labels, known, made_from = (None if v is None else np.asarray(v) for v in arrays_)
+    options = Options(
+        splits=splits,
+        binarize=binarize,
+        levels=levels,
+        seed=seed,
+        missing=missing,
+        dequantize=dequantize,
+        flip=flip,
+        shift=shift,
+        classes=classes,
+        strip=strip,
+        labelled=labelled,
+        labelled_share=labelled_share,
+    )
+    values, labels, observed, made_from = (_array(v) for v in (x, y, mask, factors))
     assert values is not None  # x is no option
     names = None if columns is None else tuple(map(str, columns))
     if names is not None and (values.ndim != 2 or values.shape[1] != len(names)):
         raise ValueError(f"there are {len(names)} names of columns for x of shape {values.shape}")
-    stored = Stored(values, labels, known, columns=names, factors=made_from)
-    chosen: dict[str, Any] = {
-        "splits": splits,
-        "binarize": binarize,
-        "levels": levels,
-        "seed": seed,
-    }
-    chosen |= {"missing": missing, "categorical": None}
-    given = {
-        "dequantize": dequantize,
-        "flip": flip,
-        "shift": shift,
-        "classes": classes,
-        "strip": strip,
-        "labelled": labelled,
-        "labelled_share": labelled_share,
-    }
-    return make_card(stored, None, {**chosen, **given})
+    stored = Stored(values, labels, observed, columns=names, factors=made_from)
+    return make_card(stored, None, options)
 
 
-def _read(source: str | Path, options: Mapping[str, Any]) -> Stored:
-    path, kind = Path(source).expanduser(), _kind(source)
-    if not path.exists() and kind not in (NAME, *READERS):
-        raise ValueError(
-            f"{unknown('data set', str(source), NAMED)}; your own data are read from a {OWN}"
-        )
-    if kind not in (NAME, *READERS):
-        raise ValueError(
-            f"{path} cannot be read as data: give a {OWN}, or one of {', '.join(NAMED)}"
-        )
-    for option in options.keys() - applicable(source, options).keys():
-        if options[option] not in (None, "refuse", "auto"):
-            raise ValueError(
-                f"{option} (--data.{option}) is for {' or '.join(ONLY_FOR[option])}, and {source} "
-                f"is {kind}"
-            )
-    if kind == NAME:
-        stored: Stored = NAMED[str(source)].read()
-        return stored
-    if kind != FOLDER and not path.is_file():
-        raise ValueError(
-            f"there is no file {path}" + (" (it is a folder)" if path.is_dir() else "")
-        )
-    reader = READERS[kind]
-    taken = inspect.signature(reader).parameters
-    return reader(
-        path, **{key: value for key, value in applicable(source, options).items() if key in taken}
-    )
+def _array(values: NDArray[Any] | torch.Tensor | None) -> NDArray[Any] | None:
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
+    return None if values is None else np.asarray(values)

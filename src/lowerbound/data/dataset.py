@@ -308,10 +308,9 @@ class Dataset:
         """What is known of the examples of a split beside x, in their order: their labels, or a
         strip of each.
         """
-        own = self[split]
-        return Context(
-            y=own.y if self.strip is None else self.strip_of(self.examples(split)), mask=own.mask
-        )
+        part = self[split]
+        y = part.y if self.strip is None else self.strip_of(self.examples(split))
+        return Context(y=y, mask=part.mask)
 
     @property
     def condition(self) -> int | Shape | None:
@@ -393,7 +392,7 @@ class Dataset:
         other.
         """
         generator = torch.Generator().manual_seed(self.seed + 1 + sorted(self.splits).index(split))
-        found: list[tuple[Transform, torch.Generator | None]] = []
+        measured: list[tuple[Transform, torch.Generator | None]] = []
         random = [
             transform
             for transform in self.transforms
@@ -403,16 +402,15 @@ class Dataset:
             if transform.training_only:
                 continue
             if not transform.is_random:
-                found.append((transform, None))
+                measured.append((transform, None))
                 continue
-            found.append((transform, torch.Generator().set_state(generator.get_state())))
-            if (
-                transform is not random[-1]
-            ):  # how far it moves the generator depends on the number of values alone
+            measured.append((transform, torch.Generator().set_state(generator.get_state())))
+            # how far it moves the generator depends on the number of values alone
+            if transform is not random[-1]:
                 left, size = len(self[split]), max(1, PIECE // (4 * numel(self.event_shape)))
                 for start in range(0, left, size):
                     transform(torch.zeros(min(size, left - start), *self.event_shape), generator)
-        return found
+        return measured
 
     def __repr__(self) -> str:
         return f"<Dataset {self}>"
@@ -484,7 +482,8 @@ def _with_share(
     """
     places = np.diff(np.floor(np.arange(len(chosen) + 1) * share)) > 0
     order = np.empty(len(chosen), np.int64)
-    for where, own in ((places, np.flatnonzero(chosen)), (~places, np.flatnonzero(~chosen))):
-        rounds = -(-int(where.sum()) // len(own))
-        order[where] = np.concatenate([rng.permutation(own) for _ in range(rounds)])[: where.sum()]
+    for where, index in ((places, np.flatnonzero(chosen)), (~places, np.flatnonzero(~chosen))):
+        rounds = -(-int(where.sum()) // len(index))
+        shuffled = np.concatenate([rng.permutation(index) for _ in range(rounds)])
+        order[where] = shuffled[: where.sum()]
     return order

@@ -68,15 +68,15 @@ def canonical_file(folder: str, name: str, checksum: str, mirrors: Sequence[str]
 
     algorithm, _, wanted = checksum.partition(":")
     cache = cache_folder()
-    given = os.environ.get("LOWERBOUND_DATA")
-    for place in ([Path(given)] if given else []) + [cache]:
+    canonical = os.environ.get("LOWERBOUND_DATA")
+    for place in ([Path(canonical)] if canonical else []) + [cache]:
         for path in (place / folder / name, place / folder / f"{name}.gz"):
             if not path.is_file():
                 continue
-            found = checksum_of(path, algorithm, unpack=path.name != name)
-            if found != wanted:
+            there = checksum_of(path, algorithm, unpack=path.name != name)
+            if there != wanted:
                 raise ValueError(
-                    f"{path} is not the canonical file: its {algorithm} sum is {found[:16]}… and "
+                    f"{path} is not the canonical file: its {algorithm} sum is {there[:16]}… and "
                     f"should be {wanted[:16]}…; delete it to have it downloaded again"
                 )
             return path
@@ -91,7 +91,7 @@ def canonical_file(folder: str, name: str, checksum: str, mirrors: Sequence[str]
         ) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
             failures.append(f"{mirror.split('/')[2]} ({type(error).__name__})")
     raise OSError(
-        f"{name} is neither in LOWERBOUND_DATA ({given or 'not set'}) nor in the cache "
+        f"{name} is neither in LOWERBOUND_DATA ({canonical or 'not set'}) nor in the cache "
         f"{cache / folder}, and could not be downloaded from {', '.join(failures)}; put the file "
         f"into {cache / folder} by hand to work offline"
     )

@@ -91,10 +91,10 @@ def read(path: Path, size: Sequence[int] | None = None, memory: Memory = "auto")
         among = f" among its {len(everything):,} files" if everything else ", and no other files"
         raise ValueError(f"{path} holds no pictures ({', '.join(SUFFIXES)}){among}")
     y = _labels(path, files)
-    kept = _place(path, files, wanted)
-    x = _kept(kept, len(files), memory)
+    cached = _place(path, files, wanted)
+    x = _decoded_before(cached, len(files), memory)
     if x is None:
-        x = _decoded_all(path, files, wanted, kept, memory)
+        x = _decoded_all(path, files, wanted, cached, memory)
     return Stored(x, y, levels=256, source=str(path))
 
 
@@ -110,34 +110,36 @@ def _place(root: Path, files: Sequence[Path], size: tuple[int, ...] | None) -> P
                 errors="surrogateescape"
             )
         )
-    own = hashlib.sha256(f"{root.resolve()} {size}".encode(errors="surrogateescape"))
-    return cache_folder() / "decoded" / own.hexdigest()[:32] / f"{state.hexdigest()[:32]}.npy"
+    name = hashlib.sha256(f"{root.resolve()} {size}".encode(errors="surrogateescape"))
+    return cache_folder() / "decoded" / name.hexdigest()[:32] / f"{state.hexdigest()[:32]}.npy"
 
 
-def _kept(kept: Path, n: int, memory: Memory) -> NDArray[Any] | MappedArray | None:
+def _decoded_before(cached: Path, n: int, memory: Memory) -> NDArray[Any] | MappedArray | None:
     """What has been decoded before, or None."""
     try:
-        x = MappedArray.of_npy(kept)
+        x = MappedArray.of_npy(cached)
     except (OSError, ValueError):  # not there, or cut off by something else: it is decoded again
         return None
     if x.dtype != np.uint8 or x.ndim != 4 or len(x) != n:
         return None
-    return _as_asked(x, kept, memory, str(kept))
+    return _as_asked(x, cached, memory, str(cached))
 
 
-def _as_asked(x: MappedArray, kept: Path, memory: Memory, where: str) -> NDArray[Any] | MappedArray:
+def _as_asked(
+    x: MappedArray, cached: Path, memory: Memory, where: str
+) -> NDArray[Any] | MappedArray:
     needed = math.prod(x.shape)
     if memory == "map" or (memory == "auto" and is_large(needed)):
         return x
     check_fits(needed, where)
     # read where it is used, and where somebody writes, copied: fresh memory for all of it would
     # take as long as decoding
-    values: NDArray[Any] = np.load(kept, mmap_mode="c")
+    values: NDArray[Any] = np.load(cached, mmap_mode="c")
     return values
 
 
 def _decoded_all(
-    root: Path, files: Sequence[Path], wanted: tuple[int, ...] | None, kept: Path, memory: Memory
+    root: Path, files: Sequence[Path], wanted: tuple[int, ...] | None, cached: Path, memory: Memory
 ) -> NDArray[Any] | MappedArray:
     """All pictures, (n, C, H, W), kept in the cache where they are worth it."""
     failure: str | None = None
@@ -151,7 +153,7 @@ def _decoded_all(
         pixels = (
             sum(count for _, count in heads) if wanted is None else len(files) * math.prod(wanted)
         )
-        needed, room = (1 if is_grey else 3) * pixels, _room(kept)
+        needed, room = (1 if is_grey else 3) * pixels, _room(cached)
         is_kept = memory == "map" or (memory == "auto" and is_large(needed)) or needed >= WORTH
         if needed > room and is_kept:
             failure = f"{needed / GIB:.1f} GiB are needed, and {room / GIB:.1f} GiB are free"
@@ -178,12 +180,12 @@ def _decoded_all(
 
         if is_kept and failure is None:
             try:
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(kept, lambda stream: _write_npy(stream, shape, write))
-                for other in kept.parent.glob("*.npy"):
-                    if other != kept:
+                cached.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(cached, lambda stream: _write_npy(stream, shape, write))
+                for other in cached.parent.glob("*.npy"):
+                    if other != cached:
                         other.unlink(missing_ok=True)  # of the files as they were before
-                return _as_asked(MappedArray.of_npy(kept), kept, memory, str(root))
+                return _as_asked(MappedArray.of_npy(cached), cached, memory, str(root))
             except OSError as error:  # a full disk, or a folder that may not be written to
                 if memory == "map":
                     raise
@@ -193,16 +195,16 @@ def _decoded_all(
         write(x.__setitem__)
     if failure is not None:
         warnings.warn(
-            f"the decoded pictures ({needed / GIB:.2f} GiB) could not be kept in {kept.parent}: "
+            f"the decoded pictures ({needed / GIB:.2f} GiB) could not be kept in {cached.parent}: "
             f"{failure}; they will be decoded again the next time",
             stacklevel=2,
         )
     return x
 
 
-def _room(kept: Path) -> int:
+def _room(cached: Path) -> int:
     """Bytes that are free where the decoded pictures would be kept."""
-    there = next(folder for folder in kept.absolute().parents if folder.exists())
+    there = next(folder for folder in cached.absolute().parents if folder.exists())
     return shutil.disk_usage(there).free
 
 

@@ -194,8 +194,10 @@ class MappedRows:
 
     def rows(self, index: Tensor) -> MappedRows:
         """Those at ``index``, ascending, which stay in the file."""
-        own = index.numpy()
-        return MappedRows(self.array, self._dtype, own if self.index is None else self.index[own])
+        positions = index.numpy()
+        if self.index is not None:
+            positions = self.index[positions]
+        return MappedRows(self.array, self._dtype, positions)
 
     def chunks(self) -> Iterator[Tensor]:
         """All rows in turn."""
@@ -233,12 +235,13 @@ class MappedRows:
         asked = [number, number + 1] if number == 0 else [number + 1]
         for window, advise in [
             (number - 1, self.array.release),
-            *((own, self.array.will_need) for own in asked),
+            *((following, self.array.will_need) for following in asked),
         ]:
             if window >= 0:
                 positions = order[window * self.window : (window + 1) * self.window]
-                for own in (positions // self.block).unique().tolist():
-                    advise(*self._span(own * self.block, min((own + 1) * self.block, len(self))))
+                for block in (positions // self.block).unique().tolist():
+                    start, stop = block * self.block, min((block + 1) * self.block, len(self))
+                    advise(*self._span(start, stop))
 
     def _span(self, start: int, stop: int) -> tuple[int, int]:
         """Where the rows start..stop-1 lie among the examples of the file."""

@@ -44,32 +44,34 @@ Cells = tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None, list[str]]
 
 @dataclass
 class Classes:
-    """The classes in one column: their labels, as given or as met, and that of each row."""
+    """The classes in one column: their labels in the order that the user gives, where one is given,
+    and the cell of each row.
+    """
 
     name: str
-    given: tuple[str, ...] = ()
-    met: list[str] = field(default_factory=list)
+    order: tuple[str, ...] = ()
+    cells: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, option: str) -> Classes:
         """From "name", or "name=first|second"."""
         name, equals, labels = option.partition("=")
-        given = tuple(labels.split("|")) if equals else ()
-        if equals and (len(given) < 2 or len(set(given)) < len(given)):
+        order = tuple(labels.split("|")) if equals else ()
+        if equals and (len(order) < 2 or len(set(order)) < len(order)):
             raise ValueError(
                 f"categorical={option!r}: at least 2 labels are needed, each once, as in "
                 "size=small|large"
             )
-        return cls(name, given)
+        return cls(name, order)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """In the order of their levels: as given; else by value where all are numbers, and by the
         alphabet where not.
         """
-        if self.given:
-            return self.given
-        words = {word for word in self.met if word.lower() not in MISSING}
+        if self.order:
+            return self.order
+        words = {word for word in self.cells if word.lower() not in MISSING}
         return tuple(
             sorted(words, key=(lambda w: (float(w), w)) if all(map(_is_number, words)) else str)
         )
@@ -82,12 +84,12 @@ class Classes:
                 "needed"
             )
         places = {label: i for i, label in enumerate(self.labels)}
-        for word in self.met:
+        for word in self.cells:
             if word not in places and word.lower() not in MISSING:
                 raise ValueError(
                     f"{where}: column {self.name!r}: {unknown('class', word, self.labels)}"
                 )
-        return np.array([places.get(word, 0) / (len(places) - 1) for word in self.met])
+        return np.array([places.get(word, 0) / (len(places) - 1) for word in self.cells])
 
 
 def read(
@@ -111,9 +113,9 @@ def read(
     """
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")
-    classes = {own.name: own for own in map(Classes.of, categorical or ())}
-    own_reader = _csv if path.suffix.lower() == ".csv" else _parquet
-    x, y, mask, columns = own_reader(path, labels, missing == "marginalise", classes)
+    classes = {column.name: column for column in map(Classes.of, categorical or ())}
+    reader = _csv if path.suffix.lower() == ".csv" else _parquet
+    x, y, mask, columns = reader(path, labels, missing == "marginalise", classes)
     for name in classes:
         if name not in columns:
             raise ValueError(
@@ -122,10 +124,10 @@ def read(
             )
     if classes:
         x = x.astype(np.float64)
-    for name, own in classes.items():
-        x[:, columns.index(name)] = own.values(str(path))
-    found = {name: own.labels for name, own in classes.items()}
-    return Stored(x, y, mask, columns=tuple(columns), categories=found, source=str(path))
+    for name, column in classes.items():
+        x[:, columns.index(name)] = column.values(str(path))
+    categories = {name: column.labels for name, column in classes.items()}
+    return Stored(x, y, mask, columns=tuple(columns), categories=categories, source=str(path))
 
 
 def text(
@@ -159,13 +161,13 @@ def text(
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([*names, labels[0]] if labels else names)
-    known = [categories.get(name) for name in names]
+    labels_of = [categories.get(name) for name in names]
     for i, row in enumerate(x):
         cells = [
-            own[round(float(v) * (len(own) - 1))]
-            if own
+            classes[round(float(v) * (len(classes) - 1))]
+            if classes
             else np.format_float_positional(v, trim="-")
-            for v, own in zip(row, known, strict=True)
+            for v, classes in zip(row, labels_of, strict=True)
         ]
         writer.writerow([*cells, labels[1][i]] if labels else cells)
     return stream.getvalue()
@@ -235,7 +237,7 @@ def _rows(
             if name in classes:
                 if mask is None and row[j].strip().lower() in MISSING:
                     raise ValueError(f"{path}: row {number}, {_worst([name], [row[j]])}")
-                classes[name].met.append(row[j].strip())
+                classes[name].cells.append(row[j].strip())
                 row[j] = "0"
         if mask is not None:
             for j in (~mask[n]).nonzero()[0]:
@@ -335,7 +337,7 @@ def _parquet(
     taken = [i for i in range(len(names)) if i != label]
     for i in taken:
         if names[i] in classes:
-            classes[names[i]].met += [
+            classes[names[i]].cells += [
                 "" if cell is None else str(cell) for cell in table.columns[i].to_pylist()
             ]
     numbers = [i for i in taken if names[i] not in classes]

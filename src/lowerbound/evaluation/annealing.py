@@ -154,10 +154,8 @@ class Path:
             with torch.no_grad():
                 return [latent.z for latent in self.model(self.x, self.context, chains).latents]
         if self.is_chain:
-            needs_joint_sample = [
-                self.model.sample_joint(len(self.x), self.context)[1] for _ in range(chains)
-            ]
-            return [torch.stack(own) for own in zip(*needs_joint_sample, strict=True)]
+            joint = [self.model.sample_joint(len(self.x), self.context)[1] for _ in range(chains)]
+            return [torch.stack(latent) for latent in zip(*joint, strict=True)]
         draws = []
         for end in self.ends:
             shape = torch.Size((chains,) if end.batch_shape else (chains, len(self.x)))

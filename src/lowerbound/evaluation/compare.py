@@ -36,10 +36,12 @@ class Comparison:
     def as_json(self) -> dict[str, Any]:
         """Evaluations and differences, for a program to read."""
         return {
-            "evaluations": {name: own.as_json() for name, own in self.evaluations.items()},
+            "evaluations": {name: each.as_json() for name, each in self.evaluations.items()},
             "differences": {
-                name: {quantity: own.as_json() for quantity, own in found.items()}
-                for name, found in self.differences.items()
+                name: {
+                    quantity: difference.as_json() for quantity, difference in by_quantity.items()
+                }
+                for name, by_quantity in self.differences.items()
             },
             "notes": list(self.notes),
         }
@@ -48,14 +50,13 @@ class Comparison:
         shown = [
             q
             for q in QUANTITIES
-            if any(getattr(own, q) is not None for own in self.evaluations.values())
+            if any(getattr(each, q) is not None for each in self.evaluations.values())
         ]
         rows = [["", *shown, "active units", "n"]]
-        for name, own in self.evaluations.items():
-            found = [getattr(own, quantity) for quantity in shown]
-            rows.append(
-                [name, *("–" if e is None else e.short for e in found), _active(own), f"{own.n:,}"]
-            )
+        for name, evaluation in self.evaluations.items():
+            estimates = [getattr(evaluation, quantity) for quantity in shown]
+            cells = ["–" if estimate is None else estimate.short for estimate in estimates]
+            rows.append([name, *cells, _active(evaluation), f"{evaluation.n:,}"])
         first = next(iter(self.evaluations))
         lines = []
         if any(self.differences.values()):
@@ -79,13 +80,13 @@ class Comparison:
             else "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
             for row in rows
         ]
-        told = [f"note: {note}" for note in self.notes]
-        told += [
-            f"warning: {name}: {words}"
-            for name, own in self.evaluations.items()
-            for words in own.warnings
+        lines += [f"note: {note}" for note in self.notes]
+        lines += [
+            f"warning: {name}: {warning}"
+            for name, evaluation in self.evaluations.items()
+            for warning in evaluation.warnings
         ]
-        return "\n".join([*table, *lines, *told])
+        return "\n".join([*table, *lines])
 
 
 def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
@@ -107,52 +108,53 @@ def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
         ...         posterior=lb.posteriors.DiagonalNormal(digits.event_shape, (latent,)),
         ...         likelihood=lb.likelihoods.Bernoulli((latent,), digits.event_shape),
         ...     )
-        >>> found = compare(
+        >>> comparison = compare(
         ...     {f"{n} latents": lb.evaluate(model(n), digits, samples=10) for n in (2, 8)}
         ... )
-        >>> found.differences["8 latents"]["nll"].n
+        >>> comparison.differences["8 latents"]["nll"].n
         180
     """
     if not isinstance(evaluations, Mapping):
         raise TypeError("name the evaluations: compare({'a': evaluation, 'b': another})")
     if len(evaluations) < 2:
         raise ValueError(f"{len(evaluations)} evaluation: at least two are needed to compare")
-    if without := [name for name, own in evaluations.items() if not own.values]:
+    if without := [name for name, each in evaluations.items() if not each.values]:
         raise ValueError(
             f"the evaluation {without[0]} has no values of single examples: make it in this process"
         )
     (first, base), *others = evaluations.items()
     differences: dict[str, dict[str, Estimate]] = {}
     notes = []
-    for name, own in others:
+    for name, other in others:
         differences[name] = {}
-        if own.sha256 != base.sha256:
+        if other.sha256 != base.sha256:
             notes.append(
                 f"{name} was measured on other examples than {first}, so their means cannot be "
                 "paired"
             )
             continue
-        if own.kind != base.kind:
+        if other.kind != base.kind:
             notes.append(
-                f"the likelihood of {name} is a {own.kind} and that of {first} a {base.kind}, so "
+                f"the likelihood of {name} is a {other.kind} and that of {first} a {base.kind}, so "
                 "only their rates compare"
             )
-        elif own.estimator != base.estimator:
+        elif other.estimator != base.estimator:
             notes.append(
-                f"{name} was measured otherwise than {first}: {own.estimator}; {first}: "
+                f"{name} was measured otherwise than {first}: {other.estimator}; {first}: "
                 f"{base.estimator}"
             )
-        for quantity in (
-            own.values.keys() & base.values.keys() & set(QUANTITIES) - {"objective"}
-        ):  # those may differ
-            if own.kind == base.kind or quantity == "rate":
-                paired = own.values[quantity].cpu().double() - base.values[quantity].cpu().double()
+        # what was minimised may differ
+        both = other.values.keys() & base.values.keys() & set(QUANTITIES) - {"objective"}
+        for quantity in both:
+            if other.kind == base.kind or quantity == "rate":
+                values, others_values = base.values[quantity], other.values[quantity]
+                paired = others_values.cpu().double() - values.cpu().double()
                 differences[name][quantity] = Estimate.over(paired)
     return Comparison(evaluations, differences, notes)
 
 
-def _active(own: Evaluation) -> str:
-    return f"{own.active_units} of {own.latent_dimensions}"
+def _active(evaluation: Evaluation) -> str:
+    return f"{evaluation.active_units} of {evaluation.latent_dimensions}"
 
 
 def _marked(difference: Estimate) -> str:

@@ -64,23 +64,23 @@ def dci(codes: ArrayLike | Tensor, factors: ArrayLike | Tensor, seed: int = 0) -
 
     Example:
         >>> factors = np.stack(np.meshgrid(range(4), range(5)), -1).reshape(-1, 2).repeat(10, 0)
-        >>> found = dci(factors, factors)
+        >>> result = dci(factors, factors)
         >>> (
-        ...     round(found.disentanglement.value, 6),
-        ...     round(found.completeness.value, 6),
-        ...     found.informativeness.value,
+        ...     round(result.disentanglement.value, 6),
+        ...     round(result.completeness.value, 6),
+        ...     result.informativeness.value,
         ... )
         (1.0, 1.0, 1.0)
     """
     z, v = checked(codes, factors)
     half = np.random.default_rng(seed).random(len(z)) < 0.5
-    kept: dict[int, tuple[NDArray[np.float64], float]] = {}
+    grown_on: dict[int, tuple[NDArray[np.float64], float]] = {}
 
     def grown(rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:
         key = hash(rows.tobytes())  # three scores are made of the same forests
-        if key not in kept:
-            kept[key] = _forests(z, v, rows[half[rows]], rows[~half[rows]], seed)
-        return kept[key]
+        if key not in grown_on:
+            grown_on[key] = _forests(z, v, rows[half[rows]], rows[~half[rows]], seed)
+        return grown_on[key]
 
     many_factors, many_dimensions = v.shape[1] > 1, z.shape[1] > 1
     n = len(z)
@@ -126,15 +126,17 @@ def _disentanglement(importance: NDArray[np.float64]) -> float:
     used = weights > 0
     if not used.any():
         return 0.0
-    own = 1 - _entropies((importance[:, used] / weights[used]).T) / math.log(len(importance))
-    return float((own * weights[used]).sum() / weights[used].sum())
+    of_dimension = 1 - _entropies((importance[:, used] / weights[used]).T) / math.log(
+        len(importance)
+    )
+    return float((of_dimension * weights[used]).sum() / weights[used].sum())
 
 
 def _completeness(importance: NDArray[np.float64]) -> float:
     sums = importance.sum(1)
     predicted = sums > 0
-    own = np.zeros(len(importance))
-    own[predicted] = 1 - _entropies(importance[predicted] / sums[predicted, None]) / math.log(
+    of_factor = np.zeros(len(importance))
+    of_factor[predicted] = 1 - _entropies(importance[predicted] / sums[predicted, None]) / math.log(
         importance.shape[1]
     )
-    return float(own.mean())
+    return float(of_factor.mean())

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,48 +24,28 @@ from lowerbound.checks import check_finite
 from lowerbound.data.dataset import Dataset
 from lowerbound.evaluation.active_units import active_units
 from lowerbound.evaluation.annealed import Annealed, annealed
-from lowerbound.evaluation.annealing import doubts
-from lowerbound.evaluation.collapse import COLLAPSED, REMEDIES, collapsed_levels, is_collapsed
+from lowerbound.evaluation.curve import curve_points
 from lowerbound.evaluation.estimate import Estimate
-from lowerbound.evaluation.information import information
-from lowerbound.evaluation.log_marginal import Evidence, evidence
-from lowerbound.evaluation.result import Evaluation, Kind, Level, Point
-from lowerbound.evaluation.weights import (
-    TRUSTED,
-    bound,
-    effective_samples,
-    pareto_k,
-    remaining_bias,
-)
+from lowerbound.evaluation.information import Information, information
+from lowerbound.evaluation.measurements import Measurements, measure
+from lowerbound.evaluation.options import Estimator, Networks, Options
+from lowerbound.evaluation.remarks import estimator_in_words, warnings_of
+from lowerbound.evaluation.result import Evaluation, Kind, Level
 from lowerbound.model import Model
-from lowerbound.objective import Objective, Step
+from lowerbound.objective import Objective
 from lowerbound.parallel.processes import Processes, join
 from lowerbound.roles import Context
-from lowerbound.shapes import numel
 from lowerbound.utils.allocator import retain_freed_memory
-from lowerbound.utils.messages import unknown
 from lowerbound.utils.modes import evaluating
 from lowerbound.utils.seeding import part_seed, seeded
 
-Estimator = Literal["importance", "ais"]
-Networks = Literal["32-true", "bf16-mixed"]
-
-SAMPLES = (
-    100  # L_100 is within a nat of L_5000 on MNIST-sized models and takes seconds; papers use 5000
-)
-MIN_DRAWS_TO_WARN = (
-    100  # draws below which the fit of the tail scatters so much that its 0.7 says little
-)
+# L_100 is within a nat of L_5000 on MNIST-sized models and takes seconds; papers use 5000
+SAMPLES = 100
 # of annealing: the logarithm of their mean is biased by half the variance of one weight over 16
 CHAINS = 16
 TEMPERATURES = 200  # narrow sandwiches on MNIST-sized models: benchmarks/evidence.py
-AGGREGATED = (
-    2000  # examples that estimate the aggregate posterior, at a cost that is quadratic in them
-)
-OF_THE_OBSERVED = "; of the observed entries of x alone, the missing ones being marginalised"
-IN_BFLOAT16 = "; networks in bfloat16"
-# share of heavy-tailed examples that is worth a warning; at K = 100 the fit scatters by 0.2
-HEAVY = 0.2
+# examples that estimate the aggregate posterior, at a cost that is quadratic in them
+AGGREGATED = 2000
 
 
 def evaluate(
@@ -135,164 +116,63 @@ def evaluate(
         >>> result.nll.n, result.nll.unit, result.nll.value > 0
         (180, 'nats', True)
     """
-    for name, word, words in (
-        ("estimator", estimator, Estimator),
-        ("precision", precision, Networks),
-    ):
-        if word not in get_args(words):
-            raise ValueError(unknown(name, str(word), get_args(words)))
-    for name, value in (("batch_size", batch_size), ("samples", samples), ("examples", examples)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} is {value}: it must be a whole number, at least 1")
-    anneals = estimator == "ais"
-    if curve and anneals:
-        raise ValueError(
-            "the curve over K is one of importance-weighted draws: leave it out, or estimator='ais'"
-        )
-    rounded = precision == "bf16-mixed"
-    if rounded and anneals:
-        raise ValueError(
-            "annealing follows gradients, for which bfloat16 is too coarse: precision 32-true, or "
-            "importance"
-        )
+    options = Options(
+        split=split,
+        samples=samples,
+        batch_size=batch_size,
+        seed=seed,
+        curve=curve,
+        estimator=estimator,
+        chains=chains,
+        temperatures=temperatures,
+        examples=examples,
+        precision=precision,
+    )
     model.check_data(data)
     if curve and not model.likelihood.is_density:
         raise ValueError(
             "a score is no log-density and has no log p(x), so there is no curve: leave it out"
         )
-    sizes = _sizes(samples)
-    # a statistic of the batch has another value in another batch, and a critic is not saved with
-    # the model
-    is_known = objective is None or not objective.batch_statistics
-    asked = objective if is_known and not model.likelihood.is_density else None
-    own = next(model.parameters())
     n = len(data[split]) if examples is None else min(examples, len(data[split]))
-    context = data.context(split)[:n].to(own.device)
+    weights = next(model.parameters())
+    context = data.context(split)[:n].to(weights.device)
     world = join()
     on_progress = on_progress if world.is_first else None
-    walked = None
-    if anneals:  # first: what it refuses needs no other work
-        walked = _annealed(
-            model, data.examples(split, n), context, chains, temperatures, seed, on_progress, world
-        )
-    mine: dict[int, dict[str, Tensor]] = {}
+    annealing = None
+    if options.anneals:  # first: what it refuses needs no other work
+        x = data.examples(split, n)
+        annealing = _annealed(model, x, context, options, on_progress, world)
+
+    share: dict[int, Measurements] = {}  # of the batches that this process works on, by number
     digest = hashlib.sha256()
-    in_bfloat16 = torch.autocast(own.device.type, torch.bfloat16, enabled=rounded)
+    in_bfloat16 = torch.autocast(weights.device.type, torch.bfloat16, enabled=options.rounds)
     with torch.no_grad(), retain_freed_memory(), in_bfloat16, evaluating(model):
         for number, x in enumerate(data.batches(split, batch_size, n)):
             rows = slice(number * batch_size, (number + 1) * batch_size)
             digest.update(x.contiguous().numpy().data)
             if number % world.size == world.rank:
-                with seeded(
-                    part_seed(seed, number)
-                ):  # the draws are the same, whoever works on the batch
-                    batch = x.to(own.device, own.dtype)
-                    mine[number] = world.to_cpu(
-                        _of_batch(model, batch, context[rows], samples, sizes, asked, n)
-                    )
-            if on_progress and not anneals:
+                batch = x.to(weights.device, weights.dtype)
+                # the draws are the same, whichever process works on the batch
+                with seeded(part_seed(seed, number)):
+                    share[number] = measure(model, batch, context[rows], samples, objective, n)
+            if on_progress and not options.anneals:
                 on_progress(min(rows.stop, n), n)
-        some = data.examples(split, min(n, AGGREGATED)).to(own.device, own.dtype)
+        first = data.examples(split, min(n, AGGREGATED)).to(weights.device, weights.dtype)
         with seeded(part_seed(seed, math.ceil(n / batch_size))):
-            known = information(model, some, context[:AGGREGATED], batch_size)
-    found_by = {number: part for share in world.gather(mine) for number, part in share.items()}
-    parts = [found_by[number] for number in sorted(found_by)]
-    values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    check_finite(values.pop("unfit"), samples)
-    means = [values.pop(name) for name in list(values) if name.startswith("means/")]
-    noise = [values.pop(name) for name in list(values) if name.startswith("noise/")]
-    units, rates = list(map(active_units, means, noise)), values.pop("rate_per_dimension", None)
-    levels = {name: Estimate.over(own) for name, own in values.items() if name.startswith("rate/")}
-    states = values.pop("states").max()
-    accuracy = values.pop("accuracy", None)
-    exact = _sum_words(int(states)) if states else ""
-    if walked is not None:
-        values["nll"] = -walked.log_marginal.to(values["nll"])
-    found: dict[str, Any] = {
-        "sha256": _sha256(digest, context.mask),
-        "observed": None
-        if context.mask is None
-        else Estimate.over(_dimensions(n, data, context), "entries of each example"),
-        "kind": _kind(model),
-        "accuracy": None if accuracy is None else Estimate.over(accuracy, "of the labels"),
-        "conditional": model.is_conditional,
-        "samples": int(states) or samples,
-        "rate": Estimate.over(values["rate"]),
-        "rate_per_dimension": None if rates is None else tuple(map(Estimate.over, rates.unbind(1))),
-        "active_units": sum(units),
-        "latent_dimensions": sum(own.shape[1] for own in means),
-        "levels": tuple(
-            Level(name.removeprefix("rate/"), rate, units[i], means[i].shape[1])
-            for i, (name, rate) in enumerate(levels.items())
-        ),
-        **(
-            {name: Estimate.over(v) for name, v in vars(known).items() if v is not None}
-            if known
-            else {}
-        ),
-    }
-    if model.likelihood.is_density:
-        points = _curve(values, sizes)
-        found |= {
-            **{name: Estimate.over(values[name]) for name in ("elbo", "nll", "distortion")},
-            "bits_per_dim": _bits_per_dim(
-                model, data, values["nll"], _dimensions(n, data, context)
-            ),
-            "estimator": (exact or _words(samples, walked, temperatures, found["conditional"]))
-            + ("" if context.mask is None else OF_THE_OBSERVED)
-            + (IN_BFLOAT16 if rounded else ""),
-            "curve": points if curve else (),
-        }
-        if walked is None and "effective_samples" in values:
-            found["effective_samples"] = Estimate.over(
-                values["effective_samples"], f"of {samples:,} draws"
-            )
-        if walked is None and "heavy_tails" in values:
-            found["heavy_tails"] = Estimate.over(values["heavy_tails"], "of the examples")
-    else:
-        cross_entropy = values["distortion"]
-        objectives = (
-            {"objective": values.get("objective", cross_entropy + values["rate"])}
-            if is_known
-            else {}
-        )
-        values = {"rate": values["rate"], "cross_entropy": cross_entropy, **objectives}
-        found |= {name: Estimate.over(own) for name, own in values.items() if name != "rate"}
-        found["estimator"] = "binary cross-entropy: a score, no log-likelihood" + (
-            IN_BFLOAT16 if rounded else ""
-        )
-        points = ()
-    found["warnings"] = tuple(_warnings(found, points, walked))
-    return Evaluation(split=split, n=n, values=values, **found)
+            aggregate = information(model, first, context[:AGGREGATED], batch_size)
+    if context.mask is not None:
+        digest.update(context.mask.cpu().contiguous().numpy().tobytes())
 
-
-def _of_batch(
-    model: Model,
-    x: Tensor,
-    context: Context,
-    samples: int,
-    sizes: list[int],
-    asked: Objective | None,
-    n: int,
-) -> dict[str, Tensor]:
-    """Everything about each example of a batch."""
-    values = _values(evidence(model, x, context, samples), sizes)
-    guess, y = model.classify(x, context), context.y
-    if guess is not None and y is not None:
-        values["accuracy"] = (guess == y).float()
-    if asked is not None:
-        terms = asked(model(x, context, asked.samples), Step(1.0, n))
-        values["objective"] = terms.loss + (0.0 if terms.batch_loss is None else terms.batch_loss)
-    return values
+    measured = _of_all(share, world)
+    check_finite(measured.unfit, samples)
+    return _evaluation(model, data, options, measured, aggregate, annealing, digest.hexdigest())
 
 
 def _annealed(
     model: Model,
     x: Tensor,
     context: Context,
-    chains: int,
-    temperatures: int,
-    seed: int,
+    options: Options,
     on_progress: Callable[[int, int], None] | None,
     world: Processes,
 ) -> Annealed:
@@ -303,78 +183,124 @@ def _annealed(
     rows = slice(first, last)
     share: dict[str, Tensor] = {}
     if first < last:
-        seed = part_seed(seed, world.rank)
-        found = annealed(
-            model, x[rows], context[rows], chains, temperatures, seed=seed, on_progress=on_progress
+        annealing = annealed(
+            model,
+            x[rows],
+            context[rows],
+            options.chains,
+            options.temperatures,
+            seed=part_seed(options.seed, world.rank),
+            on_progress=on_progress,
         )
-        share = world.to_cpu({"log_w": found.log_w, "acceptance": found.acceptance})
-    shares = [own for own in world.gather(share) if own]
+        share = world.to_cpu({"log_w": annealing.log_w, "acceptance": annealing.acceptance})
+    shares = [share for share in world.gather(share) if share]
     return Annealed(
-        torch.cat([own["log_w"] for own in shares], 1),
-        torch.cat([own["acceptance"] for own in shares]),
+        torch.cat([share["log_w"] for share in shares], 1),
+        torch.cat([share["acceptance"] for share in shares]),
     )
 
 
-def _sizes(samples: int) -> list[int]:
-    """1, 10, 100, ... and K, without a power so near K that the step between them would be all
-    noise.
-    """
-    return [power for i in range(len(str(samples))) if (power := 10**i) * 3 <= samples] + [samples]
+def _of_all(share: dict[int, Measurements], world: Processes) -> Measurements:
+    """Of the batches of all processes, in their order."""
+    if world.size > 1:
+        share = {number: batch.to_cpu() for number, batch in share.items()}
+    by_number = {number: batch for each in world.gather(share) for number, batch in each.items()}
+    return Measurements.joined([by_number[number] for number in sorted(by_number)])
 
 
-def _values(part: Evidence, sizes: list[int]) -> dict[str, Tensor]:
-    """Everything about each example that the evidence tells, each (B,), and its posterior means."""
-    values = {
-        "elbo": -part.distortion - part.rate,
-        "nll": -part.log_marginal,
-        "rate": part.rate,
-        "distortion": part.distortion,
-        **{f"means/{level}": own for level, own in enumerate(part.means, 1)},
-        **{f"noise/{level}": own for level, own in enumerate(part.noise, 1)},
-        **{f"rate/{name}": own for name, own in part.rates.items() if len(part.rates) > 1},
-        **(
-            {}
-            if part.rate_per_dimension is None
-            else {"rate_per_dimension": part.rate_per_dimension}
+def _evaluation(
+    model: Model,
+    data: Dataset,
+    options: Options,
+    measured: Measurements,
+    aggregate: Information | None,
+    annealing: Annealed | None,
+    sha256: str,
+) -> Evaluation:
+    """What is said of the split, from what is known of its examples."""
+    is_density = model.likelihood.is_density
+    is_masked = data[options.split].mask is not None
+    values = _values(measured, annealing) if is_density else _values_of_score(measured)
+    estimates = {name: Estimate.over(each) for name, each in values.items()}
+    # of annealed chains nothing is said by the importance weights
+    of_weights = {} if options.anneals else values
+    points = curve_points(measured.curve) if is_density and not options.anneals else ()
+    levels = _levels(measured)
+    evaluation = Evaluation(
+        split=options.split,
+        samples=measured.states or options.samples,
+        n=len(measured.rate),
+        sha256=sha256,
+        kind=_kind(model),
+        estimator=estimator_in_words(model, options, measured.states, annealing, is_masked),
+        conditional=model.is_conditional,
+        accuracy=_estimate(measured.is_guessed, "of the labels"),
+        elbo=estimates.get("elbo"),
+        nll=estimates.get("nll"),
+        bits_per_dim=_bits_per_dim(model, data, values["nll"], measured) if is_density else None,
+        rate=estimates["rate"],
+        rate_per_dimension=None
+        if measured.rate_per_dimension is None
+        else tuple(map(Estimate.over, measured.rate_per_dimension.unbind(1))),
+        distortion=estimates.get("distortion"),
+        cross_entropy=estimates.get("cross_entropy"),
+        objective=estimates.get("objective"),
+        effective_samples=_estimate(
+            of_weights.get("effective_samples"), f"of {options.samples:,} draws"
         ),
-        "unfit": (~torch.isfinite(part.log_terms)).sum(0),
-        "states": torch.full_like(part.rate, len(part.log_terms) if part.is_exact else 0),
+        heavy_tails=_estimate(of_weights.get("heavy_tails"), "of the examples"),
+        active_units=sum(level.active_units for level in levels),
+        latent_dimensions=sum(level.latent_dimensions for level in levels),
+        levels=levels if len(levels) > 1 else (),
+        curve=points if options.curve else (),
+        observed=Estimate.over(measured.entries, "entries of each example") if is_masked else None,
+        values=values,
+        **_of_aggregate(aggregate),
+    )
+    return replace(evaluation, warnings=tuple(warnings_of(evaluation, points, annealing)))
+
+
+def _values(measured: Measurements, annealing: Annealed | None) -> dict[str, Tensor]:
+    """By name, what is said of each example where the model has a log p(x)."""
+    nll = measured.nll if annealing is None else -annealing.log_marginal.to(measured.nll)
+    values = {
+        "elbo": measured.elbo,
+        "nll": nll,
+        "rate": measured.rate,
+        "distortion": measured.distortion,
     }
-    if part.is_exact:
-        return values
-    draws = len(part.log_terms)
-    log_w = part.log_terms.cpu().double() + torch.tensor(float(draws)).log()
-    values |= {f"nll, K = {size}": -bound(log_w, size) for size in sizes}
-    values["effective_samples"] = effective_samples(log_w)
-    if draws >= MIN_DRAWS_TO_WARN:
-        values["heavy_tails"] = (pareto_k(log_w) > TRUSTED).float()
+    if len(measured.rates) > 1:
+        values |= {f"rate/{name}": rate for name, rate in measured.rates.items()}
+    if measured.effective_samples is not None:
+        values["effective_samples"] = measured.effective_samples
+    if measured.heavy_tails is not None:
+        values["heavy_tails"] = measured.heavy_tails
     return values
 
 
-def _curve(values: dict[str, Tensor], sizes: list[int]) -> tuple[Point, ...]:
-    """The points of the curve, whose values are taken out of ``values``."""
-    points: list[Point] = []
-    before = None
-    for size in sizes:
-        nll = values.pop(f"nll, K = {size}", None)
-        if nll is None:
-            return ()
-        if before is None:
-            points.append(Point(size, Estimate.over(nll)))
-        else:
-            last, fall = points[-1], Estimate.over(before - nll)
-            factor = size / last.samples
-            # of the first fall nothing is known but the rate that well-behaved weights have, which
-            # stands in for a second
-            earlier = (
-                (math.inf, 10.0)
-                if last.fall is None
-                else (last.fall.value, last.samples / points[-2].samples)
-            )
-            rest = remaining_bias((earlier[0], fall.value), (earlier[1], factor))
-            points.append(Point(size, Estimate.over(nll), fall, rest))
-        before = nll
-    return tuple(points)
+def _values_of_score(measured: Measurements) -> dict[str, Tensor]:
+    """The same where the model's score of x is no log-density."""
+    values = {"rate": measured.rate, "cross_entropy": measured.distortion}
+    return values if measured.objective is None else values | {"objective": measured.objective}
+
+
+def _levels(measured: Measurements) -> tuple[Level, ...]:
+    """Each latent by itself."""
+    latents = zip(measured.rates.items(), measured.means, measured.noise, strict=True)
+    return tuple(
+        Level(name, Estimate.over(rate), active_units(means, noise), means.shape[1])
+        for (name, rate), means, noise in latents
+    )
+
+
+def _of_aggregate(aggregate: Information | None) -> dict[str, Any]:
+    """What the aggregate posterior says, as far as it is known."""
+    known = {} if aggregate is None else vars(aggregate)
+    return {name: Estimate.over(values) for name, values in known.items() if values is not None}
+
+
+def _estimate(values: Tensor | None, unit: str) -> Estimate | None:
+    return None if values is None else Estimate.over(values, unit)
 
 
 def _kind(model: Model) -> Kind:
@@ -383,90 +309,13 @@ def _kind(model: Model) -> Kind:
     return "probability" if model.likelihood.support.is_discrete else "density"
 
 
-def _dimensions(n: int, data: Dataset, context: Context) -> Tensor:
-    """How many entries of each of n examples are observed, (n,)."""
-    if context.mask is None:
-        return torch.full((n,), float(numel(data.event_shape)))
-    return context.mask.cpu().float().expand(n, *data.event_shape).reshape(n, -1).sum(1)
-
-
-def _sha256(digest: Any, mask: Tensor | None) -> str:
-    """Of the examples, which have been added, and their mask."""
-    if mask is not None:
-        digest.update(mask.cpu().contiguous().numpy().tobytes())
-    return str(digest.hexdigest())
-
-
-def _bits_per_dim(model: Model, data: Dataset, nll: Tensor, dimensions: Tensor) -> Estimate | None:
+def _bits_per_dim(
+    model: Model, data: Dataset, nll: Tensor, measured: Measurements
+) -> Estimate | None:
+    entries = measured.entries.cpu()
     if model.likelihood.support.is_discrete:
-        return Estimate.ratio(nll, dimensions).bits_per_dim(1)
+        return Estimate.ratio(nll, entries).bits_per_dim(1)
     if data.log_levels_per_dim is None:
         return None
-    return Estimate.ratio(
-        nll.cpu() + dimensions * data.log_levels_per_dim, dimensions
-    ).bits_per_dim(1)
-
-
-def _sum_words(states: int) -> str:
-    if states == 1:  # q is a point (vector quantisation), and p may give other values a share too
-        return "log p(x, z) at the one z that q(z|x) gives, whatever K: nll is at least -log p(x)"
-    return f"exact: the sum over all {states:,} values of z, whatever K"
-
-
-def _words(samples: int, walked: Annealed | None, temperatures: int, conditional: bool) -> str:
-    evidence = "-log p(x|y), conditional" if conditional else "-log p(x)"
-    if walked is None:
-        return f"importance-weighted, K = {samples:,}: in expectation nll is at least {evidence}"
-    return (
-        f"annealed importance sampling, {len(walked.log_w):,} chains, temperatures: "
-        f"{temperatures:,}; in expectation nll is at least {evidence}"
-    )
-
-
-def _amount(nats: float) -> str:
-    return (
-        f"about {nats:.2g} nats or more"
-        if math.isfinite(nats)
-        else "an amount of which no end is in sight"
-    )
-
-
-def _warnings(
-    found: Mapping[str, Any], curve: tuple[Point, ...], walked: Annealed | None
-) -> list[str]:
-    """What a person who reads the numbers has to know."""
-    told = []
-    heavy: Estimate | None = found.get("heavy_tails")
-    if heavy is not None and heavy.value > HEAVY:
-        told.append(
-            f"the importance weights of {heavy.value:.0%} of the examples have a Pareto k above "
-            f"{TRUSTED}: their log p(x) rests on a few draws, and nll falls more slowly with K "
-            "than 1/K; take more samples, or estimator ais"
-        )
-    if walked is None and len(curve) > 1:
-        before, last = curve[-2:]
-        fall, rest = last.fall, last.remaining_bias
-        if fall and rest and rest > last.nll.stderr and fall.value > 2 * fall.stderr:
-            told.append(
-                f"nll still fell by {fall.short} nats from K = {before.samples:,} to "
-                f"{last.samples:,}: it is too large by {_amount(rest)}, which is beyond its "
-                "standard error; take more samples, or estimator ais"
-            )
-    if walked is not None:
-        told += doubts(walked.acceptance)
-    rate: Estimate = found["rate"]
-    if is_collapsed(rate.value):
-        told.append(
-            f"posterior collapse: {found['active_units']} of {found['latent_dimensions']} latent "
-            f"dimensions are active and the rate is {rate.short} nats, so z tells little of x; "
-            f"{REMEDIES}"
-        )
-    elif empty := collapsed_levels(
-        {f"rate/{level.name}": level.rate.value for level in found["levels"]}
-    ):
-        told.append(
-            f"posterior collapse of {len(empty)} of {len(found['levels'])} latents: the rate of "
-            f"{', '.join(empty)} is below {COLLAPSED} nats, so it tells nothing that the others do "
-            f"not; {REMEDIES}"
-        )
-    return told
+    nats = nll.cpu() + entries * data.log_levels_per_dim
+    return Estimate.ratio(nats, entries).bits_per_dim(1)

@@ -60,12 +60,12 @@ class Gaps:
     @property
     def estimates(self) -> dict[str, Estimate]:
         """Every number by name."""
-        return {name: own for name, own in vars(self).items() if isinstance(own, Estimate)}
+        return {name: value for name, value in vars(self).items() if isinstance(value, Estimate)}
 
     def as_json(self) -> dict[str, Any]:
         """By name, for a program to read."""
         return {
-            **{name: own.as_json() for name, own in self.estimates.items()},
+            **{name: estimate.as_json() for name, estimate in self.estimates.items()},
             "warnings": list(self.warnings),
         }
 
@@ -107,8 +107,8 @@ def gaps(
         ...     posterior=lb.posteriors.DiagonalNormal((4,), (2,)),
         ...     likelihood=lb.likelihoods.Bernoulli((2,), (4,)),
         ... )
-        >>> found = gaps(model, torch.eye(4), steps=100, chains=4, temperatures=20)
-        >>> found.amortisation_gap.value > 0
+        >>> result = gaps(model, torch.eye(4), steps=100, chains=4, temperatures=20)
+        >>> result.amortisation_gap.value > 0
         True
     """
     context, x = context or Context(), torch.as_tensor(x)
@@ -134,18 +134,18 @@ def gaps(
         size = max(1, min(REFINED_AT_ONCE, MAX_CHAIN_VALUES // (REFINING * max(1, held))))
         for start in range(0, len(x), size):
             rows = slice(start, start + size)
-            batch, own = x[rows], context[rows]
-            told = share(0.5 * start / len(x), 0.5 * min(1.0, (start + size) / len(x)))
-            before.append(_elbo(model, batch, own))
-            with refined(model, posterior, batch, own, steps, on_progress=told):
-                after.append(_elbo(model, batch, own))
-        walked = annealed(model, x, context, chains, temperatures, on_progress=share(0.5, 1.0))
+            batch, its_context = x[rows], context[rows]
+            in_refining = share(0.5 * start / len(x), 0.5 * min(1.0, (start + size) / len(x)))
+            before.append(_elbo(model, batch, its_context))
+            with refined(model, posterior, batch, its_context, steps, on_progress=in_refining):
+                after.append(_elbo(model, batch, its_context))
+        annealing = annealed(model, x, context, chains, temperatures, on_progress=share(0.5, 1.0))
     elbo, best = torch.cat(before).cpu().double(), torch.cat(after).cpu().double()
     approximation, amortisation = (
-        Estimate.over(walked.log_marginal - best),
+        Estimate.over(annealing.log_marginal - best),
         Estimate.over(best - elbo),
     )
-    warnings = doubts(walked.acceptance)
+    warnings = doubts(annealing.acceptance)
     if approximation.value < -CLEAR * approximation.stderr:
         warnings.append(
             "annealing has not even reached the ELBO, so log p(x) is larger: take more "
@@ -158,7 +158,7 @@ def gaps(
     return Gaps(
         elbo=Estimate.over(elbo),
         refined_elbo=Estimate.over(best),
-        log_marginal=Estimate.over(walked.log_marginal),
+        log_marginal=Estimate.over(annealing.log_marginal),
         approximation_gap=approximation,
         amortisation_gap=amortisation,
         warnings=tuple(warnings),
@@ -166,5 +166,5 @@ def gaps(
 
 
 def _elbo(model: Model, x: Tensor, context: Context) -> Tensor:
-    found = evidence(model, x, context, DRAWS)
-    return -found.distortion - found.rate
+    weighted = evidence(model, x, context, DRAWS)
+    return -weighted.distortion - weighted.rate

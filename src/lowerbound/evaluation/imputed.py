@@ -67,7 +67,7 @@ def impute(
         raise ValueError(f"samples is {samples}: at least 1 draw is needed")
     if context.mask is None:
         raise ValueError("nothing is missing: the context has no mask of observed entries")
-    found, unfit = [], []
+    filled, unfit = [], []
     with (
         torch.no_grad(),
         seeded(seed),
@@ -87,12 +87,11 @@ def impute(
                     MAX_LIKELIHOOD_VALUES // max(1, values_held(drawn.px) // drawn.log_w.shape[0]),
                 )
                 done += asked
-            own = filling.result.to(x)
-            # there is one
-            found.append(torch.where(context[rows].mask.to(x.device, torch.bool), x[rows], own))  # type: ignore[union-attr]
+            observed = context[rows].mask.to(x.device, torch.bool)  # type: ignore[union-attr]  # there is one
+            filled.append(torch.where(observed, x[rows], filling.result.to(x)))
             unfit.append(filling.unfit)
     check_finite(torch.cat(unfit), samples)
-    return torch.cat(found)
+    return torch.cat(filled)
 
 
 class _Filling:
@@ -110,22 +109,21 @@ class _Filling:
         self.unfit = self.unfit + (~torch.isfinite(log_w)).sum(0).cpu()
         new = torch.logsumexp(log_w, 0)
         total = new if self.log_total is None else torch.logaddexp(self.log_total, new)
-        kept = (
-            (new - total).exp() if self.log_total is not None else torch.ones_like(new)
-        )  # share of these draws, (B,)
+        # what share of all the weight so far these draws have, (B,)
+        share = (new - total).exp() if self.log_total is not None else torch.ones_like(new)
         self.log_total = total
         weights = torch.softmax(log_w, 0)
         if self.draw:
             x = drawn.px.sample()
             chosen = torch.multinomial(weights.T, 1)[:, 0]
             picked = x[chosen, torch.arange(x.shape[1], device=x.device)]
-            takes = _beside(torch.rand_like(kept) < kept, picked)
+            takes = _beside(torch.rand_like(share) < share, picked)
             self.value = torch.where(takes, picked, self.value.to(picked))
             return
         means = mean(drawn.px)
-        own = (_beside(weights, means) * means).sum(0)
-        share = _beside(kept, own)
-        self.value = (1 - share) * self.value.to(own) + share * own
+        average = (_beside(weights, means) * means).sum(0)
+        share = _beside(share, average)
+        self.value = (1 - share) * self.value.to(average) + share * average
         if self.levels is not None and bool(self.levels.any()):
             levels = self.levels.to(means)
             classes = torch.arange(int(levels.max()), device=means.device)

@@ -90,8 +90,8 @@ def information(
         ...     posterior=lb.posteriors.DiagonalNormal((4,), (2,)),
         ...     likelihood=lb.likelihoods.Bernoulli((2,), (4,)),
         ... )
-        >>> found = information(model, torch.eye(4))
-        >>> bool(found.mutual_information.mean() <= math.log(4))
+        >>> bounds = information(model, torch.eye(4))
+        >>> bool(bounds.mutual_information.mean() <= math.log(4))
         True
     """
     n, context = len(x), context or Context()
@@ -121,7 +121,7 @@ def information(
     z = [torch.cat(parts)[:n] for parts in zip(*zs, strict=True)]
     log_p, rate = torch.cat(log_ps)[:n], torch.cat(rates)[:n]
     size = max(1, MAX_PAIRWISE_VALUES // (batch_size * sum(part[0].numel() for part in z)))
-    own, inner, outer = [], [], []
+    conditional, inner, outer = [], [], []  # log q(z|x), and of q(z) with x and without
     try:
         _log_q(qs[0], [part[:1] for part in z])
     except NotImplementedError:
@@ -132,15 +132,14 @@ def information(
             :, :n
         ]  # (size, n)
         i = torch.arange(len(pairs), device=pairs.device)
-        own.append(pairs[i, i + start])
+        conditional.append(pairs[i, i + start])
         inner.append(torch.logsumexp(pairs, 1) - math.log(n))
         others = pairs.index_put(
             (i, i + start), torch.tensor(-math.inf, dtype=pairs.dtype, device=pairs.device)
         )
         outer.append(torch.logsumexp(others, 1) - math.log(n - 1))
-    mutual = torch.cat(own) - torch.cat(
-        inner
-    )  # and not the rate less a sampled KL: this is never above log n
+    # and not the rate less a sampled KL: this is never above log n
+    mutual = torch.cat(conditional) - torch.cat(inner)
     upper, lower = torch.cat(inner) - log_p, torch.cat(outer) - log_p
     # an example whose codes no other example has leaves nothing to average over
     if not bool(lower.isfinite().all()) or lower.mean() < -CLEAR * lower.std() / math.sqrt(n):

@@ -128,10 +128,10 @@ def evidence(
         sizes = [min(size, samples - start) for start in range(done, samples, size)]
         groups = [slice(start, start + examples) for start in range(0, len(x), examples)]
         parts = [
-            [_part(model(x[rows], context[rows], own), own, samples) for own in sizes]
+            [_part(model(x[rows], context[rows], draws), draws, samples) for draws in sizes]
             for rows in groups
         ]
-        whole = _summed([whole, _beside([_summed(own) for own in parts])])
+        whole = _summed([whole, _beside([_summed(chunks) for chunks in parts])])
     sums = list(whole.sums)
     rates = {name: sums.pop(0) for name in draw.names}
     distortion = sums.pop(0)
@@ -196,8 +196,8 @@ def _part(draw: Draw, draws: int, of: int) -> _Part:
     sums = [*draw.rates_by("auto"), draw.distortion]
     if _is_chain(draw):
         sums += _moments(draw, 1 if draw.is_enumerated else draws)
-        sums += [own for own in [draw.rate_per_dimension] if own is not None]
-    return _Part(terms, tuple(own * share for own in sums))
+        sums += [] if draw.rate_per_dimension is None else [draw.rate_per_dimension]
+    return _Part(terms, tuple(average * share for average in sums))
 
 
 def _summed(parts: list[_Part]) -> _Part:
@@ -205,7 +205,7 @@ def _summed(parts: list[_Part]) -> _Part:
     sums = zip(*(part.sums for part in parts), strict=True)
     return _Part(
         torch.cat([part.log_terms for part in parts]),
-        tuple(torch.stack(own).sum(0) for own in sums),
+        tuple(torch.stack(of_parts).sum(0) for of_parts in sums),
     )
 
 
@@ -213,7 +213,8 @@ def _beside(parts: list[_Part]) -> _Part:
     """Other examples."""
     sums = zip(*(part.sums for part in parts), strict=True)
     return _Part(
-        torch.cat([part.log_terms for part in parts], 1), tuple(torch.cat(own) for own in sums)
+        torch.cat([part.log_terms for part in parts], 1),
+        tuple(torch.cat(of_parts) for of_parts in sums),
     )
 
 
@@ -232,14 +233,14 @@ def _moments(draw: Draw, draws: int) -> list[Tensor]:
     """
     moments = []
     for latent in draw.latents:
-        own = mean(latent.q)
-        own = own.reshape(*latent.q.batch_shape, -1, categories(latent.q))
-        if own.ndim == 4:
-            weighted = draw.log_m.exp().broadcast_to(own.shape[:2])[..., None, None] * own
-            own = draws * weighted.reshape(draws, -1, *own.shape[1:]).sum(1)
-            moments += [own.mean(0), own.square().mean(0)]
+        means = mean(latent.q)
+        means = means.reshape(*latent.q.batch_shape, -1, categories(latent.q))
+        if means.ndim == 4:
+            weighted = draw.log_m.exp().broadcast_to(means.shape[:2])[..., None, None] * means
+            means = draws * weighted.reshape(draws, -1, *means.shape[1:]).sum(1)
+            moments += [means.mean(0), means.square().mean(0)]
         else:
-            moments += [own, own.square()]
+            moments += [means, means.square()]
     return moments
 
 
@@ -280,16 +281,16 @@ def log_marginal(
     context, x = context or Context(), torch.as_tensor(x)
     if not len(x):
         raise ValueError("there is no example: x is empty")
-    found, unfit = [], []
+    estimates, unfit = [], []
     as_evaluated = evaluating(model) if isinstance(model, nn.Module) else nullcontext()
     with torch.no_grad(), retain_freed_memory(), seeded(seed), as_evaluated:
         for start in range(0, len(x), BATCH_EXAMPLES):
             rows = slice(start, start + BATCH_EXAMPLES)
             part = evidence(model, x[rows], context[rows], samples, chunk)
             check_density(part.is_density)
-            found.append(part.log_marginal)
+            estimates.append(part.log_marginal)
             unfit.append((~torch.isfinite(part.log_terms)).sum(0))
             if on_progress:
                 on_progress(min(start + BATCH_EXAMPLES, len(x)), len(x))
     check_finite(torch.cat(unfit), samples)
-    return torch.cat(found)
+    return torch.cat(estimates)

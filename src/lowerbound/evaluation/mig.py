@@ -50,18 +50,15 @@ def mig(codes: ArrayLike | Tensor, factors: ArrayLike | Tensor, bins: int = 20) 
     cut = binned(z, bins)
 
     def table(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        own = [
-            (np.unique(v[rows, f], return_inverse=True)[1].reshape(-1), f)
-            for f in range(v.shape[1])
-        ]
-        known = [(values, entropy(values)) for values, _ in own]
+        columns = v[rows].T
+        numbered = [np.unique(column, return_inverse=True)[1].reshape(-1) for column in columns]
         return np.array(
             [
                 [
                     mutual_information(cut[rows, d], values) / h if h else 0.0
                     for d in range(z.shape[1])
                 ]
-                for values, h in known
+                for values, h in zip(numbered, map(entropy, numbered), strict=True)
             ]
         )
 

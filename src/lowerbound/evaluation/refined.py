@@ -62,8 +62,8 @@ def refined(
         ... ).eval()
         >>> x = torch.eye(4)
         >>> def elbo():
-        ...     found = lb.evaluation.evidence(model, x, samples=1000)
-        ...     return (-found.rate - found.distortion).mean().item()
+        ...     weighted = lb.evaluation.evidence(model, x, samples=1000)
+        ...     return (-weighted.rate - weighted.distortion).mean().item()
         >>> before = elbo()
         >>> with refined(model, model.posterior, x, steps=100):
         ...     elbo() > before

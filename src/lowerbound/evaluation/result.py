@@ -28,8 +28,8 @@ class Point:
         nll: -L_K, averaged over disjoint groups of K draws, nats.
         fall: how much smaller nll is than at the point before, example by example; None at the
             first.
-        lacking: what nll has still to fall if it goes on as a power of K, as over the last two
-            steps, and at most at the rate 1/K: an extrapolation of the bias, nats; None at the
+        remaining_bias: what nll has still to fall if it goes on as a power of K, as over the last
+            two steps, and at most at the rate 1/K: an extrapolation of the bias, nats; None at the
             first.
     """
 
@@ -183,7 +183,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Estimate):
         return value.as_json()
     if isinstance(value, (Point, Level)):
-        return {key: _plain(own) for key, own in vars(value).items()}
+        return {key: _plain(each) for key, each in vars(value).items()}
     if isinstance(value, float):
         return value if math.isfinite(value) else None  # JSON has no infinity
-    return [_plain(own) for own in value] if isinstance(value, tuple) else value
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value

@@ -79,8 +79,8 @@ def sandwich(
         ...     posterior=lb.posteriors.DiagonalNormal((4,), (2,)),
         ...     likelihood=lb.likelihoods.Bernoulli((2,), (4,)),
         ... )
-        >>> found = sandwich(model, n=5, chains=8, temperatures=20, seed=0)
-        >>> (found.upper - found.lower).abs().max() < 1
+        >>> bounds = sandwich(model, n=5, chains=8, temperatures=20, seed=0)
+        >>> (bounds.upper - bounds.lower).abs().max() < 1
         tensor(True)
     """
     plan = Plan(chains, temperatures, leapfrog, start)

@@ -56,14 +56,14 @@ class Scores:
     def as_json(self) -> dict[str, Any]:
         """Each with value, stderr, n and unit."""
         return {
-            name: own.as_json() if isinstance(own, Estimate) else own
-            for name, own in vars(self).items()
+            name: value.as_json() if isinstance(value, Estimate) else value
+            for name, value in vars(self).items()
         }
 
     def __str__(self) -> str:
         width = max(map(len, vars(self)))
-        rows = {name: "–" if own is None else str(own) for name, own in vars(self).items()}
-        return "\n".join(f"{name:>{width}}  {words}" for name, words in rows.items())
+        rows = {name: "–" if value is None else value for name, value in vars(self).items()}
+        return "\n".join(f"{name:>{width}}  {value}" for name, value in rows.items())
 
 
 def scores(
@@ -97,8 +97,8 @@ def scores(
         ...     posterior=lb.posteriors.DiagonalNormal(digits.event_shape, (4,)),
         ...     likelihood=lb.likelihoods.Normal((4,), digits.event_shape),
         ... )
-        >>> found = lb.scores(model, digits)
-        >>> found.factors, found.dimensions, 0 <= found.mig.value <= 1
+        >>> result = lb.scores(model, digits)
+        >>> result.factors, result.dimensions, 0 <= result.mig.value <= 1
         (1, 4, True)
     """
     if examples < 2:
@@ -106,18 +106,18 @@ def scores(
     model.check_data(data)
     factors = data.factors(split)[:examples]
     x, context = data.examples(split, examples), data.context(split)[:examples]
-    rows = [slice(start, start + ENCODED_AT_ONCE) for start in range(0, len(x), ENCODED_AT_ONCE)]
+    batches = [slice(start, start + ENCODED_AT_ONCE) for start in range(0, len(x), ENCODED_AT_ONCE)]
     codes = torch.cat(
-        [model.encode(x[own], context[own]).cpu().reshape(len(x[own]), -1) for own in rows]
+        [model.encode(x[rows], context[rows]).cpu().reshape(len(x[rows]), -1) for rows in batches]
     )
-    found = dci(codes, factors, seed)
+    importances = dci(codes, factors, seed)
     varying = checked(codes, factors)[1].shape[1]
     return Scores(
         mig=mig(codes, factors, bins).estimate,
         sap=sap(codes, factors, seed=seed).estimate,
-        disentanglement=found.disentanglement,
-        completeness=found.completeness,
-        informativeness=found.informativeness,
+        disentanglement=importances.disentanglement,
+        completeness=importances.completeness,
+        informativeness=importances.informativeness,
         factor_vae=factor_score(codes, factors, seed=seed).estimate if varying > 1 else None,
         factors=varying,
         dimensions=codes.shape[1],

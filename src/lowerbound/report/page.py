@@ -6,14 +6,12 @@ from outside (names, labels, settings) is escaped by the template engine.
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 import yaml
 from torch import Tensor
 
@@ -22,18 +20,19 @@ from lowerbound.data.dataset import Dataset
 from lowerbound.evaluation import ACTIVE
 from lowerbound.explore import interpolate, manifold, rates, traverse
 from lowerbound.model import Model
+from lowerbound.report import numbers
+from lowerbound.report.embedded import Lines, Pictures, embedded, plane
 from lowerbound.report.samples import samples_shown
+from lowerbound.roles import Context
 from lowerbound.runs.run import Run
 from lowerbound.utils.files import write_text
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 EXAMPLES = 32  # originals shown beside their reconstructions; there are twice as many samples
 CODES = 2000  # codes drawn in the plane, and examples that the rates are measured on
 DIMENSIONS = 12  # traversals at the most: the active dimensions of highest rate
 COLUMNS = 8  # samples a row
 STEPS = 15  # frames of a traversal
+PAIRS = 6  # interpolations
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,36 @@ class Traversal:
     dimension: int
     rate: str
     source: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The held-out examples that the pictures are made of, and how events are shown.
+
+    Args:
+        split: the split that they are of.
+        x: (n, *X).
+        y: what their codes are coloured by, (n,), or None.
+        context: of them.
+        show: as pictures or as lines.
+    """
+
+    split: str
+    x: Tensor
+    y: Tensor | None
+    context: Context
+    show: Pictures | Lines
+
+    @classmethod
+    def of(cls, data: Dataset) -> Shown:
+        """Of a data set: the first test examples, or those of its only split."""
+        split = "test" if "test" in data.splits else next(iter(data.splits))
+        y = data[split].y
+        # codes are coloured by one label, or one amount, and not by several at once
+        y = None if y is None or y[:1].numel() != 1 else y[:CODES].flatten()
+        show = Pictures(data.range) if plots.is_picture(data.event_shape) else Lines()
+        x, context = data.examples(split, CODES), data.context(split)[:CODES]
+        return cls(split, x, y, context, show)
 
 
 def write_report(run: Run, model: Model, data: Dataset, evaluation: Mapping[str, Any]) -> Path:
@@ -62,137 +91,103 @@ def write_report(run: Run, model: Model, data: Dataset, evaluation: Mapping[str,
     Raises:
         OSError: it cannot be written.
     """
-    split = "test" if "test" in data.splits else next(iter(data.splits))
-    x, y, context = data.examples(split, CODES), data[split].y, data.context(split)[:CODES]
-    # codes are coloured by one label, or one amount, and not by several at once
-    y = None if y is None or y[:1].numel() != 1 else y[:CODES].flatten()
-    z = model.encode(x, context).cpu().reshape(len(x), -1)
-    by_rate, variance = rates(model, x, context=context)
-    active = (variance > ACTIVE).cpu()
-    strength = (by_rate if by_rate is not None else variance).cpu()
-    chosen = [int(i) for i in strength.argsort(descending=True) if active[i]][:DIMENSIONS] or [
-        int(strength.argmax())
-    ]
-    config, records = run.config(), run.metrics()
-    as_pictures = plots.is_picture(data.event_shape)
-    show = _Pictures(data.range) if as_pictures else _Lines()
-    paths = traverse(model, model.encode(x[:1], context[:1])[0], chosen, STEPS, context[:1]).cpu()
-    count = min(6, len(x) // 2)
-    ends = slice(count), slice(count, 2 * count)
-    contexts = context[ends[0]], context[ends[1]]
-    between = interpolate(model, x[ends[0]], x[ends[1]], contexts=contexts).cpu() if count else None
-    samples, words = samples_shown(model, data, split, 2 * EXAMPLES // COLUMNS, COLUMNS)
-
-    template = files(__package__).joinpath("report.html").read_text("utf-8")
     from jinja2 import Environment, StrictUndefined
 
+    shown = Shown.of(data)
+    template = files(__package__).joinpath("report.html").read_text("utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.from_string(template).render(
-        title=Path(data.name or "data from memory").stem,
-        run=str(run.path),
-        data=str(data),
-        source=data.source,
-        licence=data.licence,
-        split=split,
-        parts=_parts(model),
-        config=yaml.safe_dump(
-            config, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
-        ),
-        headline=_headline(evaluation),
-        evaluation=_rows(evaluation),
-        estimator=evaluation["estimator"],
-        warnings=evaluation.get("warnings", []),
-        evidence=_figure(plots.evidence(points))
-        if len(points := evaluation.get("curve", [])) > 1
-        else None,
-        active=f"{int(active.sum())} of {len(active)}",
-        levels=[
-            (
-                f"z_{level['name']}" if level["name"].isdigit() else level["name"],
-                f"{level['rate']['value']:.2f}",
-                f"{level['active_units']} of {level['latent_dimensions']}",
-            )
-            for level in evaluation.get("levels", [])
-        ],
-        cost=_cost(config, records, model),
-        curves=_figure(plots.curves(records)) if records else None,
-        reconstructions=show.pairs(
-            x[:EXAMPLES], model.reconstruct(x[:EXAMPLES], context[:EXAMPLES]).cpu()
-        ),
-        samples=show.samples(samples, COLUMNS),
-        samples_are=words[0].upper() + words[1:],
-        as_pictures=as_pictures,
-        traversals=[
-            Traversal(d, f"{strength[d]:.2f}", show.strip(path))
-            for d, path in zip(chosen, paths, strict=True)
-        ]
-        if as_pictures
-        else [],
-        traversal_lines=None
-        if as_pictures
-        else show.paths([(f"z[{d}]", p) for d, p in zip(chosen, paths, strict=True)]),
-        steps=paths.shape[1],
-        interpolations=None
-        if between is None
-        else show.paths([(f"pair {i + 1}", p) for i, p in enumerate(between)]),
-        manifold=show.samples(manifold(model, 16, context[:1]).cpu(), 16)
-        if z.shape[1] == 2 and as_pictures and model.categories is None
-        else None,
-        codes=_codes(z, y, data.classes),
-        rates=_figure(
-            plots.rate_bars(
-                strength, active, "nats" if by_rate is not None else "variance of the mean"
-            )
-        ),
-        rates_are_known=by_rate is not None,
+        **_of_run(run, model, data),
+        **_of_evaluation(evaluation),
+        **_of_latents(model, data, shown),
+        **_of_pictures(model, data, shown),
+        split=shown.split,
+        as_pictures=isinstance(shown.show, Pictures),
     )
     return write_text(run.report_file, page)
 
 
-def _uri(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+def _of_run(run: Run, model: Model, data: Dataset) -> dict[str, Any]:
+    """What was trained on what, how, and what it took."""
+    config, records = run.config(), run.metrics()
+    return {
+        "title": Path(data.name or "data from memory").stem,
+        "run": str(run.path),
+        "data": str(data),
+        "source": data.source,
+        "licence": data.licence,
+        "parts": _parts(model),
+        "config": yaml.safe_dump(
+            config, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
+        ),
+        "cost": numbers.cost(config, records, model),
+        "curves": embedded(plots.curves(records)) if records else None,
+    }
 
 
-def _figure(figure: Figure) -> str:
-    return _uri(plots.rendered(figure, "svg"), "svg+xml")
+def _of_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured."""
+    curve = evaluation.get("curve", [])
+    return {
+        "headline": numbers.headline(evaluation),
+        "evaluation": numbers.rows(evaluation),
+        "estimator": evaluation["estimator"],
+        "warnings": evaluation.get("warnings", []),
+        "evidence": embedded(plots.evidence(curve)) if len(curve) > 1 else None,
+        "levels": numbers.levels(evaluation),
+    }
 
 
-@dataclass(frozen=True)
-class _Pictures:
-    """How pictures are shown."""
+def _of_latents(model: Model, data: Dataset, shown: Shown) -> dict[str, Any]:
+    """What each dimension of z carries, and where the codes lie."""
+    x, context, show = shown.x, shown.context, shown.show
+    z = model.encode(x, context).cpu().reshape(len(x), -1)
+    by_rate, variance = rates(model, x, context=context)
+    active = (variance > ACTIVE).cpu()
+    strength = (by_rate if by_rate is not None else variance).cpu()
+    strongest = strength.argsort(descending=True)
+    dimensions = [int(d) for d in strongest if active[d]][:DIMENSIONS] or [int(strength.argmax())]
+    code = model.encode(x[:1], context[:1])[0]
+    paths = traverse(model, code, dimensions, STEPS, context[:1]).cpu()
+    numbered = list(zip(dimensions, paths, strict=True))
+    is_picture = isinstance(show, Pictures)
+    is_plane = z.shape[1] == 2 and is_picture and model.categories is None
+    unit = "nats" if by_rate is not None else "variance of the mean"
+    return {
+        "active": f"{int(active.sum())} of {len(active)}",
+        "rates": embedded(plots.rate_bars(strength, active, unit)),
+        "rates_are_known": by_rate is not None,
+        "traversals": [Traversal(d, f"{strength[d]:.2f}", show.strip(path)) for d, path in numbered]
+        if is_picture
+        else [],
+        "traversal_lines": None
+        if is_picture
+        else show.paths([(f"z[{d}]", path) for d, path in numbered]),
+        "steps": paths.shape[1],
+        "manifold": show.samples(manifold(model, 16, context[:1]).cpu(), 16) if is_plane else None,
+        "codes": plane(z, shown.y, data.classes),
+    }
 
-    limits: tuple[float, float]
 
-    def samples(self, x: Tensor, columns: int = 8) -> str:
-        return _uri(plots.png(x, self.limits, columns), "png")
-
-    def pairs(self, x: Tensor, reconstructions: Tensor) -> str:
-        columns = min(8, len(x))
-        return self.samples(plots.pairs(x, reconstructions, columns), columns)
-
-    def strip(self, path: Tensor) -> str:
-        return _uri(plots.png(path, self.limits, 1), "png")
-
-    def paths(self, groups: Sequence[tuple[str, Tensor]]) -> str:
-        return self.samples(torch.cat([path for _, path in groups]), len(groups[0][1]))
-
-
-class _Lines:
-    """How events that are no pictures are shown."""
-
-    def samples(self, x: Tensor, columns: int = 8) -> str:
-        return _figure(plots.lines([("sample", x)]))
-
-    def pairs(self, x: Tensor, reconstructions: Tensor) -> str:
-        return _figure(plots.lines([("x", x), ("reconstruction", reconstructions)]))
-
-    def strip(self, path: Tensor) -> str:
-        return _figure(plots.fans([("", path)]))
-
-    def paths(self, groups: Sequence[tuple[str, Tensor]]) -> str:
-        return _figure(plots.fans(groups))
+def _of_pictures(model: Model, data: Dataset, shown: Shown) -> dict[str, Any]:
+    """Reconstructions, interpolations and samples."""
+    x, context, show = shown.x, shown.context, shown.show
+    count = min(PAIRS, len(x) // 2)
+    from_, to = slice(count), slice(count, 2 * count)
+    contexts = context[from_], context[to]
+    between = interpolate(model, x[from_], x[to], contexts=contexts).cpu() if count else None
+    samples, words = samples_shown(model, data, shown.split, 2 * EXAMPLES // COLUMNS, COLUMNS)
+    reconstructed = model.reconstruct(x[:EXAMPLES], context[:EXAMPLES]).cpu()
+    return {
+        "reconstructions": show.pairs(x[:EXAMPLES], reconstructed),
+        "interpolations": None
+        if between is None
+        else show.paths([(f"pair {i + 1}", path) for i, path in enumerate(between)]),
+        "samples": show.samples(samples, COLUMNS),
+        "samples_are": words[0].upper() + words[1:],
+    }
 
 
 def _parts(model: Model) -> list[tuple[str, str]]:
@@ -200,89 +195,4 @@ def _parts(model: Model) -> list[tuple[str, str]]:
     return [
         (slot if part.condition is None else f"{slot}, given y", type(part).__name__)
         for slot, part in model.parts.items()
-    ]
-
-
-def _codes(z: Tensor, y: Tensor | None, names: Sequence[str] | None) -> str | None:
-    """The codes in the plane: themselves where Z = 2, else their two principal components."""
-    if z.shape[1] == 2:
-        return _figure(plots.codes(z, y, ("z[0]", "z[1]"), names))
-    if z.shape[1] < 2 or len(z) < 3:
-        return None
-    from sklearn.decomposition import PCA
-
-    plane = PCA(2, random_state=0).fit(z.numpy())
-    share = plane.explained_variance_ratio_
-    axes = tuple(f"principal component {i + 1} ({share[i]:.0%} of the variance)" for i in range(2))
-    return _figure(
-        plots.codes(torch.from_numpy(plane.transform(z.numpy())), y, (axes[0], axes[1]), names)
-    )
-
-
-NAMES = {
-    "accuracy": "accuracy of the guessed labels",
-    "nll": "−log p(x)",
-    "elbo": "ELBO, the evidence lower bound",
-    "bits_per_dim": "bits per dimension",
-    "rate": "rate, KL(q(z|x) ‖ p(z))",
-    "distortion": "distortion, −E[log p(x|z)]",
-    "cross_entropy": "binary cross-entropy (no likelihood)",
-    "objective": "objective (no bound)",
-    "mutual_information": "mutual information I(x; z), at least",
-    "mutual_information_upper": "mutual information I(x; z), at most",
-    "marginal_kl_lower": "KL(q(z) ‖ p(z)), at least",
-    "marginal_kl": "KL(q(z) ‖ p(z)), at most",
-    "observed": "observed entries, of which the numbers are",
-    "effective_samples": "effective importance samples",
-    "heavy_tails": "weights with Pareto k above 0.7",
-}
-
-
-def _rows(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Name, value, standard error, unit of everything that exists for the model."""
-    conditional = evaluation.get("conditional", False)
-    return [
-        (
-            words.replace("p(x)", "p(x|y)") if conditional else words,
-            f"{own['value']:.2f}",
-            "–" if own["stderr"] is None else f"± {own['stderr']:.2f}",
-            own["unit"],
-        )
-        for key, words in NAMES.items()
-        if (own := evaluation.get(key)) is not None and own["value"] is not None
-    ]
-
-
-def _headline(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The numbers that are shown large: what, and value with standard error."""
-    large = []
-    for key, words in (
-        ("nll", "−log p(x), nats"),
-        ("bits_per_dim", "bits per dimension"),
-        ("objective", "objective, nats"),
-    ):
-        own = evaluation.get(key)
-        if own is not None and own["value"] is not None:
-            error = "" if own["stderr"] is None else f" ± {own['stderr']:.2f}"
-            large.append(
-                (
-                    words.replace("p(x)", "p(x|y)") if evaluation.get("conditional") else words,
-                    f"{own['value']:.2f}{error}",
-                )
-            )
-    return large
-
-
-def _cost(
-    config: Mapping[str, Any], records: Sequence[Mapping[str, Any]], model: Model
-) -> list[tuple[str, str]]:
-    seconds = sum(record["seconds"] for record in records)
-    rate = sorted(record["examples_per_second"] for record in records)
-    return [
-        ("epochs", f"{len(records)}"),
-        ("training time", f"{seconds:,.1f} s"),
-        ("examples per second", f"{rate[len(rate) // 2]:,.0f}" if rate else "–"),
-        ("parameters", f"{sum(p.numel() for p in model.parameters()):,}"),
-        ("device", str(config.get("device", "–"))),
-        ("precision", str(config.get("precision", "–"))),
     ]

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from lowerbound.config.settings import SettingsParser, settings_of
+from lowerbound.config.options import Options
+from lowerbound.config.settings import REQUIRED, settings_of
 from lowerbound.data import applicable, load
 from lowerbound.data.dataset import Dataset
-from lowerbound.data.preprocess import Missing
+from lowerbound.data.options import Missing
 from lowerbound.model import Model
 from lowerbound.parallel.processes import join
 from lowerbound.roles import Context
@@ -19,33 +20,25 @@ from lowerbound.utils.devices import find_device
 from lowerbound.utils.messages import unknown
 
 
-def run_parser(command: str, usage: str, description: str) -> SettingsParser:
-    """A parser with the arguments that every command on a run has."""
-    parser = SettingsParser(usage=f"lowerbound {command} {usage}", description=description)
-    parser.add_argument("run", type=str, metavar="RUN", help="the run folder that training wrote")
-    parser.add_argument("-h", "--help", action="store_true", help="show this help")
-    parser.add_argument(
-        "--device",
-        type=str,
-        default="auto",
-        help="auto takes a GPU if there is one; cpu, cuda, mps",
-    )
-    parser.add_argument(
-        "--trust", type=str, help="packages, by name, whose parts may be imported: a,b"
-    )
-    return parser
+def run_options(command: str, usage: str, description: str) -> Options:
+    """The options that every command on a run has."""
+    options = Options(f"lowerbound {command} {usage}", description)
+    options.add_positional("run", "RUN", "the run folder that training wrote", REQUIRED)
+    options.add("device", str, "auto takes a GPU if there is one; cpu, cuda, mps", "auto")
+    options.add("trust", str, "packages, by name, whose parts may be imported: a,b")
+    return options
 
 
-def trusted(given: Mapping[str, Any]) -> list[str]:
+def trusted(packages: str | None) -> list[str]:
     """The packages that --trust names."""
-    return [name.strip() for name in (given["trust"] or "").split(",") if name.strip()]
+    return [name.strip() for name in (packages or "").split(",") if name.strip()]
 
 
-def open_run(given: Mapping[str, Any]) -> tuple[Run, Model]:
+def open_run(arguments: Mapping[str, Any]) -> tuple[Run, Model]:
     """The run folder that the arguments name, and its model on the device that they name."""
-    run = Run(given["run"])
-    device = join().place(find_device(given["device"]))
-    return run, run.model(trusted(given)).to(device)
+    run = Run(arguments["run"])
+    device = join().place(find_device(arguments["device"]))
+    return run, run.model(trusted(arguments["trust"])).to(device)
 
 
 def load_as(
@@ -60,14 +53,16 @@ def load_as(
         splits: another way to split them.
         missing: another way with missing entries.
     """
-    own = run.config()["data"]
-    name = own.get("name") if source is None else source
+    card = run.config()["data"]
+    name = card.get("name") if source is None else source
     if name is None:
         raise ValueError(
             f"{run.path} was trained on arrays in memory, which no file names; measure it in Python"
         )
     options = {
-        setting.name: own[setting.name] for setting in settings_of(load)[1:] if setting.name in own
+        setting.name: card[setting.name]
+        for setting in settings_of(load)[1:]
+        if setting.name in card
     }
     options |= {
         key: value for key, value in {"splits": splits, "missing": missing}.items() if value
@@ -81,9 +76,9 @@ def table_of(run: Run) -> tuple[list[str] | None, dict[str, list[str]]]:
     """The names of the columns of a run's data, or None, and the labels of those that hold
     classes.
     """
-    own = run.config()["data"]
-    classes = [name.partition("=") for name in own.get("categorical") or ()]
-    return own.get("columns"), {name: labels.split("|") for name, _, labels in classes}
+    card = run.config()["data"]
+    classes = [name.partition("=") for name in card.get("categorical") or ()]
+    return card.get("columns"), {name: labels.split("|") for name, _, labels in classes}
 
 
 def known(run: Run, model: Model, label: str | None) -> Context:
@@ -114,12 +109,10 @@ def class_names(run: Run, model: Model) -> list[str]:
     return list(run.config()["data"].get("classes") or map(str, range(model.condition)))
 
 
-def add_label(parser: SettingsParser) -> None:
-    """Give a parser --label."""
-    parser.add_argument(
-        "--label",
-        type=str,
-        help="of a model that is conditioned on classes: which, by its name in the data",
+def add_label(options: Options) -> None:
+    """Give a command --label."""
+    options.add(
+        "label", str, "of a model that is conditioned on classes: which, by its name in the data"
     )
 
 

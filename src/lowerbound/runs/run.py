@@ -6,6 +6,7 @@
     evaluation.json      the evaluation of those weights
     report.html          everything about the run in one file that opens from disk
     sheet.png            examples, reconstructions and samples, where the data are pictures
+    logs/                what the loggers "tensorboard" and "csv" write, where one was asked for
     checkpoint/          the last state of training: state.json names the tensors that belong to it
 
 A checkpoint is committed by replacing state.json, which names its tensor file: a reader sees the
@@ -15,9 +16,11 @@ resumed run.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +73,7 @@ class Run:
             self.report_file,
         ) = files
         self.checkpoint_folder = self.path / "checkpoint"
+        self.logs_folder = self.path / "logs"
         self.lock = FileLock(self.path / LOCK, timeout=0)
 
     @property
@@ -139,6 +143,8 @@ class Run:
             old.unlink()
         for name in FILES[1:]:
             (self.path / name).unlink(missing_ok=True)
+        if self.logs_folder.is_dir() and not self.logs_folder.is_symlink():
+            shutil.rmtree(self.logs_folder)
         if self.checkpoint_folder.is_dir() and not any(self.checkpoint_folder.iterdir()):
             self.checkpoint_folder.rmdir()
 
@@ -228,7 +234,31 @@ class Run:
                 "it"
             )
         load_weights(model, read_tensors(self.model_file), str(self.model_file))
+        model.origin = self.origin()
         return model.eval()
+
+    def begin_with(self, model: Model) -> None:
+        """Give a model the weights of this run, for a training that goes on from them.
+
+        Raises:
+            ValueError: there are none, or the model is of another shape: by the first part that
+                differs.
+        """
+        model.origin = self.origin()
+        load_weights(model, read_tensors(self.model_file), str(self.model_file))
+
+    def origin(self) -> dict[str, Any]:
+        """Whose weights a model has that was trained or loaded here: what a run that goes on from
+        them records.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if not self.model_file.is_file():
+            self.config()
+            raise ValueError(f"{self.path} has no model.safetensors: it has not been trained yet")
+        digest = hashlib.sha256(self.model_file.read_bytes()).hexdigest()
+        return {"run": str(self.path.resolve()), "sha256": digest}
 
     def write_model(self, state: Mapping[str, Tensor]) -> None:
         """Replace model.safetensors."""

@@ -8,7 +8,9 @@ the best weights so far.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,160 +18,62 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lowerbound.codebook import perplexity
-from lowerbound.parallel.processes import ALONE, Processes, together
+from lowerbound.parallel.processes import ALONE, Processes, Votes, together
 from lowerbound.runs.run import Run, load_weights
+from lowerbound.training.average import WeightAverage
 from lowerbound.training.optimizers import moments
+from lowerbound.training.sums import Sums
 from lowerbound.utils.messages import first_line
 from lowerbound.utils.seeding import random_state, set_random_state
 
-# steps whose sums are added at once: few arrays are kept, and few operations a step are left
-WAITING = 16
-
-
-class Sums:
-    """Sums over the examples of an epoch, kept on the device so that no step waits for a number."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.seen = 0  # examples, where they are counted
-        self._totals: dict[str, Tensor] = {}
-        self._waiting: list[dict[str, Tensor]] = []
-
-    def add(
-        self,
-        values: Mapping[str, Tensor],
-        usage: Mapping[str, Tensor] | None = None,
-        examples: int = 0,
-    ) -> None:
-        """Add quantities of examples, each (B,) or (), and how often each code of a latent was
-        used, each (codes,).
-        """
-        self.seen += examples
-        self._waiting.append({name: value.detach() for name, value in values.items()})
-        for name, counts in (usage or {}).items():
-            self._totals[name] = (
-                self._totals[name] + counts if name in self._totals else counts.clone()
-            )
-        if len(self._waiting) >= WAITING:
-            self._settle()
-
-    @property
-    def totals(self) -> dict[str, Tensor]:
-        """The sum of each quantity, (), in double precision where the device has it, and of the
-        usage of codes, (codes,).
-        """
-        self._settle()
-        return self._totals
-
-    @totals.setter
-    def totals(self, totals: dict[str, Tensor]) -> None:
-        self._totals, self._waiting = totals, []
-
-    def _settle(self) -> None:
-        """Add what waits: of many steps at once, since a call costs more than the few numbers of
-        one.
-        """
-        waiting, self._waiting = self._waiting, []
-        precision = torch.float32 if self.device.type == "mps" else torch.float64
-        for name in dict.fromkeys(name for step in waiting for name in step):
-            values = [step[name] for step in waiting if name in step]
-            if len({value.shape for value in values}) == 1:
-                sums = torch.stack(values).reshape(len(values), -1).sum(1, dtype=precision)
-            else:
-                sums = torch.stack([value.sum(dtype=precision) for value in values])
-            if name in self._totals:
-                sums = torch.cat([self._totals[name][None], sums])
-            # one after the other, so that the last bit does not depend on when this was called
-            self._totals[name] = sums.cumsum(0)[-1].clone()
-
-    def collect(self, world: Processes) -> Sums:
-        """The sums over all processes; what is kept is all in the first from then on, so that it
-        can be saved.
-        """
-        if world.size == 1:
-            return self
-        found = Sums(self.device)
-        found.totals = {name: total.clone() for name, total in self.totals.items()}
-        scalars = [name for name, total in found.totals.items() if not total.ndim]
-        packed = torch.stack([found.totals[name].double() for name in scalars])
-        seen = torch.tensor(self.seen)
-        world.add([packed, seen, *(total for total in found.totals.values() if total.ndim)])
-        found.totals |= dict(zip(scalars, packed, strict=True))
-        self.totals = {
-            name: total if world.is_first else torch.zeros_like(total)
-            for name, total in found.totals.items()
-        }
-        self.seen = int(seen) if world.is_first else 0
-        return found
-
-    def __getitem__(self, name: str) -> float:
-        return float(self.totals[name])
-
-    def means(self, n: int) -> dict[str, float | None]:
-        """Means over n examples, by the names of metrics.jsonl; None where there is no finite one;
-        no count of steps.
-
-        ``elbo`` and ``distortion`` are always named, and are None where the score is no
-        log-density. Of the usage of codes there is the perplexity over all n, and the number of
-        codes that occurred.
-        """
-        means = {
-            name: float(total) / n
-            for name, total in self.totals.items()
-            if name != "skipped" and not total.ndim
-        }
-        for name, total in self.totals.items():
-            if total.ndim:
-                means |= {
-                    f"{name}_perplexity": perplexity(total),
-                    f"{name}_used": float((total > 0).sum()),
-                }
-        named = {
-            name: means.pop(name, None) for name in ("loss", "elbo", "rate", "distortion")
-        } | means
-        return {k: v if v is not None and math.isfinite(v) else None for k, v in named.items()}
+GROUPS = ("model", "objective", "optimizer", "random", "best", "average", "sums")
+"""What a checkpoint holds tensors of; a name is group.name."""
 
 
 class Best:
     """The best weights on validation; where there is no validation, nothing is kept and the last
     weights count.
+
+    Attributes:
+        loss: the smallest validation loss so far.
+        epoch: in which it was found, or the last one where there is no validation.
+        epochs_since: how many epochs have passed without a better one.
+        weights: a copy of the model's state; empty while there is none.
     """
 
-    def __init__(self, patience: int | None) -> None:
-        self.patience = patience
+    def __init__(self) -> None:
         self.loss = math.inf
         self.epoch = 0
-        self.since = 0
+        self.epochs_since = 0
         self.weights: dict[str, Tensor] = {}
 
     def see(self, epoch: int, loss: float | None, model: nn.Module) -> None:
         """Keep a copy of the weights if the validation loss is the smallest so far."""
-        self.since += 1
+        self.epochs_since += 1
         if loss is not None and loss < self.loss:
-            self.loss, self.epoch, self.since = loss, epoch, 0
-            self.weights = {
-                name: value.detach().clone() for name, value in model.state_dict().items()
-            }
+            self.loss, self.epoch, self.epochs_since = loss, epoch, 0
+            self.weights = copy_of(model)
         elif not self.weights:
             self.epoch = epoch
 
-    @property
-    def exhausted(self) -> bool:
-        """Whether patience has run out."""
-        return self.patience is not None and self.since >= self.patience
+
+def copy_of(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of a model's state, without gradients."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 class TrainingState:
-    """Everything that a training run needs in order to go on as if it had not been interrupted.
+    """Everything that a training run needs in order to go on as if it had not been interrupted: the
+    weights, the optimiser, and what is saved of them.
 
     Args:
         model: the model.
         objective: the objective, which may have parameters of its own.
         optimizer: the optimiser of both.
         precision: Fabric's precision plugin, which holds the loss scale of 16-bit training.
-        best: the best weights.
         device: where sums are kept.
+        ema: decay of the average of the weights that is evaluated and saved in the place of the
+            weights; None for the weights themselves.
     """
 
     def __init__(
@@ -178,24 +82,39 @@ class TrainingState:
         objective: nn.Module,
         optimizer: Optimizer,
         precision: Any,
-        best: Best,
         device: torch.device,
+        ema: float | None = None,
     ) -> None:
-        self.model, self.objective, self.optimizer, self.precision = (
-            model,
-            objective,
-            optimizer,
-            precision,
-        )
-        self.best = best
-        self.epoch, self.done, self.seconds = (
-            1,
-            0,
-            0.0,
-        )  # the epoch at work, its batches done, its seconds so far
+        self.model, self.objective = model, objective
+        self.optimizer, self.precision = optimizer, precision
+        self.average = None if ema is None else WeightAverage(model, ema)
+        self.best = Best()
+        # the epoch at work, its batches done, its seconds so far
+        self.epoch, self.done, self.seconds = 1, 0, 0.0
         self.step = 0
         self.sums = Sums(device)
         self.records: list[dict[str, Any]] = []
+
+    def begin(self) -> None:
+        """Take the weights as they are now for those at the start."""
+        if self.average is not None:
+            self.average.begin()
+
+    def count_step(self) -> None:
+        """A step has been taken."""
+        if self.average is not None:
+            self.average.update(self.step)
+        self.done += 1
+        self.step += 1
+
+    def evaluated(self) -> AbstractContextManager[None]:
+        """A block in which the model has the weights that are evaluated and saved."""
+        return nullcontext() if self.average is None else self.average.in_place()
+
+    def see(self, loss: float | None) -> None:
+        """Keep the weights of this epoch if its validation loss is the smallest so far."""
+        with self.evaluated():
+            self.best.see(self.epoch, loss, self.model)
 
     def close_epoch(self, record: dict[str, Any]) -> None:
         """Record an epoch and start the next."""
@@ -203,24 +122,35 @@ class TrainingState:
         self.epoch, self.done, self.seconds = self.epoch + 1, 0, 0.0
         self.sums = Sums(self.sums.device)
 
+    def weights(self) -> dict[str, Tensor]:
+        """The weights that training leaves, were it to end now."""
+        with self.evaluated():
+            return self.best.weights or copy_of(self.model)
+
+    def leave_weights(self) -> None:
+        """Let the model have them."""
+        if self.best.weights or self.average is not None:
+            self.model.load_state_dict(self.weights())
+
     def save(self, run: Run) -> None:
         """Commit the state to a run folder: the weights and metrics first, the checkpoint that
         vouches for them last.
+
+        Raises:
+            ValueError: an optimiser of the user's own keeps what no file can hold.
         """
         if self.step:  # before the first step there is nothing that deserves to be called a model
-            run.write_model(self.best.weights or self.model.state_dict())
+            run.write_model(self.weights())
             run.write_metrics(self.records)
         by_parameter = self.optimizer.state_dict()["state"]
+        moments, counters = _told_apart(by_parameter)
         tensors = {
             "model": self.model.state_dict(),
             "objective": self.objective.state_dict(),
-            "optimizer": {
-                f"{i}.{name}": value
-                for i, own in by_parameter.items()
-                for name, value in own.items()
-            },
+            "optimizer": moments,
             "random": random_state(),
             "best": self.best.weights,
+            "average": {} if self.average is None else self.average.values,
             "sums": self.sums.totals,
         }
         state = {
@@ -232,29 +162,35 @@ class TrainingState:
             "best": {
                 "loss": _finite(self.best.loss),
                 "epoch": self.best.epoch,
-                "since": self.best.since,
+                "since": self.best.epochs_since,
             },
+            "counters": counters,
             "precision": self.precision.state_dict(),
             "made_by": made_by(),
         }
         run.write_checkpoint(
-            {f"{group}.{k}": v for group, own in tensors.items() for k, v in own.items()}, state
+            {f"{group}.{k}": v for group, named in tensors.items() for k, v in named.items()}, state
         )
 
-    def _moments(self, flat: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-        """The optimiser's state by parameter; the shapes are checked, since the fused update does
-        not.
+    def _optimizer_state(
+        self, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]
+    ) -> dict[int, dict[str, Any]]:
+        """The optimiser's state by parameter; of our own optimisers the shapes are checked, since
+        the fused update does not.
         """
-        kept = moments(self.optimizer)
-        by_parameter: dict[int, dict[str, Tensor]] = {}
-        for name, value in flat.items():
-            i, _, rest = name.partition(".")
-            if value.shape != kept[int(i)].get(rest) or not value.is_floating_point():
+        expected = moments(self.optimizer)
+        by_parameter: dict[int, dict[str, Any]] = {}
+        for name, value in [*tensors.items(), *counters.items()]:
+            number, _, key = name.partition(".")
+            if expected and (
+                not isinstance(value, Tensor)
+                or value.shape != expected[int(number)].get(key)
+                or not value.is_floating_point()
+            ):
                 raise ValueError(f"optimizer.{name} has the wrong shape or type")
-            by_parameter.setdefault(int(i), {})[rest] = value
-        if by_parameter and {i: set(own) for i, own in by_parameter.items()} != {
-            i: set(o) for i, o in enumerate(kept)
-        }:
+            by_parameter.setdefault(int(number), {})[key] = value
+        names = {i: set(state) for i, state in by_parameter.items()}
+        if expected and names and names != {i: set(shapes) for i, shapes in enumerate(expected)}:
             raise ValueError("the optimiser's moments are not those of the parameters")
         return by_parameter
 
@@ -276,13 +212,11 @@ class TrainingState:
         flat, state = checkpoint
         try:
             tensors = _grouped(flat)
-            by_parameter = self._moments(tensors["optimizer"])
+            by_parameter = self._optimizer_state(tensors["optimizer"], state.get("counters", {}))
             best = state["best"]
             loss = math.inf if best["loss"] is None else float(best["loss"])
-            counts = [int(state[key]) for key in ("epoch", "done", "step")] + [
-                int(best["epoch"]),
-                int(best["since"]),
-            ]
+            counts = [int(state[key]) for key in ("epoch", "done", "step")]
+            counts += [int(best["epoch"]), int(best["since"])]
             seconds, records = (
                 float(state["seconds"]),
                 [dict(record) for record in state["records"]],
@@ -299,19 +233,19 @@ class TrainingState:
                 or tensors["random"]["cpu"].dtype != torch.uint8
             ):
                 raise ValueError("the best weights or the random states are missing")
-            if counts[2] and not by_parameter:
+            if counts[2] and not by_parameter and moments(self.optimizer):
                 raise ValueError("the optimiser's moments are missing")
+            if self.average is not None:
+                self.average.restore(tensors["average"])
         except (KeyError, IndexError, TypeError, ValueError) as error:
             what = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
             raise ValueError(f"the checkpoint in {folder} is damaged: {what}") from None
         for module, group in (
-            (self.model, "best"),
-            (self.model, "model"),
-            (self.objective, "objective"),
-        ):
+            (self.model, "best"), (self.model, "model"), (self.objective, "objective")
+        ):  # fmt: skip
             if tensors[group] or group != "best":
                 load_weights(module, tensors[group], f"the checkpoint's {group}")
-        self.epoch, self.done, self.step, self.best.epoch, self.best.since = counts
+        self.epoch, self.done, self.step, self.best.epoch, self.best.epochs_since = counts
         self.best.loss, self.seconds, self.records = loss, seconds, records
         settings = self.optimizer.state_dict()["param_groups"]  # they follow from the configuration
         self.optimizer.load_state_dict({"state": by_parameter, "param_groups": settings})
@@ -319,9 +253,8 @@ class TrainingState:
         set_random_state(tensors["random"])
         device = self.sums.device
         if device.type == "cuda" and world.size > 1 and "cuda0" in tensors["random"]:
-            torch.cuda.set_rng_state(
-                tensors["random"]["cuda0"], device
-            )  # all draw as the first one
+            # all draw as the first one
+            torch.cuda.set_rng_state(tensors["random"]["cuda0"], device)
         self.best.weights = {name: value.to(device) for name, value in tensors["best"].items()}
         counted = 1 if world.is_first else 0
         self.sums.totals = {
@@ -335,11 +268,68 @@ class TrainingState:
         )
 
 
+class Saver:
+    """Commits the state when it is due, and when training stops.
+
+    Args:
+        state: what is saved.
+        run: where to, in the process that writes; None in the others, and where nothing is written.
+        is_saved: whether the run has a folder at all, in any process.
+        world: the processes that share the training.
+        seconds: least time between two checkpoints.
+    """
+
+    def __init__(
+        self,
+        state: TrainingState,
+        run: Run | None,
+        is_saved: bool,
+        world: Processes,
+        seconds: float,
+    ) -> None:
+        self.state, self.run, self.is_saved, self.world = state, run, is_saved, world
+        self.seconds, self.saved_at, self.votes = seconds, time.monotonic(), Votes(world)
+
+    def after_step(self, wants_to_stop: bool) -> bool:
+        """Save if it is due, or if any process wants to stop; whether to stop."""
+        is_due = self.world.is_first and time.monotonic() - self.saved_at >= self.seconds
+        stops, saves = self.votes.ask(wants_to_stop, is_due)
+        if self.is_saved and (stops or saves):
+            self.state.sums.collect(self.world)
+            self.save()
+            self.saved_at = time.monotonic()
+        return stops
+
+    def save(self) -> None:
+        """Save now."""
+        if self.run is not None:
+            self.state.save(self.run)
+
+
+def _told_apart(
+    by_parameter: Mapping[int, Mapping[str, Any]],
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What an optimiser keeps of each parameter: its tensors, and its numbers, by flat names."""
+    tensors: dict[str, Tensor] = {}
+    counters: dict[str, Any] = {}
+    for number, state in by_parameter.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f"{number}.{key}"] = value
+            elif value is None or isinstance(value, (bool, int, float, str)):
+                counters[f"{number}.{key}"] = value
+            else:
+                raise ValueError(
+                    f"the optimiser keeps {key} of type {type(value).__name__}, which no "
+                    "checkpoint can hold; train without out=, or use one that keeps tensors "
+                    "and numbers"
+                )
+    return tensors, counters
+
+
 def _grouped(flat: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """Tensors named group.name, by group."""
-    tensors: dict[str, dict[str, Tensor]] = {
-        group: {} for group in ("model", "objective", "optimizer", "random", "best", "sums")
-    }
+    tensors: dict[str, dict[str, Tensor]] = {group: {} for group in GROUPS}
     for name, value in flat.items():
         group, _, rest = name.partition(".")
         tensors[group][rest] = value

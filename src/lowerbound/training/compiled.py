@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from lowerbound.training.optimizers import Muon, adam_update, begun
+from lowerbound.training.optimizers import adam_update, begun
 from lowerbound.training.passes import Pass, check_gradients, not_finite
 
 BESIDE_NORM = 1e-6  # added to it, as torch's clip_grad_norm_ does
@@ -228,18 +228,18 @@ def validation(on: bool) -> Iterator[None]:
         Distribution.set_default_validate_args(before)
 
 
-def fits_one_graph(plain: Pass, optimizer: torch.optim.Adam) -> bool:
+def fits_one_graph(plain: Pass, optimizer: torch.optim.Optimizer) -> bool:
     """Whether a graph of the whole step would do all that the step does.
 
     What waits for a parameter's gradient (a hook) would wait for ever, and of Adam's settings the
-    update knows those alone that objectives are offered. Muon stays outside: what it costs are its
-    matrix products, in a graph or not.
+    update knows those alone that objectives are offered. Other optimisers stay outside; of Muon the
+    cost are its matrix products, in a graph or not.
     """
     hooks = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in plain.parameters())
     others = ("weight_decay", "amsgrad", "maximize")
     return not (
         hooks
-        or isinstance(optimizer, Muon)
+        or type(optimizer) is not torch.optim.Adam
         or any(group[name] for group in optimizer.param_groups for name in others)
     )
 

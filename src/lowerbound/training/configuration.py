@@ -5,13 +5,10 @@ is resumed.
 from __future__ import annotations
 
 import inspect
-import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
 from lowerbound.config.build import complete, describe_model, listed
@@ -19,26 +16,22 @@ from lowerbound.config.parts import describe, foreign_packages
 from lowerbound.data import load
 from lowerbound.data.dataset import Dataset
 from lowerbound.model import Model
+from lowerbound.networks import MLP
 from lowerbound.objective import Objective
-from lowerbound.parallel.fabric import Precision
-from lowerbound.parallel.processes import Processes, check_devices, launched
+from lowerbound.parallel.processes import Processes
 from lowerbound.parallel.shards import has_all_gathered
 from lowerbound.roles import Part
 from lowerbound.runs.run import Run
-from lowerbound.training.compiled import check_compiler
-from lowerbound.training.optimizers import OptimizerName
-from lowerbound.utils.devices import find_device
-from lowerbound.utils.messages import unknown
-
-Schedule = Literal["constant", "cosine", "linear"]
+from lowerbound.training.settings import Settings
 
 DIVISION = ("devices", "accumulate")  # settings that divide the work, and leave the result as it is
+ORIGIN = "init."  # whose weights a run began with: what is resumed has weights of its own
 
 
 def configuration(
-    model: Model, objective: Objective, data: Dataset, settings: Mapping[str, Any]
+    model: Model, objective: Objective, data: Dataset, settings: Settings
 ) -> dict[str, Any]:
-    """The complete, resolved configuration of a run."""
+    """The complete, resolved configuration of a run, with whose weights it began."""
     card = {"name": data.name, **data.options, "sha256": data.sha256}
     card |= {"event_shape": list(data.event_shape), "range": list(data.range)}
     card |= {} if data.columns is None else {"columns": list(data.columns)}
@@ -52,11 +45,8 @@ def configuration(
             f"trust={foreign} (--trust)",
             stacklevel=5,
         )
-    plain = {
-        key: value.item() if isinstance(value, np.generic) else value
-        for key, value in settings.items()
-    }
-    return {"data": card, **listed(parts), **plain}
+    record = {"data": card, **listed(parts), **settings.as_record()}
+    return record if model.origin is None else {**record, "init": dict(model.origin)}
 
 
 def check_same(run: Run, config: Mapping[str, Any], function: Callable[..., Any]) -> None:
@@ -108,7 +98,11 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a result depends on: not on how many share the work, nor on which of several equal
     devices does it.
     """
-    flat = {key: value for key, value in _flat(config).items() if key not in DIVISION}
+    flat = {
+        key: value
+        for key, value in _flat(config).items()
+        if key not in DIVISION and not key.startswith(ORIGIN)
+    }
     return flat | {"device": str(flat.get("device")).partition(":")[0]}
 
 
@@ -124,83 +118,26 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_settings(settings: Mapping[str, Any], data: Dataset) -> None:
-    """Refuse arguments of :func:`~lowerbound.fit` that are out of range, on these data and this
-    machine.
+def check_batches(model: Model, objective: Objective, data: Dataset, settings: Settings) -> None:
+    """Refuse batches of one example where the examples of a batch are compared with each other.
 
     Raises:
-        ValueError: which, and what would be in range.
+        ValueError: who compares them, and what would work.
     """
-    for name in ("epochs", "batch_size", "seed", "patience", "accumulate"):
-        if not isinstance(settings[name], int) and not (
-            name == "patience" and settings[name] is None
-        ):
-            raise TypeError(f"{name} is {settings[name]!r}: it must be a whole number")
-    for name in ("epochs", "batch_size", "accumulate"):
-        if settings[name] < 1:
-            raise ValueError(f"{name} is {settings[name]}: it must be at least 1")
-    if not 0 < settings["learning_rate"] < math.inf:
+    if objective.batch_statistics and settings.batch_size < 2:
+        name = type(objective).__name__
         raise ValueError(
-            f"learning_rate is {settings['learning_rate']}: it must be a positive number"
+            f"batch_size is 1, and {name} compares the examples of a batch with each other; take "
+            "at least 2"
         )
-    if settings["clip"] is not None and not settings["clip"] > 0:
-        raise ValueError(f"clip is {settings['clip']}: it must be a positive number, or None")
-    if not 0 <= settings["seed"] < 2**63:
-        raise ValueError(f"seed is {settings['seed']}: it must be at least 0 and below 2**63")
-    if not (
-        isinstance(settings["checkpoint_seconds"], (int, float))
-        and settings["checkpoint_seconds"] >= 0
-    ):
+    n = len(data["train"])
+    is_normalised = any(isinstance(module, MLP) and module.batch_norm for module in model.modules())
+    if is_normalised and 1 in (settings.batch_size, n % settings.batch_size):
         raise ValueError(
-            f"checkpoint_seconds is {settings['checkpoint_seconds']!r}: it must be a number, at "
-            "least 0"
+            f"{n:,} examples in batches of {settings.batch_size} leave one by itself, and batch "
+            "normalisation compares the examples of a batch; choose another batch_size, or "
+            "batch_norm false"
         )
-    for name, valid in (
-        ("optimizer", OptimizerName),
-        ("schedule", Schedule),
-        ("precision", Precision),
-    ):
-        if settings[name] not in get_args(valid):
-            raise ValueError(unknown(name, str(settings[name]), get_args(valid)))
-    if "train" not in data.splits:
-        raise ValueError(f"there is no split train to train on: {data}")
-    if settings["patience"] is not None:
-        if settings["patience"] < 1:
-            raise ValueError(f"patience is {settings['patience']}: it must be at least 1, or None")
-        if "valid" not in data.splits:
-            raise ValueError(
-                "early stopping (patience) needs a validation split, and these data have none"
-            )
-    device = find_device(settings["device"])
-    world = launched()
-    check_devices(settings["devices"], device, world)
-    if (count := world.size * settings["accumulate"]) > settings["batch_size"]:
-        raise ValueError(
-            f"batch_size is {settings['batch_size']}, and is divided by {count} (processes times "
-            f"accumulate); take at least {count}: it counts the examples of all processes together"
-        )
-    if settings["compile"] is True and settings["accumulate"] > 1:
-        raise ValueError(
-            "compile makes one graph of a step in one piece; leave it off, or use accumulate 1"
-        )
-    if settings["precision"] == "16-mixed" and device.type == "cpu":
-        raise ValueError("precision '16-mixed' needs a GPU; on a CPU use 'bf16-mixed' or '32-true'")
-    if settings["precision"] == "64-true" and device.type == "mps":
-        raise ValueError(
-            "precision '64-true' is not there on mps; use device 'cpu', or precision '32-true'"
-        )
-    if (
-        settings["precision"] == "bf16-mixed"
-        and device.type == "cuda"
-        and not torch.cuda.is_bf16_supported(including_emulation=False)
-    ):
-        raise ValueError(
-            f"precision 'bf16-mixed' is not there on {device}; use '16-mixed' or '32-true'"
-        )
-    if not isinstance(settings["compile"], bool):
-        raise TypeError(f"compile is {settings['compile']!r}: it must be True or False")
-    if settings["compile"]:
-        check_compiler(device)
 
 
 def check_pieces(

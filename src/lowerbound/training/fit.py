@@ -5,82 +5,59 @@
 It runs on Lightning Fabric, which places the model on the device and sets the precision. Everything
 random follows from the seed, and the state of the loop is committed to the run folder, so that a
 run killed at any moment and resumed ends with the same weights, bit for bit, as one never
-interrupted (same machine, torch and number of threads).
+interrupted (same machine, torch and number of threads). Who wants to know what happens is a
+callback (:mod:`lowerbound.training.callbacks`): the loop tells all of them, and knows none.
 """
 
 from __future__ import annotations
 
-import math
 import shlex
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from lowerbound.data.dataset import Dataset
-from lowerbound.evaluation import warn_of_collapse
 from lowerbound.model import Model
-from lowerbound.networks import MLP
 from lowerbound.objective import Objective, check_parts
 from lowerbound.parallel.fabric import Precision, make_fabric
 from lowerbound.parallel.launch import is_orphan
-from lowerbound.parallel.noise import at_work
-from lowerbound.parallel.processes import Processes, Votes, join
-from lowerbound.parallel.shards import check_in_step, pieces
-from lowerbound.roles import Context
+from lowerbound.parallel.processes import Processes, join
+from lowerbound.parallel.shards import check_in_step
 from lowerbound.runs.run import Run
-from lowerbound.training.checkpoint import Best, Sums, TrainingState
-from lowerbound.training.compiled import (
-    TRACES_GRADIENTS,
-    Compiled,
-    CompiledStep,
-    fits_one_graph,
-    tracing_steps,
+from lowerbound.training.callbacks import (
+    CallbackError,
+    CallbackLike,
+    Callbacks,
+    CollapseWarning,
+    EarlyStopping,
+    LoggerCallback,
+    MetricsFile,
+    ProgressDisplay,
+    Training,
+    as_callbacks,
 )
+from lowerbound.training.checkpoint import Saver, TrainingState
 from lowerbound.training.configuration import (
-    Schedule,
     check_all_gathered,
+    check_batches,
     check_pieces,
     check_same,
-    check_settings,
     configuration,
 )
-from lowerbound.training.optimizers import OptimizerName, make_optimizer
-from lowerbound.training.passes import GatheringPass, Pass, check_draws, dry_run, prepare
-from lowerbound.training.steps import AtOnce, PieceByPiece
+from lowerbound.training.history import History
+from lowerbound.training.loggers import Logger, LoggerName, as_logger
+from lowerbound.training.optimizers import OptimizerFactory, OptimizerName
+from lowerbound.training.passes import check_draws, dry_run, prepare
+from lowerbound.training.settings import Schedule, Settings, check_settings
+from lowerbound.training.steps import Steps
+from lowerbound.training.sums import Sums
+from lowerbound.training.validation import Validation
 from lowerbound.utils.allocator import retain_freed_memory
-from lowerbound.utils.progress import Display
 from lowerbound.utils.seeding import seeded
 from lowerbound.utils.stopping import stop_requested
-
-VALID_BATCH = 1000  # examples at a time in validation, where there are no gradients to hold
-
-
-@dataclass(frozen=True)
-class History:
-    """What happened in training.
-
-    Args:
-        epochs: one mapping an epoch, as in metrics.jsonl.
-        best_epoch: the epoch whose weights the model holds: the best on validation, or the last
-            where there is none.
-        folder: the run folder, or None.
-    """
-
-    epochs: list[dict[str, Any]]
-    best_epoch: int
-    folder: Path | None = None
-
-    def series(self, name: str, split: str = "train") -> list[float | None]:
-        """One quantity over the epochs, as in ``history.series("elbo", "valid")``."""
-        return [(epoch[split] or {}).get(name) for epoch in self.epochs]
 
 
 def fit(
@@ -90,10 +67,12 @@ def fit(
     epochs: int = 100,
     batch_size: int = 128,
     seed: int = 0,
-    optimizer: OptimizerName = "adam",
+    optimizer: OptimizerName | OptimizerFactory = "adam",
     learning_rate: float = 1e-3,
     schedule: Schedule = "constant",
+    weight_decay: float = 0.0,
     clip: float | None = None,
+    ema: float | None = None,
     patience: int | None = None,
     device: str = "auto",
     precision: Precision = "32-true",
@@ -105,6 +84,8 @@ def fit(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    callbacks: Sequence[CallbackLike] = (),
+    logger: LoggerName | Logger | None = None,
 ) -> History:
     """Train a model, and leave it with its best weights.
 
@@ -120,20 +101,30 @@ def fit(
         optimizer: "adam" (Kingma and Ba 2014, arXiv 1412.6980), or "muon" (Jordan et al. 2024),
             which takes orthogonal steps in the weights of layers and Adam's in all else
             (:mod:`lowerbound.training.optimizers`): fewer steps are needed, and each costs more, by
-            hundreds of examples. An objective's own parameters are always Adam's.
+            hundreds of examples. An objective's own parameters are always Adam's. In Python also
+            a function that makes an optimiser of groups of parameters and a learning rate, such as
+            ``torch.optim.RMSprop`` or ``functools.partial(torch.optim.SGD, momentum=0.9)``; whether
+            a step is skipped is then found out on the host, which waits for a GPU.
         learning_rate: Adam's step size; a step of Muon has the same. An objective may ask for
             another one for its own parameters.
         schedule: of every learning rate over the run: "constant", "cosine" or "linear", which fall
             to zero.
+        weight_decay: AdamW's (Loshchilov and Hutter 2017, arXiv 1711.05101): each step multiplies
+            the weights of layers by 1 - learning_rate * weight_decay, by Adam and by Muon alike.
+            Biases, scales, normalisations and what a part learns besides are left alone. With
+            compile the update stays outside of the graph.
         clip: largest norm of the gradient; None leaves it. An objective's own parameters are
             clipped by themselves. Long trainings by Muon want one, a few times the usual norm.
+        ema: decay, in (0, 1), of an exponential moving average of the weights (0.999 remembers some
+            1,000 steps), which is validated, saved and left in the model in the place of the
+            weights themselves; None for those.
         patience: stop after so many epochs in a row without a better validation loss; None never
             stops early.
         device: "auto" takes a GPU if there is one; "cpu", "cuda", "cuda:1", "mps".
         precision: "32-true", "bf16-mixed", "16-mixed" (GPU only) or "64-true".
         compile: make one graph of a step, from the data to the optimiser's update, by
             ``torch.compile``: the same numbers up to rounding, sooner, after some seconds of
-            compilation, which are told. Batches of another size than batch_size, in validation
+            compilation, which are audience. Batches of another size than batch_size, in validation
             also, go without it. Several processes, 16-bit training and Muon make a graph of the
             pass and its gradients. It needs a C++ compiler, and on a GPU Triton.
         devices: on this machine, each with a process of its own; on a CPU these are processes. None
@@ -148,6 +139,11 @@ def fit(
         resume: go on with the run in the folder from its last checkpoint.
         overwrite: replace the run in the folder.
         progress: show the epochs on standard error.
+        callbacks: who listens: objects of :class:`~lowerbound.Callback`, or functions that are
+            given the record of each epoch, as in metrics.jsonl; True from either ends the training.
+        logger: where each epoch's numbers go besides: "tensorboard" or "csv", which write into the
+            folder ``logs`` of the run, or any object with ``log_metrics(metrics, step)``, such as
+            the loggers of Lightning, wandb or mlflow.
 
     Returns:
         The metrics of every epoch. The model is in evaluation mode.
@@ -157,6 +153,8 @@ def fit(
             there, parameters that receive no gradient, a folder that holds another run, resuming
             with other data or settings, or compiling without a compiler, or what cannot be made one
             graph.
+        TypeError: an argument of another type.
+        CallbackError: a callback has failed; the state has been saved.
         ConnectionError: another of the processes that share the work has ended.
         KeyboardInterrupt: Ctrl-C or a termination signal; the state has been saved and the message
             says how to go on.
@@ -173,62 +171,40 @@ def fit(
         >>> loss = history.series("loss")
         >>> loss[1] < loss[0]
         True
+        >>> history = lb.fit(
+        ...     model,
+        ...     lb.objectives.ELBO(),
+        ...     digits,
+        ...     progress=False,
+        ...     callbacks=[lambda record: record["epoch"] == 3],  # True stops
+        ... )
+        >>> len(history.epochs)
+        3
     """
-    settings = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "seed": seed,
-        "optimizer": optimizer,
-        "learning_rate": learning_rate,
-        "schedule": schedule,
-        "clip": clip,
-        "patience": patience,
-        "device": device,
-        "precision": precision,
-        "compile": compile,
-        "devices": devices,
-        "accumulate": accumulate,
-        "checkpoint_seconds": checkpoint_seconds,
-    }
+    settings = Settings(
+        epochs=epochs, batch_size=batch_size, seed=seed, optimizer=optimizer,
+        learning_rate=learning_rate, schedule=schedule, weight_decay=weight_decay, clip=clip,
+        ema=ema, patience=patience, device=device, precision=precision, compile=compile,
+        devices=devices, accumulate=accumulate, checkpoint_seconds=checkpoint_seconds,
+    )  # fmt: skip
     for name, value, kind in (
-        ("model", model, Model),
-        ("objective", objective, Objective),
-        ("data", data, Dataset),
-    ):
-        if not isinstance(value, kind):
-            given = (
-                f"the class {value.__name__}: make an object of it"
-                if isinstance(value, type)
-                else type(value).__name__
-            )
-            raise TypeError(f"{name} must be a {kind.__name__}, not {given}")
+        ("model", model, Model), ("objective", objective, Objective), ("data", data, Dataset)
+    ):  # fmt: skip
+        _check_kind(name, value, kind)
+    theirs = as_callbacks(callbacks)
     check_settings(settings, data)
     if resume and overwrite:
         raise ValueError("resume and overwrite exclude each other")
     if (resume or overwrite) and out is None:
         raise ValueError("resume and overwrite act on a run folder: say which with out=")
-    if objective.batch_statistics and batch_size < 2:
-        name = type(objective).__name__
-        raise ValueError(
-            f"batch_size is 1, and {name} compares the examples of a batch with each other; take "
-            "at least 2"
-        )
-    n = len(data["train"])
-    if 1 in (batch_size, n % batch_size) and any(
-        isinstance(own, MLP) and own.batch_norm for own in model.modules()
-    ):
-        raise ValueError(
-            f"{n:,} examples in batches of {batch_size} leave one by itself, and batch "
-            "normalisation compares the examples of a batch; choose another batch_size, or "
-            "batch_norm false"
-        )
+    check_batches(model, objective, data, settings)
     model.check_data(data)
     world = join()
     fabric = make_fabric(device, precision, world)
-    here = fabric.device
-    settings |= {"device": str(here), "devices": world.local_size}
+    settings = replace(settings, device=str(fabric.device), devices=world.local_size)
     folder = out if isinstance(out, Run) or out is None else Run(out)
     run = folder if world.is_first else None
+    logs = None if logger is None else as_logger(logger, folder)
     config = world.broadcast(
         lambda: {} if run is None else configuration(model, objective, data, settings)
     )
@@ -239,222 +215,92 @@ def fit(
         check_draws(model, objective, data)
 
     with ExitStack() as stack:
-        world.broadcast(lambda: _opened(stack, run, config, resume, overwrite))
-        # fused Adam updates in one pass over memory, and can be told on the device to skip a step;
-        # in 16-bit training the scaler of gradients decides that, and clips gradients of an
-        # optimiser that is not fused only
-        scaled = precision == "16-mixed"
-        bare = make_optimizer(optimizer, model, objective, learning_rate, fused=not scaled)
-        rates = [group["lr"] for group in bare.param_groups]  # an objective may ask for its own
-        plain = Pass(model, objective)
-        full = min(batch_size, n)  # examples of a batch that may be compiled
-        # where nobody else has a say between gradients and update
-        is_one_graph = (
-            compile
-            and TRACES_GRADIENTS
-            and world.size == 1
-            and not scaled
-            and fits_one_graph(plain, bare)
-        )
-        share = pieces(full, world)[0]
-        has_graph = compile and not is_one_graph
-        one_pass, stepping = fabric.setup(
-            Compiled(plain, share.stop - share.start) if has_graph else plain, bare
-        )
-        stepping.zero_grad()  # what was left before this training began
-        context = data.context("train")
-
-        def present(rows: Tensor) -> tuple[Tensor, Context]:
-            return data.present("train", rows), context[rows]
-
-        def fetch(rows: Tensor) -> tuple[Tensor, Context]:
-            x, beside = present(rows)
-            return x.to(here), beside.to(here)
-
-        by_piece = PieceByPiece(
-            fabric, plain, one_pass, stepping, clip, fetch, n, world, accumulate, scaled
-        )
-        at_once = None
-        if is_one_graph:
-            gathers = here.type == "cpu" and data.is_traced
-            own = GatheringPass(model, objective, present) if gathers else plain
-            compiled = CompiledStep(own, bare, clip, here)
-            stack.enter_context(tracing_steps())
-            at_once = AtOnce(compiled, fabric.strategy.precision, None if gathers else fetch, n)
-        compiling, compile_seconds = compile, 0.0
+        world.broadcast(lambda: _open_folder(stack, run, config, resume, overwrite))
+        steps = Steps(model, objective, data, settings, fabric, world)
         state = TrainingState(
-            model, objective, bare, fabric.strategy.precision, Best(patience), here
+            model, objective, steps.optimizer, fabric.strategy.precision, fabric.device, ema
         )
         if run is not None and not resume:
             stack.enter_context(_nothing_left_of_a_failure(run, state))
-        stack.enter_context(world.watched())
-        stack.enter_context(seeded(seed))
-        stack.enter_context(retain_freed_memory())
-        # a run that was killed before its first checkpoint begins anew
-        checkpoint = world.broadcast(
-            lambda: run.checkpoint() if run is not None and resume else None
-        )
-        differs = ""
-        if checkpoint is None:
-            prepare(model, data)
-            world.copy_first(one_pass.state_dict().values())
-            if run is not None:
-                state.save(
-                    run
-                )  # the initial weights: a kill before the first checkpoint must not lose them
-        elif folder is not None:
-            differs = state.restore(checkpoint, folder.checkpoint_folder, world)
-            state.sums.seen = (
-                min(state.done * batch_size, len(data["train"])) if world.is_first else 0
-            )
-
-        steps = math.ceil(n / batch_size)
-        # in memory all are kept as they are seen; from a file they come again after every epoch
-        held = (
-            fabric.to_device(data.examples("valid"))
-            if "valid" in data.splits and not data.is_mapped
-            else None
-        )
+        for block in (steps.tracing(), world.watched(), seeded(seed), retain_freed_memory()):
+            stack.enter_context(block)
+        news = _begin(model, state, steps, data, folder if resume else None, run, world)
+        validation = Validation(steps.one_pass, objective, data, fabric, world)
         stop = stack.enter_context(stop_requested())
-        show = stack.enter_context(
-            Display(epochs, steps, progress and world.is_first, state.epoch - 1)
+        examples = len(data["train"])
+        training = Training(
+            model, objective, settings, config, steps.per_epoch, examples, state, run, news
         )
-        if differs:
-            show.say(f"resumed under other conditions, so the last bits may differ: {differs}")
-        saved_at, votes = time.monotonic(), Votes(world)
-        while state.epoch <= epochs and not state.best.exhausted:
+        ours = [ProgressDisplay(progress), CollapseWarning(), MetricsFile()]
+        ours += [] if patience is None else [EarlyStopping(patience)]
+        ours += [] if logs is None else [LoggerCallback(logs, starts_anew=logger == "csv")]
+        audience = Callbacks([*ours, *theirs] if world.is_first else [], training)
+        stack.callback(audience.on_train_end)
+        audience.on_train_begin()
+        saver = Saver(state, run, folder is not None, world, checkpoint_seconds)
+        is_over = world.agree(audience.wants_to_stop or audience.failure is not None)[0]
+
+        while state.epoch <= epochs and not is_over:
             # from the seed and the epoch alone, so that a resumed run needs no history of shuffles
             order = data.order("train", seed, state.epoch)
-            started = time.monotonic() - state.seconds
-            one_pass.train()
             batches = order.split(batch_size)
-            while state.done < steps:
+            began = time.monotonic() - state.seconds
+            steps.one_pass.train()
+            while state.done < steps.per_epoch:
                 index = batches[state.done]
                 data.read_ahead("train", order, state.done * batch_size, len(index))
-                progressed = state.step / max(
-                    1, epochs * steps - 1
-                )  # 0 at the first step, 1 at the last
-                for group, rate in zip(bare.param_groups, rates, strict=True):
-                    group["lr"] = rate * _factor(schedule, progressed)
-
-                began = time.monotonic()
-                is_full = len(index) == full
-                step = at_once if is_full and at_once is not None else by_piece
-                step(index, progressed, state.sums, state.step == 0)
-                if (
-                    compiling and is_full
-                ):  # that was done in this step, and is no part of the time of an epoch
-                    compiling, compile_seconds = False, time.monotonic() - began
-                    started += compile_seconds
-                    show.say(f"compiled in {compile_seconds:.1f} s")
-                if state.step == 0:
+                steps.take(index, state)
+                if steps.compile_seconds:  # no part of the time of an epoch
+                    began += steps.compile_seconds
+                    news.append(f"compiled in {steps.compile_seconds:.1f} s")
+                    training.compile_seconds = steps.compile_seconds
+                if state.step == 1:
                     check_all_gathered(objective, world)
-                state.done += 1
-                state.step += 1
-                state.seconds = time.monotonic() - started
-                seen = min(state.done * batch_size, n)
-                means = partial(state.sums.means, max(1, state.sums.seen))  # those of this process
-                show.step(state.epoch, state.done, means, seen / state.seconds)
-                is_due = world.is_first and time.monotonic() - saved_at >= checkpoint_seconds
-                stops, saves = votes.ask(stop.is_set() or (world.size > 1 and is_orphan()), is_due)
-                if folder is not None and (stops or saves):
-                    state.sums.collect(world)
-                    if run is not None:
-                        state.save(run)
-                    saved_at = time.monotonic()
-                if stops:
-                    raise KeyboardInterrupt(_how_to_resume(state, steps, folder))
+                state.seconds = time.monotonic() - began
+                audience.on_step_end()
+                is_asked = stop.is_set() or (world.size > 1 and is_orphan())
+                if saver.after_step(is_asked or audience.failure is not None):
+                    raise _stopped(audience.failure, state, steps, folder)
 
             check_in_step(world)
             sums = state.sums.collect(world)
-            skipped_steps = int(sums["skipped"])
-            state.seconds = (
-                time.monotonic() - started
-            )  # once more, now that the device has finished
-            if skipped_steps == steps and not scaled:
-                raise ValueError(
-                    f"all {steps} steps of epoch {state.epoch} gave gradients that are not finite, "
-                    "so nothing was learned; try a smaller learning rate, or clip"
-                )
-            valid = None
-            if "valid" in data.splits:
-                batches = (
-                    data.batches("valid", VALID_BATCH) if held is None else held.split(VALID_BATCH)
-                )
-                valid = _validate(
-                    one_pass,
-                    objective.samples,
-                    map(fabric.to_device, batches),
-                    data.context("valid"),
-                    n,
-                    stop,
-                    world,
-                )
+            _check_steps(state, sums, steps)
+            state.seconds = time.monotonic() - began  # once more, now that the device has finished
+            with state.evaluated():
+                valid = validation(stop)
             if world.agree(stop.is_set())[0]:
-                if run is not None:
-                    state.save(run)
-                raise KeyboardInterrupt(_how_to_resume(state, steps, folder))
-            train_means = sums.means(n)
-            _check_sane(state, valid, train_means, skipped_steps > steps / 2)
-            record = {
-                "epoch": state.epoch,
-                "step": state.step,
-                "train": train_means,
-                "valid": valid,
-                "rate_estimator": rate_estimator,
-                "learning_rate": bare.param_groups[0]["lr"],
-                "skipped_steps": skipped_steps,
-                "seconds": round(state.seconds, 3),
-                "examples_per_second": round(n / state.seconds, 1),
-                **({"compile_seconds": round(compile_seconds, 3)} if compile else {}),
-            }
-            compile_seconds = 0.0
-            state.best.see(state.epoch, valid["loss"] if valid else None, model)
+                saver.save()
+                raise _stopped(None, state, steps, folder)
+            record = _record(training, sums, valid, rate_estimator)
+            state.see(valid["loss"] if valid else None)
             state.close_epoch(record)
-            show.epoch(record)
-            if world.is_first:
-                warn_of_collapse(record, epochs)
-            if run is not None:
-                run.write_metrics(state.records)
-        if run is not None:
-            state.save(run)
-    if state.best.weights:
-        model.load_state_dict(state.best.weights)
-    one_pass.eval()
+            audience.on_epoch_end(record)
+            is_over, has_failed = world.agree(audience.wants_to_stop, audience.failure is not None)
+            if has_failed:
+                saver.save()
+                raise _stopped(audience.failure, state, steps, folder)
+        saver.save()
+        if state.step:
+            model.origin = {"run": None} if folder is None else world.broadcast(folder.origin)
+    state.leave_weights()
+    steps.one_pass.eval()
+    if audience.failure is not None:  # at the beginning, or at the end
+        raise _stopped(audience.failure, state, steps, folder)
     return History(state.records, state.best.epoch, folder.path if folder else None)
 
 
-@torch.no_grad()
-def _validate(
-    one_pass: nn.Module,
-    samples: int,
-    batches: Iterable[Tensor],
-    context: Context,
-    examples: int,
-    stop: threading.Event,
-    world: Processes,
-) -> dict[str, float | None]:
-    """Means over the validation split, with every schedule at its end and the same noise after
-    every epoch.
-    """
-    sums, seen = Sums(next(one_pass.parameters()).device), 0
-    one_pass.eval()
-    with seeded(0):
-        for x in batches:
-            if world.agree(stop.is_set())[
-                0
-            ]:  # the result will not be used: a resumed run validates again
-                return {}
-            (shard,) = pieces(len(x), world)
-            beside = context[seen : seen + len(x)][shard.rows].to(x.device)
-            with at_work(shard, samples):
-                _, log, usage = one_pass(x[shard.rows], beside.given, 1.0, examples)
-            sums.add(shard.counted(log), shard.counted(usage))
-            seen += len(x)
-    return sums.collect(world).means(seen)
+def _check_kind(name: str, value: Any, kind: type) -> None:
+    if not isinstance(value, kind):
+        is_class = isinstance(value, type)
+        what = (
+            f"the class {value.__name__}: make an object of it"
+            if is_class
+            else type(value).__name__
+        )
+        raise TypeError(f"{name} must be a {kind.__name__}, not {what}")
 
 
-def _opened(
+def _open_folder(
     stack: ExitStack, run: Run | None, config: Mapping[str, Any], resume: bool, overwrite: bool
 ) -> None:
     """Hold the run folder, and begin the run in it, unless it is resumed."""
@@ -467,6 +313,46 @@ def _opened(
         run.begin(config, overwrite)
 
 
+def _begin(
+    model: Model,
+    state: TrainingState,
+    steps: Steps,
+    data: Dataset,
+    resumed: Run | None,
+    run: Run | None,
+    world: Processes,
+) -> list[str]:
+    """Start from the beginning, or where the run stood; what is to be said about it.
+
+    Args:
+        model: what is trained.
+        state: the state.
+        steps: the steps to come.
+        data: what the model takes its units from.
+        resumed: the folder of the run that is gone on with; None for a new one.
+        run: the folder, in the process that writes.
+        world: the processes that share the training.
+    """
+    checkpoint = world.broadcast(
+        lambda: run.checkpoint() if run is not None and resumed is not None else None
+    )
+    if checkpoint is None or resumed is None:
+        # a run that was killed before its first checkpoint begins anew
+        prepare(model, data)
+        world.copy_first(steps.one_pass.state_dict().values())
+        state.begin()
+        if run is not None:
+            # the initial weights: a kill before the first checkpoint must not lose them
+            state.save(run)
+        return []
+    differs = state.restore(checkpoint, resumed.checkpoint_folder, world)
+    seen = min(state.done * steps.settings.batch_size, len(data["train"]))
+    state.sums.seen = seen if world.is_first else 0
+    if not differs:
+        return []
+    return [f"resumed under other conditions, so the last bits may differ: {differs}"]
+
+
 @contextmanager
 def _nothing_left_of_a_failure(run: Run, state: TrainingState) -> Iterator[None]:
     """Take the run folder back where training fails, other than by being interrupted, before it has
@@ -474,40 +360,72 @@ def _nothing_left_of_a_failure(run: Run, state: TrainingState) -> Iterator[None]
     """
     try:
         yield
-    except ConnectionError:
-        raise  # it was another process that failed: this one can go on from here
+    except (ConnectionError, CallbackError):
+        raise  # it was somebody else who failed: this training can go on from here
     except Exception:
         if not state.records:
             run.abandon()
         raise
 
 
-def _check_sane(
-    state: TrainingState,
-    valid: Mapping[str, float | None] | None,
-    train: Mapping[str, float | None],
-    mostly_skipped: bool,
-) -> None:
-    """Refuse to go on, or to end well, where nothing finite was ever learned."""
-    if state.best.weights:
-        return
-    measured = train["loss"] if valid is None else valid["loss"]
-    if measured is None and (valid is not None or mostly_skipped):
+def _check_steps(state: TrainingState, sums: Sums, steps: Steps) -> None:
+    """Refuse to go on where an epoch has taught nothing; a scaler of gradients may skip many."""
+    if int(sums["skipped"]) == steps.per_epoch and not steps.settings.is_scaled:
         raise ValueError(
-            f"training has diverged: after epoch {state.epoch} the loss is not finite; try a "
-            "smaller learning rate, clip, or data on a smaller scale"
+            f"all {steps.per_epoch} steps of epoch {state.epoch} gave gradients that are not "
+            "finite, so nothing was learned; try a smaller learning rate, or clip"
         )
 
 
-def _factor(schedule: Schedule, progress: float) -> float:
-    if schedule == "linear":
-        return 1.0 - progress
-    return 0.5 * (1 + math.cos(math.pi * progress)) if schedule == "cosine" else 1.0
+def _record(
+    training: Training,
+    sums: Sums,
+    valid: Mapping[str, float | None] | None,
+    rate_estimator: str,
+) -> dict[str, Any]:
+    """The record of an epoch.
+
+    Raises:
+        ValueError: nothing finite was ever learned.
+    """
+    state, steps = training.state, training.steps_per_epoch
+    means, skipped = sums.means(training.examples), int(sums["skipped"])
+    if not state.best.weights:
+        loss = means["loss"] if valid is None else valid["loss"]
+        if loss is None and (valid is not None or skipped > steps / 2):
+            raise ValueError(
+                f"training has diverged: after epoch {state.epoch} the loss is not finite; try a "
+                "smaller learning rate, clip, or data on a smaller scale"
+            )
+    record = {
+        "epoch": state.epoch,
+        "step": state.step,
+        "train": means,
+        "valid": valid,
+        "rate_estimator": rate_estimator,
+        "learning_rate": state.optimizer.param_groups[0]["lr"],
+        "skipped_steps": skipped,
+        "seconds": round(state.seconds, 3),
+        "examples_per_second": round(training.examples / state.seconds, 1),
+    }
+    if training.settings.compile:
+        record["compile_seconds"] = round(training.compile_seconds, 3)
+        training.compile_seconds = 0.0
+    return record
 
 
-def _how_to_resume(state: TrainingState, steps: int, run: Run | None) -> str:
-    where = f"stopped in epoch {state.epoch} after {state.done} of {steps} steps"
-    if run is None:
-        return f"{where}; nothing was saved, since no run folder was given (out=)"
-    command = f"lowerbound train --resume --out {shlex.quote(str(run.path))}"
-    return f"{where}; saved in {run.path}; go on with: {command}"
+def _stopped(
+    failure: CallbackError | None, state: TrainingState, steps: Steps, folder: Run | None
+) -> BaseException:
+    """What is raised where training stops before its end: where it stands, and how to go on."""
+    where = f"stopped in epoch {state.epoch} after {state.done} of {steps.per_epoch} steps"
+    if folder is None:
+        words = f"{where}; nothing was saved, since no run folder was given (out=)"
+    else:
+        command = f"lowerbound train --resume --out {shlex.quote(str(folder.path))}"
+        words = f"{where}; saved in {folder.path}; go on with: {command}"
+    if failure is None:
+        return KeyboardInterrupt(words)
+    error = CallbackError(f"{failure}; {words}")
+    error.__cause__ = failure.__cause__
+    return error

@@ -19,22 +19,31 @@ large. Muon does not: one that is hundreds of times as large as the others is al
 some 1 / (1 - mu) = 20 steps and more, and its direction is that of one batch. Where a scale is the
 exponential of a network, such a gradient comes in the end; clipped at a few times their usual norm
 it is one among others.
+
+Weight decay is decoupled from the gradient (Loshchilov and Hutter 2017, arXiv 1711.05101): a step
+first multiplies a weight by 1 - eta lambda. It means the same for both optimisers, since Muon's
+steps have the size of Adam's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, overload
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Literal, TypeAlias, overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.optim import Optimizer
 
 from lowerbound.objective import Objective
-from lowerbound.training.passes import parameter_groups
+from lowerbound.training.passes import trained
 
 OptimizerName = Literal["adam", "muon"]
+OptimizerFactory: TypeAlias = Callable[..., Optimizer]
+"""What makes an optimiser of groups of parameters, ``factory(groups, lr=0.001)``: a class of
+torch.optim, or a partial of one.
+"""
 
 MOMENTUM = 0.95
 # Jordan's coefficients: the steepest quintic at zero whose iterates stay between 0.7 and 1.2, which
@@ -63,7 +72,7 @@ class Muon(torch.optim.Adam):
     found_inf: Tensor | None = None
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float, fused: bool) -> None:
-        super().__init__(groups, lr=lr, fused=fused)
+        super().__init__(groups, lr=lr, fused=fused, decoupled_weight_decay=True)  # AdamW's
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -81,28 +90,30 @@ class Muon(torch.optim.Adam):
             if group["is_matrices"]:
                 for p in group["params"]:
                     if p.grad is not None:
-                        self._orthogonal_step(p, group["lr"])
+                        self._orthogonal_step(p, group["lr"], group["weight_decay"])
         return loss
 
     @torch.no_grad()
-    def _orthogonal_step(self, p: nn.Parameter, rate: float) -> None:
+    def _orthogonal_step(self, p: nn.Parameter, rate: float, weight_decay: float) -> None:
         state, gradient = self.state[p], p.grad
         assert gradient is not None
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
             state["exp_avg"] = torch.zeros_like(p)
         average, step = state["exp_avg"], rate * 0.2 * math.sqrt(max(p.flatten(1).shape))
+        taken: Tensor | None = None
         if self.found_inf is not None:
-            gradient = torch.where(
-                self.found_inf > 0, average, gradient
-            )  # which leaves the average as it is
+            taken = 1 - self.found_inf  # a tensor: nobody waits for it
+            # which leaves the average as it is
+            gradient = torch.where(self.found_inf > 0, average, gradient)
         average.lerp_(gradient, 1 - MOMENTUM)
         direction = orthogonal(gradient.lerp(average, MOMENTUM).flatten(1)).reshape(p.shape)
-        if self.found_inf is None:
+        if weight_decay:
+            p.mul_(1 - rate * weight_decay * (1.0 if taken is None else taken.to(p.dtype)))
+        if taken is None:
             p.sub_(direction, alpha=step)
             state["step"] += 1
         else:
-            taken = 1 - self.found_inf  # a tensor: nobody waits for it
             p.addcmul_(direction.to(p.dtype), taken.to(p.dtype), value=-step)
             state["step"] += taken
 
@@ -170,29 +181,94 @@ def orthogonal(matrix: Tensor) -> Tensor:
 
 
 def make_optimizer(
-    name: OptimizerName, model: nn.Module, objective: Objective, lr: float, fused: bool
-) -> torch.optim.Adam:
-    """The optimiser of model and objective; an objective's own parameters are always Adam's, with
-    the settings it asks for.
+    optimizer: OptimizerName | OptimizerFactory,
+    model: nn.Module,
+    objective: Objective,
+    lr: float,
+    fused: bool,
+    weight_decay: float = 0.0,
+) -> Optimizer:
+    """The optimiser of model and objective.
+
+    Args:
+        optimizer: its name, or what makes one of the parameters.
+        model: whose parameters.
+        objective: whose own parameters are always Adam's, with the settings that it asks for.
+        lr: the learning rate.
+        fused: of Adam.
+        weight_decay: of the weights of layers.
 
     Raises:
         ValueError: Muon for a model without a matrix.
+        TypeError: the factory makes something else than an optimiser.
     """
     groups = parameter_groups(model, objective)
-    if name == "adam":
-        return torch.optim.Adam(groups, lr=lr, fused=fused)
-    matrices = {id(p) for p in layer_matrices(model)}
-    split = []
+    if not isinstance(optimizer, str):
+        made = optimizer(groups, lr=lr)
+        if not isinstance(made, Optimizer):
+            raise TypeError(
+                f"optimizer makes a {type(made).__name__}, and torch.optim.Optimizer is needed"
+            )
+        return made
+    if optimizer == "muon":
+        matrices = {id(p) for p in layer_matrices(model)}
+        groups = divided(groups, matrices, "is_matrices", (True, False))
+        if not any(group["is_matrices"] for group in groups):
+            raise ValueError(
+                "optimizer 'muon' is for the weights of linear and convolutional layers, and none "
+                "of this model's are trained; use 'adam'"
+            )
+    if weight_decay:
+        decayed = {id(p) for p in layer_weights(model)}
+        groups = divided(groups, decayed, "weight_decay", (weight_decay, 0.0))
+    if optimizer == "muon":
+        return Muon(groups, lr, fused)
+    return torch.optim.Adam(groups, lr=lr, fused=fused, decoupled_weight_decay=weight_decay > 0)
+
+
+def parameter_groups(model: nn.Module, objective: Objective) -> list[dict[str, Any]]:
+    """What an optimiser is given: the parameters of the model, and those of the objective with the
+    settings that it asks for.
+    """
+    groups = [{"params": trained(model)}, {"params": trained(objective), **objective.adam}]
+    return [group for group in groups if group["params"]]
+
+
+def divided(
+    groups: Iterable[dict[str, Any]], chosen: Collection[int], key: str, values: tuple[Any, Any]
+) -> list[dict[str, Any]]:
+    """Each group as two: the parameters that are chosen, with the first value of a setting, and the
+    others, with the second.
+
+    Args:
+        groups: as an optimiser takes them.
+        chosen: the ``id`` of each such parameter.
+        key: the setting.
+        values: of the setting.
+    """
+    result = []
     for group in groups:
-        for is_matrices in (True, False):
-            own = [p for p in group["params"] if (id(p) in matrices) == is_matrices]
-            split += [{**group, "params": own, "is_matrices": is_matrices}] if own else []
-    if not any(group["is_matrices"] for group in split):
-        raise ValueError(
-            "optimizer 'muon' is for the weights of linear and convolutional layers, and none of "
-            "this model's are trained; use 'adam'"
-        )
-    return Muon(split, lr, fused)
+        for is_chosen, value in zip((True, False), values, strict=True):
+            parameters = [p for p in group["params"] if (id(p) in chosen) == is_chosen]
+            result += [{**group, "params": parameters, key: value}] if parameters else []
+    return result
+
+
+def layer_weights(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of linear, convolutional and recurrent layers: what weight decay acts on.
+
+    Biases, scales, normalisations and what a part learns besides (a prior's mean, pseudo-inputs, a
+    codebook) are left alone: drawn to zero, a log-scale says that the scale is one, which is no
+    simpler than another.
+    """
+    recurrent = [
+        parameter
+        for module in model.modules()
+        if isinstance(module, nn.RNNBase)
+        for name, parameter in module.named_parameters(recurse=False)
+        if name.startswith("weight")
+    ]
+    return layer_matrices(model) + recurrent
 
 
 def layer_matrices(model: nn.Module) -> list[nn.Parameter]:
@@ -207,7 +283,11 @@ def layer_matrices(model: nn.Module) -> list[nn.Parameter]:
 
 
 def moments(optimizer: torch.optim.Optimizer) -> list[dict[str, torch.Size]]:
-    """The shapes of what the optimiser keeps of each parameter, by name."""
+    """The shapes of what the optimiser keeps of each parameter, by name; empty for an optimiser of
+    the user's own, of which they are not known.
+    """
+    if type(optimizer) not in (torch.optim.Adam, Muon):
+        return []
     return [
         {
             "step": torch.Size(()),

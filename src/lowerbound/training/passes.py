@@ -187,14 +187,6 @@ def prepare(model: Model, data: Dataset) -> None:
     model.prepare(refilled(x, mask))
 
 
-def parameter_groups(model: nn.Module, objective: Objective) -> list[dict[str, Any]]:
-    """What Adam is given: the parameters of the model, and those of the objective with the settings
-    that it asks for.
-    """
-    groups = [{"params": trained(model)}, {"params": trained(objective), **objective.adam}]
-    return [group for group in groups if group["params"]]
-
-
 def trained(module: nn.Module) -> list[nn.Parameter]:
     """The parameters that are not excluded by ``requires_grad_(False)``."""
     return [p for p in module.parameters() if p.requires_grad]
@@ -208,9 +200,8 @@ def not_finite(gradients: Iterable[Tensor]) -> Tensor:
     entry takes 30 times as long, and squares overflow.
     """
     total = torch.stack([gradient.sum() for gradient in gradients]).sum()
-    return (
-        ~total.isfinite()
-    ).float()  # not by what zero times it is: a compiler takes that for zero
+    # not by what zero times it is: a compiler takes that for zero
+    return (~total.isfinite()).float()
 
 
 def check_gradients(model: nn.Module, objective: nn.Module, received: Collection[int]) -> None:
