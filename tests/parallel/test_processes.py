@@ -219,11 +219,11 @@ def test_the_command_stops_all_processes_at_ctrl_c_with_one_line_and_measures_by
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    told = [line for line in err.decode().splitlines() if not line.startswith("epoch")]
-    assert len(told) == 1
+    lines = [line for line in err.decode().splitlines() if not line.startswith("epoch")]
+    assert len(lines) == 1
     assert re.match(
         r"lowerbound: stopped in epoch \d+ after \d+ of 12 steps; saved in .*; go on with: ",
-        told[0],
+        lines[0],
     )
     measured = ["evaluate", str(out), "--samples", "7", "--device", "cpu", "--json"]
     shared = subprocess.run(
@@ -240,7 +240,7 @@ def test_the_command_stops_all_processes_at_ctrl_c_with_one_line_and_measures_by
 
 
 @pytest.mark.parametrize(
-    ("given", "world", "message"),
+    ("ask", "world", "message"),
     [
         (lambda: 0, ALONE, "devices is 0: it must be a whole number, at least 1"),
         (
@@ -261,12 +261,12 @@ def test_the_command_stops_all_processes_at_ctrl_c_with_one_line_and_measures_by
     ],
 )
 def test_a_number_of_devices_that_cannot_be_is_refused(
-    given: Callable[[], int], world: Processes, message: str
+    ask: Callable[[], int], world: Processes, message: str
 ) -> None:
-    if given() == 2 and (os.cpu_count() or 1) < 2:
+    if ask() == 2 and (os.cpu_count() or 1) < 2:
         pytest.skip("there are too few cores to get that far")
     with pytest.raises(ValueError, match=message):
-        check_devices(given(), CPU, world)
+        check_devices(ask(), CPU, world)
 
 
 def test_a_gpu_of_its_own_for_each() -> None:

@@ -206,20 +206,20 @@ def test_a_generator_that_is_given_is_left_to_who_gave_it() -> None:
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_every_row_counts_once(size: int, count: int, accumulate: int) -> None:
     values = torch.arange(float(size))
-    found, parts = 0.0, []
+    total, parts = 0.0, []
     for rank in range(count):
         shards = pieces(size, Processes(rank, count, rank, count), accumulate)
         assert [shard.is_last for shard in shards] == [False] * (accumulate - 1) + [True]
         for shard in shards:
             with at_work(shard):
-                found += (
+                total += (
                     float(batch_mean(values[shard.rows])) / count
                 )  # as gradients are averaged over the processes
             parts += [] if shard.is_spare else [shard.rows]
             assert shard.counted({"loss": values[shard.rows]})["loss"].sum() == (
                 0 if shard.is_spare else values[shard.rows].sum()
             )
-    assert found == pytest.approx(float(values.mean()))
+    assert total == pytest.approx(float(values.mean()))
     assert sorted(row for rows in parts for row in range(size)[rows]) == list(range(size))
 
 
