@@ -241,7 +241,7 @@ def test_real_values_are_seen_in_units_of_their_spread() -> None:
         lb.likelihoods.Normal((1,), (2,), condition=()),
     )
     lb.fit(model, lb.objectives.ELBO(), data, epochs=1, progress=False)
-    seen = model.prior.given(data.context("train").y)
+    seen = model.prior.encoder(data.context("train").y)
     assert abs(float(seen.mean())) < 1e-4
     assert float(seen.std()) == pytest.approx(1, abs=0.01)
 

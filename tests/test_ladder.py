@@ -13,7 +13,7 @@ from torch.distributions import Independent, Normal
 
 import lowerbound as lb
 from lowerbound.cli import main
-from lowerbound.models.hierarchical import _product
+from lowerbound.distributions.normal_product import normal_product
 from lowerbound.roles import Context
 
 
@@ -69,7 +69,7 @@ def test_a_product_with_an_extreme_scale_keeps_its_gradient_in_float32(log_varia
     first, second = (
         Independent(Normal(loc[i : i + 1], (0.5 * logs[i : i + 1]).exp()), 1) for i in (0, 1)
     )
-    product = _product(first, second)
+    product = normal_product(first, second)
     near = 0 if log_variance < 0 else 1  # the narrow one decides
     mean, scale = float(product.mean.detach()), float(product.stddev.detach())
     assert mean == pytest.approx([1.0, -3.0][near])
@@ -91,5 +91,5 @@ def test_a_product_is_the_two_densities_multiplied_up_to_a_constant(posterior: t
     z = 3 * torch.randn(50, 1, 2).double()
     for other in (second, diagonal):  # forms may be mixed
         with torch.no_grad():
-            left = _product(first, other).log_prob(z) - first.log_prob(z) - other.log_prob(z)
+            left = normal_product(first, other).log_prob(z) - first.log_prob(z) - other.log_prob(z)
         assert torch.allclose(left, left[:1].expand(50, 1), atol=1e-8)

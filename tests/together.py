@@ -51,6 +51,34 @@ class Lottery(nn.Module):
         return result
 
 
+class NoisyWeights(nn.Module):
+    """A network whose last layer has noise in its weights: as many numbers as a share of six
+    examples has.
+    """
+
+    def __init__(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.body = lb.networks.MLP(in_shape, (6,))
+        self.head = lb.networks.MLP((6,), out_shape)
+
+    def noise(self) -> torch.Tensor:
+        return torch.randn(6)
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.body(value)
+        scale = 1 + 0.1 * self.noise().to(hidden) if self.training else 1.0
+        result: torch.Tensor = self.head(hidden * scale)
+        return result
+
+
+class ReplicatedWeights(NoisyWeights):
+    """The same, drawn alike in every process."""
+
+    def noise(self) -> torch.Tensor:
+        with replicated():
+            return super().noise()
+
+
 class Dropped(nn.Module):
     """A network that leaves out units."""
 
@@ -102,12 +130,15 @@ OTHERS: dict[str, Callable[[Dataset], tuple[Model, Objective]]] = {
     "path gradients": lambda data: (_vae(data, Dropped), lb.objectives.ELBO(path_gradient=True)),
     "clipped": lambda data: (_vae(data), lb.objectives.ELBO()),
     "codes": lambda data: (_restarting(data), lb.objectives.ELBO()),
+    "replicated weights": lambda data: (_vae(data, ReplicatedWeights), lb.objectives.ELBO()),
 }
 REFUSED: dict[str, Callable[[Dataset], tuple[Model, Objective]]] = {
     "careless": lambda data: (_vae(data), Careless()),
     "lottery": lambda data: (_vae(data, Lottery), lb.objectives.ELBO()),
+    "noisy weights": lambda data: (_vae(data, NoisyWeights), lb.objectives.ELBO()),
 }  # fmt: skip
 HOW: dict[str, dict[str, Any]] = {
+    "replicated weights": {"batch_size": 12},  # shares of six examples
     "one left": {"batch_size": 47},  # of 48: the second process has nothing to do in the last batch
     "drawn anew": {"batch_size": 301},
     "clipped": {"clip": 1.0, "schedule": "cosine", "precision": "bf16-mixed"},
@@ -133,8 +164,8 @@ def train(folder: Path, names: Iterable[str], **how: Any) -> None:
         if name in REFUSED:
             be_refused(folder, name)
             continue
-        own, _, pieces = name.partition(" / ")
-        model, objective, data = case(own)
+        combination, _, pieces = name.partition(" / ")
+        model, objective, data = case(combination)
         settings = {
             "epochs": 2,
             "batch_size": 13,
@@ -142,7 +173,7 @@ def train(folder: Path, names: Iterable[str], **how: Any) -> None:
             "device": "cpu",
             "progress": False,
         }
-        settings |= HOW.get(own, {}) | ({"accumulate": int(pieces)} if pieces else {}) | how
+        settings |= HOW.get(combination, {}) | ({"accumulate": int(pieces)} if pieces else {}) | how
         # settings of several types
         history = lb.fit(model, objective, data, **settings)  # type: ignore[arg-type]
         result = lb.evaluate(model, data, "train", samples=3, batch_size=7)
@@ -150,11 +181,11 @@ def train(folder: Path, names: Iterable[str], **how: Any) -> None:
             tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
             tensors |= {f"objective.{key}": value for key, value in objective.state_dict().items()}
             write_tensors(folder / f"{name.replace('/', 'in')}.safetensors", tensors)
-            told = [
+            epochs = [
                 {key: epoch[key] for key in ("train", "valid", "skipped_steps")}
                 for epoch in history.epochs
             ]
-            content = {"epochs": told, "evaluation": result.as_json()}
+            content = {"epochs": epochs, "evaluation": result.as_json()}
             (folder / f"{name.replace('/', 'in')}.json").write_text(json.dumps(content))
 
 

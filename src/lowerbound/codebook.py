@@ -82,13 +82,10 @@ class Codebook:
         """Whether z (..., *Z) is made of codes up to rounding, or of those of these numbers (...,
         P): (...).
         """
-        own = self.vectors[self.find(z) if index is None else index]
-        size = own.abs().amax(-1, keepdim=True)
-        return (
-            ((self.rows(z) - own).abs() <= ALIKE * size + torch.finfo(own.dtype).tiny)
-            .all(-1)
-            .all(-1)
-        )
+        codes = self.vectors[self.find(z) if index is None else index]
+        size = codes.abs().amax(-1, keepdim=True)
+        rounding = ALIKE * size + torch.finfo(codes.dtype).tiny
+        return ((self.rows(z) - codes).abs() <= rounding).all(-1).all(-1)
 
     def counts(self, index: Tensor) -> Tensor:
         """How often each code occurs among numbers of any shape, (K,)."""

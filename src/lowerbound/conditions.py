@@ -188,10 +188,10 @@ class ConditionedInput(nn.Module):
         super().__init__()
         self.shape = shape
         self.in_shape = shape
-        self.given = None if condition is None else ConditionEncoder(condition, name)
-        if self.given is None:
+        self.encoder = None if condition is None else ConditionEncoder(condition, name)
+        if self.encoder is None:
             return
-        width = numel(self.given.shape)
+        width = numel(self.encoder.shape)
         if len(shape) >= 2:
             self.in_shape = (numel(shape[:-2]) + 1, *shape[-2:])
             self.channel = nn.Linear(width, shape[-2] * shape[-1])
@@ -205,7 +205,7 @@ class ConditionedInput(nn.Module):
             ValueError: y is not what the condition asks for, or is that of another number of
                 examples.
         """
-        if self.given is None:
+        if self.encoder is None:
             return value
         split = value.ndim - len(self.shape)
         if split < 0 or value.shape[split:] != self.shape:
@@ -213,13 +213,13 @@ class ConditionedInput(nn.Module):
                 f"a value of shape {tuple(value.shape)} does not end in the event shape "
                 f"{self.shape}"
             )
-        known = self.given(y).to(value.dtype)
-        known = known.reshape(*known.shape[: known.ndim - len(self.given.shape)], -1)
+        known = self.encoder(y).to(value.dtype)
+        known = known.reshape(*known.shape[: known.ndim - len(self.encoder.shape)], -1)
         try:
             leading = torch.broadcast_shapes(value.shape[:split], known.shape[:-1])
         except RuntimeError:
             raise ValueError(
-                f"{self.given.name} is given y of {known.shape[-2]} examples beside "
+                f"{self.encoder.name} is given y of {known.shape[-2]} examples beside "
                 f"{value.shape[split - 1]}; give one for each, or one for all"
             ) from None
         if len(self.shape) < 2:
@@ -227,16 +227,15 @@ class ConditionedInput(nn.Module):
             return torch.cat([flat.expand(*leading, -1), known.expand(*leading, -1)], -1)
         height, width = self.shape[-2:]
         channels = value.reshape(*value.shape[:split], -1, height, width)
-        own = self.channel(known).reshape(*known.shape[:-1], 1, height, width)
-        return torch.cat(
-            [part.expand(*leading, -1, -1, -1) for part in (channels, own.to(value.dtype))], -3
-        )
+        channel = self.channel(known).reshape(*known.shape[:-1], 1, height, width)
+        both = channels, channel.to(value.dtype)
+        return torch.cat([maps.expand(*leading, -1, -1, -1) for maps in both], -3)
 
     def through(
         self, network: nn.Module, value: Tensor, y: Tensor | None, out_shape: Shape
     ) -> Tensor:
         """What a network makes of the value with y beside it: (..., *V) -> (..., *out_shape)."""
-        beside = value if self.given is None else self(value, y)
+        beside = value if self.encoder is None else self(value, y)
         return over_leading(network, beside, self.in_shape, out_shape)
 
 

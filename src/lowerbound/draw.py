@@ -41,15 +41,13 @@ class _Held:
     def __get__(self, draw: Any, owner: type) -> Tensor:
         if draw is None:
             return self  # type: ignore[return-value]  # of the class: for its docstring
-        if (
-            torch.compiler.is_compiling()
-        ):  # which finds out by itself what is needed, and needed twice
+        # the compiler finds out by itself what is needed, and needed twice
+        if torch.compiler.is_compiling():
             return self.function(draw)
         is_otherwise = torch.is_grad_enabled() != draw.has_gradients
         with torch.set_grad_enabled(draw.has_gradients) if is_otherwise else nullcontext():
-            draw.__dict__[self.name] = value = self.function(
-                draw
-            )  # where Python looks before it asks here
+            value = self.function(draw)
+        draw.__dict__[self.name] = value  # where Python looks before it asks here
         return value
 
 
@@ -232,9 +230,8 @@ class Draw:
 
     def average(self, values: Tensor) -> Tensor:
         """sum_k m_k v_k: (K, B) -> (B,)."""
-        return (
-            values.squeeze(0) if len(values) == 1 else (self.m * values).sum(0)
-        )  # a single weight is 1
+        # a single weight is 1
+        return values.squeeze(0) if len(values) == 1 else (self.m * values).sum(0)
 
     @_Held
     def m(self) -> Tensor:
@@ -253,7 +250,7 @@ class Draw:
         rate = rate.detach()
         several = self.rates_by(estimator) if len(self.latents) > 1 else ()
         each = {
-            f"rate/{name}": own.detach() for name, own in zip(self.names, several, strict=False)
+            f"rate/{name}": level.detach() for name, level in zip(self.names, several, strict=False)
         }
         if not self.is_density:
             return {"rate": rate, "cross_entropy": distortion, **each}

@@ -109,8 +109,8 @@ class Model(nn.Module, ABC):
         """What the parts that are told of y are told: a number of classes, the shape of real
         values, or None.
         """
-        told = {as_condition(part.condition) for part in self.parts.values()} - {None}
-        return told.pop() if told else None
+        conditions = {as_condition(part.condition) for part in self.parts.values()} - {None}
+        return conditions.pop() if conditions else None
 
     @property
     def is_conditional(self) -> bool:
@@ -329,9 +329,9 @@ class Model(nn.Module, ABC):
         """A value on the device and in the precision of the model; what numpy holds is taken
         too.
         """
-        own = _first_parameter(self)
-        assert own is not None  # a model that has none cannot be trained
-        return torch.as_tensor(value).to(device=own.device, dtype=own.dtype)
+        like = _first_parameter(self)
+        assert like is not None  # a model that has none cannot be trained
+        return torch.as_tensor(value).to(device=like.device, dtype=like.dtype)
 
     def _beside(self, context: Context | None, n: int | None = None) -> Context:
         """The context on the device of the model, empty where there is none.
@@ -356,12 +356,12 @@ def _first_parameter(module: nn.Module) -> Tensor | None:
     """``next(module.parameters())``, which makes a name for every module on its way: beside a small
     network that shows.
     """
-    for own in module._parameters.values():
-        if own is not None:
-            return own
-    for part in module._modules.values():
-        if part is not None and (found := _first_parameter(part)) is not None:
-            return found
+    for parameter in module._parameters.values():
+        if parameter is not None:
+            return parameter
+    for child in module._modules.values():
+        if child is not None and (first := _first_parameter(child)) is not None:
+            return first
     return None
 
 
@@ -373,13 +373,13 @@ def check_role(role: type[Part], **parts: Part) -> None:
     """
     for name, part in parts.items():
         if not isinstance(part, role):
-            given = (
+            kind = (
                 part.__name__ + " (the class itself)"
                 if isinstance(part, type)
                 else type(part).__name__
             )
             raise TypeError(
-                f"{name}={given} is not a {role.__name__}: pass an object from "
+                f"{name}={kind} is not a {role.__name__}: pass an object from "
                 f"lowerbound.{role.__name__.lower()}s"
             )
 
@@ -392,9 +392,9 @@ def agree_on_y(**parts: Part) -> None:
         ValueError: what each is told.
     """
     if len({as_condition(part.condition) for part in parts.values()} - {None}) > 1:
-        told = ", ".join(f"{name} {part.condition}" for name, part in parts.items())
+        conditions = ", ".join(f"{name} {part.condition}" for name, part in parts.items())
         raise ValueError(
-            f"the parts disagree on what y is: {told}; give each the same condition, or None"
+            f"the parts disagree on what y is: {conditions}; give each the same condition, or None"
         )
 
 
@@ -419,7 +419,7 @@ def again(
     }
     copies = {name: value.clone() for name, value in part.named_buffers()}
     with replayed(before):
-        given: Distribution = torch.func.functional_call(
+        distribution: Distribution = torch.func.functional_call(
             part, {**parameters, **copies}, (x, context)
         )
-    return given
+    return distribution

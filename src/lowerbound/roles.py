@@ -117,10 +117,8 @@ class Context:
         return {name: value for name, value in vars(self).items() if value is not None}
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> Context:
-        given = self.given
-        return (
-            Context(**{name: function(value) for name, value in given.items()}) if given else self
-        )
+        fields = {name: function(value) for name, value in self.given.items()}
+        return Context(**fields) if fields else self
 
 
 class Part(nn.Module, ABC):

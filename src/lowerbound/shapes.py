@@ -76,14 +76,14 @@ def over_leading(network: nn.Module, value: Tensor, in_shape: Shape, out_shape: 
     flat = value if split == 1 else value.reshape(-1, *in_shape)
     result = network(flat)
     if not isinstance(result, Tensor) or result.shape != (len(flat), *out_shape):
-        given = (
+        returned = (
             tuple(result.shape[1:])
             if isinstance(result, Tensor) and len(result) == len(flat)
             else type(result).__name__
         )
         raise ValueError(
             f"{type(network).__name__} was built to map {in_shape} to {out_shape} but returned "
-            f"{given} for each example; a network factory (in_shape, out_shape) must return a "
+            f"{returned} for each example; a network factory (in_shape, out_shape) must return a "
             "module that maps (N, *in_shape) to (N, *out_shape)"
         )
     if split != 1:  # a view of the same shape is another call, forth and back

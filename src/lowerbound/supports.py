@@ -80,10 +80,8 @@ class Columns(Constraint):
 
     def check(self, value: Tensor) -> Tensor:
         entries = value.reshape(*value.shape[: value.ndim - len(self.shape)], -1).unbind(-1)
-        found = torch.stack(
-            [own.check(entry) for own, entry in zip(self.each, entries, strict=True)], -1
-        )
-        return found.reshape(value.shape)
+        inside = [support.check(entry) for support, entry in zip(self.each, entries, strict=True)]
+        return torch.stack(inside, -1).reshape(value.shape)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Columns) and other.each == self.each
@@ -122,7 +120,7 @@ def describe(support: Constraint) -> str:
         return "the counts {0, 1, 2, ...}"
     if isinstance(support, Columns):
         kinds = list(dict.fromkeys(map(describe, support.each)))
-        numbers = [sum(describe(own) == kind for own in support.each) for kind in kinds]
+        numbers = [sum(describe(column) == kind for column in support.each) for kind in kinds]
         return ", ".join(
             f"{n} column{'s' * (n > 1)} on {kind}" for n, kind in zip(numbers, kinds, strict=True)
         )
@@ -146,9 +144,9 @@ def contains(outer: Constraint, inner: Constraint) -> bool:
     if isinstance(outer, Columns) and isinstance(inner, Columns):
         return len(outer.each) == len(inner.each) and all(map(contains, outer.each, inner.each))
     if isinstance(outer, Columns):
-        return all(contains(own, inner) for own in outer.each)
+        return all(contains(column, inner) for column in outer.each)
     if isinstance(inner, Columns):
-        return all(contains(outer, own) for own in inner.each)
+        return all(contains(outer, column) for column in inner.each)
     if isinstance(inner, Levels):
         if isinstance(outer, Levels):
             return (outer.count - 1) % (inner.count - 1) == 0
@@ -190,4 +188,5 @@ def union(supports: Sequence[Constraint]) -> Constraint:
         ('the counts {0, 1, 2, ...}', 'the real line')
     """
     known = [*supports, UNIT, COUNTS, INTEGER]
-    return next((own for own in known if all(contains(own, other) for other in supports)), REAL)
+    fitting = (outer for outer in known if all(contains(outer, inner) for inner in supports))
+    return next(fitting, REAL)

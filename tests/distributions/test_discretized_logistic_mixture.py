@@ -106,8 +106,8 @@ def test_samples_have_the_frequencies_of_the_levels() -> None:
         p = px.log_prob(values.squeeze(-1)).exp()
         draws = px.sample((n,)).reshape(n, -1)
         assert bool(px.support.check(draws).all())
-        found = ((draws[:, None] - values).abs() < 1e-6).all(-1).double().mean(0)
-        assert bool(((found - p).abs() <= 5 * (p * (1 - p) / n).sqrt() + 1e-6).all())
+        frequencies = ((draws[:, None] - values).abs() < 1e-6).all(-1).double().mean(0)
+        assert bool(((frequencies - p).abs() <= 5 * (p * (1 - p) / n).sqrt() + 1e-6).all())
 
 
 def test_mean_and_variance_are_those_of_the_levels() -> None:

@@ -17,16 +17,16 @@ def parameters(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_it_is_torchs_normal() -> None:
     loc, scale = parameters(4, 3)
-    own, other = EntrywiseNormal(loc, scale), Normal(loc, scale)
-    assert (own.batch_shape, own.event_shape) == (other.batch_shape, other.event_shape)
+    entrywise, other = EntrywiseNormal(loc, scale), Normal(loc, scale)
+    assert (entrywise.batch_shape, entrywise.event_shape) == (other.batch_shape, other.event_shape)
     z = torch.randn(2, 4, 3, dtype=torch.float64)
-    assert torch.equal(own.log_prob(z), other.log_prob(z))
+    assert torch.equal(entrywise.log_prob(z), other.log_prob(z))
     torch.manual_seed(0)
-    drawn = own.rsample(torch.Size((5,)))
+    drawn = entrywise.rsample(torch.Size((5,)))
     torch.manual_seed(0)
     assert torch.equal(drawn, other.rsample(torch.Size((5,))))
     assert drawn.requires_grad
-    wide = own.expand((2, 4, 3))
+    wide = entrywise.expand((2, 4, 3))
     assert isinstance(wide, EntrywiseNormal)
     assert torch.equal(wide.log_prob(z), other.log_prob(z))
 

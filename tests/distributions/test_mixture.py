@@ -103,9 +103,9 @@ def test_float32_is_right_where_scales_are_small() -> None:
     rounded = Independent(Normal(loc[0].float().double(), scale[0].float().double()), 1).log_prob(
         z.float().double()
     )
-    found = Mixture(torch.zeros(C), single).log_prob(z.float())
-    assert found.dtype == torch.float32
-    assert abs(found - rounded + torch.tensor(C).log()) < 1e-3
+    single_log_p = Mixture(torch.zeros(C), single).log_prob(z.float())
+    assert single_log_p.dtype == torch.float32
+    assert abs(single_log_p - rounded + torch.tensor(C).log()) < 1e-3
 
 
 def test_its_support_is_that_of_its_components() -> None:

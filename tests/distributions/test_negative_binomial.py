@@ -26,8 +26,8 @@ def made(mean: float, dispersion: float, dtype: torch.dtype = torch.float64) -> 
 @pytest.mark.parametrize("dispersion", [0.0, 1e-30, 1e-9, 1e-3, 1 / 21, 1 / 19, 0.5, 40.0])
 def test_log_prob_is_the_product_of_its_definition(mean: float, dispersion: float) -> None:
     for x in (0, 1, 7, 300, 4000):
-        found = made(mean, dispersion).log_prob(torch.tensor(float(x), dtype=torch.float64)).item()
-        assert found == pytest.approx(exact(x, mean, dispersion), rel=1e-11, abs=1e-10)
+        log_p = made(mean, dispersion).log_prob(torch.tensor(float(x), dtype=torch.float64)).item()
+        assert log_p == pytest.approx(exact(x, mean, dispersion), rel=1e-11, abs=1e-10)
 
 
 def test_float32_is_as_good_as_its_parameters() -> None:

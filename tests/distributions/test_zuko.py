@@ -86,9 +86,7 @@ def test_what_is_made_of_it_can_be_pickled_and_compiled() -> None:
     assert torch.equal(again(lb.roles.Context()).log_prob(z), expected)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # dynamo looks at the gradient of what is no leaf
-        found = torch.compile(lambda own: part(lb.roles.Context()).log_prob(own), backend="eager")(
-            z
-        )
-    assert torch.allclose(found, expected, atol=1e-5)
+        log_p = torch.compile(lambda z: part(lb.roles.Context()).log_prob(z), backend="eager")(z)
+    assert torch.allclose(log_p, expected, atol=1e-5)
     # torch switches validation off by itself when it compiles
     assert "call_and_ladj" not in vars(torch.distributions.Transform)

@@ -72,13 +72,13 @@ def test_the_product_is_the_sum_of_its_groups_in_whatever_order() -> None:
     part, z = mixed(), torch.randn(7, 6, 2)
     px = part(z, NO_CONTEXT)
     x = px.sample()[0]
-    alone = [own(z, NO_CONTEXT) for own in part.parts.values()]
+    alone = [group(z, NO_CONTEXT) for group in part.parts.values()]
     columns = [[1], [0, 3], [2], [4]]
-    by_hand = sum(own.log_prob(x[:, c]) for own, c in zip(alone, columns, strict=True))
+    by_hand = sum(group.log_prob(x[:, c]) for group, c in zip(alone, columns, strict=True))
     assert torch.allclose(part.log_prob(px, x, None), by_hand, rtol=1e-6)
-    for own, c in zip(alone, columns, strict=True):
-        assert torch.equal(px.mean[..., c], own.mean)
-        assert torch.equal(px.variance[..., c], own.variance)
+    for group, c in zip(alone, columns, strict=True):
+        assert torch.equal(px.mean[..., c], group.mean)
+        assert torch.equal(px.variance[..., c], group.variance)
     assert isinstance(alone[3].base_dist, NegativeBinomial)
 
 
@@ -127,7 +127,8 @@ def test_each_group_learns_in_units_and_from_the_examples_of_its_own_columns() -
     }
     config["likelihood"] = with_groups({"part": "Product"}, data)
     names = {
-        name: (own["part"], own["columns"]) for name, own in config["likelihood"]["groups"].items()
+        name: (group["part"], group["columns"])
+        for name, group in config["likelihood"]["groups"].items()
     }
     assert names == {
         "real": ("Normal", [0, 3]),
@@ -243,7 +244,8 @@ def test_a_table_of_every_kind_from_the_command_line(command: Command, tmp_path:
     assert code == 0, err
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     groups = {
-        name: (own["part"], own["columns"]) for name, own in config["likelihood"]["groups"].items()
+        name: (group["part"], group["columns"])
+        for name, group in config["likelihood"]["groups"].items()
     }
     assert groups == {
         "real": ("Normal", [0, 3]),
@@ -270,8 +272,8 @@ def test_a_table_of_every_kind_from_the_command_line(command: Command, tmp_path:
         "    money: {part: Normal, columns: [rent, income]}\n    member: "
         "Bernoulli\n    visits: {part: NegativeBinomial, dispersion: 0}\n    kind: Categorical\n"
     )
-    own = ["--config", "own.yaml", "--likelihood.groups.money.scale", "network", "--out", "own"]
-    code, _, err = command("train", "t.csv", *how, *own)
+    options = ["--config", "own.yaml", "--likelihood.groups.money.scale", "network", "--out", "own"]
+    code, _, err = command("train", "t.csv", *how, *options)
     assert code == 0, err
     config = yaml.safe_load((tmp_path / "own" / "config.yaml").read_text())
     assert config["likelihood"]["groups"]["money"]["columns"] == [3, 0]

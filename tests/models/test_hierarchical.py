@@ -128,15 +128,15 @@ def small(
     levels, ladder = [(4,), (3,), (2,)], inference == DOWN
     below = [(5,), (4,), (3,)] if ladder else [x_shape, (4,), (3,)]
 
-    def given(
+    def conditional(
         in_shape: tuple[int, ...], out_shape: tuple[int, ...]
     ) -> lb.posteriors.DiagonalNormal:
         return lb.posteriors.DiagonalNormal(in_shape, out_shape, network=network)
 
     return lb.models.Hierarchical(
         prior=lb.priors.StandardNormal((2,)),
-        posteriors=[given(own, z) for own, z in zip(below, levels, strict=True)],
-        conditionals=[given((3,), (4,)), given((2,), (3,))],
+        posteriors=[conditional(below_z, z) for below_z, z in zip(below, levels, strict=True)],
+        conditionals=[conditional((3,), (4,)), conditional((2,), (3,))],
         likelihood=lb.likelihoods.Normal((4,), x_shape),
         features=[network] * 3 if ladder else (),
         inference=inference,
@@ -245,9 +245,9 @@ def test_a_path_gradient_vanishes_at_the_exact_posterior(inference: str) -> None
     model, x, _ = chain(inference)
     sizes = {}
     for objective in (lb.objectives.DReG(samples=5), lb.objectives.IWAE(samples=5)):
-        found = gradient(objective, model, x, seed=0)
+        gradients = gradient(objective, model, x, seed=0)
         sizes[type(objective)] = torch.cat(
-            [g.flatten() for name, g in found.items() if name.startswith("posteriors")]
+            [g.flatten() for name, g in gradients.items() if name.startswith("posteriors")]
         ).norm()
     assert sizes[lb.objectives.DReG] < 1e-8 * sizes[lb.objectives.IWAE]
 
@@ -322,15 +322,15 @@ def test_annealing_moves_all_levels(inference: str, start: str) -> None:
     few = annealed(model, x, chains=50, temperatures=4, start=start, seed=0)
     ratio = (few.log_w - exact).exp().mean(0)
     assert within(ratio, 1.0, 4.5)  # unbiased, however few the temperatures
-    found = sandwich(model, n=40, chains=4, temperatures=60, start=start, seed=0)
-    gap = found.upper - found.lower
+    between = sandwich(model, n=40, chains=4, temperatures=60, start=start, seed=0)
+    gap = between.upper - between.lower
     assert -4 * gap.std() / math.sqrt(40) < gap.mean() < (0.3 if start == "posterior" else 1.0)
 
 
 def test_at_an_exact_start_annealing_is_exact() -> None:
     model, x, exact = chain(DOWN)
-    found = annealed(model, x[:20], chains=3, temperatures=5, seed=0)
-    assert torch.allclose(found.log_w, exact[:20].expand(3, 20), rtol=1e-6)
+    walked = annealed(model, x[:20], chains=3, temperatures=5, seed=0)
+    assert torch.allclose(walked.log_w, exact[:20].expand(3, 20), rtol=1e-6)
 
 
 def test_an_evaluation_says_what_each_level_holds_and_which_is_empty() -> None:
@@ -351,11 +351,11 @@ def test_an_evaluation_says_what_each_level_holds_and_which_is_empty() -> None:
 def test_the_mean_of_an_upper_level_is_averaged_over_the_draws_below() -> None:
     model, x, _ = chain(UP)
     with torch.no_grad():
-        found = evidence(model, x, samples=4000, chunk=100)
+        estimates = evidence(model, x, samples=4000, chunk=100)
     # E[z_2|x] = E[z_2|z_1] averaged over q(z_1|x), which is linear here
     expected = model.encode(x)[:, Z:]
-    assert torch.allclose(found.means[1][..., 0], expected, atol=0.1)
-    assert (found.means[1][..., 0] - expected).square().mean().sqrt() < 0.02
+    assert torch.allclose(estimates.means[1][..., 0], expected, atol=0.1)
+    assert (estimates.means[1][..., 0] - expected).square().mean().sqrt() < 0.02
 
 
 def test_of_gaps_it_says_what_works_instead() -> None:
@@ -518,7 +518,7 @@ def test_from_the_command_line(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (
             ["--model", "Hierarchical", "--latent", "5"],
@@ -535,21 +535,20 @@ def test_from_the_command_line(
     ],
 )
 def test_refused_in_one_line(
-    words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", *words, "--out", str(tmp_path / "run")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert told in line
+    assert message in line
 
 
 def test_parts_that_do_not_fit_are_refused() -> None:
-    given = lb.posteriors.DiagonalNormal
+    conditional = lb.posteriors.DiagonalNormal
     prior, likelihood = lb.priors.StandardNormal((2,)), lb.likelihoods.Normal((3,), (6,))
+    lower, upper = conditional((6,), (3,)), conditional((3,), (2,))
     with pytest.raises(ValueError, match="at least 2"):
-        lb.models.Hierarchical(lb.priors.StandardNormal((3,)), [given((6,), (3,))], [], likelihood)
+        lb.models.Hierarchical(lb.priors.StandardNormal((3,)), [lower], [], likelihood)
     with pytest.raises(ValueError, match=r"conditionals\.1 is built for"):
-        lb.models.Hierarchical(
-            prior, [given((6,), (3,)), given((3,), (2,))], [given((3,), (2,))], likelihood
-        )
+        lb.models.Hierarchical(prior, [lower, upper], [upper], likelihood)
     with pytest.raises(TypeError, match=r"conditionals\.1=StandardNormal is not a Posterior"):
-        lb.models.Hierarchical(prior, [given((6,), (3,)), given((3,), (2,))], [prior], likelihood)
+        lb.models.Hierarchical(prior, [lower, upper], [prior], likelihood)

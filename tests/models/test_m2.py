@@ -85,9 +85,9 @@ def test_weights_are_those_of_log_p_of_x_and_where_the_label_is_known_of_log_p_o
 def test_in_evaluation_labels_are_not_used_and_the_evidence_is_that_of_x() -> None:
     model = small().eval()
     truth = torch.logsumexp(exact(model, X), 1)
-    found = log_marginal(model, X, Context(y=Y), samples=5000, seed=0)
-    assert torch.allclose(found, truth, atol=0.05)
-    assert torch.equal(found, log_marginal(model, X, samples=5000, seed=0))
+    log_p = log_marginal(model, X, Context(y=Y), samples=5000, seed=0)
+    assert torch.allclose(log_p, truth, atol=0.05)
+    assert torch.equal(log_p, log_marginal(model, X, samples=5000, seed=0))
     each = torch.stack([log_marginal(model, X, samples=1, seed=seed) for seed in range(400)])
     assert within((each - truth).exp().mean(1), 1.0)  # E[w] = p(x), also for K = 1
 

@@ -39,14 +39,14 @@ def test_batch_normalisation_standardises_hidden_units_and_then_remembers() -> N
     seen: list[torch.Tensor] = []
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm1d):
-            layer.register_forward_hook(lambda module, given, out: seen.append(out))
+            layer.register_forward_hook(lambda module, inputs, out: seen.append(out))
     x = 100 + 3 * torch.randn(64, 3)
     network(x).sum().backward()
     all_parameters_get_gradients(network)
-    assert [tuple(own.shape) for own in seen] == [(64, 8), (64, 5)]
-    for own in seen:
-        assert torch.allclose(own.mean(0), torch.zeros(own.shape[1]), atol=1e-4)
-        assert torch.allclose(own.var(0, correction=0), torch.ones(own.shape[1]), atol=0.05)
+    assert [tuple(out.shape) for out in seen] == [(64, 8), (64, 5)]
+    for out in seen:
+        assert torch.allclose(out.mean(0), torch.zeros(out.shape[1]), atol=1e-4)
+        assert torch.allclose(out.var(0, correction=0), torch.ones(out.shape[1]), atol=0.05)
     network.eval()
     assert torch.allclose(network(x)[2:3], network(x[2:3]), atol=1e-5)
 
@@ -95,7 +95,7 @@ def test_a_tanh_is_the_same_up_to_rounding_whether_gradients_are_kept_or_not() -
 def test_a_tanh_has_its_gradient(n: int) -> None:
     x = torch.linspace(-12, 12, n, requires_grad=True)
     weight = torch.linspace(-1, 2, n)
-    (own,) = torch.autograd.grad((weight * Tanh()(x)).sum(), x)
+    (gradient,) = torch.autograd.grad((weight * Tanh()(x)).sum(), x)
     assert torch.allclose(
-        own, weight * (1 - x.detach().double().tanh().square()).float(), atol=2e-6
+        gradient, weight * (1 - x.detach().double().tanh().square()).float(), atol=2e-6
     )

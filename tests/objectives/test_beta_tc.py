@@ -80,15 +80,15 @@ class TestBetaTC(ObjectiveContract):
         whole = posteriors()
         for entries in (slice(None), slice(0, 1), slice(2, 3)):
             latent = some(whole, list(range(N)), entries)
-            for own in range(N):
-                others = combinations([n for n in range(N) if n != own], batch - 1)
+            for example in range(N):
+                others = combinations([n for n in range(N) if n != example], batch - 1)
                 estimates = []
-                place = own % batch  # of the example in its batch, where its weight is
+                place = example % batch  # of the example in its batch, where its weight is
                 for chosen in others:
-                    part = some(latent, [*chosen[:place], own, *chosen[place:]])
+                    part = some(latent, [*chosen[:place], example, *chosen[place:]])
                     estimates.append((part.log_q - decomposed(part, N)[0])[:, place].exp())
                 assert torch.stack(estimates).std() > 1e-3
-                truth = aggregate(latent, latent.z[:, own]).exp()
+                truth = aggregate(latent, latent.z[:, example]).exp()
                 assert torch.allclose(torch.stack(estimates).mean(0), truth, rtol=1e-10)
 
     def test_it_is_the_average_of_the_papers_weights_over_which_of_the_others_is_the_last(

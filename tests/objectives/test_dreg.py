@@ -40,15 +40,15 @@ class TestDReG(ObjectiveContract):
         expected = torch.autograd.grad(-(weights**2 * draw.log_w).sum(0).mean(), parameters)
         torch.manual_seed(1)
         draw = model(x, samples=3, path_gradient=True)
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             lb.objectives.DReG(samples=3).terms(draw, STEP).total, parameters
         )
-        for one, other in zip(found, expected, strict=True):
+        for one, other in zip(gradients, expected, strict=True):
             assert torch.allclose(one, other, rtol=1e-9, atol=1e-14)
 
     def test_in_half_precision_the_gradient_is_the_same_but_for_rounding(self) -> None:
         model, _ = self.draw()
-        x, found = torch.rand(50, 4), []
+        x, gradients = torch.rand(50, 4), []
         for enabled in (False, True):
             model.zero_grad()
             torch.manual_seed(1)
@@ -57,8 +57,8 @@ class TestDReG(ObjectiveContract):
                 total = lb.objectives.DReG(samples=4).terms(draw, STEP).total
             total.backward()
             assert draw.latents[0].z.dtype == draw.log_w.dtype == total.dtype == torch.float32
-            found.append(torch.cat([p.grad.flatten() for p in model.posterior.parameters()]))
-        assert (found[1] - found[0]).norm() < 0.05 * found[
+            gradients.append(torch.cat([p.grad.flatten() for p in model.posterior.parameters()]))
+        assert (gradients[1] - gradients[0]).norm() < 0.05 * gradients[
             0
         ].norm()  # bfloat16 holds 8 bits: 0.4 % an operation
 

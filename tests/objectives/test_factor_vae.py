@@ -50,10 +50,10 @@ class TestFactorVAE(ObjectiveContract):
             adam.step()
         z = joint.sample((1, 4000))
         with torch.no_grad():
-            found = objective.log_ratio(z)[0]
+            log_ratio = objective.log_ratio(z)[0]
         truth = joint.log_prob(z[0]) - apart.log_prob(z[0])
-        assert (found - truth).square().mean().sqrt() < 0.15 * truth.std()
-        assert (found.mean() + 0.5 * math.log(1 - r**2)).abs() < 0.06
+        assert (log_ratio - truth).square().mean().sqrt() < 0.15 * truth.std()
+        assert (log_ratio.mean() + 0.5 * math.log(1 - r**2)).abs() < 0.06
         # and at the optimum its own loss is that of the best critic
         best = nn.functional.softplus(-truth).mean() / 2
         shuffled = permuted(z)[0]

@@ -58,11 +58,11 @@ def estimates(
     objective: lb.objectives.MMD, draw: Callable[[], tuple[Tensor, Tensor]], paired: bool = False
 ) -> Tensor:
     """Of many batches."""
-    found = []
+    values = []
     for _ in range(600):
         z, y = draw()
-        found.append(objective.squared_mmd(z, torch.tensor(1 / len(z)).double(), y, UNIT, paired))
-    return torch.stack(found)
+        values.append(objective.squared_mmd(z, torch.tensor(1 / len(z)).double(), y, UNIT, paired))
+    return torch.stack(values)
 
 
 def normal(*shape: int) -> Tensor:
@@ -80,9 +80,11 @@ class TestMMD(ObjectiveContract):
     def test_between_normals_it_is_unbiased_for_the_closed_form(
         self, objective: lb.objectives.MMD
     ) -> None:
-        found = estimates(objective, lambda: (SHIFT + SPREAD * normal(1, 12), normal(12)))
-        assert within(found, truth(objective))
-        assert truth(objective) > 10 * found.std() / len(found) ** 0.5  # it could be told from zero
+        values = estimates(objective, lambda: (SHIFT + SPREAD * normal(1, 12), normal(12)))
+        assert within(values, truth(objective))
+        assert (
+            truth(objective) > 10 * values.std() / len(values) ** 0.5
+        )  # it could be told from zero
 
     @pytest.mark.parametrize("objective", KERNELS, ids=lambda o: o.kernel)
     def test_several_draws_of_an_example_count_as_draws_of_one_example(
@@ -102,9 +104,9 @@ class TestMMD(ObjectiveContract):
     def test_where_the_codes_are_those_of_the_prior_its_mean_is_zero(
         self, objective: lb.objectives.MMD
     ) -> None:
-        found = estimates(objective, lambda: (normal(1, 12), normal(12)))
-        assert within(found, 0.0)
-        assert bool((found < 0).any())
+        values = estimates(objective, lambda: (normal(1, 12), normal(12)))
+        assert within(values, 0.0)
+        assert bool((values < 0).any())
 
     def test_a_prior_that_depends_on_the_example_is_compared_with_other_examples_only(self) -> None:
         def draw() -> tuple[Tensor, Tensor]:

@@ -69,11 +69,9 @@ def agrees(estimates: list[Tensor], exact: Tensor) -> bool:
     """Whether the mean lies within 4.5 standard errors of the truth in every entry (some dozens are
     looked at).
     """
-    found = torch.stack(estimates)
-    assert bool((found.std(0) > 0).any())
-    return bool(
-        ((found.mean(0) - exact).abs() <= 4.5 * found.std(0) / len(found) ** 0.5 + 1e-9).all()
-    )
+    each = torch.stack(estimates)
+    assert bool((each.std(0) > 0).any())
+    return bool(((each.mean(0) - exact).abs() <= 4.5 * each.std(0) / len(each) ** 0.5 + 1e-9).all())
 
 
 def test_over_all_codes_both_wake_gradients_are_exact() -> None:
@@ -82,7 +80,9 @@ def test_over_all_codes_both_wake_gradients_are_exact() -> None:
     p, q = split(model)
     loss = ReweightedWakeSleep().terms(asked(model, ReweightedWakeSleep(), x), STEP).total
     assert torch.allclose(-loss, log_evidence(model, x).mean(), rtol=1e-10)
-    of_p, of_q = (flat(torch.autograd.grad(loss, own, retain_graph=True)) for own in (p, q))
+    of_p, of_q = (
+        flat(torch.autograd.grad(loss, parameters, retain_graph=True)) for parameters in (p, q)
+    )
     exact_of_p, exact_of_q = wake(model, x)
     assert torch.allclose(of_p, exact_of_p, rtol=1e-8, atol=1e-12)
     assert torch.allclose(of_q, exact_of_q, rtol=1e-8, atol=1e-12)
@@ -95,7 +95,7 @@ def test_of_one_draw_p_has_the_gradient_of_the_elbo_in_mean_and_q_that_of_its_en
     p, q = split(model)
     elbo = lb.objectives.ELBO().terms(model(x), STEP).total
     exact = flat(torch.autograd.grad(elbo, p))
-    drawn, objective, found, zero = (
+    drawn, objective, gradients, zero = (
         drawing(model, "sampled"),
         ReweightedWakeSleep(samples=1),
         [],
@@ -105,9 +105,9 @@ def test_of_one_draw_p_has_the_gradient_of_the_elbo_in_mean_and_q_that_of_its_en
     torch.manual_seed(0)
     for _ in range(60):
         loss = objective.terms(asked(drawn, objective, x.repeat(100, 1)), STEP).total
-        found.append(flat(torch.autograd.grad(loss, p, retain_graph=True)))
+        gradients.append(flat(torch.autograd.grad(loss, p, retain_graph=True)))
         zero.append(flat(torch.autograd.grad(loss, q)))
-    assert agrees(found, exact)
+    assert agrees(gradients, exact)
     assert agrees(
         zero, torch.zeros_like(zero[0])
     )  # E_q[d log q] = 0: one draw teaches q nothing awake
@@ -136,15 +136,15 @@ def test_with_many_draws_the_wake_gradients_tend_to_the_exact_ones() -> None:
 
 def test_asleep_the_gradient_of_q_is_in_mean_that_over_all_that_the_model_can_dream() -> None:
     model = finite((3,))
-    exact, found, drawn = sleep(model), [], drawing(model, "sampled")
+    exact, gradients, drawn = sleep(model), [], drawing(model, "sampled")
     objective = ReweightedWakeSleep(phase="sleep")
     x = torch.zeros(400, 5).double()
     torch.manual_seed(0)
     for _ in range(60):
         total, log, _ = Pass(drawn, objective)(x, {}, 0.5, 100)
-        found.append(flat(torch.autograd.grad(total, split(drawn)[1])))
+        gradients.append(flat(torch.autograd.grad(total, split(drawn)[1])))
         assert torch.equal(log["loss"], -log["iwae"])
-    assert agrees(found, exact)
+    assert agrees(gradients, exact)
 
 
 def test_both_is_half_of_each() -> None:
@@ -172,13 +172,13 @@ def test_no_gradient_passes_through_continuous_draws() -> None:
     draw = asked(model, objective, x)
     z = draw.latents[0].z
     assert not z.requires_grad
-    found = torch.autograd.grad(objective.terms(draw, STEP).total, list(model.parameters()))
+    gradients = torch.autograd.grad(objective.terms(draw, STEP).total, list(model.parameters()))
     log_joint = model.log_joint(x, (z,))
     log_q = model.log_posterior(x, (z,))
     weights = (log_joint - log_q).detach().softmax(0)
     by_hand = -(weights * (log_joint + log_q)).sum(0).mean()
     expected = torch.autograd.grad(by_hand, list(model.parameters()))
-    assert torch.allclose(flat(found), flat(expected), rtol=1e-8, atol=1e-12)
+    assert torch.allclose(flat(gradients), flat(expected), rtol=1e-8, atol=1e-12)
 
 
 def test_dreams_are_asked_for_only_where_they_are_used() -> None:

@@ -39,6 +39,7 @@ TOGETHER = (
     f"{PLAIN} IWAE", f"{PLAIN} BetaTC", f"{PLAIN} MMD", f"{PLAIN} FactorVAE", f"{PLAIN} DReG",
     "Categorical Categorical Bernoulli ELBO", "ConditionalNormal DiagonalNormal Bernoulli MMD",
     "StandardNormal FullNormal OptimalNormal ReweightedWakeSleep", *together.OTHERS, "dropout / 2",
+    "replicated weights / 2",
 )  # fmt: skip
 
 
@@ -85,7 +86,7 @@ def _numbers(content: Any) -> list[float]:
     if isinstance(content, dict):
         return [number for key in sorted(content) for number in _numbers(content[key])]
     if isinstance(content, list):
-        return [number for own in content for number in _numbers(own)]
+        return [number for item in content for number in _numbers(item)]
     return [float(content)] if isinstance(content, (int, float)) else []
 
 
@@ -102,12 +103,13 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     assert launch("tests.together", [str(two), *TOGETHER, *together.REFUSED], 2) == 0
     together.train(one, [name for name in TOGETHER if "/" not in name])
     for name in TOGETHER:
-        own = name.partition(" / ")
-        assert_the_same(one, two, name.replace("/", "in"), own[0])
+        combination = name.partition(" / ")[0]
+        assert_the_same(one, two, name.replace("/", "in"), combination)
     # and what they would do otherwise is refused, in all of them
     for name, words in (
         ("careless", "compares the examples of a batch"),
         ("lottery", "different amounts of random"),
+        ("noisy weights", "NoisyWeights draws random numbers of the shape (6,)"),
     ):
         for rank in range(2):
             assert words in (two / f"{name} {rank}").read_text()
@@ -217,11 +219,11 @@ def test_the_command_stops_all_processes_at_ctrl_c_with_one_line_and_measures_by
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    told = [line for line in err.decode().splitlines() if not line.startswith("epoch")]
-    assert len(told) == 1
+    lines = [line for line in err.decode().splitlines() if not line.startswith("epoch")]
+    assert len(lines) == 1
     assert re.match(
         r"lowerbound: stopped in epoch \d+ after \d+ of 12 steps; saved in .*; go on with: ",
-        told[0],
+        lines[0],
     )
     measured = ["evaluate", str(out), "--samples", "7", "--device", "cpu", "--json"]
     shared = subprocess.run(
@@ -238,7 +240,7 @@ def test_the_command_stops_all_processes_at_ctrl_c_with_one_line_and_measures_by
 
 
 @pytest.mark.parametrize(
-    ("given", "world", "message"),
+    ("ask", "world", "message"),
     [
         (lambda: 0, ALONE, "devices is 0: it must be a whole number, at least 1"),
         (
@@ -259,12 +261,12 @@ def test_the_command_stops_all_processes_at_ctrl_c_with_one_line_and_measures_by
     ],
 )
 def test_a_number_of_devices_that_cannot_be_is_refused(
-    given: Callable[[], int], world: Processes, message: str
+    ask: Callable[[], int], world: Processes, message: str
 ) -> None:
-    if given() == 2 and (os.cpu_count() or 1) < 2:
+    if ask() == 2 and (os.cpu_count() or 1) < 2:
         pytest.skip("there are too few cores to get that far")
     with pytest.raises(ValueError, match=message):
-        check_devices(given(), CPU, world)
+        check_devices(ask(), CPU, world)
 
 
 def test_a_gpu_of_its_own_for_each() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -10,9 +11,14 @@ import torch.nn.functional as F  # as everywhere
 from torch import Tensor
 from torch.distributions import Categorical, Gamma, Normal, Poisson
 
-from lowerbound.parallel.noise import at_work
+import lowerbound as lb
+from lowerbound.data.dataset import Dataset
+from lowerbound.objectives import ELBO
+from lowerbound.parallel.noise import at_work, check_noise
 from lowerbound.parallel.processes import ALONE, Processes
 from lowerbound.parallel.shards import all_gather, batch_mean, own_rows, pieces, replicated
+from lowerbound.training.passes import check_draws
+from tests.together import NoisyWeights, ReplicatedWeights
 
 B, K = 7, 3
 P = torch.linspace(0.1, 0.9, B)
@@ -94,13 +100,98 @@ def test_draws_that_take_as_many_numbers_as_they_need_come_from_generators_of_th
     assert correlation.abs().max() < 4 / 500**0.5
 
 
-def test_a_block_that_is_undivided_draws_the_same_everywhere() -> None:
+def test_a_block_that_is_replicated_draws_the_same_everywhere() -> None:
     def draw(rows: slice) -> Tensor:
         with replicated():
             return torch.randn(2, 4)
 
     together, _ = in_pieces(draw, 0, 2)
     assert torch.equal(together[:2], together[2:])
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_what_is_drawn_for_examples_is_let_through(name: str) -> None:
+    check_noise(lambda n: DRAWS[name][1](slice(0, n)))
+
+
+WEIGHTS = {
+    "randn": lambda: torch.randn(6),
+    "rand of two dimensions": lambda: torch.rand(12, 5),
+    "normal": lambda: torch.normal(torch.zeros(4), 1.0),
+    "normal_": lambda: torch.empty(6, 2).normal_(),
+    "rsample": lambda: Normal(torch.zeros(6), 1.0).rsample(),
+    "gamma": lambda: Gamma(torch.ones(6), 1.0).rsample(),
+    "dropout of weights": lambda: F.dropout(torch.ones(6, 6), 0.5),
+    "one number": lambda: torch.rand(1),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_what_is_drawn_for_anything_else_is_refused_in_one_line_unless_it_is_replicated(
+    name: str,
+) -> None:
+    draw = WEIGHTS[name]
+    with pytest.raises(ValueError, match=r"^a part draws .* shape \(.*parallel\.shards"):
+        check_noise(lambda n: (torch.randn(3, n, 2), draw()))
+
+    def alike(n: int) -> None:
+        with replicated():
+            draw()
+
+    check_noise(alike)
+
+
+def test_a_seed_and_a_dropout_that_is_off_are_no_noise_of_a_part() -> None:
+    check_noise(lambda n: torch.randint(2**48, ()))
+    check_noise(lambda n: F.dropout(torch.ones(6), 0.5, training=False))
+    check_noise(lambda n: torch.randn(6, generator=torch.Generator()))
+
+
+def test_the_check_takes_no_numbers_from_the_generator() -> None:
+    before = torch.get_rng_state()
+    check_noise(torch.randn)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_noise_in_weights_is_refused_where_a_batch_is_worked_on_in_pieces() -> None:
+    """Whatever the pieces, and before anything is trained; in one piece it is nobody's business."""
+    for network, accumulate in ((ReplicatedWeights, 2), (NoisyWeights, 1)):
+        model, data = _noisy(network)
+        lb.fit(model, ELBO(), data, epochs=1, accumulate=accumulate, progress=False)
+    model, data = _noisy(NoisyWeights)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match="^NoisyWeights draws random numbers of the shape .6,."):
+        lb.fit(model, ELBO(), data, epochs=1, accumulate=2, progress=False)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_the_check_of_noise_leaves_no_trace() -> None:
+    """Batch normalisation and running means move in training mode, and dropout draws."""
+    x_shape, z_shape = (4,), (2, 3)
+    data = lb.data.from_arrays(torch.rand(40, 4).numpy())
+    model = lb.VAE(
+        lb.priors.IndependentCodes(z_shape, codes=8),
+        lb.posteriors.VectorQuantised(
+            x_shape, z_shape, codes=8, network=partial(lb.networks.MLP, batch_norm=True)
+        ),
+        lb.likelihoods.OptimalNormal(z_shape, x_shape),
+    ).eval()
+    model.posterior.train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    modes, generator = [module.training for module in model.modules()], torch.get_rng_state()
+    check_draws(model, ELBO(), data)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+def _noisy(network: Callable[..., torch.nn.Module]) -> tuple[lb.VAE, Dataset]:
+    model = lb.VAE(
+        lb.priors.StandardNormal((2,)),
+        lb.posteriors.DiagonalNormal((4,), (2,), network=network),
+        lb.likelihoods.Normal((2,), (4,)),
+    )
+    return model, lb.data.from_arrays(torch.rand(40, 4).numpy())
 
 
 def test_a_generator_that_is_given_is_left_to_who_gave_it() -> None:
@@ -115,20 +206,20 @@ def test_a_generator_that_is_given_is_left_to_who_gave_it() -> None:
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_every_row_counts_once(size: int, count: int, accumulate: int) -> None:
     values = torch.arange(float(size))
-    found, parts = 0.0, []
+    total, parts = 0.0, []
     for rank in range(count):
         shards = pieces(size, Processes(rank, count, rank, count), accumulate)
         assert [shard.is_last for shard in shards] == [False] * (accumulate - 1) + [True]
         for shard in shards:
             with at_work(shard):
-                found += (
+                total += (
                     float(batch_mean(values[shard.rows])) / count
                 )  # as gradients are averaged over the processes
             parts += [] if shard.is_spare else [shard.rows]
             assert shard.counted({"loss": values[shard.rows]})["loss"].sum() == (
                 0 if shard.is_spare else values[shard.rows].sum()
             )
-    assert found == pytest.approx(float(values.mean()))
+    assert total == pytest.approx(float(values.mean()))
     assert sorted(row for rows in parts for row in range(size)[rows]) == list(range(size))
 
 

@@ -45,14 +45,14 @@ def test_the_density_is_that_of_the_change_of_variables() -> None:
     for b in range(5):
         alone = part(x[b : b + 1], Context()).bijection
         jacobian = torch.autograd.functional.jacobian(
-            lambda own, f=alone: f.generate(own[None])[0][0], start[b]
+            lambda noise, f=alone: f.generate(noise[None])[0][0], start[b]
         )
         expected = torch.linalg.slogdet(jacobian)[1]
         assert torch.allclose(log_det[b], expected, rtol=1e-8)
         assert torch.allclose(qz.log_prob(z)[b], qz.base.log_prob(start)[b] - expected, rtol=1e-8)
     one = InverseAutoregressive((4,), (3,), layers=1).double()(x[:1], Context()).bijection
     jacobian = torch.autograd.functional.jacobian(
-        lambda own: one.generate(own[None])[0][0], start[0]
+        lambda noise: one.generate(noise[None])[0][0], start[0]
     )
     assert torch.equal(jacobian.triu(1), torch.zeros(3, 3).double())
     assert bool((jacobian.tril(-1).abs().sum() > 0).all())
@@ -90,7 +90,7 @@ def test_a_draw_costs_one_pass_and_its_density_nothing() -> None:
 def test_it_learns_of_x_by_the_context_too() -> None:
     part, z = InverseAutoregressive((4,), (3,)).double(), torch.randn(1, 3).double()
     h = torch.randn(2, 5).double()
-    one, other = (part.steps(own[None]).call_and_ladj(z)[1] for own in h)
+    one, other = (part.steps(row[None]).call_and_ladj(z)[1] for row in h)
     assert not torch.allclose(one, other)
 
 
@@ -147,8 +147,8 @@ def test_weighting_and_annealing_find_the_integral() -> None:
         weighted = evidence(model, x, samples=20_000)
     error = (weighted.log_terms + math.log(20_000) - exact).exp().std(0) / math.sqrt(20_000)
     assert bool(((weighted.log_marginal - exact).abs() < 5 * error).all())
-    found = annealed(model, x, chains=1000, temperatures=6, seed=0)
-    ratio = (found.log_w - exact).exp()
+    walked = annealed(model, x, chains=1000, temperatures=6, seed=0)
+    ratio = (walked.log_w - exact).exp()
     assert bool(((ratio.mean(0) - 1).abs() < 4.5 * ratio.std(0) / math.sqrt(1000) + 1e-6).all())
 
 
@@ -168,14 +168,14 @@ def test_information_and_a_prior_made_of_it_evaluate_it_elsewhere() -> None:
     ).eval()
     x = torch.rand(30, 4)
     with torch.no_grad():
-        found = information(model, x)
+        bounds = information(model, x)
         z = model(x, samples=7).latents[0].z
         one_by_one = torch.stack(
             [posterior(u[None], Context()).log_prob(z) for u in model.prior.pseudo_inputs]
         )
         pz = model.prior(Context(), posterior)
-    assert found is not None
-    assert found.mutual_information.mean() <= math.log(30) + 1e-6
+    assert bounds is not None
+    assert bounds.mutual_information.mean() <= math.log(30) + 1e-6
     assert torch.allclose(pz.log_prob(z), torch.logsumexp(one_by_one, 0) - math.log(5), atol=1e-4)
 
 

@@ -44,7 +44,7 @@ def test_the_density_is_that_of_the_change_of_variables(z_shape: tuple[int, ...]
     for i in range(5):
         alone = PlanarMaps(u[:, i], w[:, i], b[:, i])
         jacobian = torch.autograd.functional.jacobian(
-            lambda own, f=alone: f.generate(own)[0], start[i]
+            lambda noise, f=alone: f.generate(noise)[0], start[i]
         )
         log_det = torch.linalg.slogdet(jacobian)[1]
         assert log_det.abs() > 1e-3
@@ -129,9 +129,9 @@ def test_what_evaluates_q_elsewhere_is_refused_in_one_line() -> None:
 
 def test_what_does_not_is_given() -> None:
     data = lb.data.from_arrays(torch.rand(60, 4).numpy())
-    own = model()
+    planar = model()
     with torch.no_grad():
-        assert information(own, torch.rand(6, 4)) is None
-    found = lb.evaluate(own, data, samples=20)
-    assert found.nll.value < -found.elbo.value + 1e-6
-    assert own.encode(torch.rand(6, 4)).shape == (6, 2)
+        assert information(planar, torch.rand(6, 4)) is None
+    result = lb.evaluate(planar, data, samples=20)
+    assert result.nll.value < -result.elbo.value + 1e-6
+    assert planar.encode(torch.rand(6, 4)).shape == (6, 2)

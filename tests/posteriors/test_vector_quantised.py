@@ -231,11 +231,11 @@ def test_the_gradient_reaches_the_encoder_as_it_leaves_the_decoder() -> None:
     draw = model(x)
     loss = lb.objectives.ELBO()(draw, Step(1.0, 6)).loss.sum()
     # a CodePoint
-    (found,) = torch.autograd.grad(loss, draw.latents[0].q.encoded, retain_graph=True)  # type: ignore[attr-defined]
+    (gradient,) = torch.autograd.grad(loss, draw.latents[0].q.encoded, retain_graph=True)  # type: ignore[attr-defined]
     z = draw.latents[0].z.detach().requires_grad_()
     px = model.likelihood(z, NO_CONTEXT)
     (expected,) = torch.autograd.grad(-model.likelihood.log_prob(px, x, None).sum(), z)
-    assert torch.allclose(found, expected[0])
+    assert torch.allclose(gradient, expected[0])
 
 
 def test_the_commitment_pulls_the_encoder_and_not_the_codes() -> None:

@@ -88,8 +88,8 @@ def test_annealing_and_weighting_find_the_integral(start: str) -> None:
     z = torch.linspace(-12, 12, 20001, dtype=torch.float64)[:, None, None].expand(-1, 8, -1)
     with torch.no_grad():
         exact = torch.logsumexp(model.log_joint(x, (z,)), 0) + math.log(24 / 20000)
-    found = annealed(model, x, chains=3000, temperatures=12, start=start, seed=0)
-    ratio = (found.log_w - exact).exp()
+    walked = annealed(model, x, chains=3000, temperatures=12, start=start, seed=0)
+    ratio = (walked.log_w - exact).exp()
     assert bool(((ratio.mean(0) - 1).abs() < 4.5 * ratio.std(0) / math.sqrt(3000) + 1e-6).all())
     with torch.no_grad():
         weighted = evidence(model, x, samples=20_000)

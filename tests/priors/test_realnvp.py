@@ -44,7 +44,7 @@ def test_the_density_is_that_of_the_change_of_variables(flow: type[Prior]) -> No
     for each in eps:
         z, log_det = pz.bijection.generate(each)
         jacobian = torch.autograd.functional.jacobian(
-            lambda own: pz.bijection.generate(own)[0], each
+            lambda noise: pz.bijection.generate(noise)[0], each
         )
         assert torch.allclose(log_det, torch.linalg.slogdet(jacobian)[1], rtol=1e-8)
         assert (

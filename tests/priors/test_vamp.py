@@ -73,10 +73,10 @@ def vamp_model(data: Dataset, components: int = 20, **settings: object) -> lb.VA
 def test_the_density_is_the_posteriors_average(family: type[Posterior], z_shape: Shape) -> None:
     posterior, u = family(X, z_shape).double(), torch.randn(7, *X).double()
     z = torch.randn(11, 5, *z_shape).double()
-    found = at(u, posterior)(Context(), posterior).log_prob(z)
-    one_by_one = torch.stack([posterior(own[None], Context()).log_prob(z) for own in u])
-    assert found.shape == (11, 5)
-    assert torch.allclose(found, torch.logsumexp(one_by_one, 0) - math.log(7), rtol=1e-10)
+    log_p = at(u, posterior)(Context(), posterior).log_prob(z)
+    one_by_one = torch.stack([posterior(pseudo[None], Context()).log_prob(z) for pseudo in u])
+    assert log_p.shape == (11, 5)
+    assert torch.allclose(log_p, torch.logsumexp(one_by_one, 0) - math.log(7), rtol=1e-10)
 
 
 @pytest.mark.parametrize("family", [DiagonalNormal, FullNormal])
@@ -97,16 +97,16 @@ def test_with_the_data_for_pseudo_inputs_it_is_the_aggregate_posterior() -> None
     posterior = DiagonalNormal(X, (2,)).double()
     model = lb.VAE(at(x, posterior), posterior, lb.likelihoods.Normal((2,), X)).double().eval()
     with torch.no_grad():
-        found = information(model, x)
+        bounds = information(model, x)
         draw = model(x, samples=200)
         assert model(torch.randn(50, *X), samples=1).log_w.isfinite().all()
     # the same average over the same 300 densities, hence zero example by example
-    assert found.marginal_kl.abs().max() < 1e-9
+    assert bounds.marginal_kl.abs().max() < 1e-9
     # the average over the other 299 lies below it, by as much as each contributes to its own place:
     # no bound above 0
-    assert found.marginal_kl_lower is None or found.marginal_kl_lower.mean() <= 0
-    error = found.mutual_information.std() / math.sqrt(300)
-    assert abs(draw.rate.mean() - found.mutual_information.mean()) < 4 * error
+    assert bounds.marginal_kl_lower is None or bounds.marginal_kl_lower.mean() <= 0
+    error = bounds.mutual_information.std() / math.sqrt(300)
+    assert abs(draw.rate.mean() - bounds.mutual_information.mean()) < 4 * error
 
 
 def test_gradients_reach_the_pseudo_inputs_and_through_them_the_posterior() -> None:
@@ -310,8 +310,8 @@ def test_annealing_and_weighting_find_the_integral(start: str) -> None:
     z = torch.linspace(-12, 12, 20001, dtype=torch.float64)[:, None, None].expand(-1, 8, -1)
     with torch.no_grad():
         exact = torch.logsumexp(model.log_joint(x, (z,)), 0) + math.log(24 / 20000)
-    found = annealed(model, x, chains=2000, temperatures=8, start=start, seed=0)
-    ratio = (found.log_w - exact).exp()
+    walked = annealed(model, x, chains=2000, temperatures=8, start=start, seed=0)
+    ratio = (walked.log_w - exact).exp()
     assert bool(((ratio.mean(0) - 1).abs() < 4.5 * ratio.std(0) / math.sqrt(2000) + 1e-6).all())
     with torch.no_grad():
         weighted = evidence(model, x, samples=20_000)
@@ -350,8 +350,8 @@ def test_it_does_no_worse_than_a_standard_normal(binary_digits: Dataset) -> None
         nll.append(
             -lb.evaluation.log_marginal(model, binary_digits.examples("test"), samples=50, seed=0)
         )
-    for own in nll[:2]:
-        difference = own - nll[2]
+    for without in nll[:2]:
+        difference = without - nll[2]
         assert difference.mean() < 4 * difference.std() / math.sqrt(180)
 
 

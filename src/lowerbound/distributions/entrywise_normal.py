@@ -53,6 +53,6 @@ class UnitNormal(EntrywiseNormal):
     def kl_from(self, q: Normal) -> Tensor:
         """KL(q ‖ this), nats, of the shape that both broadcast to."""
         kl: Tensor = 0.5 * (q.loc.square() + q.scale.square() - 1) - q.scale.log()
-        own = self.batch_shape
-        is_one_of_its = kl.shape[kl.ndim - len(own) :] == own
-        return kl if is_one_of_its else kl.expand(torch.broadcast_shapes(kl.shape, own))
+        batch = self.batch_shape
+        is_one_of_its = kl.shape[kl.ndim - len(batch) :] == batch
+        return kl if is_one_of_its else kl.expand(torch.broadcast_shapes(kl.shape, batch))

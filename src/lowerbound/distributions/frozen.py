@@ -31,8 +31,9 @@ def frozen(distribution: Distribution) -> Distribution | None:
         return base and Independent(
             base, distribution.reinterpreted_batch_ndims, validate_args=False
         )
-    if callable(own := getattr(distribution, "frozen", None)):  # what is not torch's says so itself
-        constant: Distribution = own()
+    # what is not torch's says so itself
+    if callable(freeze := getattr(distribution, "frozen", None)):
+        constant: Distribution = freeze()
         return constant
     if type(distribution) is Normal:
         return Normal(distribution.loc.detach(), distribution.scale.detach(), validate_args=False)

@@ -85,8 +85,8 @@ class IndependentBernoulli(Independent[Bernoulli]):
             self._validate_sample(value)
         if n == 0:
             # torch says nothing of it
-            own: Tensor = super().log_prob(value)  # type: ignore[no-untyped-call]
-            return own
+            entries: Tensor = super().log_prob(value)  # type: ignore[no-untyped-call]
+            return entries
         relative, base = _parts(self.base_dist)
         if self._is_fast(value, relative, base):
             log_p = _by_products(value, relative, base, n)
@@ -99,12 +99,12 @@ class IndependentBernoulli(Independent[Bernoulli]):
 
     def _is_fast(self, value: Tensor, logits: Tensor, base: Tensor | None) -> bool:
         """Whether there is anything to save, and these numbers are such as the formula is for."""
-        given = [value, logits, *([] if base is None else [base])]
+        tensors = [value, logits, *([] if base is None else [base])]
         dtype = logits.dtype if base is None else torch.promote_types(logits.dtype, base.dtype)
         return (
             # which makes one pass of torch's formula, and cannot look at values
             not torch.compiler.is_compiling()
-            and not (torch.is_grad_enabled() and any(own.requires_grad for own in given))
+            and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
             and value.dtype == dtype
             and dtype
             in (torch.float32, torch.float64)  # half precision has too few digits for products

@@ -17,7 +17,7 @@ from lowerbound.supports import Columns
 
 
 class Product(Distribution):
-    """Groups of entries that are independent of each other, each with a distribution of its own.
+    """Groups of entries that are independent of each other, each with a distribution of its group.
 
     Args:
         groups: for each, the positions of its entries in the flattened event, and their
@@ -45,13 +45,13 @@ class Product(Distribution):
     # a class attribute in torch, and here of the groups
     def has_rsample(self) -> bool:  # type: ignore[override]
         """Whether every group has."""
-        return all(own.has_rsample for _, own in self.groups)
+        return all(group.has_rsample for _, group in self.groups)
 
     @property
     def support(self) -> Constraint:
         each: list[Constraint] = [constraints.real] * self.event_shape.numel()
-        for columns, own in self.groups:
-            of_entries: Any = own.support
+        for columns, group in self.groups:
+            of_entries: Any = group.support
             while isinstance(of_entries, type(constraints.independent(constraints.real, 1))):
                 of_entries = of_entries.base_constraint
             for column in columns.tolist():
@@ -60,11 +60,11 @@ class Product(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        return self._together([own.mean for _, own in self.groups])
+        return self._together([group.mean for _, group in self.groups])
 
     @property
     def variance(self) -> Tensor:
-        return self._together([own.variance for _, own in self.groups])
+        return self._together([group.variance for _, group in self.groups])
 
     def entries(self, value: Tensor) -> list[Tensor]:
         """The entries of each group, (..., *X) -> each (..., n_g)."""
@@ -73,18 +73,18 @@ class Product(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         parts = zip(self.groups, self.entries(value), strict=True)
-        return torch.stack([own.log_prob(entries) for (_, own), entries in parts]).sum(0)
+        return torch.stack([group.log_prob(entries) for (_, group), entries in parts]).sum(0)
 
     # torch says Size alone
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
-        return self._drawn(lambda own: own.sample(torch.Size(sample_shape)))
+        return self._drawn(lambda group: group.sample(torch.Size(sample_shape)))
 
     # torch says Size alone
     def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
-        return self._drawn(lambda own: own.rsample(torch.Size(sample_shape)))
+        return self._drawn(lambda group: group.rsample(torch.Size(sample_shape)))
 
     def _drawn(self, draw: Callable[[Distribution], Tensor]) -> Tensor:
-        return self._together([draw(own) for _, own in self.groups])
+        return self._together([draw(group) for _, group in self.groups])
 
     def _together(self, values: Sequence[Tensor]) -> Tensor:
         """Each group's entries (..., n_g) at their places: (..., *X)."""

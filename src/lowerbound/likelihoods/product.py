@@ -67,12 +67,12 @@ class Product(Likelihood):
         each: dict[int, Constraint] = {}
         for name, group in groups.items():
             part = group.likelihood(self.z_shape, (len(group.columns),))
-            own = (
+            supports = (
                 part.support.each
                 if isinstance(part.support, Columns)
                 else [part.support] * len(group.columns)
             )
-            each |= dict(zip(group.columns, own, strict=True))
+            each |= dict(zip(group.columns, supports, strict=True))
             for module in part.modules():
                 if isinstance(
                     module, Standardizer
@@ -92,8 +92,9 @@ class Product(Likelihood):
         self._is_density = all(part.is_density for part in self._likelihoods)
         if not self._is_density:
             self.capabilities = self.capabilities - {LOG_DENSITY}
-        supports = [each[i] for i in sorted(each)]
-        self.support = supports[0] if len(set(supports)) == 1 else Columns(supports, self.x_shape)
+        of_columns = [each[i] for i in sorted(each)]
+        is_one = len(set(of_columns)) == 1
+        self.support = of_columns[0] if is_one else Columns(of_columns, self.x_shape)
 
     @property
     # of the class in other likelihoods, and here of the groups
@@ -124,7 +125,7 @@ class Product(Likelihood):
         known = [None] * len(values) if mask is None else px.entries(mask.broadcast_to(x.shape))
         each = zip(self._likelihoods, px.groups, values, known, strict=True)
         return torch.stack(
-            [part.log_prob(own, value, seen) for part, (_, own), value, seen in each]
+            [part.log_prob(of_group, value, seen) for part, (_, of_group), value, seen in each]
         ).sum(0)
 
 

@@ -34,13 +34,13 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
-from torch.nn.functional import logsigmoid
+from torch.distributions import Distribution
 
 from lowerbound.checks import check_samples
 from lowerbound.compatibility import EVALUABLE, REALS, REPARAMETERISED, check_composed
-from lowerbound.distributions import FullNormal, as_multivariate, mean, stddev
+from lowerbound.distributions import mean, stddev
 from lowerbound.distributions.kl import closed_form_kl
+from lowerbound.distributions.normal_product import detached_normal, normal_product
 from lowerbound.draw import Draw, Latent
 from lowerbound.model import LatentSize, Model, Shapes, again, agree_on_y, check_role
 from lowerbound.roles import Context, Likelihood, Part, Posterior, Prior
@@ -85,11 +85,14 @@ class Hierarchical(Model):
 
     Example:
         >>> import lowerbound as lb
-        >>> given = lb.posteriors.DiagonalNormal  # of one thing given another
+        >>> conditional = lb.posteriors.DiagonalNormal  # of one thing given another
         >>> model = lb.models.Hierarchical(
         ...     prior=lb.priors.StandardNormal((2,)),  # p(z_2)
-        ...     posteriors=[given((1, 8, 8), (8,)), given((8,), (2,))],  # q(z_1|x), q(z_2|z_1)
-        ...     conditionals=[given((2,), (8,))],  # p(z_1|z_2)
+        ...     posteriors=[  # q(z_1|x), q(z_2|z_1)
+        ...         conditional((1, 8, 8), (8,)),
+        ...         conditional((8,), (2,)),
+        ...     ],
+        ...     conditionals=[conditional((2,), (8,))],  # p(z_1|z_2)
         ...     likelihood=lb.likelihoods.Bernoulli((8,), (1, 8, 8)),  # p(x|z_1)
         ... )
         >>> draw = model(torch.ones(5, 1, 8, 8), samples=3)
@@ -121,11 +124,11 @@ class Hierarchical(Model):
         if inference not in get_args(Inference):
             raise ValueError(unknown("inference", inference, get_args(Inference)))
         for part in (*posteriors, *conditionals):
-            for offer in (REALS, REPARAMETERISED, EVALUABLE):
-                if offer not in part.capabilities:
+            for capability in (REALS, REPARAMETERISED, EVALUABLE):
+                if capability not in part.capabilities:
                     raise ValueError(
                         "Hierarchical draws each level given the one before, along gradients, and "
-                        f"{type(part).__name__} {offer.lack}; use {offer.remedy}"
+                        f"{type(part).__name__} {capability.lack}; use {capability.remedy}"
                     )
         check_composed(prior, posteriors[-1], likelihood)
         agree_on_y(prior=prior, likelihood=likelihood, **numbered)
@@ -151,10 +154,10 @@ class Hierarchical(Model):
                 f"posteriors.{i}": (part.x_shape, below[i - 1])
                 for i, part in enumerate(posteriors, 1)
             }
-        for name, (own, wanted) in expected.items():
-            if own != wanted:
+        for name, (shape, wanted) in expected.items():
+            if shape != wanted:
                 raise ValueError(
-                    f"{name} is built for {own}, and the levels {above} over x "
+                    f"{name} is built for {shape}, and the levels {above} over x "
                     f"{likelihood.x_shape} need {wanted}"
                 )
         self.prior = prior
@@ -169,9 +172,7 @@ class Hierarchical(Model):
             inputs = [likelihood.x_shape, *(part.x_shape for part in posteriors)]
             pairs = zip(features, pairwise(inputs), strict=True)
             self.ways.update({str(i): make(*shapes) for i, (make, shapes) in enumerate(pairs, 1)})
-        if feature_shapes and self.feature_shapes != [
-            list(as_shape(own)) for own in feature_shapes
-        ]:
+        if feature_shapes and self.feature_shapes != [list(as_shape(d)) for d in feature_shapes]:
             raise ValueError(
                 f"feature_shapes are {feature_shapes}, and the posteriors take "
                 f"{self.feature_shapes}"
@@ -186,25 +187,25 @@ class Hierarchical(Model):
                 f"latent is {latent}: a hierarchy has two levels or more, as in [32, 8], z_1 next "
                 "to x first"
             )
-        levels = [as_shape(own, "latent") for own in latent]
+        levels = [as_shape(size, "latent") for size in latent]
         below, count = [x_shape, *levels[:-1]], 0
         if settings.get("inference", "bottom_up") == "top_down":
-            told = settings.get("feature_shapes") or [FEATURES] * len(levels)
-            if len(told) != len(levels):
+            sizes = settings.get("feature_shapes") or [FEATURES] * len(levels)
+            if len(sizes) != len(levels):
                 raise ValueError(
-                    f"feature_shapes holds {len(told)} shapes, and there are {len(levels)} levels"
+                    f"feature_shapes holds {len(sizes)} shapes, and there are {len(levels)} levels"
                 )
-            below, count = [as_shape(own, "feature_shapes") for own in told], len(levels)
-        found: dict[str, Shapes | Sequence[Shapes]] = {
+            below, count = [as_shape(size, "feature_shapes") for size in sizes], len(levels)
+        shapes: dict[str, Shapes | Sequence[Shapes]] = {
             "prior": {"x_shape": below[-1], "z_shape": levels[-1]},
             "posteriors": [
-                {"x_shape": own, "z_shape": z} for own, z in zip(below, levels, strict=True)
+                {"x_shape": x, "z_shape": z} for x, z in zip(below, levels, strict=True)
             ],
             "conditionals": [{"x_shape": above, "z_shape": z} for z, above in pairwise(levels)],
             "likelihood": {"x_shape": x_shape, "z_shape": levels[0]},
             "features": [{}] * count,
         }
-        return found[slot]
+        return shapes[slot]
 
     @property
     def z_shapes(self) -> tuple[Shape, ...]:
@@ -235,9 +236,8 @@ class Hierarchical(Model):
         check_samples(samples)
         x, context = self._given(x, context)
         walk = self._down if self.ways else self._up
-        path_gradient = (
-            path_gradient and torch.is_grad_enabled()
-        )  # its value is that of the ordinary one
+        # its value is that of the ordinary one
+        path_gradient = path_gradient and torch.is_grad_enabled()
         latents = walk(x, context, samples, path_gradient, _along if reparameterised else _without)
         px = self.likelihood(latents[0].z, context)
         log_px = self.likelihood.log_prob(px, x, context.mask)
@@ -251,21 +251,21 @@ class Hierarchical(Model):
         is drawn.
         """
         qs, zs, scored = [], [], []
-        given = seen = x
+        below = seen = x
         for i, part in enumerate(self._posteriors):
             beside = context if i == 0 else _above(context)
             before = random_state() if path_gradient else {}
-            q = part(given, beside)
+            q = part(below, beside)
             scored.append(again(part, seen, beside, before) if path_gradient else q)
-            given = drawn_from(q, torch.Size((samples,) if i == 0 else ()))
-            seen = given.view_as(given)
+            below = drawn_from(q, torch.Size((samples,) if i == 0 else ()))
+            seen = below.view_as(below)
             qs.append(q)
             zs.append(seen)
         ps = [part(z, _above(context)) for part, z in zip(self._conditionals, zs[1:], strict=True)]
         ps.append(self.prior(_above(context), self._posteriors[-1]))
         kls = [None] * (len(zs) - 1) + [closed_form_kl(qs[-1], ps[-1])]
         every = zip(qs, ps, zs, scored, kls, strict=True)
-        return tuple(Latent(q, p, z, kl, scored=own) for q, p, z, own, kl in every)
+        return tuple(Latent(q, p, z, kl, scored=scoring) for q, p, z, scoring, kl in every)
 
     def _down(
         self, x: Tensor, context: Context, samples: int, path_gradient: bool, drawn_from: Sampler
@@ -283,12 +283,12 @@ class Hierarchical(Model):
         drawn = drawn_from(q, torch.Size((samples,)))
         z = drawn.view_as(drawn)
         latents = [Latent(q, p, z, closed_form_kl(q, p), scored=scored)]
-        for own, part in zip(reversed(says), reversed(self._conditionals), strict=True):
+        for of_x, part in zip(reversed(says), reversed(self._conditionals), strict=True):
             before = random_state() if path_gradient else {}
             p = part(drawn, context)
-            q = scored = _product(own, p)
+            q = scored = normal_product(of_x, p)
             if path_gradient:
-                scored = _product(_detached(own), again(part, z, context, before))
+                scored = normal_product(detached_normal(of_x), again(part, z, context, before))
                 p = again(part, z, context, before, frozen=False)
             drawn = drawn_from(q, torch.Size())
             z = drawn.view_as(drawn)
@@ -327,13 +327,12 @@ class Hierarchical(Model):
                 seen, context = self._seen(x, context), _above(context)
                 qs = [part(d, context) for part, d in zip(self._posteriors, seen, strict=True)]
                 for i, part in enumerate(self._conditionals):
-                    qs[i] = _product(qs[i], part(latents[i + 1], context))
+                    qs[i] = normal_product(qs[i], part(latents[i + 1], context))
             else:
-                given = [(x, context), *((z, _above(context)) for z in latents[:-1])]
-                qs = [part(*own) for part, own in zip(self._posteriors, given, strict=True)]
-        total: Tensor = torch.stack([q.log_prob(z) for q, z in zip(qs, latents, strict=True)]).sum(
-            0
-        )
+                below = [(x, context), *((z, _above(context)) for z in latents[:-1])]
+                qs = [part(*seen) for part, seen in zip(self._posteriors, below, strict=True)]
+        each = [q.log_prob(z) for q, z in zip(qs, latents, strict=True)]
+        total: Tensor = torch.stack(each).sum(0)
         return total
 
     @torch.no_grad()
@@ -366,8 +365,8 @@ class Hierarchical(Model):
         seen, context = self._seen(x, context), _above(context)
         says = [part(d, context) for part, d in zip(self._posteriors, seen, strict=True)]
         means = [mean(says.pop())]
-        for own, part in zip(reversed(says), reversed(self._conditionals), strict=True):
-            means.insert(0, mean(_product(own, part(means[0], context))))
+        for of_x, part in zip(reversed(says), reversed(self._conditionals), strict=True):
+            means.insert(0, mean(normal_product(of_x, part(means[0], context))))
         return means
 
     @torch.no_grad()
@@ -399,7 +398,7 @@ class Hierarchical(Model):
             )
         first = whole.index(z.shape[-1])
         pairs = zip(z.split(sizes[first:], -1), self.z_shapes[first:], strict=True)
-        return [own.reshape(*own.shape[:-1], *shape) for own, shape in pairs]
+        return [values.reshape(*values.shape[:-1], *shape) for values, shape in pairs]
 
     @torch.no_grad()
     def prior_scale(self, z: Tensor, context: Context | None = None) -> tuple[Tensor, Tensor]:
@@ -408,18 +407,15 @@ class Hierarchical(Model):
         """
         context = _above(self._beside(context))
         with evaluating(self):
-            latents = [
-                own[None] for own in self._levels(self._placed(z))
-            ]  # as of one example, which y may be told of
-            given = [
+            # as of one example, which y may be told of
+            latents = [values[None] for values in self._levels(self._placed(z))]
+            ps = [
                 part(above, context)
                 for part, above in zip(self._conditionals, latents[1:], strict=True)
             ]
-            given.append(self.prior(context, self._posteriors[-1]))
-            pairs = list(zip(given, self.z_shapes, strict=True))
-            means, scales = (
-                [of(own).reshape(shape) for own, shape in pairs] for of in (mean, stddev)
-            )
+            ps.append(self.prior(context, self._posteriors[-1]))
+            pairs = list(zip(ps, self.z_shapes, strict=True))
+            means, scales = ([of(p).reshape(shape) for p, shape in pairs] for of in (mean, stddev))
             return self.code(means), self.code(scales)
 
     def down_to(self, z: Tensor, dimension: int) -> Tensor:
@@ -447,22 +443,13 @@ class Hierarchical(Model):
         self.likelihood.prepare(x)
         with evaluating(self):
             for i, part in enumerate(self._posteriors):
-                part.prepare(
-                    torch.cat(
-                        [
-                            self._inputs(self._placed(rows))[i].cpu()
-                            for rows in x.split(EXAMPLES_AT_ONCE)
-                        ]
-                    )
-                )
-            self.prior.prepare(
-                torch.cat(
-                    [
-                        self._inputs(self._placed(rows))[-1].cpu()
-                        for rows in x.split(EXAMPLES_AT_ONCE)
-                    ]
-                )
-            )
+                part.prepare(self._all_inputs(x, i))
+            self.prior.prepare(self._all_inputs(x, -1))
+
+    def _all_inputs(self, x: Tensor, level: int) -> Tensor:
+        """What the posterior of a level is a condition of, for all examples."""
+        pieces = x.split(EXAMPLES_AT_ONCE)
+        return torch.cat([self._inputs(self._placed(rows))[level].cpu() for rows in pieces])
 
     def _inputs(self, x: Tensor) -> list[Tensor]:
         """What each posterior is a condition of."""
@@ -487,9 +474,9 @@ def _unmoved(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         with torch.no_grad():
-            for value, own in before:
-                if not torch.equal(value, own):  # what has not moved may be needed by a gradient
-                    value.copy_(own)
+            for value, former in before:
+                if not torch.equal(value, former):  # what has not moved may be needed by a gradient
+                    value.copy_(former)
 
 
 def _numbered(parts: Sequence[nn.Module]) -> nn.ModuleDict:
@@ -500,57 +487,3 @@ def _numbered(parts: Sequence[nn.Module]) -> nn.ModuleDict:
 def _above(context: Context) -> Context:
     """What is known above x, where nothing is missing."""
     return replace(context, mask=None)
-
-
-def _product(first: Distribution, second: Distribution) -> Distribution:
-    """The normalised product of two normal densities: S^-1 = S_1^-1 + S_2^-1 and S^-1 m = S_1^-1
-    m_1 + S_2^-1 m_2.
-
-    Raises:
-        ValueError: one of them is no normal.
-    """
-    if _is_diagonal(first) and _is_diagonal(second):
-        (m_1, s_1), (m_2, s_2) = ((own.mean, own.stddev) for own in (first, second))
-        # s_1^2 / (s_1^2 + s_2^2) by logarithms: squares of scales leave the range of float32 long
-        # before the scales do
-        log_odds = 2 * (s_1.log() - s_2.log())
-        loc = m_1 + torch.sigmoid(log_odds) * (m_2 - m_1)
-        base = Normal(loc, (0.5 * logsigmoid(log_odds)).exp() * s_2, validate_args=False)
-        return Independent(base, len(first.event_shape), validate_args=False)
-    full = [as_multivariate(own) for own in (first, second)]
-    if full[0] is None or full[1] is None:
-        stranger = first if full[0] is None else second
-        raise ValueError(
-            "inference top down multiplies two normal densities at each level, and one is "
-            f"{type(stranger).__name__}; use DiagonalNormal or FullNormal for posteriors and "
-            "conditionals, or inference bottom_up"
-        )
-    matrices = [own.precision_matrix for own in full if own is not None]
-    weighted = sum(
-        (p @ own.mean[..., None])[..., 0]
-        for p, own in zip(matrices, full, strict=True)
-        if own is not None
-    )
-    covariance = torch.cholesky_inverse(torch.linalg.cholesky(matrices[0] + matrices[1]))
-    # a sum of tensors is one
-    loc = (covariance @ weighted[..., None])[..., 0]  # type: ignore[index]
-    shape = first.event_shape
-    return FullNormal(
-        loc.reshape(*loc.shape[:-1], *shape), torch.linalg.cholesky(covariance), tuple(shape)
-    )
-
-
-def _is_diagonal(distribution: Distribution) -> bool:
-    return isinstance(distribution, Independent) and isinstance(distribution.base_dist, Normal)
-
-
-def _detached(distribution: Distribution) -> Distribution:
-    """A normal without the gradient of its parameters."""
-    if _is_diagonal(distribution):
-        base = Normal(distribution.mean.detach(), distribution.stddev.detach(), validate_args=False)
-        return Independent(base, len(distribution.event_shape), validate_args=False)
-    full = as_multivariate(distribution)
-    assert full is not None  # its product has been taken
-    return MultivariateNormal(
-        full.loc.detach(), scale_tril=full.scale_tril.detach(), validate_args=False
-    )

@@ -100,15 +100,14 @@ class VAE(Model):
         path_gradient = path_gradient and torch.is_grad_enabled()
         before = random_state() if path_gradient and not torch.compiler.is_compiling() else {}
         relaxed = self.posterior.relaxed if self.training and reparameterised else _as_it_is
-        given = self.posterior(x, context)
-        qz = relaxed(given)
+        posterior = self.posterior(x, context)
+        qz = relaxed(posterior)
         pz = relaxed(self.prior(context, self.posterior))
         drawn = self.posterior.draw_latent(qz, samples, reparameterised, self.training)
         scored = qz
-        if (
-            path_gradient
-        ):  # no gradient comes by way of x, so constants are as good as a second evaluation
-            scored = relaxed(frozen(given) or again(self.posterior, x, context, before))
+        # no gradient comes by way of x, so constants are as good as a second evaluation
+        if path_gradient:
+            scored = relaxed(frozen(posterior) or again(self.posterior, x, context, before))
         at = drawn.z if drawn.at is None else drawn.at
         latent = Latent(qz, pz, at, closed_form_kl(qz, pz), scored=scored)
         px = self.likelihood(drawn.z, context)
@@ -141,8 +140,8 @@ class VAE(Model):
     ) -> Tensor:
         (z,) = latents
         copies = {name: value.clone() for name, value in self.posterior.named_buffers()}
-        given = self._given(x, context)
-        log_q: Tensor = torch.func.functional_call(self.posterior, copies, given).log_prob(z)
+        arguments = self._given(x, context)
+        log_q: Tensor = torch.func.functional_call(self.posterior, copies, arguments).log_prob(z)
         return log_q
 
     @torch.no_grad()
@@ -178,8 +177,8 @@ class VAE(Model):
         """
         with evaluating(self):
             pz = self.prior(self._beside(context), self.posterior)
-            own = mean(pz), stddev(pz)
-            return (own[0][0], own[1][0]) if pz.batch_shape else own
+            loc, scale = mean(pz), stddev(pz)
+            return (loc[0], scale[0]) if pz.batch_shape else (loc, scale)
 
     @property
     def categories(self) -> int | None:

@@ -75,12 +75,12 @@ def launch(module: str, argv: Sequence[str], count: int) -> int:
         defaults |= {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
         workers = []
         for rank in range(count):
-            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             said = None if rank == 0 else stack.enter_context((notes / f"stderr-{rank}").open("wb"))
             workers.append(
                 subprocess.Popen(
                     [sys.executable, "-m", module, *argv],
-                    env={**defaults, **os.environ, **shared, **own},
+                    env={**defaults, **os.environ, **shared, **ranks},
                     stdout=None if rank == 0 else subprocess.DEVNULL,
                     stderr=said,
                     # Ctrl-C reaches them through this process alone, and so once

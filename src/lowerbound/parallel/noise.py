@@ -6,10 +6,15 @@ part knows of it. What a random function is given may decide how many numbers it
 generator (``torch.poisson``, gamma): there each piece draws by a generator of its own, so that the
 draws are others than one process's, of the same distribution. Batch normalisation goes the same
 way.
+
+Whose numbers are drawn is told by their shape alone, so that noise of something else, such as the
+weights of a layer, might be taken for that of examples. :func:`check_noise` finds it before
+training.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,11 +22,11 @@ from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F  # as everywhere
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lowerbound.parallel.shards import Shard, active, all_reduce_sum, entered
-from lowerbound.utils.seeding import random_state, set_random_state
+from lowerbound.utils.seeding import random_state, seeded, set_random_state
 
 
 def at_work(shard: Shard, samples: int = 1) -> AbstractContextManager[None]:
@@ -98,22 +103,22 @@ class _Noise(TorchFunctionMode):
             for i, n in enumerate(shape)
         )
 
-    def own(self, whole: Tensor, place: _Place) -> Tensor:
+    def at_hand(self, whole: Tensor, place: _Place) -> Tensor:
         """The rows at hand."""
         parts = whole.unflatten(place.dim, (place.outer, self.shard.size, place.inner))
         rows: Tensor = parts.narrow(place.dim + 1, self.shard.start, self.count)
         return rows.flatten(place.dim, place.dim + 2)
 
-    def padded(self, own: Tensor, place: _Place) -> Tensor:
+    def padded(self, rows: Tensor, place: _Place) -> Tensor:
         """What a random function is given, for the whole batch: in the rows that are elsewhere
         stands one of these.
         """
-        parts = own.unflatten(place.dim, (place.outer, self.count, place.inner))
-        rows = torch.arange(
-            -self.shard.start, self.shard.size - self.shard.start, device=own.device
+        parts = rows.unflatten(place.dim, (place.outer, self.count, place.inner))
+        index = torch.arange(
+            -self.shard.start, self.shard.size - self.shard.start, device=rows.device
         )
-        rows = torch.where((rows >= 0) & (rows < self.count), rows, 0)
-        whole: Tensor = parts.index_select(place.dim + 1, rows)
+        index = torch.where((index >= 0) & (index < self.count), index, 0)
+        whole: Tensor = parts.index_select(place.dim + 1, index)
         return whole.flatten(place.dim, place.dim + 2)
 
 
@@ -121,21 +126,21 @@ _Draw: TypeAlias = Callable[[_Noise, Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
 def _in_place(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    own, *rest = args
-    place = noise.place(own.shape)
+    target, *rest = args
+    place = noise.place(target.shape)
     if place is None or any(isinstance(value, Tensor) for value in rest):
         return func(*args, **kwargs)
-    whole = torch.empty(noise.whole(own.shape, place), dtype=own.dtype, device=own.device)
-    return own.copy_(noise.own(func(whole, *rest, **kwargs), place))
+    whole = torch.empty(noise.whole(target.shape, place), dtype=target.dtype, device=target.device)
+    return target.copy_(noise.at_hand(func(whole, *rest, **kwargs), place))
 
 
 def _alike(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    own, *rest = args
-    place = noise.place(own.shape)
+    like, *rest = args
+    place = noise.place(like.shape)
     if place is None:
         return func(*args, **kwargs)
-    whole = torch.empty(noise.whole(own.shape, place), dtype=own.dtype, device=own.device)
-    return noise.own(func(whole, *rest, **kwargs), place)
+    whole = torch.empty(noise.whole(like.shape, place), dtype=like.dtype, device=like.device)
+    return noise.at_hand(func(whole, *rest, **kwargs), place)
 
 
 def _of_shape(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -150,10 +155,10 @@ def _of_shape(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     place = noise.place(tuple(shape))
     if place is None:
         return func(*args, **kwargs)
-    return noise.own(func(*rest, noise.whole(tuple(shape), place), **kwargs), place)
+    return noise.at_hand(func(*rest, noise.whole(tuple(shape), place), **kwargs), place)
 
 
-def _given(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _entry_by_entry(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Bernoulli draws and the like, which take one number each, whatever they are given."""
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
     if not tensors:
@@ -166,7 +171,7 @@ def _given(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
         key: noise.padded(value, place) if isinstance(value, Tensor) else value
         for key, value in kwargs.items()
     }
-    return noise.own(func(*whole, **named), place)
+    return noise.at_hand(func(*whole, **named), place)
 
 
 def _chosen(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -176,29 +181,29 @@ def _chosen(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     probs, count, *rest = args
     if probs.ndim == 2 and len(probs) % noise.count == 0:
         place = _Place(0, 1, len(probs) // noise.count)
-        return noise.own(func(noise.padded(probs, place), count, *rest, **kwargs), place)
+        return noise.at_hand(func(noise.padded(probs, place), count, *rest, **kwargs), place)
     if count % noise.count:
         return func(*args, **kwargs)
     place = _Place(probs.ndim - 1, count // noise.count, 1)
-    return noise.own(func(probs, place.outer * noise.shard.size, *rest, **kwargs), place)
+    return noise.at_hand(func(probs, place.outer * noise.shard.size, *rest, **kwargs), place)
 
 
 def _left_out(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Dropout: (value, p, training, inplace)."""
-    names = ("input", "p", "training", "inplace")
-    given: dict[str, Any] = {
-        "p": 0.5,
-        "training": True,
-        **dict(zip(names, args, strict=False)),
-        **kwargs,
-    }
-    value = given["input"]
-    if not given["training"] or not len(value) or len(value) % noise.count:
+    arguments = _of_dropout(args, kwargs)
+    value = arguments["input"]
+    if not arguments["training"] or not len(value) or len(value) % noise.count:
         return func(*args, **kwargs)
     place = _Place(0, len(value) // noise.count, 1)
     ones = torch.ones(noise.whole(value.shape, place), dtype=value.dtype, device=value.device)
-    kept = noise.own(func(ones, given["p"], True), place)
-    return value.mul_(kept) if given.get("inplace") else value * kept
+    mask = noise.at_hand(func(ones, arguments["p"], True), place)
+    return value.mul_(mask) if arguments.get("inplace") else value * mask
+
+
+def _of_dropout(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a dropout function by name."""
+    names = ("input", "p", "training", "inplace")
+    return {"p": 0.5, "training": True, **dict(zip(names, args, strict=False)), **kwargs}
 
 
 def _by_itself(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -224,17 +229,17 @@ def _normalised(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[st
         "momentum",
         "eps",
     )
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "weight": None,
         "bias": None,
         "training": False,
         "momentum": 0.1,
         "eps": 1e-5,
     }
-    given |= dict(zip(names, args, strict=False)) | kwargs
-    if not given["training"]:
+    arguments |= dict(zip(names, args, strict=False)) | kwargs
+    if not arguments["training"]:
         return func(*args, **kwargs)
-    value = given["input"]
+    value = arguments["input"]
     each = [i for i in range(value.ndim) if i != 1]
     exact = value if value.dtype == torch.float64 else value.float()
     n = all_reduce_sum(exact.new_tensor(float(value.numel() // value.shape[1])))
@@ -242,16 +247,16 @@ def _normalised(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[st
     shape = [-1 if i == 1 else 1 for i in range(value.ndim)]
     centred = exact - mean.reshape(shape)
     variance = all_reduce_sum(centred.square().sum(each)) / n
-    if given["running_mean"] is not None:
+    running_mean, running_var = arguments["running_mean"], arguments["running_var"]
+    if running_mean is not None:
         with torch.no_grad():
-            given["running_mean"].lerp_(mean.to(given["running_mean"]), given["momentum"])
-            given["running_var"].lerp_(
-                (variance * n / (n - 1)).to(given["running_var"]), given["momentum"]
-            )
-    result = centred * (variance + given["eps"]).rsqrt().reshape(shape)
+            running_mean.lerp_(mean.to(running_mean), arguments["momentum"])
+            unbiased = (variance * n / (n - 1)).to(running_var)
+            running_var.lerp_(unbiased, arguments["momentum"])
+    result = centred * (variance + arguments["eps"]).rsqrt().reshape(shape)
     for name, combine in (("weight", torch.mul), ("bias", torch.add)):
-        if given[name] is not None:
-            result = combine(result, given[name].reshape(shape))
+        if arguments[name] is not None:
+            result = combine(result, arguments[name].reshape(shape))
     return result.to(value.dtype)
 
 
@@ -271,7 +276,7 @@ DRAWS: dict[Any, _Draw] = {
     ),
     **dict.fromkeys((torch.rand_like, torch.randn_like, torch.randint_like), _alike),
     **dict.fromkeys((torch.rand, torch.randn, torch.randint), _of_shape),
-    **dict.fromkeys((torch.bernoulli, Tensor.bernoulli, torch.normal), _given),
+    **dict.fromkeys((torch.bernoulli, Tensor.bernoulli, torch.normal), _entry_by_entry),
     **dict.fromkeys((torch.multinomial, Tensor.multinomial), _chosen),
     **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d), _left_out),
     **dict.fromkeys(
@@ -289,3 +294,76 @@ DRAWS: dict[Any, _Draw] = {
     F.batch_norm: _normalised,
 }
 """What a random function does in a shard."""
+
+
+class _Shapes(TorchFunctionMode):
+    """Notes what is drawn for the examples at hand: who draws, and of which shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn: list[tuple[str, tuple[int, ...]]] = []
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        draw = DRAWS.get(func)
+        is_draw = draw is not None and draw is not _normalised
+        if draw is _left_out:
+            is_draw = bool(_of_dropout(args, kwargs)["training"])
+        # under replicated() nobody is at hand, and what is drawn is drawn alike everywhere
+        if is_draw and active() is not None and kwargs.get("generator") is None:
+            self.drawn.append((_drawing(), tuple(result.shape)))
+        return result
+
+
+def _drawing() -> str:
+    """The class of the module whose code is running."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        module = frame.f_locals.get("self")
+        if isinstance(module, nn.Module):
+            return type(module).__name__
+        frame = frame.f_back
+    return "a part"
+
+
+def check_noise(run: Callable[[int], object]) -> None:
+    """Refuse what draws numbers that are not those of examples: other pieces of a batch would draw
+    others.
+
+    What is drawn for examples grows with their number, so that two examples and three tell the one
+    from the other.
+
+    Args:
+        run: works on some examples, whose number it is given.
+
+    Raises:
+        ValueError: who draws, of which shape, and how to do it alike everywhere.
+
+    Example:
+        >>> check_noise(lambda n: torch.randn(n, 4))
+        >>> check_noise(lambda n: torch.randn(6))
+        Traceback (most recent call last):
+        ValueError: a part draws random numbers of the shape (6,) whatever the number of examples, \
+and each piece of a batch would draw others; draw them under \
+lowerbound.parallel.shards.replicated(), or train with devices 1 and accumulate 1
+    """
+    drawn = []
+    for n in (2, 3):
+        with seeded(0), entered(Shard(0, n, n)), _Shapes() as shapes:
+            run(n)
+        drawn.append(shapes.drawn)
+    # where one example more makes more draws, it is found in training (check_in_step)
+    for (drawing, shape), (_, larger) in zip(*drawn, strict=False):
+        if shape and shape == larger and len(drawn[0]) == len(drawn[1]):
+            raise ValueError(
+                f"{drawing} draws random numbers of the shape {shape} whatever the number of "
+                "examples, and each piece of a batch would draw others; draw them under "
+                "lowerbound.parallel.shards.replicated(), or train with devices 1 and accumulate 1"
+            )

@@ -61,9 +61,9 @@ class Processes:
         """For each question, whether any process says yes; all must ask at the same place."""
         if self.size == 1:
             return votes
-        found = torch.tensor(votes, dtype=torch.uint8)
-        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
-        return tuple(bool(own) for own in found)
+        answers = torch.tensor(votes, dtype=torch.uint8)
+        torch.distributed.all_reduce(answers, torch.distributed.ReduceOp.MAX)
+        return tuple(bool(answer) for answer in answers)
 
     def broadcast(self, say: Callable[[], T]) -> T:
         """What the first process finds, in all of them.
@@ -117,17 +117,19 @@ class Processes:
             else device
         )
 
-    def to_cpu(self, own: dict[str, Tensor]) -> dict[str, Tensor]:
+    def to_cpu(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors that others are to see: on no device that they do not have."""
-        return own if self.size == 1 else {name: value.cpu() for name, value in own.items()}
+        if self.size == 1:
+            return tensors
+        return {name: value.cpu() for name, value in tensors.items()}
 
-    def gather(self, own: T) -> list[T]:
+    def gather(self, value: T) -> list[T]:
         """What each process has, in the order of their numbers, in all of them."""
         if self.size == 1:
-            return [own]
-        found: list[Any] = [None] * self.size
-        torch.distributed.all_gather_object(found, own)
-        return found
+            return [value]
+        values: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(values, value)
+        return values
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -163,10 +165,10 @@ class Votes:
         if self.steps < self.due:
             return (False,) * len(votes)
         pace = max(1e-6, (time.monotonic() - self.met) / self.steps)
-        found = torch.tensor([*votes, max(1, int(MEETING / pace))])
-        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
-        self.steps, self.due, self.met = 0, int(found[-1]), time.monotonic()
-        return tuple(bool(own) for own in found[:-1])
+        answers = torch.tensor([*votes, max(1, int(MEETING / pace))])
+        torch.distributed.all_reduce(answers, torch.distributed.ReduceOp.MAX)
+        self.steps, self.due, self.met = 0, int(answers[-1]), time.monotonic()
+        return tuple(bool(answer) for answer in answers[:-1])
 
 
 ALONE = Processes()

@@ -105,19 +105,27 @@ def pieces(size: int, world: Processes, accumulate: int = 1) -> list[Shard]:
         [slice(3, 7, None)]
     """
     count = world.size * accumulate
-    found = []
+    shards = []
     for turn in range(accumulate):
         start, stop = (size * (turn * world.size + world.rank + i) // count for i in (0, 1))
         is_spare = start == stop
         start, stop = (0, 1) if is_spare else (start, stop)
-        found.append(
+        shards.append(
             Shard(start, stop, size, world.size, turn == accumulate - 1, is_spare, accumulate)
         )
-    return found
+    return shards
 
 
 def replicated() -> AbstractContextManager[None]:
-    """For a block on what has been gathered: what it draws, all processes draw alike."""
+    """For a block that draws what belongs to no example: all processes and pieces draw alike.
+
+    So is noise in the weights of a layer, whatever its shape, and what is drawn of a batch that has
+    been gathered.
+
+    Example:
+        >>> with replicated():
+        ...     noise = torch.randn(6)
+    """
     return entered(None)
 
 
@@ -140,12 +148,12 @@ def own_rows(whole: Tensor, dim: int = 0) -> Tensor:
     )
 
 
-def all_gather(own: Tensor, dim: int = 0) -> Tensor:
+def all_gather(rows: Tensor, dim: int = 0) -> Tensor:
     """The values of the whole batch, of which these are the rows at hand; gradients go back to
     where a row came from.
 
     Args:
-        own: b rows along a dimension.
+        rows: those at hand, b along a dimension.
         dim: which.
 
     Raises:
@@ -156,37 +164,38 @@ def all_gather(own: Tensor, dim: int = 0) -> Tensor:
         >>> all_gather(torch.arange(3))  # by one process
         tensor([0, 1, 2])
     """
-    if _active is None:
-        return own
+    if _active is None or _active.is_whole:
+        return rows
     _check_at_once(_active)
     start, stop = (0, 0) if _active.is_spare else (_active.start, _active.stop)
-    return _placed(own, dim, start, stop, _active.size)
+    return _placed(rows, dim, start, stop, _active.size)
 
 
 def all_gather_logsumexp(values: Tensor, dim: int) -> Tensor:
     """``torch.logsumexp`` over a dimension that holds the rows at hand, and over those of the other
     processes.
     """
-    own = torch.logsumexp(values, dim)
-    if _active is None:
-        return own
-    own = torch.full_like(own, -math.inf) + 0 * own if _active.is_spare else own
-    return torch.logsumexp(_beside(own), 0)
+    at_hand = torch.logsumexp(values, dim)
+    if _active is None or _active.is_whole:
+        return at_hand
+    if _active.is_spare:
+        at_hand = torch.full_like(at_hand, -math.inf) + 0 * at_hand
+    return torch.logsumexp(_of_processes(at_hand), 0)
 
 
-def all_reduce_sum(own: Tensor) -> Tensor:
+def all_reduce_sum(value: Tensor) -> Tensor:
     """The sum over the batch, of which this is that over the rows at hand; with gradients."""
-    if _active is None:
-        return own
-    return _beside(own * 0 if _active.is_spare else own).sum(0)
+    if _active is None or _active.is_whole:
+        return value
+    return _of_processes(value * 0 if _active.is_spare else value).sum(0)
 
 
-def _beside(own: Tensor) -> Tensor:
+def _of_processes(value: Tensor) -> Tensor:
     """What each process has, (N, ...)."""
     assert _active is not None
     _check_at_once(_active)
     rank = torch.distributed.get_rank()
-    return _placed(own[None], 0, rank, rank + 1, _active.processes)
+    return _placed(value[None], 0, rank, rank + 1, _active.processes)
 
 
 def _check_at_once(shard: Shard) -> None:
@@ -211,27 +220,27 @@ def check_in_step(world: Processes) -> None:
     """
     if world.size == 1:
         return
-    own = torch.cat(
+    state = torch.cat(
         [
             torch.get_rng_state(),
             *([torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []),
         ]
     )
-    first = own.clone()
+    first = state.clone()
     world.copy_first([first])
-    if world.agree(not torch.equal(own, first))[0]:
+    if world.agree(not torch.equal(state, first))[0]:
         raise ValueError(
             "the processes have drawn different amounts of random numbers, so their draws are not "
             "those of one: a part draws as many as its examples ask for; use devices 1, or draw "
-            "under lowerbound.parallel.shards.undivided()"
+            "under lowerbound.parallel.shards.replicated()"
         )
 
 
-def _placed(own: Tensor, dim: int, start: int, stop: int, size: int) -> Tensor:
+def _placed(rows: Tensor, dim: int, start: int, stop: int, size: int) -> Tensor:
     global _all_gathers  # noqa: PLW0603  # see entered
     _all_gathers += 1
     # torch does not say
-    placed: Tensor = _Placed.apply(own, dim, start, stop, size)  # type: ignore[no-untyped-call]
+    placed: Tensor = _Placed.apply(rows, dim, start, stop, size)  # type: ignore[no-untyped-call]
     return placed
 
 
@@ -241,14 +250,14 @@ class _Placed(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor, dim: int, start: int, stop: int, size: int) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, dim: int, start: int, stop: int, size: int) -> Tensor:
         ctx.place = dim, start, stop
-        ctx.shape = own.shape
-        shape = list(own.shape)
+        ctx.shape = rows.shape
+        shape = list(rows.shape)
         shape[dim] = size
-        whole = own.new_zeros(shape)
+        whole = rows.new_zeros(shape)
         if stop > start:
-            whole.narrow(dim, start, stop - start).copy_(own)
+            whole.narrow(dim, start, stop - start).copy_(rows)
         torch.distributed.all_reduce(whole)
         return whole
 

@@ -45,12 +45,14 @@ class ConditionalNormal(Prior):
                 "ConditionalNormal is p(z|y): say what y is by condition, or use StandardNormal"
             )
         self.condition = condition
-        self.given = ConditionEncoder(condition, type(self).__name__)
+        self.encoder = ConditionEncoder(condition, type(self).__name__)
         self.network = network
-        self.net = network(self.given.shape, (2, *self.z_shape))
+        self.net = network(self.encoder.shape, (2, *self.z_shape))
 
     def forward(self, context: Context, posterior: Posterior | None = None) -> Distribution:
-        out = over_leading(self.net, self.given(context.y), self.given.shape, (2, *self.z_shape))
+        out = over_leading(
+            self.net, self.encoder(context.y), self.encoder.shape, (2, *self.z_shape)
+        )
         loc, log_variance = out.unbind(-len(self.z_shape) - 1)
         base = Normal(loc, (0.5 * log_variance).exp(), validate_args=False)
         return Independent(base, len(self.z_shape), validate_args=False)

@@ -50,7 +50,7 @@ from lowerbound.training.configuration import (
 from lowerbound.training.history import History
 from lowerbound.training.loggers import Logger, LoggerName, as_logger
 from lowerbound.training.optimizers import OptimizerFactory, OptimizerName
-from lowerbound.training.passes import dry_run, prepare
+from lowerbound.training.passes import check_draws, dry_run, prepare
 from lowerbound.training.settings import Schedule, Settings, check_settings
 from lowerbound.training.steps import Steps
 from lowerbound.training.sums import Sums
@@ -211,6 +211,8 @@ def fit(
     check_parts(objective, model)
     check_pieces(model, objective, accumulate, compile, world)
     rate_estimator = dry_run(model, objective, data)
+    if world.size * accumulate > 1:
+        check_draws(model, objective, data)
 
     with ExitStack() as stack:
         world.broadcast(lambda: _open_folder(stack, run, config, resume, overwrite))

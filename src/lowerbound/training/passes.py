@@ -15,6 +15,7 @@ from lowerbound.data.dataset import Dataset
 from lowerbound.draw import Draw
 from lowerbound.model import Model
 from lowerbound.objective import JointSample, Objective, Step
+from lowerbound.parallel.noise import check_noise
 from lowerbound.roles import Context
 from lowerbound.supports import UNIT, contains
 from lowerbound.units import refilled, summary
@@ -140,6 +141,35 @@ def dry_run(model: Model, objective: Objective, data: Dataset) -> str:
             model.training = False
         objective.check(draw)
     return objective.rate_name(draw)
+
+
+@torch.no_grad()
+def check_draws(model: Model, objective: Objective, data: Dataset) -> None:
+    """Refuse a part that draws for something else than examples
+    (:func:`~lowerbound.parallel.noise.check_noise`); for a training in which a batch is worked on
+    in pieces, or by several processes.
+
+    It takes passes through two and three examples as in training, and leaves no trace.
+
+    Raises:
+        ValueError: which part, and how to draw alike everywhere.
+    """
+    if len(data["train"]) < 3:
+        return
+    one_pass = Pass(model, objective)
+    modes = {module: module.training for module in one_pass.modules()}
+    buffers = [(buffer, buffer.clone()) for buffer in one_pass.buffers()]
+    with seeded(0):
+        x = data.present("train", torch.arange(3))
+    context = data.context("train")[:3].to(next(model.parameters()).device)
+    try:
+        one_pass.train()
+        check_noise(lambda n: one_pass(x[:n], context[:n].given, 0.0, len(data["train"])))
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for buffer, before in buffers:
+            buffer.copy_(before)
 
 
 def prepare(model: Model, data: Dataset) -> None:
