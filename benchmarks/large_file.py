@@ -153,9 +153,8 @@ def run(
         if metrics.exists()
         else 0.0
     )
-    examples = (
-        0.9 * np.load(path, mmap_mode="r").shape[0]
-    )  # those that are trained on, and those for validation
+    # those that are trained on, and those for validation
+    examples = 0.9 * np.load(path, mmap_mode="r").shape[0]
     cpu, asleep = (
         (1000 * (b - a) / examples for a, b in zip(*marks, strict=True))
         if marks[1:]

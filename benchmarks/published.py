@@ -122,9 +122,8 @@ def run(name: str, seed: int, folder: Path) -> None:
                 out.write(f"{time.process_time() - before:.1f}\n")
         if code:
             sys.exit(code)
-    is_done = (
-        json.loads((folder / "evaluation.json").read_text())["samples"] == DRAWS
-    )  # training leaves one of fewer
+    # training leaves one of fewer
+    is_done = json.loads((folder / "evaluation.json").read_text())["samples"] == DRAWS
     if not is_done and (code := main(["evaluate", str(folder), "--samples", str(DRAWS)])):
         sys.exit(code)
     write_json(record(name, seed), told(name, seed, folder))

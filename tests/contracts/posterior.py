@@ -159,9 +159,8 @@ class PosteriorContract(PartContract):
         )
         y = torch.tensor([0, 1, 2, 0, 1]) if condition == 3 else torch.randn(5, 2)
         x, z = torch.rand(5, *x_shape), torch.randn(7, 5, 3)
-        if (
-            EVALUABLE not in part.capabilities
-        ):  # its own draws, with the same noise, are what can be looked at
+        # its own draws, with the same noise, are what can be looked at
+        if EVALUABLE not in part.capabilities:
             one, other = (seeded_draw(part(x, Context(y=labels))) for labels in (y, y.flip(0)))
             assert not torch.allclose(one, other)
             one.sum().backward()

@@ -76,9 +76,8 @@ def chain(
     likelihood = lb.likelihoods.Normal((Z,), (D,), scale=SIGMA, network=affine(weight, b)).double()
     noise = likelihood.log_scale.detach().exp() ** 2  # as float32 rounds it
     squares = weight.square().sum(0)
-    backwards = (
-        weight.T / squares[:, None]
-    )  # x -> what it says of z_1, with variance noise / squares
+    # x -> what it says of z_1, with variance noise / squares
+    backwards = weight.T / squares[:, None]
     seen = noise / squares
     conditional = normal(Z, Z, torch.diag(a), c, torch.full((Z,), WIDTH**2, dtype=torch.float64))
     if inference == UP:

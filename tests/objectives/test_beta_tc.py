@@ -212,9 +212,8 @@ def test_the_quantities_are_in_the_metrics_and_validation_is_on_their_scale() ->
         likelihood=lb.likelihoods.Normal((2,), (4,)),
     )
     with torch.no_grad():
-        model.posterior.net.layers[-1].bias[2:] -= (
-            6  # sharp posteriors, so that there is information
-        )
+        # sharp posteriors, so that there is information
+        model.posterior.net.layers[-1].bias[2:] -= 6
     history = lb.fit(
         model, BetaTC(samples=3), data, epochs=1, batch_size=64, learning_rate=1e-12, progress=False
     )

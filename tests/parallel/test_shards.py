@@ -212,9 +212,8 @@ def test_every_row_counts_once(size: int, count: int, accumulate: int) -> None:
         assert [shard.is_last for shard in shards] == [False] * (accumulate - 1) + [True]
         for shard in shards:
             with at_work(shard):
-                total += (
-                    float(batch_mean(values[shard.rows])) / count
-                )  # as gradients are averaged over the processes
+                # as gradients are averaged over the processes
+                total += float(batch_mean(values[shard.rows])) / count
             parts += [] if shard.is_spare else [shard.rows]
             assert shard.counted({"loss": values[shard.rows]})["loss"].sum() == (
                 0 if shard.is_spare else values[shard.rows].sum()

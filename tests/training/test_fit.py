@@ -189,9 +189,8 @@ def test_a_falling_schedule_ends_at_zero(
     rates = [record["learning_rate"] for record in history.epochs]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] == 0
-    at = (
-        round(10 * (1 - in_the_middle)) - 1
-    )  # both schedules pass the middle there, and the linear one all its course
+    # both schedules pass the middle there, and the linear one all its course
+    at = round(10 * (1 - in_the_middle)) - 1
     assert rates[at] == pytest.approx(2e-3 * in_the_middle, rel=0.02)
 
 
@@ -598,9 +597,8 @@ def test_killed_at_any_moment_and_resumed_it_ends_as_if_it_had_not_been(
     whole = tmp_path / "whole"
     train(whole)
     expected = content(whole)
-    points = (
-        16 if over_another else 1000
-    )  # beginning over another run is done after so many operations
+    # beginning over another run is done after so many operations
+    points = 16 if over_another else 1000
     for point in range(1, points):
         out = tmp_path / f"killed-{point}"
         if over_another:

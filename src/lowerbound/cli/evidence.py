@@ -157,9 +157,8 @@ def sandwich(argv: Sequence[str]) -> None:
     arguments = options.read(argv)
     run, model = open_run(arguments)
     how = {key: arguments[key] for key in ("n", "chains", "temperatures", "seed")}
-    if (
-        model.condition is not None and arguments["n"] > 0
-    ):  # y is that of held-out examples, again and again
+    # y is that of held-out examples, again and again
+    if model.condition is not None and arguments["n"] > 0:
         known = own_data(run).context("test")
         how["context"] = known[torch.arange(arguments["n"]) % len(next(iter(known.given.values())))]
     with counting("annealing") as on_progress:

@@ -43,9 +43,8 @@ from lowerbound.utils.seeding import seeded
 SAMPLED = 64
 EACH = 10  # samples for each y, where there are several
 CONDITIONS = 10  # held-out examples whose y is given, where it is no class
-IMPUTING = (
-    1000  # as in the paper on importance-weighted imputation there are more draws than for a bound
-)
+# as in the paper on importance-weighted imputation there are more draws than for a bound
+IMPUTING = 1000
 EXAMPLES_AT_ONCE = 100  # examples at a time
 PIECE = (
     10 * EXAMPLES_AT_ONCE

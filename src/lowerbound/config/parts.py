@@ -54,9 +54,8 @@ ROLES: Mapping[str, Role] = {
 }
 """The roles by their keys in a configuration."""
 
-GROUPS = (
-    "groups"  # the setting that holds parts by names of the user's own, as a configuration's key
-)
+# the setting that holds parts by names of the user's own, as a configuration's key
+GROUPS = "groups"
 
 
 @dataclass(frozen=True)

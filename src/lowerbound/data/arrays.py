@@ -114,9 +114,8 @@ def _choose(
     label_name = labels or ("y" if "y" in names and wanted != "y" else None)
     chosen = [name for name in (wanted, label_name, factor_name) if name is not None]
     needed = 0
-    for name in (
-        chosen
-    ):  # what an array declares, not what the archive says it packs: that may be a few bytes
+    # what an array declares, not what the archive says it packs: that may be a few bytes
+    for name in chosen:
         member = f"{name}.npy"
         with loaded.zip.open(member if member in loaded.zip.namelist() else name) as stream:
             needed += _declared(stream)

@@ -21,9 +21,8 @@ FILES = tuple(
     for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 )
 SHAPE = (3, 32, 32)
-RECORD = (
-    1 + 3 * 32 * 32
-)  # the class in one byte, then the red, the green and the blue plane, row by row
+# the class in one byte, then the red, the green and the blue plane, row by row
+RECORD = 1 + 3 * 32 * 32
 
 
 def read() -> Stored:

@@ -29,9 +29,8 @@ from lowerbound.supports import UNIT, Columns, contains, describe
 from lowerbound.utils.memory import check_fits
 from lowerbound.utils.messages import unknown
 
-PIECE = (
-    2**25
-)  # bytes of float32 that one piece of a split takes where nobody says how many examples: 32 MiB
+# bytes of float32 that one piece of a split takes where nobody says how many examples: 32 MiB
+PIECE = 2**25
 EXCERPT, LEAST = (
     2**28,
     1000,

@@ -50,9 +50,8 @@ FORMATS = (
     "JPEG",
     "WEBP",
 )  # no other of pillow's decoders is tried, whatever a file pretends to be
-WORTH = (
-    2**25
-)  # bytes of decoded pictures from which on they are kept: 32 MiB are decoded in about a second
+# bytes of decoded pictures from which on they are kept: 32 MiB are decoded in about a second
+WORTH = 2**25
 AT_ONCE = 256  # pictures that are decoded, or wait to be taken, at a time
 VERSION = 1  # of what decoding means: another one finds nothing that an earlier one has kept
 GREY = ("1", "L", "LA")  # and those of 16 bits, whose names begin with I

@@ -28,12 +28,10 @@ from torch import Tensor
 from lowerbound.utils.memory import physical_memory
 
 CHUNK = 2**25  # bytes at a time where all are read in turn: 32 MiB
-BLOCK = (
-    2**18
-)  # bytes of contiguous examples: 256 KiB are read from a disk almost as fast as in turn
-SHARE = (
-    4  # the part of the memory, one in so many, that values may take to be loaded where nobody says
-)
+# bytes of contiguous examples: 256 KiB are read from a disk almost as fast as in turn
+BLOCK = 2**18
+# the part of the memory, one in so many, that values may take to be loaded where nobody says
+SHARE = 4
 WINDOW = 2**28  # bytes of a window: 256 MiB, a thousand blocks, of which two are in memory at once
 
 

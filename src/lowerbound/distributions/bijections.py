@@ -47,9 +47,8 @@ def couplings(n: int, layers: int, hidden: Sequence[int], bins: int | None = Non
     else:
         spline = partial(zuko.transforms.MonotonicRQSTransform, slope=SLOPE)
         form = {"univariate": spline, "shapes": [(bins,), (bins,), (bins - 1,)]}
-    of = (
-        {} if n == 1 else {"hidden_features": tuple(hidden)}
-    )  # one number leaves nothing for a network to see
+    # one number leaves nothing for a network to see
+    of = {} if n == 1 else {"hidden_features": tuple(hidden)}
     made: nn.Module = zuko.flows.RealNVP(n, transforms=layers, **form, **of).transform
     for each in made.transforms:  # type: ignore[union-attr]  # a list of modules
         last = each.parameters() if n == 1 else each.hyper[-1].parameters()

@@ -25,12 +25,10 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent
 from torch.nn.functional import binary_cross_entropy_with_logits, threshold
 
-FACTORS = (
-    32  # of one product: it leaves float32 at 2.7 nats an entry; torch multiplies 32 at a time
-)
-BLOCK = (
-    2**17
-)  # entries scored at a time on a CPU: 512 KiB, of a second-level cache of 1 or 2 MiB for each core
+# of one product: it leaves float32 at 2.7 nats an entry; torch multiplies 32 at a time
+FACTORS = 32
+# entries scored at a time on a CPU: 512 KiB, of a second-level cache of 1 or 2 MiB for each core
+BLOCK = 2**17
 
 
 class RelativeBernoulli(Bernoulli):

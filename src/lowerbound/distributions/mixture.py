@@ -27,12 +27,10 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, Normal
 from torch.distributions.constraints import Constraint
 
-MAX_COMPONENT_VALUES = (
-    2**22
-)  # numbers of one piece: 32 MiB in float64, several times over where gradients are kept
-CACHED = (
-    2**17
-)  # the same on a CPU where none are: 1 MiB, which is read again and again until the sum is there
+# numbers of one piece: 32 MiB in float64, several times over where gradients are kept
+MAX_COMPONENT_VALUES = 2**22
+# the same on a CPU where none are: 1 MiB, which is read again and again until the sum is there
+CACHED = 2**17
 
 
 class Mixture(Distribution):

@@ -12,9 +12,8 @@ from torch.distributions import Distribution
 
 from lowerbound.utils.seeding import seeded
 
-MEAN_DRAWS = (
-    256  # an error of sd/16: its variance lies below the 0.01 from which a unit counts as active
-)
+# an error of sd/16: its variance lies below the 0.01 from which a unit counts as active
+MEAN_DRAWS = 256
 STDDEV_DRAWS = 1024  # an error of 2 %, where it serves as a scale
 
 

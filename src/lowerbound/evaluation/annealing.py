@@ -134,9 +134,8 @@ class Path:
         needed = 4 * 12 * plan.chains * len(x) * sum(self.sizes)
         check_fits(needed, f"{plan.chains:,} chains for each example", "take fewer chains")
         self.is_chain = any(len(end.batch_shape) > 1 for end in self.ends)
-        if (
-            self.is_chain
-        ):  # the start of a latent depends on another's draw: its scale is taken from draws of all
+        # the start of a latent depends on another's draw: its scale is taken from draws of all
+        if self.is_chain:
             self.scale = self.flat(self._draws(SCALING)).std(0)
         else:
             scales = [
@@ -289,9 +288,8 @@ class Plan:
             new = path.at(new.z + step * path.scale * p)
             p = p + 0.5 * step * path.scale * new.gradient(b)
         change = new.log_density(b) - 0.5 * p.square().sum(-1) - before
-        probability = (
-            change.exp().clamp(max=1).nan_to_num(0.0)
-        )  # a trajectory that ran away is rejected
+        # a trajectory that ran away is rejected
+        probability = change.exp().clamp(max=1).nan_to_num(0.0)
         accepted = torch.rand_like(probability) < probability
         return new.where(accepted, point), probability.mean(0)
 

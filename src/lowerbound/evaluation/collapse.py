@@ -13,12 +13,10 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-SETTLED = (
-    200  # steps before which a small rate says that the model has not learned yet, and no more
-)
-COLLAPSED = (
-    0.1  # nats: with less than a seventh of a bit, z cannot tell two halves of the data apart
-)
+# steps before which a small rate says that the model has not learned yet, and no more
+SETTLED = 200
+# nats: with less than a seventh of a bit, z cannot tell two halves of the data apart
+COLLAPSED = 0.1
 REMEDIES = (
     "train with a warm-up or free bits, a smaller beta, or a decoder that can do less without z"
 )

@@ -32,9 +32,8 @@ from lowerbound.evaluation.estimate import Estimate
 # disjoint groups of examples behind a standard error, which is then itself known to a quarter
 GROUPS = 10
 MIN_GROUP_EXAMPLES = 20  # examples of a group below which no score of it means anything
-ENOUGH = (
-    5  # groups below which no error is given: of five it is known to a third, of two hardly at all
-)
+# groups below which no error is given: of five it is known to a third, of two hardly at all
+ENOUGH = 5
 UNIT = "of 1"
 
 

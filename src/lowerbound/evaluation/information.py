@@ -40,9 +40,8 @@ from lowerbound.roles import Context
 
 # standard errors below 0 at which the second KL counts as negative: by chance, one in a thousand is
 CLEAR = 3.0
-MAX_PAIRWISE_VALUES = (
-    2**22
-)  # numbers that are held at a time: 16 MiB, several times over inside a distribution
+# numbers that are held at a time: 16 MiB, several times over inside a distribution
+MAX_PAIRWISE_VALUES = 2**22
 PASSES = 2**24  # through the networks of a flow: half a minute on one core for 128 hidden units
 
 

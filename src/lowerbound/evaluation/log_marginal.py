@@ -33,9 +33,8 @@ from lowerbound.utils.modes import evaluating
 from lowerbound.utils.seeding import seeded
 
 MAX_LIKELIHOOD_VALUES = 2**24  # numbers that one chunk's p(x|z) may hold: 64 MiB in float32
-CACHED = (
-    2**22
-)  # the same on a CPU: 16 MiB, where passes over them are several times faster than over memory
+# the same on a CPU: 16 MiB, where passes over them are several times faster than over memory
+CACHED = 2**22
 ROWS = (
     2**15
     # draws times examples in a chunk, which bounds the activations of hidden layers: 64 MiB for 512
@@ -186,9 +185,8 @@ class _Part:
 
 
 def _part(draw: Draw, draws: int, of: int) -> _Part:
-    share = (
-        draws / of
-    )  # the draws' own weights average over themselves; their share makes that a part of the whole
+    # the draws' own weights average over themselves; their share makes that a part of the whole
+    share = draws / of
     terms = draw.log_w + draw.log_m + math.log(share)
     # where a label is summed out, a draw has a row for each label, and is one draw by their sum
     if not draw.is_enumerated and len(terms) != draws:

@@ -27,9 +27,8 @@ TRUSTED = 0.7
 # largest weights that are equal within this share of themselves differ by rounding, and have no
 # tail
 FLAT = 1e-4
-MIN_TAIL_DRAWS = (
-    25  # draws below which the tail holds fewer than 5 weights, and no shape can be fitted
-)
+# draws below which the tail holds fewer than 5 weights, and no shape can be fitted
+MIN_TAIL_DRAWS = 25
 
 
 def effective_samples(log_w: Tensor) -> Tensor:

@@ -67,9 +67,8 @@ class Bernoulli(Likelihood):
         self.register_buffer("base", torch.zeros(self.x_shape))
 
     def prepare(self, x: Tensor) -> None:
-        if (
-            not self.base.any()
-        ):  # a model that has been trained before keeps what its weights are relative to
+        # a model that has been trained before keeps what its weights are relative to
+        if not self.base.any():
             self.base.copy_(x.mean(0, dtype=torch.float64).clamp(RARE, 1 - RARE).logit())
 
     def forward(self, z: Tensor, context: Context) -> Distribution:

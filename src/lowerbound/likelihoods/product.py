@@ -83,9 +83,8 @@ class Product(Likelihood):
                         else module.entries
                     )
                     module.entries = torch.tensor(list(group.columns))[inner]
-            self.parts[f"{name}_group"] = (
-                part  # by itself a name might be one that a ModuleDict has, such as keys
-            )
+            # by itself a name might be one that a ModuleDict has, such as keys
+            self.parts[f"{name}_group"] = part
         self.condition = next(
             (part.condition for part in self._likelihoods if part.condition is not None), None
         )

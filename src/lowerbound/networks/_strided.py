@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from lowerbound.shapes import Shape, numel
 
-SMALLEST = (
-    7  # once the smaller side is at most this, halving stops: 28 -> 14 -> 7, 32 -> 16 -> 8 -> 4
-)
+# once the smaller side is at most this, halving stops: 28 -> 14 -> 7, 32 -> 16 -> 8 -> 4
+SMALLEST = 7
 
 
 @dataclass(frozen=True)

@@ -113,9 +113,8 @@ class ELBO(Objective):
 
     @property
     def is_bound(self) -> bool:
-        return (
-            self.beta >= 1
-        )  # free bits only add to the loss, and the warm-up is over when the run ends
+        # free bits only add to the loss, and the warm-up is over when the run ends
+        return self.beta >= 1
 
     @property
     def estimator(self) -> RateEstimator:

@@ -98,9 +98,8 @@ def make_fabric(device: str, precision: Precision, world: Processes) -> Any:
     if world.size > 1:
         names = inspect.signature(DistributedDataParallel).parameters
         # every process has the same buffers, since what moves them is taken from the whole batch
-        off = (
-            "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
-        )  # its older name
+        # its older name
+        off = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
         quiet: dict[str, Any] = {off: False}
         settings |= {"strategy": DDPStrategy(**quiet), "num_nodes": world.size // world.local_size}
         settings["devices"] = world.local_size

@@ -48,8 +48,9 @@ def launch(module: str, argv: Sequence[str], count: int) -> int:
             "this torch was built without torch.distributed, which several processes need; use "
             "devices 1"
         )
+    # torch.distributed does not say that it is there
     from torch._C._distributed_c10d import (
-        TCPStore,  # torch.distributed does not say that it is there
+        TCPStore,
     )
 
     with ExitStack() as stack:

@@ -183,9 +183,8 @@ class _Update:
         """Find how far the step to come goes: the same for all parameters of the group, which have
         made as many steps.
         """
-        if (
-            not self.states
-        ):  # not before: a state that is restored takes the place of what was there
+        # not before: a state that is restored takes the place of what was there
+        if not self.states:
             # torch loses what a graph does to a () of float64 on a CPU, but not to a view of it
             self.states = [
                 {

@@ -51,9 +51,8 @@ MOMENTUM = 0.95
 # is near enough to 1
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
-SMALL = (
-    64  # rows up to which a call costs more than its arithmetic, and float32 no more than bfloat16
-)
+# rows up to which a call costs more than its arithmetic, and float32 no more than bfloat16
+SMALL = 64
 TINY = 1e-7  # a gradient of zero has no direction and gives no step
 
 
@@ -195,9 +194,8 @@ def orthogonal(matrix: Tensor) -> Tensor:
         (True, True)
     """
     a, b, c = QUINTIC
-    x = (
-        matrix.T if len(matrix) > matrix.shape[1] else matrix
-    )  # A is then the smaller of the two products
+    # A is then the smaller of the two products
+    x = matrix.T if len(matrix) > matrix.shape[1] else matrix
     x = x * matrix.norm().clamp(min=TINY).reciprocal()  # no singular value is above 1
     x = x.float() if len(x) <= SMALL else x.bfloat16()
     for _ in range(ITERATIONS):
