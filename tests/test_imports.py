@@ -72,3 +72,32 @@ def test_is_not_imported(program: str, absent: set[str]) -> None:
     loaded = set(done.stdout.splitlines()[-1].split())
     assert "lowerbound" in loaded
     assert not loaded & absent
+
+
+FUNCTIONS = {
+    "fit": "training.fit",
+    "evaluate": "evaluation.evaluate",
+    "compare": "evaluation.compare",
+    "gaps": "evaluation.gaps",
+    "scores": "evaluation.scores",
+    "load": "runs.run",
+}
+"""Public functions, and the modules in which they are defined: most bear the function's name."""
+
+
+def test_functions_are_functions_whatever_is_imported_first() -> None:
+    program = f"""
+import importlib, sys
+functions = {FUNCTIONS!r}
+modules = [*functions.values(), *{{module.partition('.')[0] for module in functions.values()}}]
+for first in modules:
+    for name in [name for name in sys.modules if name.partition('.')[0] == 'lowerbound']:
+        del sys.modules[name]
+    importlib.import_module('lowerbound.' + first)
+    lb = importlib.import_module('lowerbound')
+    for name, module in functions.items():
+        for package in (lb, importlib.import_module('lowerbound.' + module.partition('.')[0])):
+            assert callable(getattr(package, name)), (first, name, package)
+    assert callable(lb.evaluation.annealed), first
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
