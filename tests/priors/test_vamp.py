@@ -205,13 +205,13 @@ def test_it_never_holds_the_posterior() -> None:
         VampPrior((2,), X, components=7), DiagonalNormal(X, (2,)), lb.likelihoods.Normal((2,), X)
     )
     model(torch.rand(5, *X))
-    assert set(dict(model.prior.named_modules())) == {"", "units"}
+    assert set(dict(model.prior.named_modules())) == {"", "standardizer"}
     assert set(model.prior.state_dict()) == {
         "free",
         "is_unit",
         "is_prepared",
-        "units.loc",
-        "units.scale",
+        "standardizer.loc",
+        "standardizer.scale",
     }
 
 
