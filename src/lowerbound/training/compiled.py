@@ -131,18 +131,18 @@ class CompiledStep:
         """What is made one graph. Where parameters have no gradient it only tells their places."""
         total, log, usage = self.plain(x, context, self.progress, examples)
         with torch.autocast(x.device.type, enabled=False):
-            found = torch.autograd.grad(total, self.trained, allow_unused=True)
-            without = [i for i, gradient in enumerate(found) if gradient is None]
+            gradients = torch.autograd.grad(total, self.trained, allow_unused=True)
+            without = [i for i, gradient in enumerate(gradients) if gradient is None]
             if without:
                 return {}, {}, without
             with torch.no_grad():
-                rest = iter(found)
+                rest = iter(gradients)
                 groups = [
                     self.clipped([next(rest) for _ in update.parameters]) for update in self.updates
                 ]
                 skipped = not_finite(chain.from_iterable(groups))
-                for update, own in zip(self.updates, groups, strict=True):
-                    update.take(own, 1 - skipped)
+                for update, clipped in zip(self.updates, groups, strict=True):
+                    update.take(clipped, 1 - skipped)
                 sums = {
                     name: value.detach().sum(dtype=torch.float64) for name, value in log.items()
                 }
@@ -193,10 +193,9 @@ class _Update:
                 }
                 for p in self.parameters
             ]
-            for kept in chain.from_iterable(state.values() for state in self.states):
-                torch._dynamo.mark_static_address(
-                    kept
-                )  # without which a CUDA graph does not change what it is given
+            for moment in chain.from_iterable(state.values() for state in self.states):
+                # without which a CUDA graph does not change what it is given
+                torch._dynamo.mark_static_address(moment)
         # in each entry the compiler would work these out again; and 1 - 0.999 has lost four digits
         # in float32
         taken, (first, second) = self.states[0]["step"], self.betas
@@ -208,8 +207,9 @@ class _Update:
     def take(self, gradients: Sequence[Tensor], taken: Tensor) -> None:
         """Change each parameter by its gradient."""
         for p, gradient, state in zip(self.parameters, gradients, self.states, strict=True):
-            own, given = p.view(state["exp_avg"].shape), gradient.reshape(state["exp_avg"].shape)
-            adam_update(own, given, state, self.size, self.scale, self.betas, self.eps, taken)
+            shape = state["exp_avg"].shape
+            value, slope = p.view(shape), gradient.reshape(shape)
+            adam_update(value, slope, state, self.size, self.scale, self.betas, self.eps, taken)
 
 
 @contextmanager
@@ -261,10 +261,13 @@ def tracing_steps() -> Iterator[None]:
 def _why(error: Exception, of: Pass) -> str:
     """One line from many: what torch says, and the last place in the code of the parts."""
     places = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', str(error))
-    own = [place for place in places if f"torch{os.sep}" not in place[0]]
-    where = f" (in {own[-1][2]}, {Path(own[-1][0]).name} line {own[-1][1]})" if own else ""
+    outside = [place for place in places if f"torch{os.sep}" not in place[0]]
+    where = ""
+    if outside:
+        file, number, function = outside[-1]
+        where = f" (in {function}, {Path(file).name} line {number})"
     # the first line says what, and where the compiler itself failed, only that
-    told = [
+    lines = [
         line.strip()
         for line in str(error).splitlines()
         if line.strip() and not line.startswith("backend=")
@@ -272,7 +275,7 @@ def _why(error: Exception, of: Pass) -> str:
     parts = ", ".join(type(part).__name__ for part in of.model.parts.values())
     return (
         f"{type(of.model).__name__} of {parts} under {type(of.objective).__name__} cannot be "
-        f"compiled: {told[0] if told else type(error).__name__}{where}; leave compile off, which "
+        f"compiled: {lines[0] if lines else type(error).__name__}{where}; leave compile off, which "
         "changes nothing but the time"
     )
 

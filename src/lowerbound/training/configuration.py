@@ -37,9 +37,8 @@ def configuration(
     card |= {} if data.columns is None else {"columns": list(data.columns)}
     parts = {**describe_model(model), "objective": describe(objective, "objective")}
     if foreign := sorted(foreign_packages(parts)):
-        complete(
-            parts, trust=foreign
-        )  # what could not be loaded again is refused before it is trained
+        # what could not be loaded again is refused before it is trained
+        complete(parts, trust=foreign)
         warnings.warn(
             f"the model has parts from {', '.join(foreign)}; loading the run will ask for "
             f"trust={foreign} (--trust)",
@@ -61,20 +60,21 @@ def check_same(run: Run, config: Mapping[str, Any], function: Callable[..., Any]
     Raises:
         ValueError: what differs.
     """
-    kept = run.config()
-    kept.pop("format")
-    before, now = _comparable(_untold(kept, config, function)), _comparable(config)
+    recorded = run.config()
+    recorded.pop("format")
+    before, now = _comparable(_completed(recorded, config, function)), _comparable(config)
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:
-        told = "; ".join(
+        differences = "; ".join(
             f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed[:3]
         )
         raise ValueError(
-            f"{run.path} cannot be resumed with other data or settings ({told}); use a new folder"
+            f"{run.path} cannot be resumed with other data or settings ({differences}); use a new "
+            "folder"
         )
 
 
-def _untold(
+def _completed(
     before: Mapping[str, Any], now: Mapping[str, Any], function: Callable[..., Any]
 ) -> dict[str, Any]:
     """A run's configuration with what it does not say, because a later version added it: the
@@ -84,14 +84,10 @@ def _untold(
     """
     parts = listed(complete(before, trust=sorted(foreign_packages(now))))
     of_data = {key: now["data"][key] for key in ("classes", "columns") if key in now["data"]}
-    given = {**_defaults(load), **of_data, **before["data"]}
-    told = {key: given[key] for key in {**before["data"], **now["data"]} if key in given}
-    return {
-        **{key: own for key, own in _defaults(function).items() if key in now},
-        **before,
-        **parts,
-        "data": told,
-    }
+    known = {**_defaults(load), **of_data, **before["data"]}
+    data = {key: known[key] for key in {**before["data"], **now["data"]} if key in known}
+    settings = {key: value for key, value in _defaults(function).items() if key in now}
+    return {**settings, **before, **parts, "data": data}
 
 
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,14 +103,16 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
-    return {name: own.default for name, own in inspect.signature(function).parameters.items()}
+    return {name: p.default for name, p in inspect.signature(function).parameters.items()}
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        own = list(value) if isinstance(value, tuple) else value  # as a file holds it
-        flat |= _flat(own, f"{prefix}{key}.") if isinstance(own, Mapping) else {prefix + key: own}
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value  # as in a file
     return flat
 
 
@@ -149,21 +147,21 @@ def check_pieces(
     Raises:
         ValueError: what needs it, and what would work.
     """
-    found = [
-        type(own).__name__
-        for own in (objective, *model.modules(), *objective.modules())
-        if _compares(own)
+    names = [
+        type(module).__name__
+        for module in (objective, *model.modules(), *objective.modules())
+        if _compares(module)
     ]
-    if not found:
+    if not names:
         return
     if compile and world.size > 1:
         raise ValueError(
-            f"{found[0]} takes statistics of the batch, which several processes gather, and that "
+            f"{names[0]} takes statistics of the batch, which several processes gather, and that "
             "cannot be compiled; leave compile off, or use devices 1"
         )
     if accumulate > 1:
         raise ValueError(
-            f"accumulate is {accumulate}, and {found[0]} takes statistics of the batch, which "
+            f"accumulate is {accumulate}, and {names[0]} takes statistics of the batch, which "
             "pieces one after the other do not give; use accumulate 1, with more devices or a "
             "smaller batch_size"
         )

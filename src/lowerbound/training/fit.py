@@ -12,6 +12,7 @@ callback (:mod:`lowerbound.training.callbacks`): the loop tells all of them, and
 from __future__ import annotations
 
 import shlex
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -187,18 +188,12 @@ def fit(
         ema=ema, patience=patience, device=device, precision=precision, compile=compile,
         devices=devices, accumulate=accumulate, checkpoint_seconds=checkpoint_seconds,
     )  # fmt: skip
-    for name, value, kind in (
-        ("model", model, Model), ("objective", objective, Objective), ("data", data, Dataset)
-    ):  # fmt: skip
-        _check_kind(name, value, kind)
     theirs = as_callbacks(callbacks)
-    check_settings(settings, data)
+    _check(model, objective, data, settings)
     if resume and overwrite:
         raise ValueError("resume and overwrite exclude each other")
     if (resume or overwrite) and out is None:
         raise ValueError("resume and overwrite act on a run folder: say which with out=")
-    check_batches(model, objective, data, settings)
-    model.check_data(data)
     world = join()
     fabric = make_fabric(device, precision, world)
     settings = replace(settings, device=str(fabric.device), devices=world.local_size)
@@ -238,47 +233,7 @@ def fit(
         stack.callback(audience.on_train_end)
         audience.on_train_begin()
         saver = Saver(state, run, folder is not None, world, checkpoint_seconds)
-        is_over = world.agree(audience.wants_to_stop or audience.failure is not None)[0]
-
-        while state.epoch <= epochs and not is_over:
-            # from the seed and the epoch alone, so that a resumed run needs no history of shuffles
-            order = data.order("train", seed, state.epoch)
-            batches = order.split(batch_size)
-            began = time.monotonic() - state.seconds
-            steps.one_pass.train()
-            while state.done < steps.per_epoch:
-                index = batches[state.done]
-                data.read_ahead("train", order, state.done * batch_size, len(index))
-                steps.take(index, state)
-                if steps.compile_seconds:  # no part of the time of an epoch
-                    began += steps.compile_seconds
-                    news.append(f"compiled in {steps.compile_seconds:.1f} s")
-                    training.compile_seconds = steps.compile_seconds
-                if state.step == 1:
-                    check_all_gathered(objective, world)
-                state.seconds = time.monotonic() - began
-                audience.on_step_end()
-                is_asked = stop.is_set() or (world.size > 1 and is_orphan())
-                if saver.after_step(is_asked or audience.failure is not None):
-                    raise _stopped(audience.failure, state, steps, folder)
-
-            check_in_step(world)
-            sums = state.sums.collect(world)
-            _check_steps(state, sums, steps)
-            state.seconds = time.monotonic() - began  # once more, now that the device has finished
-            with state.evaluated():
-                valid = validation(stop)
-            if world.agree(stop.is_set())[0]:
-                saver.save()
-                raise _stopped(None, state, steps, folder)
-            record = _record(training, sums, valid, rate_estimator)
-            state.see(valid["loss"] if valid else None)
-            state.close_epoch(record)
-            audience.on_epoch_end(record)
-            is_over, has_failed = world.agree(audience.wants_to_stop, audience.failure is not None)
-            if has_failed:
-                saver.save()
-                raise _stopped(audience.failure, state, steps, folder)
+        _loop(training, data, steps, validation, audience, saver, folder, stop, rate_estimator)
         saver.save()
         if state.step:
             model.origin = {"run": None} if folder is None else world.broadcast(folder.origin)
@@ -287,6 +242,87 @@ def fit(
     if audience.failure is not None:  # at the beginning, or at the end
         raise _stopped(audience.failure, state, steps, folder)
     return History(state.records, state.best.epoch, folder.path if folder else None)
+
+
+def _loop(
+    training: Training,
+    data: Dataset,
+    steps: Steps,
+    validation: Validation,
+    audience: Callbacks,
+    saver: Saver,
+    folder: Run | None,
+    stop: threading.Event,
+    rate_estimator: str,
+) -> None:
+    """All epochs that are left.
+
+    Args:
+        training: model, objective, settings and state.
+        data: their training examples are shown in each epoch.
+        steps: what is done with a batch.
+        validation: what is done after an epoch.
+        audience: who is told.
+        saver: what commits the state to the folder.
+        folder: the run folder, in every process; None where nothing is saved.
+        stop: set when training is asked to stop.
+        rate_estimator: how the rate is estimated, for the record.
+
+    Raises:
+        KeyboardInterrupt: it was asked to stop.
+        CallbackError: a callback has failed.
+    """
+    state, settings, world = training.state, training.settings, saver.world
+    is_over = world.agree(audience.wants_to_stop or audience.failure is not None)[0]
+    while state.epoch <= settings.epochs and not is_over:
+        # from the seed and the epoch alone, so that a resumed run needs no history of shuffles
+        order = data.order("train", settings.seed, state.epoch)
+        batches = order.split(settings.batch_size)
+        began = time.monotonic() - state.seconds
+        steps.one_pass.train()
+        while state.done < steps.per_epoch:
+            index = batches[state.done]
+            data.read_ahead("train", order, state.done * settings.batch_size, len(index))
+            steps.take(index, state)
+            if steps.compile_seconds:  # no part of the time of an epoch
+                began += steps.compile_seconds
+                training.news.append(f"compiled in {steps.compile_seconds:.1f} s")
+                training.compile_seconds = steps.compile_seconds
+            if state.step == 1:
+                check_all_gathered(training.objective, world)
+            state.seconds = time.monotonic() - began
+            audience.on_step_end()
+            is_asked = stop.is_set() or (world.size > 1 and is_orphan())
+            if saver.after_step(is_asked or audience.failure is not None):
+                raise _stopped(audience.failure, state, steps, folder)
+
+        check_in_step(world)
+        sums = state.sums.collect(world)
+        _check_steps(state, sums, steps)
+        state.seconds = time.monotonic() - began  # once more, now that the device has finished
+        with state.evaluated():
+            valid = validation(stop)
+        if world.agree(stop.is_set())[0]:
+            saver.save()
+            raise _stopped(None, state, steps, folder)
+        record = _record(training, sums, valid, rate_estimator)
+        state.see(valid["loss"] if valid else None)
+        state.close_epoch(record)
+        audience.on_epoch_end(record)
+        is_over, has_failed = world.agree(audience.wants_to_stop, audience.failure is not None)
+        if has_failed:
+            saver.save()
+            raise _stopped(audience.failure, state, steps, folder)
+
+
+def _check(model: Model, objective: Objective, data: Dataset, settings: Settings) -> None:
+    """Refuse what cannot be trained, before anything is done about it."""
+    _check_kind("model", model, Model)
+    _check_kind("objective", objective, Objective)
+    _check_kind("data", data, Dataset)
+    check_settings(settings, data)
+    check_batches(model, objective, data, settings)
+    model.check_data(data)
 
 
 def _check_kind(name: str, value: Any, kind: type) -> None:

@@ -178,8 +178,8 @@ def adam_update(
     mean = state["exp_avg"].lerp(gradient, 1 - betas[0])
     square = betas[1] * state["exp_avg_sq"] + (1 - betas[1]) * gradient * gradient
     moved = p - size * mean / (square.sqrt() / scale + eps)
-    for kept, new in ((p, moved), (state["exp_avg"], mean), (state["exp_avg_sq"], square)):
-        kept.copy_(torch.where(taken > 0, new, kept))
+    for old, new in ((p, moved), (state["exp_avg"], mean), (state["exp_avg_sq"], square)):
+        old.copy_(torch.where(taken > 0, new, old))
     state["step"].add_(taken)
 
 

@@ -67,10 +67,10 @@ class Pass(nn.Module):
             progress: of the run, in [0, 1].
             examples: number of training examples.
         """
-        beside, objective = Context(**context), self.objective
-        draw = draw_for(self.model, objective, x, beside)
+        known, objective = Context(**context), self.objective
+        draw = draw_for(self.model, objective, x, known)
         joint_sample = (
-            joint_sample_for(self.model, len(x), beside) if objective.needs_joint_sample else None
+            joint_sample_for(self.model, len(x), known) if objective.needs_joint_sample else None
         )
         terms = objective(draw, Step(progress, examples, joint_sample))
         loss = terms.loss if terms.batch_loss is None else terms.loss + terms.batch_loss
@@ -96,13 +96,13 @@ class GatheringPass(Pass):
         self, x: Tensor, context: Mapping[str, Tensor], progress: float, examples: int
     ) -> Passed:
         """As :meth:`Pass.forward`, where x are indices (B,), and the context is empty."""
-        x, beside = self.fetch(x)
+        x, known = self.fetch(x)
         dtype = next(self.parameters()).dtype  # in double precision that is not the data's
-        given = {
+        converted = {
             name: value.to(dtype) if value.is_floating_point() else value
-            for name, value in beside.given.items()
+            for name, value in known.given.items()
         }
-        return super().forward(x.to(dtype), given, progress, examples)
+        return super().forward(x.to(dtype), converted, progress, examples)
 
 
 def draw_for(model: Model, objective: Objective, x: Tensor, context: Context) -> Draw:

@@ -248,10 +248,10 @@ class AtOnce:
         """As :class:`TrainingStep` says; its graph is the same in every step, and so is what
         receives a gradient.
         """
-        x, given = index, {}
+        x, known = index, {}
         if self.fetch is not None:
             x, context = self.fetch(index)
-            x, given = self.precision.convert_input((x, context.given))
+            x, known = self.precision.convert_input((x, context.given))
         with self.precision.forward_context():
-            log, usage = self.compiled(x, given, progress, self.examples)
+            log, usage = self.compiled(x, known, progress, self.examples)
         sums.add(log, usage, len(index))

@@ -56,9 +56,9 @@ def group_limits(membership: Path, root: Path) -> list[int]:
         top, name = (
             (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
         )
-        own = Path(path.lstrip("/"))
+        member = Path(path.lstrip("/"))
         # in a container the path may be that outside it, and the group's own files lie at the root
-        for group in dict.fromkeys([own, *own.parents, Path()]):
+        for group in dict.fromkeys([member, *member.parents, Path()]):
             try:
                 limits.append(int((top / group / name).read_text()))
             except (OSError, ValueError):  # no such group, or "max"
@@ -110,7 +110,7 @@ def _tensors(value: object) -> Iterator[Tensor]:
     elif isinstance(value, Independent):
         yield from _tensors(value.base_dist)
     elif isinstance(value, (list, tuple)):
-        for own in value:
-            yield from _tensors(own)
+        for item in value:
+            yield from _tensors(item)
     elif isinstance(value, Distribution):
         yield from _tensors(tuple(vars(value).values()))
