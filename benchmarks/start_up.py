@@ -93,18 +93,29 @@ class Took:
     busy: float | None
 
 
+def environment(threads: int) -> dict[str, str]:
+    """That of every process: an installed package, whose modules were compiled to bytecode before
+    (in the round for warming up).
+    """
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
 def run(
     command: tuple[str, ...], threads: int, watch: Callable[[subprocess.Popen[str]], None]
 ) -> Took:
     """A command from its start to its end; ``watch`` is called in between."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
     before, began = processor_seconds(), time.perf_counter()
     process = subprocess.Popen(
         [*bound_to_cores(threads), *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=environment(threads),
     )
     watch(process)
     _, errors = process.communicate()
@@ -167,8 +178,9 @@ def trained(threads: int, folder: Path) -> Path:
 def warm(call: str, threads: int) -> dict[str, Took]:
     """One call where the same has been made before."""
     command = [*bound_to_cores(threads), sys.executable, "-c", WARM, call, str(REPEATS)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, env=environment(threads)
+    )
     seconds, busy = map(float, done.stdout.split())
     return {"": Took(seconds / REPEATS, busy / REPEATS)}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,9 @@ def train(argv: Sequence[str]) -> int:
         world.broadcast(lambda: _next_folder(data)) if control["out"] is None else control["out"]
     )
     say: Callable[[str], object] = (
-        print if world.is_first and not control["quiet"] else lambda text: None
+        partial(print, flush=True)  # into a pipe too, before the first step
+        if world.is_first and not control["quiet"]
+        else lambda text: None
     )
     with ExitStack() as stack:
         world.broadcast(lambda: _held(stack, run, control))
