@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from sklearn.datasets import load_diabetes
 
+import lowerbound as lb
 from lowerbound.config.recipes import recipe_names
 from lowerbound.data import NAMED
 from lowerbound.data.dataset import Stored
@@ -470,3 +472,54 @@ def test_other_peoples_files_are_never_touched(command: Command) -> None:
     assert Path("model/model.safetensors").read_bytes() == b"theirs"
     assert Path("model/config.yaml").read_text() == "theirs: 1"
     assert set(os.listdir("model")) <= {"model.safetensors", "config.yaml", ".lock"}
+
+
+def test_a_run_begins_with_the_weights_of_another_and_is_repeated_from_its_record(
+    command: Command,
+) -> None:
+    how = ("--samples", 2, "--no-report", "--quiet")
+    assert command("train", "digits", "--epochs", 1, *how, "--out", "first")[0] == 0
+    more = ("--epochs", 1, "--learning-rate", 1e-12, "--logger", "csv")
+    assert command("train", "digits", "--init", "first", *more, *how, "--out", "second")[0] == 0
+    before, after = lb.load("first"), lb.load("second")
+    for one, other in zip(before.parameters(), after.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-9)
+    assert Path("second", "logs", "metrics.csv").is_file()
+    assert read_yaml_file(Path("second", "config.yaml"))["init"]["run"] == str(
+        Path("first").resolve()
+    )
+    command("train", "--config", "second/config.yaml", *how, "--out", "third")
+    assert Path("third", "model.safetensors").read_bytes() == (
+        Path("second", "model.safetensors").read_bytes()
+    )
+    command("train", "digits", "--epochs", 2, *how, "--overwrite", "--out", "first")
+    code, _, err = command("train", "--config", "second/config.yaml", *how, "--out", "fourth")
+    assert code == 2
+    assert "and they have changed since" in err
+    assert not Path("fourth").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--init", "nothing"), "there is no run folder nothing"),
+        (("--resume", "--out", "x", "--init", "y"), "leave out --init"),
+        (("--logger", "wandb"), "--logger: expected one of"),
+        (("--ema", "2"), "ema is 2.0: it must lie between 0 and 1"),
+    ],
+)
+def test_what_cannot_be_begun_with_is_refused(
+    command: Command, words: tuple[str, ...], message: str
+) -> None:
+    code, _, err = command("train", "digits", *words)
+    assert code == 2
+    assert message in err
+
+
+def test_weights_of_another_shape_are_refused_by_the_part_that_differs(command: Command) -> None:
+    how = ("--samples", 2, "--no-report", "--quiet")
+    assert command("train", "digits", "--epochs", 1, *how, "--out", "first")[0] == 0
+    code, _, err = command("train", "--init", "first", "--latent", 3, *how, "--out", "second")
+    assert code == 2
+    assert "does not fit the model: posterior.net" in err
+    assert not Path("second").exists()

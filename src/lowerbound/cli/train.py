@@ -262,7 +262,8 @@ def _base_config(line: CommandLine, options: Options) -> dict[str, Any]:
             f"the configuration is of format {version!r}, and this lowerbound reads up to {FORMAT}"
         )
     config.pop("about", None)
-    if mixed := sorted(config.keys() & {setting.name for setting in options.groups[RUN]}):
+    orders = {setting.name for setting in options.groups[RUN]} - {"init"}  # that is on record too
+    if mixed := sorted(config.keys() & orders):
         raise ValueError(
             f"{mixed[0]} belongs on the command line (--{mixed[0].replace('_', '-')}), not in a "
             "configuration"
