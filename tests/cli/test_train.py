@@ -485,7 +485,7 @@ def test_a_run_begins_with_the_weights_of_another_and_is_repeated_from_its_recor
     for one, other in zip(before.parameters(), after.parameters(), strict=True):
         assert torch.allclose(one, other, atol=1e-9)
     assert Path("second", "logs", "metrics.csv").is_file()
-    assert read_yaml_file(Path("second", "config.yaml"))["init"]["run"] == str(
+    assert yaml.safe_load(Path("second", "config.yaml").read_text())["init"]["run"] == str(
         Path("first").resolve()
     )
     command("train", "--config", "second/config.yaml", *how, "--out", "third")

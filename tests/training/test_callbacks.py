@@ -222,6 +222,16 @@ def test_the_csv_logger_has_every_epoch_also_of_a_resumed_run(
     assert not (out / "logs").exists()
 
 
+def test_tensorboard_is_given_every_epoch(binary_digits: Dataset, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    history = train(binary_digits, out=tmp_path / "run", logger="tensorboard")
+    events = EventAccumulator(str(tmp_path / "run" / "logs")).Reload()
+    scalars = events.Scalars("train/loss")
+    assert [event.step for event in scalars] == [STEPS, 2 * STEPS, 3 * STEPS]
+    assert [event.value for event in scalars] == pytest.approx(history.series("loss"), rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
