@@ -42,9 +42,10 @@ class Levels(Constraint):
     def check(self, value: Tensor) -> Tensor:
         steps = value * (self.count - 1)
         nearest = steps.round()
-        # float32 holds i/(L-1) to about 1e-7 relative, so 1e-3 of a step separates rounding from a
-        # value off the grid
-        return ((steps - nearest).abs() < 1e-3) & (nearest >= 0) & (nearest <= self.count - 1)
+        # float32 holds i/(L-1) to about 1e-7 relative, so 1e-3 of a step, or more where there are
+        # 65,536 of them, separates rounding from a value off the grid
+        tolerance = max(1e-3, 2e-7 * self.count)
+        return ((steps - nearest).abs() < tolerance) & (nearest >= 0) & (nearest <= self.count - 1)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Levels) and other.count == self.count

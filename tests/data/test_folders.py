@@ -103,12 +103,120 @@ def test_black_pictures_keep_their_256_levels(folder: Path) -> None:
     assert lb.data.load(folder, splits="all").support == Levels(256)
 
 
-def test_16_bit_grey_is_rounded_to_8_bits(folder: Path) -> None:
-    values = np.array([[0, 128, 129, 257, 32_896, 65_535]], np.uint16)
-    save(folder / "1.png", values)
-    with Image.open(folder / "1.png") as image:
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize(("white", "levels"), [(4095, 4096), (65_535, 65_536), (200, 256)])
+def test_16_bit_grey_keeps_its_range(folder: Path, suffix: str, white: int, levels: int) -> None:
+    """A sensor of 12 bits has 4,096 greys, of which rounding to 8 bits left 17."""
+    values = np.linspace(0, white, 600).astype(np.uint16).reshape(20, 30)
+    save(folder / f"1{suffix}", values)
+    with Image.open(folder / f"1{suffix}") as image:
         assert image.mode.startswith("I")
-    assert loaded(folder).flatten().tolist() == [0, 0, 1, 1, 128, 255]
+    data = lb.data.load(folder, splits="all")
+    assert data.support == Levels(levels)
+    assert np.array_equal(data["all"].values[0, 0].numpy(), values)
+    x = data.examples("all")
+    assert torch.allclose(x[0, 0], torch.from_numpy(values.astype(np.float32)) / (levels - 1))
+    assert data.support.check(x).all()
+
+
+def test_another_folder_of_a_sensor_is_read_on_the_same_scale(folder: Path) -> None:
+    save(folder / "1.png", np.array([[0, 4000]], np.uint16))
+    data = lb.data.load(folder, splits="all")
+    assert data.options["levels"] == 4096
+    save(folder / "1.png", np.array([[0, 400]], np.uint16))
+    again = lb.data.load(folder, **data.options)
+    assert again.examples("all").flatten().tolist() == pytest.approx([0, 400 / 4095])
+    save(folder / "1.png", np.array([[0, 5000]], np.uint16))
+    with pytest.raises(ValueError, match="integers from 0 to 5000, which are not 4096 levels"):
+        lb.data.load(folder, **data.options)
+
+
+def test_16_bit_grey_is_scaled_without_going_beyond_white(folder: Path) -> None:
+    edge = np.kron(np.array([[0, 4095]], np.uint16), np.ones((8, 4), np.uint16))
+    save(folder / "1.png", edge)
+    assert lb.data.load(folder, size=(7, 7), splits="all").support == Levels(4096)
+    flat = np.full((9, 12), 3000, np.uint16)
+    save(folder / "1.png", flat)
+    assert loaded(folder, size=(4, 4)).unique().tolist() == [3000]
+
+
+def test_decoded_16_bit_pictures_are_kept(folder: Path, cache: Path, monkeypatch) -> None:
+    monkeypatch.setattr(folders, "WORTH", 1)
+    values = RNG.integers(0, 4096, (3, 8, 8)).astype(np.uint16)
+    for i, value in enumerate(values):
+        save(folder / f"{i}.png", value)
+    first = loaded(folder)
+    monkeypatch.setattr(folders, "_decoded_all", None)  # what is kept is not decoded again
+    for how in ("load", "map"):
+        data = lb.data.load(folder, splits="all", memory=how)
+        assert data.support == Levels(4096)
+        assert np.array_equal(data["all"].values[:3].numpy()[:, 0], values)
+    assert np.array_equal(first[:, 0].numpy(), values)
+
+
+def test_tiff_is_what_png_is(folder: Path) -> None:
+    pixels = colours()
+    for name, mode in (("1", None), ("2", "L"), ("3", "P"), ("4", "CMYK")):
+        save(folder / "png" / f"{name}.png", pixels, None if mode == "CMYK" else mode)
+        save(folder / "tif" / f"{name}.TIFF", pixels, mode)
+    x = lb.data.load(folder / "tif", splits="all").examples("all")
+    assert torch.equal(x[:3], lb.data.load(folder / "png", splits="all").examples("all")[:3])
+    assert torch.equal(x[3], x[0])  # CMYK without compression
+
+
+def deep_colours(path: Path) -> None:
+    rows = b"".join(b"\0" + bytes(8 * 6) for _ in range(6))
+    head = (b"IHDR", struct.pack(">IIBBBBB", 8, 6, 16, 2, 0, 0, 0))
+    path.write_bytes(png(head, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")))
+
+
+def pages(path: Path) -> None:
+    first, *rest = (Image.fromarray(colours()) for _ in range(3))
+    first.save(path, save_all=True, append_images=rest)
+
+
+def white_is_zero(path: Path) -> None:
+    save(path, np.ones((6, 8), np.uint16))
+    content = path.read_bytes()
+    tag = struct.pack("<HHI", 262, 3, 1)  # PhotometricInterpretation, one number of 16 bits
+    assert content.count(tag + b"\1") == 1
+    path.write_bytes(content.replace(tag + b"\1", tag + b"\0"))
+
+
+UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "deep.png": (deep_colours, "has 16 bits a colour, of which 8 would be left"),
+    "float.tif": (
+        lambda path: Image.fromarray(np.ones((6, 8), np.float32)).save(path),
+        "holds floating-point values",
+    ),
+    "inverted.tif": (white_is_zero, "has 16 bits of which zero is white"),
+    "pages.tif": (pages, "holds 3 pages, of which one would be taken"),
+    "below.tif": (
+        lambda path: Image.fromarray(np.full((6, 8), -1, np.int32)).save(path),
+        "holds values from -1 to -1",
+    ),
+    "above.tif": (
+        lambda path: Image.fromarray(np.full((6, 8), 70_000, np.int32)).save(path),
+        "holds values from 70000 to 70000",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_would_not_be_what_it_is_is_refused(folder: Path, name: str) -> None:
+    write, message = UNFIT[name]
+    write(folder / name)
+    with pytest.raises(ValueError, match=f"{name} {message}") as error:
+        lb.data.load(folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("mode", ["L", None])
+def test_8_and_16_bits_side_by_side_are_refused(folder: Path, mode: str | None) -> None:
+    save(folder / "1.png", colours(), mode)
+    save(folder / "2.png", np.ones((6, 8), np.uint16))
+    with pytest.raises(ValueError, match=r"8 bits \(1.png.*greys of 16 \(2.png.*bring them to one"):
+        lb.data.load(folder)
 
 
 def test_palettes_and_cmyk_are_colours(folder: Path) -> None:
@@ -192,8 +300,8 @@ def truncated(path: Path, kind: str) -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
-    "empty.png": (lambda path: path.write_bytes(b""), "no PNG, JPEG or WebP picture"),
-    "text.jpg": (lambda path: path.write_text("hello"), "no PNG, JPEG or WebP picture"),
+    "empty.png": (lambda path: path.write_bytes(b""), "no PNG, JPEG, WebP or TIFF picture"),
+    "text.jpg": (lambda path: path.write_text("hello"), "no PNG, JPEG, WebP or TIFF picture"),
     "truncated.png": (lambda path: truncated(path, "png"), "cannot be decoded"),
     "truncated.jpg": (lambda path: truncated(path, "jpeg"), "cannot be decoded"),
     "truncated.webp": (lambda path: truncated(path, "webp"), "cannot be decoded"),
@@ -221,11 +329,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "postscript.png": (
         lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"),
-        "no PNG, JPEG or WebP picture",
+        "no PNG, JPEG, WebP or TIFF picture",
     ),
     "animation.png": (
         lambda path: Image.fromarray(colours()).save(path, format="gif"),
-        "no PNG, JPEG or WebP picture",
+        "no PNG, JPEG, WebP or TIFF picture",
     ),
 }
 
@@ -244,10 +352,10 @@ def test_a_folder_without_pictures_says_what_it_holds(folder: Path) -> None:
     with pytest.raises(ValueError, match="été holds no pictures .*, and no other files"):
         lb.data.load(folder)
     (folder / "a").mkdir()
-    for name in ("a/1.tiff", "b.txt", "c"):
+    for name in ("a/1.raw", "b.txt", "c"):
         (folder / name).write_text("x")
     with pytest.raises(
-        ValueError, match=r"holds no pictures \(.png, .jpg, .jpeg, .webp\) among its 3 files"
+        ValueError, match=r"holds no pictures \(.png, .jpg, .jpeg, .webp, .tif, .tiff\) among its 3"
     ):
         lb.data.load(folder)
 

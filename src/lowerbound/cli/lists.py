@@ -31,7 +31,7 @@ def data(argv: Sequence[str]) -> None:
         print(f"{name:<20} {summary}")
     print(f"{'FILE.npy, FILE.npz':<20} your own arrays, examples first: (n, ...)")
     print(f"{'FILE.csv, .parquet':<20} your own table of numbers, a row an example")
-    print(f"{'FOLDER':<20} your own PNG, JPEG or WebP pictures; their sub-folders are labels")
+    print(f"{'FOLDER':<20} your own PNG, JPEG, WebP or TIFF pictures; their sub-folders are labels")
 
 
 def named_sets() -> dict[str, str]:

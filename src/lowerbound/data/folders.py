@@ -1,9 +1,15 @@
-"""Folders of pictures: PNG, JPEG and WebP, of one size or brought to one.
+"""Folders of pictures: PNG, JPEG, WebP and TIFF, of one size or brought to one.
 
 Pictures are taken in the sorted order of their paths, as they are meant to be seen: turned as their
-EXIF data say, transparent ones on white, palettes and CMYK as colours, 16-bit greys rounded to 8
-bits, and of several frames the first. They stay grey, (1, H, W), only where all files are grey, and
-are (3, H, W) otherwise.
+EXIF data say, transparent ones on white, palettes and CMYK as colours, and of several frames the
+first (of a TIFF they are pages of their own, and refused). They stay grey, (1, H, W), only where
+all files are grey, and are (3, H, W) otherwise.
+
+Greys of 16 bits keep all of them. A sensor of 12 bits writes 0 to 4095 into such files; so the
+number of levels is the power of two that holds the largest value of the folder, 4096 there, and it
+is written down, so that other pictures of the sensor are read on the same scale. Where pictures of
+8 and of 16 bits stand side by side, nobody knows whose white is whose, and they are refused. So are
+16-bit colours, of which pillow would keep 8 bits.
 
 The policy for sizes: nothing is resized unasked. With a size (H, W), each picture is scaled
 (bicubic) until it covers H x W, and the overhang is cut off equally on both sides: nothing is
@@ -26,6 +32,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -44,17 +51,20 @@ from lowerbound.utils.progress import counting
 if TYPE_CHECKING:  # pillow is imported where pictures are opened, and not for help
     from PIL import Image
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-FORMATS = (
-    "PNG",
-    "JPEG",
-    "WEBP",
-)  # no other of pillow's decoders is tried, whatever a file pretends to be
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+# no other of pillow's decoders is tried, whatever a file pretends to be
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
 # bytes of decoded pictures from which on they are kept: 32 MiB are decoded in about a second
 WORTH = 2**25
 AT_ONCE = 256  # pictures that are decoded, or wait to be taken, at a time
-VERSION = 1  # of what decoding means: another one finds nothing that an earlier one has kept
+VERSION = 2  # of what decoding means: another one finds nothing that an earlier one has kept
 GREY = ("1", "L", "LA")  # and those of 16 bits, whose names begin with I
+DEEP = 2**16  # levels that 16 bits can hold
+WHITE_IS_ZERO = (
+    262,
+    0,
+)  # the tag of a TIFF that says so (PhotometricInterpretation), and its value
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 def read(path: Path, size: Sequence[int] | None = None, memory: Memory = "auto") -> Stored:
@@ -71,8 +81,8 @@ def read(path: Path, size: Sequence[int] | None = None, memory: Memory = "auto")
 
     Raises:
         ValueError: no pictures, one that cannot be decoded or is a decompression bomb, pictures of
-            several sizes without ``size``, pictures both beside sub-folders and in them, or more of
-            them than fit into memory.
+            several sizes without ``size``, of 8 and of 16 bits, pictures both beside sub-folders
+            and in them, or more of them than fit into memory.
     """
     wanted = None if size is None else as_shape(size, "size")
     if wanted is not None and len(wanted) != 2:
@@ -94,7 +104,16 @@ def read(path: Path, size: Sequence[int] | None = None, memory: Memory = "auto")
     x = _decoded_before(cached, len(files), memory)
     if x is None:
         x = _decoded_all(path, files, wanted, cached, memory)
-    return Stored(x, y, levels=256, source=str(path))
+    return Stored(x, y, levels=_levels(x), source=str(path))
+
+
+def _levels(x: NDArray[Any] | MappedArray) -> int:
+    """The power of two that holds all values; 256 at least, which 8 bits always have."""
+    if x.dtype == np.uint8:
+        return 256
+    parts = [x] if isinstance(x, np.ndarray) else (part for _, part in x.chunks())
+    bits: int = max(int(part.max()) for part in parts).bit_length()
+    return 1 << max(8, bits)
 
 
 def _place(root: Path, files: Sequence[Path], size: tuple[int, ...] | None) -> Path:
@@ -119,7 +138,7 @@ def _decoded_before(cached: Path, n: int, memory: Memory) -> NDArray[Any] | Mapp
         x = MappedArray.of_npy(cached)
     except (OSError, ValueError):  # not there, or cut off by something else: it is decoded again
         return None
-    if x.dtype != np.uint8 or x.ndim != 4 or len(x) != n:
+    if x.dtype not in (np.uint8, np.uint16) or x.ndim != 4 or len(x) != n:
         return None
     return _as_asked(x, cached, memory, str(cached))
 
@@ -127,7 +146,7 @@ def _decoded_before(cached: Path, n: int, memory: Memory) -> NDArray[Any] | Mapp
 def _as_asked(
     x: MappedArray, cached: Path, memory: Memory, where: str
 ) -> NDArray[Any] | MappedArray:
-    needed = math.prod(x.shape)
+    needed = math.prod(x.shape) * x.dtype.itemsize
     if memory == "map" or (memory == "auto" and is_large(needed)):
         return x
     check_fits(needed, where)
@@ -148,11 +167,11 @@ def _decoded_all(
         counting("decoding pictures") as on_progress,
     ):
         heads = [head for batch in _batches(files) for head in pool.map(_head, batch)]
-        is_grey = all(grey for grey, _ in heads)
+        is_grey, dtype = all(head.is_grey for head in heads), _depth(root, files, heads)
         pixels = (
-            sum(count for _, count in heads) if wanted is None else len(files) * math.prod(wanted)
+            sum(head.pixels for head in heads) if wanted is None else len(files) * math.prod(wanted)
         )
-        needed, room = (1 if is_grey else 3) * pixels, _room(cached)
+        needed, room = (1 if is_grey else 3) * pixels * dtype.itemsize, _room(cached)
         is_kept = memory == "map" or (memory == "auto" and is_large(needed)) or needed >= WORTH
         if needed > room and is_kept:
             failure = f"{needed / GIB:.1f} GiB are needed, and {room / GIB:.1f} GiB are free"
@@ -165,7 +184,7 @@ def _decoded_all(
         first = _decoded(files[0], is_grey, wanted)
         shape = (len(files), *first.shape)
 
-        def write(take: Callable[[int, NDArray[np.uint8]], object]) -> None:
+        def write(take: Callable[[int, Pixels], object]) -> None:
             done = 0
             for batch in _batches(files):
                 for file, picture in zip(
@@ -180,7 +199,7 @@ def _decoded_all(
         if is_kept and failure is None:
             try:
                 cached.parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(cached, lambda stream: _write_npy(stream, shape, write))
+                write_atomic(cached, lambda stream: _write_npy(stream, dtype, shape, write))
                 for other in cached.parent.glob("*.npy"):
                     if other != cached:
                         other.unlink(missing_ok=True)  # of the files as they were before
@@ -190,7 +209,7 @@ def _decoded_all(
                     raise
                 failure = str(error.strerror)
             check_fits(needed, str(root))
-        x = np.empty(shape, np.uint8)
+        x = np.empty(shape, dtype)
         write(x.__setitem__)
     if failure is not None:
         warnings.warn(
@@ -209,10 +228,11 @@ def _room(cached: Path) -> int:
 
 def _write_npy(
     stream: IO[bytes],
+    dtype: np.dtype[Any],
     shape: tuple[int, ...],
-    write: Callable[[Callable[[int, NDArray[np.uint8]], object]], None],
+    write: Callable[[Callable[[int, Pixels], object]], None],
 ) -> None:
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(stream, header)
     write(lambda _, picture: stream.write(np.ascontiguousarray(picture).data))
 
@@ -229,9 +249,7 @@ def _batches(files: Sequence[Path]) -> Iterator[Sequence[Path]]:
     return (files[start : start + AT_ONCE] for start in range(0, len(files), AT_ONCE))
 
 
-def _several_sizes(
-    root: Path, one: tuple[Path, NDArray[np.uint8]], other: tuple[Path, NDArray[np.uint8]]
-) -> ValueError:
+def _several_sizes(root: Path, one: tuple[Path, Pixels], other: tuple[Path, Pixels]) -> ValueError:
     a, b = ("x".join(map(str, picture.shape[1:])) for _, picture in (one, other))
     return ValueError(
         f"{root} holds pictures of several sizes ({one[0].name} is {a}, {other[0].name} is {b}); "
@@ -261,36 +279,107 @@ def _is_hidden(file: Path) -> bool:
     return any(part.startswith(".") for part in file.parts)
 
 
-def _head(file: Path) -> tuple[bool, int]:
-    """Whether a picture is grey, and how many pixels it has, without decoding it."""
+@dataclass(frozen=True)
+class Head:
+    """What a picture says of itself before it is decoded.
+
+    Args:
+        is_grey: whether it has no colours.
+        pixels: how many.
+        is_deep: whether it has 16 bits.
+    """
+
+    is_grey: bool
+    pixels: int
+    is_deep: bool
+
+
+class UnfitError(ValueError):
+    """A picture that can be decoded, and would not be what it is."""
+
+
+def _head(file: Path) -> Head:
     with _opened(file) as image:
-        return image.mode in GREY or image.mode.startswith("I"), image.width * image.height
+        is_deep = image.mode.startswith("I")
+        return Head(image.mode in GREY or is_deep, image.width * image.height, is_deep)
 
 
-def _decoded(file: Path, is_grey: bool, size: tuple[int, ...] | None) -> NDArray[np.uint8]:
+def _depth(root: Path, files: Sequence[Path], heads: Sequence[Head]) -> np.dtype[Any]:
+    """The type of all pictures of a folder.
+
+    Raises:
+        ValueError: some have 8 bits and others 16.
+    """
+    first = {
+        head.is_deep: file for file, head in zip(reversed(files), reversed(heads), strict=True)
+    }
+    if len(first) > 1:
+        raise ValueError(
+            f"{root} holds pictures of 8 bits ({first[False].name}, for one) and greys of 16 "
+            f"({first[True].name}), whose scales differ; bring them to one"
+        )
+    return np.dtype(np.uint16 if True in first else np.uint8)
+
+
+def _decoded(file: Path, is_grey: bool, size: tuple[int, ...] | None) -> Pixels:
     """One picture, (1, H, W) or (3, H, W)."""
     from PIL import Image, ImageOps
 
     with _opened(file) as image:
-        picture = _plain(ImageOps.exif_transpose(image)).convert("L" if is_grey else "RGB")
+        seen = ImageOps.exif_transpose(image)
+        if seen.mode.startswith("I"):
+            return _deep(file, seen, size)[None]
+        picture = _plain(seen).convert("L" if is_grey else "RGB")
         if size is not None:
             picture = ImageOps.fit(picture, (size[1], size[0]), Image.Resampling.BICUBIC)
         pixels = np.asarray(picture)
     return pixels[None] if is_grey else pixels.transpose(2, 0, 1)
 
 
+def _deep(file: Path, image: Image.Image, size: tuple[int, ...] | None) -> NDArray[np.uint16]:
+    """A grey picture of 16 bits, (H, W)."""
+    from PIL import Image, ImageOps
+
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() >= DEEP:
+        raise UnfitError(
+            f"{file} holds values from {values.min()} to {values.max()}, and pictures have 8 or 16 "
+            "bits; save an array (.npy)"
+        )
+    if size is not None:
+        # as 8-bit pictures are cut off at 255, where scaling goes beyond what there was
+        white = 2 ** max(8, int(values.max()).bit_length()) - 1
+        exact = Image.fromarray(values.astype(np.float32))
+        scaled = ImageOps.fit(exact, (size[1], size[0]), Image.Resampling.BICUBIC)
+        values = np.asarray(scaled).round().clip(0, white)
+    return values.astype(np.uint16)
+
+
 def _plain(image: Image.Image) -> Image.Image:
-    """A picture of 8 bits without transparency."""
+    """A picture without transparency."""
     from PIL import Image
 
-    if image.mode.startswith("I"):  # 16-bit grey, which convert would clip and not scale
-        return Image.fromarray(
-            ((np.asarray(image).astype(np.int64) + 128) // 257).clip(0, 255).astype(np.uint8)
-        )
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA"))
     return image
+
+
+def _unfit(image: Any) -> str | None:
+    """Why a picture that can be decoded would not be what it is; None where it would."""
+    modes = [tile.args if isinstance(tile.args, str) else str(tile.args[0]) for tile in image.tile
+             if tile.args]  # fmt: skip
+    tags = image.tag_v2 if image.format == "TIFF" else {}
+    tag, value = WHITE_IS_ZERO
+    if not image.mode.startswith("I") and any(";16" in mode for mode in modes):
+        return "has 16 bits a colour, of which 8 would be left; save 8 bits, or an array (.npy)"
+    if image.mode == "F":
+        return "holds floating-point values, which have no white; save an array (.npy)"
+    if image.format == "TIFF" and image.n_frames > 1:
+        return f"holds {image.n_frames} pages, of which one would be taken; save one a file"
+    if image.mode.startswith("I") and tags.get(tag) == value:
+        return "has 16 bits of which zero is white; save it with zero as black"
+    return None
 
 
 @contextmanager
@@ -314,13 +403,19 @@ def _opened(file: Path) -> Iterator[Any]:
 
     try:
         with Image.open(file, formats=FORMATS) as image:
+            if reason := _unfit(image):
+                raise UnfitError(f"{file} {reason}")
             yield image
+    except UnfitError:
+        raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(
             f"{file} is too large a picture: {first_line(error).split(',')[0]}"
         ) from None
     except UnidentifiedImageError:
-        raise ValueError(f"{file} cannot be decoded: it is no PNG, JPEG or WebP picture") from None
+        raise ValueError(
+            f"{file} cannot be decoded: it is no PNG, JPEG, WebP or TIFF picture"
+        ) from None
     except (
         Exception
     ) as error:  # a decoder may raise anything on a damaged file: SyntaxError, struct.error, ...
