@@ -4,14 +4,19 @@ support on which its likelihood is a density; and finite weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NoReturn
 
+import torch
 from torch import Tensor
 from torch.distributions.constraints import Constraint
 
+from lowerbound.data.dataset import Dataset
+from lowerbound.data.mapped import MappedRows
 from lowerbound.roles import Likelihood
 from lowerbound.shapes import Shape
 from lowerbound.supports import BINARY, COUNTS, UNIT, Columns, Levels, contains, describe, union
+from lowerbound.utils.messages import some
 
 
 def check_data(likelihood: Likelihood, event_shape: Shape, support: Constraint, name: str) -> None:
@@ -54,6 +59,101 @@ def check_data(likelihood: Likelihood, event_shape: Shape, support: Constraint, 
     raise ValueError(
         f"{type(likelihood).__name__} is {what} on {describe(likelihood.support)}, but {name} lies "
         f"on {describe(support)}; remedies: {'; '.join(remedies)}"
+    )
+
+
+def check_classes(likelihood: Likelihood, data: Dataset) -> None:
+    """Refuse a likelihood on a column of classes that gives no probabilities of its labels.
+
+    Its draws would lie between the labels, or beyond them. A likelihood of L classes is one whose
+    support there are the L levels and nothing else: Bernoulli for two, Categorical, or a Product
+    with such groups.
+
+    Raises:
+        ValueError: which columns, and what would fit.
+    """
+    support = likelihood.support
+    accepted = support.each if isinstance(support, Columns) else None
+    columns = data.columns or ()
+    wrong = [
+        name
+        for i, name in enumerate(columns)
+        if name in data.categories
+        and (accepted[i] if accepted else support) != Levels(len(data.categories[name]))
+    ]
+    if not wrong:
+        return
+    named = [f"{name!r} ({some(data.categories[name], 3)})" for name in wrong]
+    is_one = len(wrong) == 1
+    are_two = all(len(data.categories[name]) == 2 for name in wrong)
+    fits = "Bernoulli" if are_two else "Categorical with levels=L"
+    raise ValueError(
+        f"{type(likelihood).__name__} is no likelihood of classes, which "
+        f"{'the column' if is_one else 'the columns'} {some(named)} of "
+        f"{data.name or 'the data'} hold{'s' * is_one}; take --likelihood Product, which gives "
+        f"every kind of column its own ({fits} for {'this one' if is_one else 'these'})"
+    )
+
+
+def check_columns(likelihood: Likelihood, data: Dataset) -> None:
+    """Refuse to train on columns of a table of which nothing can be learnt.
+
+    A column without a value would be invented; the density of one that never varies grows without
+    end where its scale is learned, and every number with it.
+
+    Raises:
+        ValueError: which columns, and how to leave them out.
+    """
+    if len(data.event_shape) != 1:
+        return
+    split = data["train"]
+    values, mask = split.values, split.mask
+    parts = values.chunks() if isinstance(values, MappedRows) else [values]
+    ends = [_ends(part, mask) for part in parts]
+    low = torch.stack([each[0] for each in ends]).amin(0)
+    high = torch.stack([each[1] for each in ends]).amax(0)
+    empty = (low > high).nonzero().flatten().tolist()
+    constant = [i for i in likelihood.scaled_entries if low[i] == high[i]]
+    for which, what, why in (
+        (empty, "no value", "it would be invented"),
+        (constant, "one value alone", "its density grows without end under a learned scale"),
+    ):
+        if which:
+            raise ValueError(
+                f"{data.name or 'the data'}: {_columns(which, data)} hold{'s' * (len(which) == 1)} "
+                f"{what} in training, so that {why}; {_without(which, data)}"
+            )
+
+
+def _ends(values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Smallest and largest observed value of each column, float64; inf and -inf where there is
+    none.
+    """
+    if mask is None:
+        return values.amin(0).double(), values.amax(0).double()
+    inf = torch.tensor(torch.inf, dtype=torch.float64)
+    seen = values.double()
+    return seen.where(mask, inf).amin(0), seen.where(mask, -inf).amax(0)
+
+
+def _columns(which: Sequence[int], data: Dataset) -> str:
+    names = [f"column {i}" if data.columns is None else repr(data.columns[i]) for i in which]
+    return (
+        some(names, 20)
+        if data.columns is None
+        else (f"the column{'s' * (len(which) > 1)} {some(names, 20)}")
+    )
+
+
+def _without(which: Sequence[int], data: Dataset) -> str:
+    """How to leave columns out."""
+    if data.columns is None or data.name is None:
+        return f"leave {'it' if len(which) == 1 else 'them'} out: np.delete(x, {list(which)}, 1)"
+    names = [data.columns[i] for i in which]
+    option = f"[{','.join(names)}]"
+    return (
+        f"leave {'it' if len(which) == 1 else 'them'} out: ignore={names} "
+        f'(--data.ignore "{option}")'
     )
 
 

@@ -24,9 +24,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from lowerbound.checks import check_condition, check_data
+from lowerbound.checks import check_classes, check_condition, check_data
 from lowerbound.conditions import as_condition
+from lowerbound.data.axes import check_axes
 from lowerbound.data.dataset import Dataset
+from lowerbound.data.names import Names
 from lowerbound.draw import Draw
 from lowerbound.roles import Context, Likelihood, Part, Posterior
 from lowerbound.shapes import Shape, as_shape, numel
@@ -54,10 +56,13 @@ class Model(nn.Module, ABC):
             digits need and enough for MNIST by a small network; unused dimensions cost no rate.
         origin: of weights that have been trained: the run folder, or None, and the SHA-256 of its
             file of weights; None before any training.
+        names: what the columns and classes of the data were called that it was trained on; None
+            before any training.
     """
 
     likelihood: Likelihood
     origin: Mapping[str, Any] | None = None
+    names: Names | None = None
     default_latent: ClassVar[LatentSize] = 16
     __call__: Callable[..., Draw]
 
@@ -308,6 +313,21 @@ class Model(nn.Module, ABC):
         for part in self.shown_x:
             learn_units(part, x, mask)
 
+    def matched(self, data: Dataset) -> Dataset:
+        """New data as the model takes them: columns and classes that have names, in its own order.
+
+        Columns that it does not know are left out, and that is said; where one side has no names
+        they are taken by position, and that is said too.
+
+        Raises:
+            ValueError: a column or a class that is not there, by name, with the nearest that is; or
+                what else does not fit.
+        """
+        if self.names is not None:
+            data = self.names.matched(data, isinstance(self.condition, int))
+        self.check_data(data)
+        return data
+
     def check_data(self, data: Dataset) -> None:
         """Refuse data that the model cannot be trained on or measured with.
 
@@ -315,8 +335,13 @@ class Model(nn.Module, ABC):
             ValueError: what does not fit, and what would.
         """
         name = data.name or "the data"
+        if self.names is not None:
+            self.names.check(data, isinstance(self.condition, int))
         check_data(self.likelihood, data.event_shape, data.lies_on, name)
+        check_classes(self.likelihood, data)
         check_condition(self.condition, data.condition, name)
+        if any(isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) for module in self.modules()):
+            check_axes(data.event_shape, data.options.get("channels"), "a convolution", name)
 
     def _given(self, x: Tensor, context: Context | None) -> tuple[Tensor, Context]:
         """X and what is known beside it, where the model is; missing entries are zero, whatever

@@ -304,6 +304,13 @@ class Likelihood(Part):
         if self.is_density:
             self.capabilities = self.capabilities | {LOG_DENSITY}
 
+    @property
+    def scaled_entries(self) -> Sequence[int]:
+        """Which entries of the flattened x have a learned scale of their own: of one that never
+        varies the density then grows without end.
+        """
+        return ()
+
     @abstractmethod
     def forward(self, z: Tensor, context: Context) -> Distribution:
         """The distribution of x given z (..., *Z), with batch shape (...) and event shape X."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +159,45 @@ def test_real_tables_with_text_are_refused_by_their_first_cell(
         lb.data.load(path, labels="c12")
 
 
+def test_all_columns_of_text_are_told_at_once_with_the_options_that_take_them(
+    tmp_path: Path,
+) -> None:
+    rows = "".join(
+        f"r{i},2024-01-{1 + i % 28:02},{('oslo', 'bergen')[i % 2]},{i},{i % 3 == 0}\n"
+        for i in range(60)
+    )
+    path = table(tmp_path, "id,joined,city,v,member\n" + rows)
+    with pytest.raises(ValueError, match="row 2, column 'id' holds the text 'r0', and") as error:
+        lb.data.load(path)
+    message = str(error.value)
+    assert "4 columns hold no numbers (id, joined, city, member): 'joined' holds dates" in message
+    assert '--data.categorical "[city,member]" --data.ignore "[id,joined]"' in message
+    # and what it says can be done
+    options = {"categorical": ["city", "member"], "ignore": ["id", "joined"]}
+    data = lb.data.load(path, **options, splits="all")
+    assert data.examples("all")[:3].tolist() == [[1, 0, 1], [0, 1, 0], [1, 2, 0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,when\n1,2024-01-31\n", r"'when' holds dates.*days since.*--data.ignore \"\[when\]"),
+        ("a,when\n1,31.1.24\n2,\n", "'when' holds dates"),
+        ("a,when\n1,2024-01-31T12:30:00\n", "'when' holds dates"),
+        ('a,b\n1,"2,5"\n', r"'b' holds decimal commas: write a decimal point \(2.5\), as pandas"),
+        ("a;b\n1,5;2,5\n", r"row 2 has 3 cells.*sep=';', decimal=','\)"),
+        ("a;b\n1;2\n", "cells are separated by commas"),
+        ("a\tb\n1\t2\n", r"sep='\\t'\)"),
+    ],
+)
+def test_dates_and_decimal_commas_are_named_with_what_to_do(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        lb.data.load(table(tmp_path, text))
+    assert "\n" not in str(error.value)
+
+
 def test_a_table_larger_than_memory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +259,36 @@ class TestParquet:
         with pytest.raises(ValueError, match=f"mes données.parquet: {message}") as error:
             lb.data.load(write({"a": [1, 2, 3], "b": column}))
         assert "\n" not in str(error.value)
+
+    def test_decimals_are_numbers(self, write) -> None:
+        exact = [Decimal("1.25"), Decimal("-30.50"), Decimal("7.00")]
+        data = lb.data.load(write({"a": [1, 2, 3], "b": exact}), splits="all")
+        assert data.examples("all").tolist() == [[1, 1.25], [2, -30.5], [3, 7]]
+
+    def test_columns_of_null_and_of_dates_are_named_with_what_to_do(self, write) -> None:
+        import pyarrow as pa
+
+        path = write({"a": [1.0, 2.0, 3.0], "b": pa.nulls(3)})
+        with pytest.raises(ValueError, match=r"'b' holds no value \(type null\).*ignore=\['b'\]"):
+            lb.data.load(path)
+        assert lb.data.load(path, ignore=["b"]).columns == ("a",)
+        # a gap in every row is a gap; to train on it is refused where it is trained
+        data = lb.data.load(path, missing="marginalise", splits="all")
+        assert data["all"].mask.tolist() == [[True, False]] * 3
+        days = [datetime.date(2024, 1, day) for day in (1, 2, 3)]
+        words = {"city": ["x", "y", "x"], "when": days, "a": [1, 2, 3]}
+        with pytest.raises(
+            ValueError,
+            match=r"row 1, column 'city' holds 'x' of type string.*2 columns hold no numbers "
+            r"\(city, when\): 'when' holds dates.*categorical=\['city'\], ignore=\['when'\]",
+        ):
+            lb.data.load(write(words))
+
+    def test_columns_by_name(self, write) -> None:
+        path = write({"id": ["r", "s", "t"], "b": [1, 2, 3], "a": [0.5, 1.5, 2.5]})
+        data = lb.data.load(path, columns=["a", "b"], splits="all")
+        assert data.examples("all").tolist() == [[0.5, 1], [1.5, 2], [2.5, 3]]
+        assert data.left_out == ("id",)
 
     def test_damaged_files(self, write) -> None:
         path = write({"a": np.arange(1000)})

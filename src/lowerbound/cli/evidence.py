@@ -200,7 +200,7 @@ def gaps(argv: Sequence[str]) -> None:
         raise ValueError(f"n is {arguments['n']}: at least 1 example is needed")
     run, model = open_run(arguments)
     data = own_data(run) if arguments["source"] is None else load_as(run, arguments["source"])
-    model.check_data(data)
+    data = model.matched(data)
     rows = slice(arguments["n"])
     x, context = (
         data.examples(arguments["split"], arguments["n"]),

@@ -21,7 +21,7 @@ from lowerbound.config.build import (
     top_level_parts,
     wiring,
 )
-from lowerbound.config.from_data import conditioned, default_likelihood, with_groups
+from lowerbound.config.from_data import conditioned, default_likelihood, reason_for, with_groups
 from lowerbound.config.options import CommandLine, Options
 from lowerbound.config.recipes import recipe_text
 from lowerbound.config.settings import (
@@ -60,7 +60,7 @@ NOT_SETTINGS = (
     "model", "objective", "data", "out", "resume", "overwrite", "progress", "callbacks", "logger",
 )  # fmt: skip
 # of the data: written for the record, found again from the data
-DERIVED = ("sha256", "event_shape", "range", "columns")
+DERIVED = ("sha256", "event_shape", "range")
 PAIRS = 32  # originals and reconstructions on the sheet, and twice as many samples
 
 
@@ -86,10 +86,12 @@ def train(argv: Sequence[str]) -> int:
     processes = _devices(line, base)
     if processes > 1 and world.size == 1:
         return launch("lowerbound", ["train", *argv], processes)
+    reason = None  # for the choice of a part, where it is not the usual one
     with join().one_goes_ahead():
         data = _load_data(line, base.pop("data", {}), options.groups["data"])
     if "likelihood" not in {*base, *line.options}:
-        base["likelihood"] = default_likelihood(data.support, data.event_shape)
+        base["likelihood"] = default_likelihood(data)
+        reason = reason_for(base["likelihood"], data)
     if isinstance(base.get("likelihood"), Mapping) or "likelihood" in line.options:
         before = base.get("likelihood", {})
         name = line.options.get("likelihood", before.get("part"))
@@ -125,7 +127,7 @@ def train(argv: Sequence[str]) -> int:
     )
     with ExitStack() as stack:
         world.broadcast(lambda: _held(stack, run, control))
-        say(_summary(config, data, model, run, trust))
+        say("\n".join([*filter(None, [reason]), _summary(config, data, model, run, trust)]))
         how = {key: control[key] for key in ("resume", "overwrite")}
         leave_note(run.path)
         try:

@@ -15,6 +15,7 @@ from lowerbound.config.options import Options
 from lowerbound.config.settings import REQUIRED
 from lowerbound.data import NAMED
 from lowerbound.data.dataset import Dataset
+from lowerbound.data.names import Names
 from lowerbound.data.options import Missing
 from lowerbound.data.tables import text
 from lowerbound.evaluation import impute as fill_in
@@ -32,7 +33,6 @@ from lowerbound.runs.opened import (
     open_run,
     own_data,
     run_options,
-    table_of,
 )
 from lowerbound.runs.run import Run
 from lowerbound.utils.files import write_atomic, write_text
@@ -168,9 +168,11 @@ def impute(argv: Sequence[str]) -> None:
         raise ValueError(
             f"{data.name}: nothing is missing in its split {split}, so there is nothing to impute"
         )
-    columns = data.columns or ()
+    names = model.names or Names()
     levels = (
-        torch.tensor([len(data.categories.get(name, ())) for name in columns]) if columns else None
+        None
+        if names.columns is None
+        else torch.tensor([len(names.categories.get(name, ())) for name in names.columns])
     )
     how = {key: arguments[key] for key in ("samples", "seed", "draw")}
     write(fill_in(model, x, context, **how, levels=levels))
@@ -234,8 +236,7 @@ def _data(
             "all" if split == "all" else None,
             missing or (arguments.get("data") or {}).get("missing"),
         )
-    model.check_data(data)
-    return data, split
+    return model.matched(data), split
 
 
 def _in_batches(
@@ -281,7 +282,8 @@ def _writer(
         if path.suffix == ".png":
             save_grid(path, result, (limits[0], limits[1]), columns)
         elif path.suffix == ".csv":
-            write_text(path, text(result.cpu().numpy(), *table_of(run), labels))
+            names = model.names or Names()
+            write_text(path, text(result.cpu().numpy(), names.columns, names.categories, labels))
         else:
             buffer = io.BytesIO()
             np.save(buffer, result.cpu().numpy(), allow_pickle=False)

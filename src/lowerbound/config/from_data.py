@@ -15,7 +15,7 @@ from lowerbound.config.settings import REQUIRED, Setting
 from lowerbound.data.dataset import Dataset
 from lowerbound.shapes import Shape, numel
 from lowerbound.supports import BINARY, COUNTS, Columns, Levels
-from lowerbound.utils.messages import unknown
+from lowerbound.utils.messages import some, unknown
 
 Y = "y"  # a condition on whatever the data have beside x
 # above it one logit a level makes the output layer the whole cost: 784 x 256 logits are 103 M
@@ -100,16 +100,33 @@ def levels_of(support: Constraint | None) -> int | None:
     return support.count if isinstance(support, Levels) else None
 
 
-def default_likelihood(support: Constraint, event_shape: Shape) -> dict[str, Any]:
+def default_likelihood(data: Dataset) -> dict[str, Any]:
     """The default likelihood with what follows from the data's shape.
 
     The columns of a table have units of their own, and so scales of their own; the pixels of a
-    picture share one.
+    picture share one. Columns of classes need probabilities of their labels, so that a table with
+    such columns gets a Product: each kind of column with a likelihood of its own.
+
+    Example:
+        >>> import numpy as np
+        >>> import lowerbound as lb
+        >>> default_likelihood(lb.data.from_arrays(np.random.default_rng(0).normal(size=(20, 3))))
+        {'part': 'Normal', 'scale': 'per_dimension'}
     """
-    part = default_parts(support)["likelihood"]
+    if data.categories:
+        return {"part": "Product"}
+    part = default_parts(data.support)["likelihood"]
     return {"part": part} | (
-        {"scale": "per_dimension"} if part == "Normal" and len(event_shape) < 2 else {}
+        {"scale": "per_dimension"} if part == "Normal" and len(data.event_shape) < 2 else {}
     )
+
+
+def reason_for(likelihood: Mapping[str, Any], data: Dataset) -> str | None:
+    """Why a likelihood was chosen by default, where it is not the usual one; None otherwise."""
+    if likelihood.get("part") != "Product" or not data.categories:
+        return None
+    are = "holds classes" if len(data.categories) == 1 else "hold classes"
+    return f"likelihood: Product, since {some(list(data.categories), 20)} {are}"
 
 
 def with_groups(

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from lowerbound.data.dataset import Dataset, Split, Stored
 from lowerbound.data.mapped import MappedArray, Memory
-from lowerbound.data.options import Binarize, Missing, Options, Splits, plain
+from lowerbound.data.names import check_distinct
+from lowerbound.data.options import Binarize, Channels, Missing, Options, Splits, plain
 from lowerbound.data.preprocess import make_card
 from lowerbound.data.sources import NAMED, OWN, applicable, read
 from lowerbound.shapes import as_shape
@@ -39,6 +40,9 @@ def load(
     shift: int = 0,
     missing: Missing = "refuse",
     categorical: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    ignore: Sequence[str] | None = None,
+    channels: Channels | None = None,
     classes: Sequence[str] | None = None,
     strip: Sequence[int] | None = None,
     factors: str | None = None,
@@ -53,8 +57,8 @@ def load(
 
     Args:
         source: a name (digits, mnist, ...), or the path of a .npy or .npz file, examples first: (n,
-            *X), of a .csv or .parquet table, a row an example, or of a folder of PNG, JPEG or WebP
-            pictures, a sub-folder a label.
+            *X), of a .csv or .parquet table, a row an example, or of a folder of PNG, JPEG,
+            WebP or TIFF pictures, a sub-folder a label.
         splits: "train_valid_test" is the published split, or 80/10/10 by the seed where there is
             none; "train_test" trains on all that is not test, without validation; "all" is one
             split named all, in the order of the file.
@@ -82,6 +86,13 @@ def load(
         categorical: columns of a table that hold classes, which may be text, by their names. The
             labels, sorted, become the levels {0, 1/(L-1), ..., 1}; "size=small|large" gives their
             order. A column of two becomes 0 and 1.
+        columns: which columns of a table are x, by their names, in this order, whatever the file's
+            is; None takes all that are neither labels nor ignored, and writes them down. A file
+            without names whose columns are as many has these names then.
+        ignore: columns of a table that are no part of x, by their names, and may hold anything.
+        channels: "last" moves the last axis of each example before the others, (H, W, C) -> (C, H,
+            W), as what acts on pictures needs it; "first" says that it is there. None takes axes as
+            they are, and has what acts on pictures refused where they look like (H, W, C).
         classes: names of the classes of labels, in order; None takes those that there are, sorted,
             and writes them down.
         strip: [first, last]: what a model may be conditioned on is these pixel columns of each
@@ -129,6 +140,9 @@ def load(
         size=None if size is None else as_shape(plain(size), "size"),
         missing=missing,
         categorical=plain(categorical) or None,
+        columns=plain(columns) or None,
+        ignore=plain(ignore) or None,
+        channels=channels,
         memory=memory,
         dequantize=dequantize,
         flip=flip,
@@ -139,10 +153,11 @@ def load(
         labelled_share=labelled_share,
     )
     stored = read(source, options)
-    if strip is not None and isinstance(stored.x, MappedArray):
+    moves = "strip" if strip is not None else "channels" if channels == "last" else None
+    if moves is not None and isinstance(stored.x, MappedArray):
         if memory == "map":
             raise ValueError(
-                "strip is taken of all pictures, which have to be in memory for it: leave out "
+                f"{moves} is taken of all pictures, which have to be in memory for it: leave out "
                 "memory='map'"
             )
         stored = read(source, replace(options, memory="load"))
@@ -164,6 +179,7 @@ def from_arrays(
     missing: Missing = "refuse",
     mask: NDArray[Any] | torch.Tensor | None = None,
     columns: Sequence[str] | None = None,
+    channels: Channels | None = None,
     classes: Sequence[str] | None = None,
     strip: Sequence[int] | None = None,
     factors: NDArray[Any] | torch.Tensor | None = None,
@@ -186,7 +202,9 @@ def from_arrays(
         mask: True (1) where an entry of x is observed and False (0) where it is missing, (n, *X);
             what stands at missing entries plays no part. None: all are observed, but for NaN where
             missing is "marginalise".
-        columns: the names of the columns of x (n, d), as in ``columns=frame.columns``.
+        columns: the names of the columns of x (n, d), as in ``columns=frame.columns``; a model that
+            is trained on them finds them again by name.
+        channels: see :func:`load`.
         classes: see :func:`load`.
         strip: see :func:`load`.
         factors: what each example was made from, (n, F), numbers, to score representations by
@@ -214,6 +232,7 @@ def from_arrays(
         dequantize=dequantize,
         flip=flip,
         shift=shift,
+        channels=channels,
         classes=classes,
         strip=strip,
         labelled=labelled,
@@ -224,6 +243,7 @@ def from_arrays(
     names = None if columns is None else tuple(map(str, columns))
     if names is not None and (values.ndim != 2 or values.shape[1] != len(names)):
         raise ValueError(f"there are {len(names)} names of columns for x of shape {values.shape}")
+    check_distinct(names or (), "x")
     stored = Stored(values, labels, observed, columns=names, factors=made_from)
     return make_card(stored, None, options)
 

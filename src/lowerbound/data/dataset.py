@@ -102,6 +102,7 @@ class Dataset:
             leaves the labels.
         labelled_share: of the examples of each training batch, how many are labelled; None shows
             each example once an epoch.
+        left_out: the names of the columns of the table that are no part of x.
 
     Example:
         >>> import lowerbound as lb
@@ -125,6 +126,7 @@ class Dataset:
     classes: tuple[str, ...] | None = None
     strip: tuple[int, int] | None = None
     labelled_share: float | None = None
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shapes = {name: tuple(split.values.shape[1:]) for name, split in self.splits.items()}
@@ -457,6 +459,7 @@ class Stored:
         source: where the data come from.
         licence: as stated by the source.
         factors: what each example was made from, (n,) or (n, F), or None.
+        left_out: the names of the columns of the table that are no part of x.
     """
 
     x: NDArray[Any] | MappedArray
@@ -469,6 +472,7 @@ class Stored:
     source: str = "arrays in memory"
     licence: str | None = None
     factors: NDArray[Any] | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def _with_share(

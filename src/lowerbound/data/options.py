@@ -17,11 +17,12 @@ from lowerbound.utils.messages import unknown
 Splits = Literal["train_valid_test", "train_test", "all"]
 Binarize = Literal["dynamic", "threshold"]
 Missing = Literal["refuse", "marginalise"]
+Channels = Literal["first", "last"]
 
-OF_FILES = ("array", "labels", "factors", "size")
+OF_FILES = ("array", "labels", "factors", "size", "columns", "ignore")
 """Which options say how a file is read, and are none of arrays in memory."""
 
-LISTS = ("size", "categorical", "classes", "strip")
+LISTS = ("size", "categorical", "columns", "ignore", "classes", "strip")
 """Which options stand as lists in the record."""
 
 
@@ -51,6 +52,9 @@ class Options:
     size: Shape | None = None
     missing: Missing
     categorical: Sequence[str] | None = None
+    columns: Sequence[str] | None = None
+    ignore: Sequence[str] | None = None
+    channels: Channels | None = None
     memory: Memory = "auto"
     dequantize: bool
     flip: bool
@@ -63,7 +67,10 @@ class Options:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             object.__setattr__(self, name, plain(value))  # frozen for all others
-        words = {"splits": Splits, "binarize": Binarize, "missing": Missing, "memory": Memory}
+        words = {
+            "splits": Splits, "binarize": Binarize, "missing": Missing, "memory": Memory,
+            "channels": Channels,
+        }  # fmt: skip
         for name, valid in words.items():
             value = getattr(self, name)
             if value is not None and value not in get_args(valid):

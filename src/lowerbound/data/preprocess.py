@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.distributions.constraints import Constraint
 
+from lowerbound.data.axes import check_axes, has_channels_last
 from lowerbound.data.columns import column_supports, resolved_categories
 from lowerbound.data.dataset import Dataset, Stored
 from lowerbound.data.few_labels import check_share, few_labels
@@ -47,7 +49,11 @@ def make_card(stored: Stored, name: str | None, options: Options) -> Dataset:
         TypeError: values that are no numbers.
     """
     where = name or "x"
-    stored = observed(stored, where, options.missing)
+    stored = observed(_channels_first(stored, where, options), where, options.missing)
+    if options.flip or options.shift or options.strip is not None:
+        actor = "flip" if options.flip else "shift" if options.shift else "strip"
+        if has_channels_last(stored.x.shape[1:]):
+            check_axes(stored.x.shape[1:], options.channels, actor, where)
     values, support, scale = as_tensors(stored, where, options.levels)
     n = len(values)
     mask = None if stored.mask is None else torch.from_numpy(stored.mask)
@@ -78,6 +84,8 @@ def make_card(stored: Stored, name: str | None, options: Options) -> Dataset:
             levels=_levels(transforms, options),
             classes=classes,
             categorical=resolved_categories(options, stored),
+            columns=stored.columns,
+            ignore=stored.left_out or None,
         ),
         columns=stored.columns,
         column_supports=column_supports(values, mask, support, stored),
@@ -88,7 +96,27 @@ def make_card(stored: Stored, name: str | None, options: Options) -> Dataset:
         classes=classes,
         strip=None if options.strip is None else (options.strip[0], options.strip[1]),
         labelled_share=options.labelled_share,
+        left_out=stored.left_out,
     )
+
+
+def _channels_first(stored: Stored, where: str, options: Options) -> Stored:
+    """The same with the axis of channels before all others, where it is the last.
+
+    Raises:
+        ValueError: there is none to be moved.
+    """
+    if options.channels != "last":
+        return stored
+    if stored.x.ndim < 3:
+        raise ValueError(
+            f"{where} has examples of shape {stored.x.shape[1:]}, which have no axis of channels "
+            "to be moved; leave channels out (--data.channels)"
+        )
+    x, mask = (None if a is None else np.ascontiguousarray(np.moveaxis(np.asarray(a), -1, 1))
+               for a in (stored.x, stored.mask))  # fmt: skip
+    assert x is not None  # examples there are
+    return replace(stored, x=x, mask=mask)
 
 
 def _transforms(

@@ -128,7 +128,7 @@ def evaluate(
         examples=examples,
         precision=precision,
     )
-    model.check_data(data)
+    data = model.matched(data)
     if curve and not model.likelihood.is_density:
         raise ValueError(
             "a score is no log-density and has no log p(x), so there is no curve: leave it out"

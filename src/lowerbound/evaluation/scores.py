@@ -103,7 +103,7 @@ def scores(
     """
     if examples < 2:
         raise ValueError(f"examples is {examples}: at least 2 are needed")
-    model.check_data(data)
+    data = model.matched(data)
     factors = data.factors(split)[:examples]
     x, context = data.examples(split, examples), data.context(split)[:examples]
     batches = [slice(start, start + ENCODED_AT_ONCE) for start in range(0, len(x), ENCODED_AT_ONCE)]

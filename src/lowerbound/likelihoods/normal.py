@@ -7,6 +7,8 @@ that share it, so a learned sigma weighs reconstruction against rate by the data
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
@@ -15,7 +17,7 @@ from lowerbound.conditions import Condition
 from lowerbound.likelihoods._scale import LearnedScale, Spread
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood
-from lowerbound.shapes import NetworkFactory, Shape
+from lowerbound.shapes import NetworkFactory, Shape, numel
 from lowerbound.supports import REAL
 from lowerbound.units import Standardizer
 
@@ -65,6 +67,12 @@ class Normal(Likelihood):
         self.standardizer = Standardizer(self.x_shape)
         self.network = network
         self.net = network(self.conditioned_input.in_shape, self.learned_scale.out_shape)
+
+    @property
+    def scaled_entries(self) -> Sequence[int]:
+        n = numel(self.x_shape)
+        is_own = self.scale in ("per_dimension", "network") or (self.scale == "shared" and n == 1)
+        return range(n) if is_own else ()
 
     @property
     def _log_start(self) -> Tensor:

@@ -11,6 +11,7 @@ its value depends on their units.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +109,11 @@ class Product(Likelihood):
     @property
     def _columns(self) -> list[Tensor]:
         return [torch.tensor(list(group.columns)) for group in self.groups.values()]
+
+    @property
+    def scaled_entries(self) -> Sequence[int]:
+        pairs = zip(self._likelihoods, self.groups.values(), strict=True)
+        return [group.columns[i] for part, group in pairs for i in part.scaled_entries]
 
     def prepare(self, x: Tensor) -> None:
         flat = x.reshape(len(x), -1)

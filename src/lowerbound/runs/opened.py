@@ -11,6 +11,7 @@ from lowerbound.config.options import Options
 from lowerbound.config.settings import REQUIRED, settings_of
 from lowerbound.data import applicable, load
 from lowerbound.data.dataset import Dataset
+from lowerbound.data.names import say_ignored
 from lowerbound.data.options import Missing
 from lowerbound.model import Model
 from lowerbound.parallel.processes import join
@@ -44,8 +45,10 @@ def open_run(arguments: Mapping[str, Any]) -> tuple[Run, Model]:
 def load_as(
     run: Run, source: str | None, splits: str | None = None, missing: Missing | None = None
 ) -> Dataset:
-    """Data read as the run's own were: the same levels, classes, binarisation, dequantisation and
-    size of pictures.
+    """Data read as the run's own were: the same columns, by name, levels, classes, binarisation,
+    dequantisation and size of pictures.
+
+    Columns of a table that the model was not trained on are left out, and that is said.
 
     Args:
         run: the run.
@@ -69,16 +72,11 @@ def load_as(
     }
     if source is not None:
         options.pop("memory", None)  # it holds for the run's own file, of whatever size another is
-    return load(name, **applicable(name, options))
-
-
-def table_of(run: Run) -> tuple[list[str] | None, dict[str, list[str]]]:
-    """The names of the columns of a run's data, or None, and the labels of those that hold
-    classes.
-    """
-    card = run.config()["data"]
-    classes = [name.partition("=") for name in card.get("categorical") or ()]
-    return card.get("columns"), {name: labels.split("|") for name, _, labels in classes}
+    data = load(name, **applicable(name, options))
+    if source is not None:
+        expected = card.get("ignore") or ()
+        say_ignored(str(source), [column for column in data.left_out if column not in expected])
+    return data
 
 
 def known(run: Run, model: Model, label: str | None) -> Context:

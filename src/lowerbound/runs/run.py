@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from lowerbound.config.build import build_model, complete
 from lowerbound.config.settings import read_yaml_file
+from lowerbound.data.names import Names
 from lowerbound.model import Model
 from lowerbound.shapes import as_shape
 from lowerbound.utils.files import write_atomic, write_json, write_text
@@ -234,7 +235,7 @@ class Run:
                 "it"
             )
         load_weights(model, read_tensors(self.model_file), str(self.model_file))
-        model.origin = self.origin()
+        model.origin, model.names = self.origin(), Names.of_record(data)
         return model.eval()
 
     def begin_with(self, model: Model) -> None:
@@ -244,7 +245,7 @@ class Run:
             ValueError: there are none, or the model is of another shape: by the first part that
                 differs.
         """
-        model.origin = self.origin()
+        model.origin, model.names = self.origin(), Names.of_record(self.config()["data"])
         load_weights(model, read_tensors(self.model_file), str(self.model_file))
 
     def origin(self) -> dict[str, Any]:

@@ -20,7 +20,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lowerbound.checks import check_columns
 from lowerbound.data.dataset import Dataset
+from lowerbound.data.names import Names
 from lowerbound.model import Model
 from lowerbound.objective import Objective, check_parts
 from lowerbound.parallel.fabric import Precision, make_fabric
@@ -206,6 +208,8 @@ def fit(
     check_parts(objective, model)
     check_pieces(model, objective, accumulate, compile, world)
     rate_estimator = dry_run(model, objective, data)
+    if model.names is None or model.names.columns is None:
+        model.names = Names.of(data)
     if world.size * accumulate > 1:
         check_draws(model, objective, data)
 
@@ -323,6 +327,7 @@ def _check(model: Model, objective: Objective, data: Dataset, settings: Settings
     check_settings(settings, data)
     check_batches(model, objective, data, settings)
     model.check_data(data)
+    check_columns(model.likelihood, data)
 
 
 def _check_kind(name: str, value: Any, kind: type) -> None:

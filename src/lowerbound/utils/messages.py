@@ -14,9 +14,32 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
         "unknown prior 'StandrdNormal'; did you mean 'StandardNormal'? (there is: StandardNormal)"
     """
     names = sorted(valid)
-    near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
-    hint = next((f"; did you mean {n!r}?" for n in names if near and n.lower() == near[0]), "")
+    near = nearest(name, names)
+    hint = "" if near is None else f"; did you mean {near!r}?"
     return f"unknown {kind} {name!r}{hint} (there is: {', '.join(names) or 'none'})"
+
+
+def nearest(name: str, valid: Iterable[str]) -> str | None:
+    """The valid name that was probably meant; None where none is near.
+
+    Example:
+        >>> nearest("hight", ["weight", "height"]), nearest("kilos", ["weight", "height"])
+        ('height', None)
+    """
+    names = sorted(valid)
+    near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
+    return next((n for n in names if near and n.lower() == near[0]), None)
+
+
+def some(words: Sequence[str], most: int = 5) -> str:
+    """The first few of a list, and how many more there are.
+
+    Example:
+        >>> some(["a", "b", "c"]), some(["a", "b", "c"], 2)
+        ('a, b, c', 'a, b and 1 more')
+    """
+    more = len(words) - most
+    return ", ".join(words[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def either(words: Sequence[str]) -> str:
