@@ -308,6 +308,7 @@ def test_a_folder_is_read_as_the_run_read_its_own(command: Command) -> None:
     )
 
 
+@pytest.mark.filterwarnings("default")
 def test_a_table_is_read_as_the_run_read_its_own(command: Command) -> None:
     rows = "".join(
         f"{a:.4f},{b:.4f},{'xyz'[i % 3]}\n" for i, (a, b) in enumerate(RNG.normal(size=(40, 2)))
@@ -331,7 +332,8 @@ def test_a_table_is_read_as_the_run_read_its_own(command: Command) -> None:
     assert "32/4/4 train/valid/test, 2, on the real line" in out
     assert command("score", "run", "ma table.csv", "--samples", 2, "--out", "s.npy")[0] == 0
     np.save("more.npy", RNG.normal(size=(5, 2)))
-    assert command("score", "run", "more.npy", "--samples", 2, "--out", "s.npy")[0] == 0
+    code, _, err = command("score", "run", "more.npy", "--samples", 2, "--out", "s.npy")
+    assert (code, "taken by position: a, b" in err) == (0, True)
 
 
 def test_a_table_in_its_own_units_trains_with_the_defaults(command: Command) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from lowerbound.checks import check_columns
 from lowerbound.config.build import (
     build_model,
     build_objective,
@@ -117,6 +118,7 @@ def train(argv: Sequence[str]) -> int:
     if origin is not None:
         origin.begin_with(model)
     model.check_data(data)
+    check_columns(model.likelihood, data)
     run = Run(
         world.broadcast(lambda: _next_folder(data)) if control["out"] is None else control["out"]
     )
