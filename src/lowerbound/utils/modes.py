@@ -39,7 +39,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     with _lock:
         in_training = [part for part in module.modules() if part.training]
         module.eval()
-        blocks = _blocks.setdefault(id(module), _Blocks(0, in_training))
+        if (blocks := _blocks.get(id(module))) is None:
+            blocks = _blocks[id(module)] = _Blocks(0, in_training)
+            in_training = []  # the last block gives them back
         blocks.count += 1
     try:
         yield
@@ -48,6 +50,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             blocks.count -= 1
             if blocks.count == 0:
                 del _blocks[id(module)]
-                in_training = blocks.in_training
+                in_training += blocks.in_training
             for part in in_training:
                 part.training = True
