@@ -11,9 +11,14 @@ from lowerbound.utils.modes import evaluating
 def test_every_part_gets_its_own_mode_back() -> None:
     module = nn.Sequential(nn.Dropout(), nn.Dropout())
     module[1].eval()
-    with pytest.raises(OSError, match="full"), evaluating(module):
-        assert not any(part.training for part in module.modules())
-        raise OSError("full")
+
+    def fail() -> None:
+        with evaluating(module):
+            assert not any(part.training for part in module.modules())
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
     assert [part.training for part in module.modules()] == [True, True, False]
 
 

@@ -90,7 +90,9 @@ def refined(
 
     def moved(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         nonlocal offset
-        if not is_asked or threading.get_ident() != thread:
+        if threading.get_ident() != thread:
+            return output
+        if not is_asked:
             return output
         if offset is None:
             offset = torch.zeros_like(output, requires_grad=True)
