@@ -18,6 +18,7 @@ from lowerbound.model import Model
 from lowerbound.roles import Context
 from lowerbound.shapes import numel
 from lowerbound.utils.modes import evaluating
+from lowerbound.utils.seeding import seeded
 
 SPAN = 3.0  # prior standard deviations to each side: beyond them lies 0.3 % of a normal prior
 
@@ -42,7 +43,7 @@ def rates(
     """
     parts, means = [], []
     context = context or Context()
-    with evaluating(model):
+    with seeded(0), evaluating(model):  # a rate without a closed form is one of draws
         for start in range(0, len(x), batch_size):
             rows = slice(start, start + batch_size)
             draw = model(x[rows], context[rows])

@@ -238,8 +238,8 @@ class Model(nn.Module, ABC):
 
         Args:
             n: how many.
-            seed: makes the draw repeatable and leaves torch's global state alone; None uses the
-                global state.
+            seed: makes the draw repeatable, whatever other threads draw, and leaves torch's global
+                generators alone; None draws from them, as any module does.
             context: labels and the like, of n examples or of one for all: p(x|y) is sampled where
                 the model is conditioned.
             mean_of_x: False draws x ~ p(x|z), a sample of p(x); True gives the mean of p(x|z) at z

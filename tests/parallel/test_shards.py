@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -16,7 +17,17 @@ from lowerbound.data.dataset import Dataset
 from lowerbound.objectives import ELBO
 from lowerbound.parallel.noise import at_work, check_noise
 from lowerbound.parallel.processes import ALONE, Processes
-from lowerbound.parallel.shards import all_gather, batch_mean, own_rows, pieces, replicated
+from lowerbound.parallel.shards import (
+    Shard,
+    active,
+    all_gather,
+    batch_mean,
+    entered,
+    own_rows,
+    pieces,
+    replicated,
+    rows_of_batch,
+)
 from lowerbound.training.passes import check_draws
 from tests.together import NoisyWeights, ReplicatedWeights
 
@@ -239,3 +250,11 @@ def test_a_statistic_of_a_batch_in_pieces_is_refused() -> None:
         pytest.raises(ValueError, match="needs the whole batch, which is worked on in pieces"),
     ):
         all_gather(P[first.rows])
+
+
+def test_another_thread_works_on_rows_of_its_own() -> None:
+    shard = Shard(0, 2, B)
+    with ThreadPoolExecutor(1) as pool, entered(shard):
+        assert active() is shard
+        assert pool.submit(active).result() is None
+        assert pool.submit(rows_of_batch, 2).result() == 2

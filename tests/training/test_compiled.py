@@ -7,6 +7,7 @@ import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
 import lowerbound as lb
@@ -26,7 +28,7 @@ from lowerbound.training.compiled import (
     CompiledStep,
     fits_one_graph,
     tracing_steps,
-    validation,
+    unvalidated,
 )
 from lowerbound.training.optimizers import make_optimizer, parameter_groups
 from lowerbound.training.passes import GatheringPass, Pass, dry_run
@@ -102,7 +104,7 @@ def in_one_graph(
     """A step whose graph is made by a backend that takes less time than a compiler."""
     step = CompiledStep(plain, optimizer, clip, torch.device("cpu"))
     if backend != "inductor":
-        with validation(on=False):
+        with unvalidated():
             step.graph = torch.compile(step.step, fullgraph=True, dynamic=False, backend=backend)
     return tracing_steps()(step)
 
@@ -488,3 +490,15 @@ def test_validation_and_batches_of_another_size_take_the_plain_pass(binary_digit
         one_pass.train(training)
         one_pass(binary_digits.present("train", torch.arange(size)), {}, 0.0, 100)
     assert taken == [8]
+
+
+def test_validation_of_distributions_is_given_back_by_the_last_of_several_threads() -> None:
+    """The first to come is the first to go, as no block within a block is."""
+    before = Distribution._validate_args
+    first, second = ExitStack(), ExitStack()
+    first.enter_context(unvalidated())
+    second.enter_context(unvalidated())
+    first.close()
+    assert not Distribution._validate_args
+    second.close()
+    assert Distribution._validate_args is before

@@ -197,7 +197,8 @@ def score(argv: Sequence[str]) -> None:
     n, context, scores = len(data[split]), data.context(split), torch.zeros(0)
     with counting("scoring") as on_progress, seeded(arguments["seed"]):
         for start, x in zip(range(0, n, PIECE), data.batches(split, PIECE), strict=True):
-            log_px = log_marginal(model, x, context[start : start + PIECE], arguments["samples"])
+            its_context = context[start : start + PIECE]
+            log_px = log_marginal(model, x, its_context, arguments["samples"], seed=None)
             scores = torch.cat([scores, log_px.cpu()])
             on_progress(len(scores), n)
     write(scores)

@@ -52,7 +52,7 @@ def annealed(
     temperatures: int = 200,
     leapfrog: int = LEAPFROG,
     start: Start = "posterior",
-    seed: int | None = None,
+    seed: int | None = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Annealed:
     """A stochastic lower bound on log p(x) of each example by annealed importance sampling.
@@ -66,7 +66,8 @@ def annealed(
         leapfrog: steps of a trajectory, each of which costs one gradient of log p(x, z).
         start: "posterior" starts at q(z|x), which is near; "prior" at p(z), which does not depend
             on q at all.
-        seed: of the chains; None uses the global state.
+        seed: of the chains; None draws from torch's global generators, or from those of the
+            seeded call that this one is part of.
         on_progress: called with (transitions done, transitions in all).
 
     Raises:

@@ -93,7 +93,8 @@ def gaps(
         steps: of the refinement of q.
         chains: of annealing, for each example.
         temperatures: of annealing.
-        seed: of all draws; None uses the global state.
+        seed: of all draws; None draws from torch's global generators, or from those of the
+            seeded call that this one is part of.
         on_progress: called with (work done, work in all).
 
     Raises:
@@ -139,7 +140,9 @@ def gaps(
             before.append(_elbo(model, batch, its_context))
             with refined(model, posterior, batch, its_context, steps, on_progress=in_refining):
                 after.append(_elbo(model, batch, its_context))
-        annealing = annealed(model, x, context, chains, temperatures, on_progress=share(0.5, 1.0))
+        annealing = annealed(
+            model, x, context, chains, temperatures, seed=None, on_progress=share(0.5, 1.0)
+        )
     elbo, best = torch.cat(before).cpu().double(), torch.cat(after).cpu().double()
     approximation, amortisation = (
         Estimate.over(annealing.log_marginal - best),

@@ -30,7 +30,7 @@ def impute(
     x: Tensor,
     context: Context,
     samples: int = 1000,
-    seed: int | None = None,
+    seed: int | None = 0,
     draw: bool = False,
     levels: Tensor | None = None,
 ) -> Tensor:
@@ -41,7 +41,8 @@ def impute(
         x: examples, (n, *X); what stands at missing entries plays no part.
         context: with a mask that says which are missing, (n, *X).
         samples: K, draws of z for each example.
-        seed: of the draws; None uses the global state.
+        seed: of the draws; None draws from torch's global generators, or from those of the
+            seeded call that this one is part of.
         draw: False gives the mean of x_mis | x_obs, whose squared error is smallest; True a draw,
             so that several seeds give multiple imputations.
         levels: (*X), L for an entry that holds one of L classes on {0, 1/(L-1), ..., 1}, of which

@@ -247,7 +247,7 @@ def log_marginal(
     x: Tensor,
     context: Context | None = None,
     samples: int = 100,
-    seed: int | None = None,
+    seed: int | None = 0,
     chunk: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
@@ -258,7 +258,8 @@ def log_marginal(
         x: any number of examples, (n, *X); 100 are worked on at a time.
         context: labels, mask and the like.
         samples: K.
-        seed: of the draws; None uses the global state.
+        seed: of the draws; None draws from torch's global generators, or from those of the
+            seeded call that this one is part of.
         chunk: draws at a time, as in :func:`evidence`.
         on_progress: called with (examples done, examples in all).
 

@@ -14,6 +14,7 @@ higher.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -79,14 +80,18 @@ def refined(
     seen = x if context is None else context.observed(x)
     offset: Tensor | None = None
     is_asked = False
+    thread = threading.get_ident()  # others that ask the same model are given its own q
 
     def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         # a prior may be made of the posterior at other inputs (VampPrior), and stays what it is
         nonlocal is_asked
-        is_asked = inputs[0].shape == x.shape and torch.equal(inputs[0], seen.to(inputs[0]))
+        if threading.get_ident() == thread:
+            is_asked = inputs[0].shape == x.shape and torch.equal(inputs[0], seen.to(inputs[0]))
 
     def moved(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         nonlocal offset
+        if threading.get_ident() != thread:
+            return output
         if not is_asked:
             return output
         if offset is None:

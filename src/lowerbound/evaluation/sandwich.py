@@ -48,7 +48,7 @@ def sandwich(
     leapfrog: int = LEAPFROG,
     start: Start = "posterior",
     context: Context | None = None,
-    seed: int | None = None,
+    seed: int | None = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Sandwich:
     """Lower and upper bounds on log p(x) of examples simulated from the model, where an exact
@@ -66,7 +66,8 @@ def sandwich(
         start: the other end of the path, as in :func:`annealed`.
         context: labels and the like, of n examples or one for all: log p(x|y) is bounded where the
             model is conditioned.
-        seed: of the simulation and the chains.
+        seed: of the simulation and the chains; None draws from torch's global generators, or from
+            those of the seeded call that this one is part of.
         on_progress: called with (transitions done, transitions in all).
 
     Raises:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lowerbound.parallel.shards import Shard, active, all_reduce_sum, entered
-from lowerbound.utils.seeding import random_state, seeded, set_random_state
+from lowerbound.utils.seeding import seeded
 
 
 def at_work(shard: Shard, samples: int = 1) -> AbstractContextManager[None]:
@@ -209,12 +209,8 @@ def _of_dropout(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]
 def _by_itself(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """By a generator of this shard's own, which begins at a number that all draw."""
     seed = int(torch.randint(2**48, ()))
-    after = random_state()
-    torch.manual_seed(seed + noise.shard.start)
-    try:
+    with seeded(seed + noise.shard.start):
         return func(*args, **kwargs)
-    finally:
-        set_random_state(after)
 
 
 def _normalised(noise: _Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -15,6 +15,7 @@ Outside of a shard everything here is the identity.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 
 from lowerbound.parallel.processes import Processes
+from lowerbound.utils.seeding import random_state
 
 
 @dataclass(frozen=True)
@@ -75,26 +77,34 @@ class Shard:
         )
 
 
-_active: Shard | None = None
-_all_gathers = 0
+class _Thread(threading.local):
+    """What a thread works on: the rows at hand, and how often it has taken something from the
+    whole of their batch.
+    """
+
+    shard: Shard | None = None
+    all_gathers = 0
+
+
+_thread = _Thread()
 
 
 def active() -> Shard | None:
     """The rows at hand, where they are not all."""
-    return _active
+    return _thread.shard
 
 
 @contextmanager
 def entered(shard: Shard | None) -> Iterator[None]:
-    """Run a block in which these are the rows at hand; None for all."""
-    global _active, _all_gathers  # noqa: PLW0603  # one at a time, as torch has one generator
-    before = _active
-    _active = shard
-    _all_gathers = _all_gathers if shard is None else 0
+    """Run a block in which these are the rows at hand of this thread; None for all."""
+    before = _thread.shard
+    _thread.shard = shard
+    if shard is not None:
+        _thread.all_gathers = 0
     try:
         yield
     finally:
-        _active = before
+        _thread.shard = before
 
 
 def pieces(size: int, world: Processes, accumulate: int = 1) -> list[Shard]:
@@ -133,19 +143,20 @@ def batch_mean(values: Tensor) -> Tensor:
     """The mean over a batch, (), of which these are the values of the rows at hand: their share of
     it.
     """
-    return values.mean() if _active is None else values.mean() * _active.weight
+    shard = active()
+    return values.mean() if shard is None else values.mean() * shard.weight
 
 
 def rows_of_batch(n: int) -> int:
     """How many examples the batch has of which n are at hand."""
-    return n if _active is None else _active.size
+    shard = active()
+    return n if shard is None else shard.size
 
 
 def own_rows(whole: Tensor, dim: int = 0) -> Tensor:
     """Those rows of what belongs to the whole batch that are at hand."""
-    return (
-        whole if _active is None else whole.narrow(dim, _active.start, _active.stop - _active.start)
-    )
+    shard = active()
+    return whole if shard is None else whole.narrow(dim, shard.start, shard.stop - shard.start)
 
 
 def all_gather(rows: Tensor, dim: int = 0) -> Tensor:
@@ -164,38 +175,39 @@ def all_gather(rows: Tensor, dim: int = 0) -> Tensor:
         >>> all_gather(torch.arange(3))  # by one process
         tensor([0, 1, 2])
     """
-    if _active is None or _active.is_whole:
+    shard = active()
+    if shard is None or shard.is_whole:
         return rows
-    _check_at_once(_active)
-    start, stop = (0, 0) if _active.is_spare else (_active.start, _active.stop)
-    return _placed(rows, dim, start, stop, _active.size)
+    _check_at_once(shard)
+    start, stop = (0, 0) if shard.is_spare else (shard.start, shard.stop)
+    return _placed(rows, dim, start, stop, shard.size)
 
 
 def all_gather_logsumexp(values: Tensor, dim: int) -> Tensor:
     """``torch.logsumexp`` over a dimension that holds the rows at hand, and over those of the other
     processes.
     """
-    at_hand = torch.logsumexp(values, dim)
-    if _active is None or _active.is_whole:
+    shard, at_hand = active(), torch.logsumexp(values, dim)
+    if shard is None or shard.is_whole:
         return at_hand
-    if _active.is_spare:
+    if shard.is_spare:
         at_hand = torch.full_like(at_hand, -math.inf) + 0 * at_hand
-    return torch.logsumexp(_of_processes(at_hand), 0)
+    return torch.logsumexp(_of_processes(at_hand, shard), 0)
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:
     """The sum over the batch, of which this is that over the rows at hand; with gradients."""
-    if _active is None or _active.is_whole:
+    shard = active()
+    if shard is None or shard.is_whole:
         return value
-    return _of_processes(value * 0 if _active.is_spare else value).sum(0)
+    return _of_processes(value * 0 if shard.is_spare else value, shard).sum(0)
 
 
-def _of_processes(value: Tensor) -> Tensor:
+def _of_processes(value: Tensor, shard: Shard) -> Tensor:
     """What each process has, (N, ...)."""
-    assert _active is not None
-    _check_at_once(_active)
+    _check_at_once(shard)
     rank = torch.distributed.get_rank()
-    return _placed(value[None], 0, rank, rank + 1, _active.processes)
+    return _placed(value[None], 0, rank, rank + 1, shard.processes)
 
 
 def _check_at_once(shard: Shard) -> None:
@@ -208,7 +220,7 @@ def _check_at_once(shard: Shard) -> None:
 
 def has_all_gathered() -> bool:
     """Whether the shard that was entered last has taken anything from the whole of its batch."""
-    return _all_gathers > 0
+    return _thread.all_gathers > 0
 
 
 def check_in_step(world: Processes) -> None:
@@ -220,12 +232,11 @@ def check_in_step(world: Processes) -> None:
     """
     if world.size == 1:
         return
-    state = torch.cat(
-        [
-            torch.get_rng_state(),
-            *([torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []),
-        ]
-    )
+    states = random_state()
+    names = ["cpu"]
+    if torch.cuda.is_initialized():
+        names.append(f"cuda{torch.cuda.current_device()}")
+    state = torch.cat([states[name] for name in names if name in states])
     first = state.clone()
     world.copy_first([first])
     if world.agree(not torch.equal(state, first))[0]:
@@ -237,8 +248,7 @@ def check_in_step(world: Processes) -> None:
 
 
 def _placed(rows: Tensor, dim: int, start: int, stop: int, size: int) -> Tensor:
-    global _all_gathers  # noqa: PLW0603  # see entered
-    _all_gathers += 1
+    _thread.all_gathers += 1
     # torch does not say
     placed: Tensor = _Placed.apply(rows, dim, start, stop, size)  # type: ignore[no-untyped-call]
     return placed

@@ -40,6 +40,7 @@ from lowerbound.model import Model
 from lowerbound.shapes import as_shape
 from lowerbound.utils.files import write_atomic, write_json, write_text
 from lowerbound.utils.messages import first_line
+from lowerbound.utils.seeding import seeded
 
 FORMAT = 1
 FILES = (
@@ -226,9 +227,9 @@ class Run:
                 f"{self.config_file} does not say data.event_shape; it is not the configuration of "
                 "a run"
             )
-        model = build_model(
-            complete(config, trust=trust), as_shape(data["event_shape"], "data.event_shape"), trust
-        )
+        x_shape = as_shape(data["event_shape"], "data.event_shape")
+        with seeded(0):  # a model is made with weights that are drawn, though others follow
+            model = build_model(complete(config, trust=trust), x_shape, trust)
         if not self.model_file.is_file():
             raise ValueError(
                 f"{self.path} has no model.safetensors: its training has not got that far; resume "

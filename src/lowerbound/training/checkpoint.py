@@ -250,11 +250,10 @@ class TrainingState:
         settings = self.optimizer.state_dict()["param_groups"]  # they follow from the configuration
         self.optimizer.load_state_dict({"state": by_parameter, "param_groups": settings})
         self.precision.load_state_dict(precision)
-        set_random_state(tensors["random"])
-        device = self.sums.device
-        if device.type == "cuda" and world.size > 1 and "cuda0" in tensors["random"]:
-            # all draw as the first one
-            torch.cuda.set_rng_state(tensors["random"]["cuda0"], device)
+        device, states = self.sums.device, tensors["random"]
+        if device.type == "cuda" and world.size > 1 and "cuda0" in states:
+            states = {**states, f"cuda{device.index}": states["cuda0"]}  # all draw as the first one
+        set_random_state(states)
         self.best.weights = {name: value.to(device) for name, value in tensors["best"].items()}
         counted = 1 if world.is_first else 0
         self.sums.totals = {

@@ -19,8 +19,9 @@ import os
 import re
 import shutil
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class Compiled(nn.Module):
     def __init__(self, plain: Pass, batch_size: int) -> None:
         super().__init__()
         self.plain, self.batch_size = plain, batch_size
-        with validation(on=False):
+        with unvalidated():
             self.graph = torch.compile(
                 plain.forward, fullgraph=True, dynamic=False, options={"fallback_random": True}
             )  # the noise of the plain pass
@@ -64,7 +65,7 @@ class Compiled(nn.Module):
         # a number would be written into the graph, and every step need another one
         moving = torch.tensor(progress, dtype=next(self.parameters()).dtype)
         try:
-            with validation(on=False):
+            with unvalidated():
                 # to be computed with as a number
                 return self.graph(x, context, moving, examples)  # type: ignore[arg-type]
         except torch._dynamo.exc.TorchDynamoException as error:
@@ -102,7 +103,7 @@ class CompiledStep:
             "triton.cudagraphs": device.type == "cuda",
             "cpp_wrapper": device.type == "cpu",
         }
-        with validation(on=False):
+        with unvalidated():
             self.graph = torch.compile(self.step, fullgraph=True, dynamic=False, options=options)
 
     def __call__(
@@ -212,19 +213,42 @@ class _Update:
             adam_update(value, slope, state, self.size, self.scale, self.betas, self.eps, taken)
 
 
-@contextmanager
-def validation(on: bool) -> Iterator[None]:
-    """Have distributions validate their arguments, or not, in a block, and as before after it.
+class _Unvalidated:
+    """The block of :func:`unvalidated`; blocks within blocks are one, and so are those of several
+    threads, since the setting is the process's.
+    """
 
-    torch turns it off for all that the process does after its first compilation, and could not
+    blocks, before, lock = 0, True, threading.Lock()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if _Unvalidated.blocks == 0:
+                _Unvalidated.before = Distribution._validate_args
+            _Unvalidated.blocks += 1
+            Distribution.set_default_validate_args(False)
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            _Unvalidated.blocks -= 1
+            if _Unvalidated.blocks == 0:
+                Distribution.set_default_validate_args(_Unvalidated.before)
+
+
+def unvalidated() -> AbstractContextManager[None]:
+    """A block in which distributions do not validate their arguments, and as before after it.
+
+    torch turns that off for all that the process does after its first compilation, and could not
     compile it.
     """
-    before = Distribution._validate_args
-    Distribution.set_default_validate_args(on)
-    try:
-        yield
-    finally:
-        Distribution.set_default_validate_args(before)
+    return _Unvalidated()
+
+
+def has_graphs(module: nn.Module) -> bool:
+    """Whether any part of it is a graph of ``torch.compile`` already."""
+    return any(
+        type(part).__name__ == "OptimizedModule" or part._compiled_call_impl is not None
+        for part in module.modules()
+    )
 
 
 def fits_one_graph(plain: Pass, optimizer: torch.optim.Optimizer) -> bool:
@@ -252,7 +276,7 @@ def tracing_steps() -> Iterator[None]:
     before = settings.trace_autograd_ops
     settings.trace_autograd_ops = True
     try:
-        with validation(on=False):
+        with unvalidated():
             yield
     finally:
         settings.trace_autograd_ops = before

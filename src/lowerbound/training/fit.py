@@ -43,6 +43,7 @@ from lowerbound.training.callbacks import (
     as_callbacks,
 )
 from lowerbound.training.checkpoint import Saver, TrainingState
+from lowerbound.training.compiled import has_graphs
 from lowerbound.training.configuration import (
     check_all_gathered,
     check_batches,
@@ -221,7 +222,8 @@ def fit(
         )
         if run is not None and not resume:
             stack.enter_context(_nothing_left_of_a_failure(run, state))
-        for block in (steps.tracing(), world.watched(), seeded(seed), retain_freed_memory()):
+        draws = seeded(seed, globally=compile or has_graphs(steps.one_pass))
+        for block in (draws, steps.tracing(), world.watched(), retain_freed_memory()):
             stack.enter_context(block)
         news = _begin(model, state, steps, data, folder if resume else None, run, world)
         validation = Validation(steps.one_pass, objective, data, fabric, world)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import threading
 from contextlib import AbstractContextManager
 from functools import cache
 
@@ -17,23 +18,28 @@ NEVER = -1
 
 
 class _Retained:
-    """The block of :func:`kept`; blocks within blocks are one."""
+    """The block of :func:`retain_freed_memory`; blocks within blocks are one, and so are those of
+    several threads.
+    """
 
-    depth = 0
+    blocks = 0
+    lock = threading.Lock()
 
     def __enter__(self) -> None:
-        _Retained.depth += 1
-        if _Retained.depth == 1:
-            _tell_allocator({MMAP_THRESHOLD: GIB, TRIM_THRESHOLD: NEVER})
+        with self.lock:
+            _Retained.blocks += 1
+            if _Retained.blocks == 1:
+                _tell_allocator({MMAP_THRESHOLD: GIB, TRIM_THRESHOLD: NEVER})
 
     def __exit__(self, *_: object) -> None:
-        _Retained.depth -= 1
-        if _Retained.depth == 0:
-            # where glibc goes by itself once arrays as large have been freed; what it learns is
-            # lost as soon as it is told
-            _tell_allocator({MMAP_THRESHOLD: LARGE, TRIM_THRESHOLD: 2 * LARGE})
-            if glibc := _glibc():
-                glibc.malloc_trim(0)
+        with self.lock:
+            _Retained.blocks -= 1
+            if _Retained.blocks == 0:
+                # where glibc goes by itself once arrays as large have been freed; what it learns is
+                # lost as soon as it is told
+                _tell_allocator({MMAP_THRESHOLD: LARGE, TRIM_THRESHOLD: 2 * LARGE})
+                if glibc := _glibc():
+                    glibc.malloc_trim(0)
 
 
 def retain_freed_memory() -> AbstractContextManager[None]:

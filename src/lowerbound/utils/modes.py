@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from torch import nn
+
+
+@dataclass
+class _Blocks:
+    """The blocks that a module is evaluated in at a time, by one thread or several."""
+
+    count: int
+    in_training: list[nn.Module]
+    """What they have found in training mode, the first of them."""
+
+
+_blocks: dict[int, _Blocks] = {}
+_lock = threading.Lock()
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Run a block in evaluation mode: no dropout, batch statistics fixed; then give every submodule
-    its own mode back.
+    its own mode back. Where several threads evaluate one module, the last one does that.
 
     Example:
         >>> dropout = nn.Dropout()
@@ -21,10 +36,20 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         >>> dropout.training
         True
     """
-    in_training = [part for part in module.modules() if part.training]
-    module.eval()
+    with _lock:
+        in_training = [part for part in module.modules() if part.training]
+        module.eval()
+        if (blocks := _blocks.get(id(module))) is None:
+            blocks = _blocks[id(module)] = _Blocks(0, in_training)
+            in_training = []  # the last block gives them back
+        blocks.count += 1
     try:
         yield
     finally:
-        for part in in_training:
-            part.training = True
+        with _lock:
+            blocks.count -= 1
+            if blocks.count == 0:
+                del _blocks[id(module)]
+                in_training += blocks.in_training
+            for part in in_training:
+                part.training = True

@@ -1,8 +1,7 @@
-"""Randomness by seed: what is random takes a seed, and the caller's global state is left as it was.
+"""Randomness by seed: what is random takes a seed, and draws from generators of its own.
 
-torch's ``rsample`` has no generator argument, so a seed can only act through the global state; it
-is therefore saved, seeded, and restored. A GPU that has not been used yet is left alone: seeding it
-would reach beyond the block.
+So a call gives the same numbers whatever other threads draw or seed meanwhile, and the caller's
+global generators are left as they were (:mod:`~lowerbound.utils.streams`).
 """
 
 from __future__ import annotations
@@ -14,9 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lowerbound.utils.streams import (
+    Stream,
+    drawing_from,
+    drawing_globally,
+    is_drawing_globally,
+    stream_of_thread,
+)
+
 
 def random_state() -> dict[str, Tensor]:
-    """Every global random state of torch, by device."""
+    """Where each generator stands that is drawn from here, by device: those of the seeded block, or
+    torch's global ones.
+    """
+    if (stream := stream_of_thread()) is not None:
+        return stream.state()
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_initialized():
         state |= {f"cuda{i}": torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())}
@@ -26,7 +37,10 @@ def random_state() -> dict[str, Tensor]:
 
 
 def set_random_state(state: Mapping[str, Tensor]) -> None:
-    """Put random states back."""
+    """Put the generators that are drawn from here back to where they stood."""
+    if (stream := stream_of_thread()) is not None:
+        stream.set_state(state)
+        return
     for device, value in state.items():
         if device == "cpu":
             torch.set_rng_state(value)
@@ -54,9 +68,17 @@ def part_seed(seed: int, part: int) -> int:
 
 
 @contextmanager
-def seeded(seed: int | None) -> Iterator[None]:
-    """Run a block under torch's global generators seeded with ``seed``, then put them back;
-    ``None`` changes nothing.
+def seeded(seed: int | None, globally: bool = False) -> Iterator[None]:
+    """Run a block that draws from generators of its own, seeded with ``seed``; ``None`` changes
+    nothing.
+
+    Args:
+        seed: of all that the block draws in this thread.
+        globally: draw from torch's global generators, seeded and then put back, as compiled graphs
+            must; one call of the process at a time.
+
+    Raises:
+        ValueError: another thread draws globally already.
 
     Example:
         >>> with seeded(0):
@@ -68,17 +90,22 @@ def seeded(seed: int | None) -> Iterator[None]:
     """
     if seed is None:
         yield
-        return
-    before = random_state()
-    torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(seed)
-    if torch.backends.mps.is_available():
-        torch.mps.manual_seed(seed)
-    try:
-        yield
-    finally:
-        set_random_state(before)
+    elif globally or is_drawing_globally():
+        with drawing_globally():
+            before = random_state()
+            torch.default_generator.manual_seed(seed)
+            # a GPU that has not been used yet is left alone
+            if torch.cuda.is_initialized():
+                torch.cuda.manual_seed_all(seed)
+            if torch.backends.mps.is_available():
+                torch.mps.manual_seed(seed)
+            try:
+                yield
+            finally:
+                set_random_state(before)
+    else:
+        with drawing_from(Stream(seed)):
+            yield
 
 
 @contextmanager
