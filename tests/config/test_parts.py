@@ -15,7 +15,7 @@ from torch import nn
 
 import lowerbound as lb
 from lowerbound.config.build import build_model, complete
-from lowerbound.config.parts import SLOTS, describe, find_part, foreign_packages
+from lowerbound.config.parts import ROLES, describe, find_part, foreign_packages
 from lowerbound.config.settings import read_yaml, settings_of
 from lowerbound.roles import Context
 
@@ -256,9 +256,9 @@ def test_yaml_holds_plain_values_only(
 
 def test_every_setting_of_every_part_has_help() -> None:
     """Its own, or that of the class of its role."""
-    for _, package in SLOTS.values():
-        for name in package.__all__:
-            for setting in settings_of(getattr(package, name)):
+    for role in ROLES.values():
+        for name in role.package.__all__:
+            for setting in settings_of(getattr(role.package, name)):
                 assert setting.help, f"{name} says nothing of {setting.name}"
 
 
