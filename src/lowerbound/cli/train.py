@@ -35,6 +35,7 @@ from lowerbound.config.settings import (
 )
 from lowerbound.data import NAMED, OWN, load
 from lowerbound.data.dataset import Dataset
+from lowerbound.data.held_out import SPLIT, check_unchanged
 from lowerbound.evaluation.evaluate import SAMPLES, evaluate
 from lowerbound.model import Model
 from lowerbound.objective import Objective
@@ -59,7 +60,7 @@ NOT_SETTINGS = (
     "model", "objective", "data", "out", "resume", "overwrite", "progress", "callbacks", "logger",
 )  # fmt: skip
 # of the data: written for the record, found again from the data
-DERIVED = ("sha256", "event_shape", "range", "columns")
+DERIVED = ("sha256", SPLIT, "event_shape", "range", "columns")
 PAIRS = 32  # originals and reconstructions on the sheet, and twice as many samples
 
 
@@ -336,13 +337,8 @@ def _load_data(line: CommandLine, card: Mapping[str, Any], settings: Sequence[Se
             "this configuration was trained on arrays in memory, which no file names: give DATA"
         )
     dataset = load(source, **options)
-    is_unchanged = data is None and not changes
-    if is_unchanged and card.get("sha256") not in (None, dataset.sha256):
-        raise ValueError(
-            f"{source} holds other data than when this configuration was written (its SHA-256 "
-            f"differs); to train on it all the same, name it: lowerbound train {source} --config "
-            "..."
-        )
+    if data is None and not changes:
+        check_unchanged(card, dataset, f"train anew: lowerbound train {source} --config ...")
     return dataset
 
 
