@@ -52,6 +52,7 @@ from lowerbound.training.fit import fit
 from lowerbound.training.loggers import LoggerName
 from lowerbound.training.settings import Settings, check_settings
 from lowerbound.utils.devices import find_device
+from lowerbound.utils.messages import printable
 from lowerbound.utils.seeding import seeded
 
 RUN = "the run"  # the options that are for the command line only, and in no configuration
@@ -381,7 +382,7 @@ def _summary(
         del shown["model"]  # what is understood where none is named
     parts = yaml.safe_dump(shown, sort_keys=False, default_flow_style=None, width=110).rstrip()
     body = "\n".join("  " + line for line in parts.splitlines())
-    return f"data: {data}\nmodel: {count:,} parameters\n{body}\nrun: {run.path}"
+    return f"data: {data}\nmodel: {count:,} parameters\n{body}\nrun: {run}"
 
 
 def _conclude(
@@ -403,7 +404,7 @@ def _conclude(
     lines = [
         f"{evaluation.n:,} held-out examples (test):",
         str(evaluation),
-        f"\nrun folder    {run.path}",
+        f"\nrun folder    {run}",
     ]
     if is_picture(data.event_shape):
         x, context = data.examples("test", PAIRS), data.context("test")[:PAIRS]
@@ -412,14 +413,15 @@ def _conclude(
         title = f"{Path(data.name or 'data').stem}: {parts}"
         again = model.reconstruct(x, context).cpu()
         save_figure(run.sheet_file, sheet(x, again, drawn, data.range, title, caption))
-        lines.append(f"pictures      {run.sheet_file}")
+        lines.append(f"pictures      {printable(run.sheet_file)}")
     if report:
-        lines.append(f"report        {write_report(run, model, data, evaluation.as_json())}")
+        report_file = write_report(run, model, data, evaluation.as_json())
+        lines.append(f"report        {printable(report_file)}")
     say(
         "\n".join(
             [
                 *lines,
-                f"again         lowerbound evaluate {shlex.quote(str(run.path))} --samples 5000",
+                f"again         lowerbound evaluate {shlex.quote(str(run))} --samples 5000",
             ]
         )
     )

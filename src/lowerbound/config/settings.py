@@ -8,7 +8,9 @@ command line, may be.
 
 from __future__ import annotations
 
+import copy
 import difflib
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -175,6 +177,14 @@ NO_YAML = (yaml.YAMLError, RecursionError, ValueError, LookupError, TypeError, A
 
 
 def _loaded(text: str) -> Any:
+    """What a text says: parsed once where a command asks for it again and again, since pyyaml takes
+    tens of milliseconds, and a copy each time.
+    """
+    return copy.deepcopy(_parsed(text))
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(text: str) -> Any:
     loader = PlainLoader(text)
     try:
         return loader.get_single_data()

@@ -21,10 +21,12 @@ from lowerbound.data.options import Binarize, Missing, Options, Splits, plain
 from lowerbound.data.preprocess import make_card
 from lowerbound.data.sources import NAMED, OWN, applicable, read
 from lowerbound.shapes import as_shape
+from lowerbound.utils.modes import by_default
 
 __all__ = ["NAMED", "OWN", "Dataset", "Split", "applicable", "from_arrays", "load"]
 
 
+@by_default()
 def load(
     source: str | Path,
     splits: Splits = "train_valid_test",
@@ -151,6 +153,7 @@ def load(
     return make_card(stored, name, options)
 
 
+@by_default()
 def from_arrays(
     x: NDArray[Any] | torch.Tensor,
     y: NDArray[Any] | torch.Tensor | None = None,

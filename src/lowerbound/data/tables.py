@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowerbound.data.dataset import Stored
+from lowerbound.data.spreadsheets import as_text
 from lowerbound.utils.memory import check_fits
 from lowerbound.utils.messages import first_line, unknown
 
@@ -135,6 +136,7 @@ def text(
     columns: Sequence[str] | None,
     categories: Mapping[str, Sequence[str]],
     labels: tuple[str, Sequence[str]] | None = None,
+    formulas: bool = False,
 ) -> str:
     """A table as .csv: a header, and a row an example; classes by their labels.
 
@@ -143,6 +145,8 @@ def text(
         columns: the names of the columns, or None for 1, 2, ...
         categories: the labels of columns that hold classes.
         labels: a last column that is no part of x, its name and its n cells.
+        formulas: leave cells that a spreadsheet would run as they are; otherwise they are made
+            text.
 
     Example:
         >>> print(
@@ -160,7 +164,8 @@ def text(
     names = list(columns or map(str, range(1, x.shape[1] + 1)))
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*names, labels[0]] if labels else names)
+    safe: Callable[[str], str] = str if formulas else as_text
+    writer.writerow(map(safe, [*names, labels[0]] if labels else names))
     labels_of = [categories.get(name) for name in names]
     for i, row in enumerate(x):
         cells = [
@@ -169,7 +174,7 @@ def text(
             else np.format_float_positional(v, trim="-")
             for v, classes in zip(row, labels_of, strict=True)
         ]
-        writer.writerow([*cells, labels[1][i]] if labels else cells)
+        writer.writerow(map(safe, [*cells, labels[1][i]] if labels else cells))
     return stream.getvalue()
 
 

@@ -86,7 +86,7 @@ def check_evaluation(content: Mapping[str, Any]) -> None:
                 raise ValueError(f"{key!r} holds what is no level")
 
 
-def check_trained_as(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_trained_as(then: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
     """Refuse a configuration that is not the one with which weights were trained: many a setting
     leaves the shapes as they are, and changes every number.
 
@@ -96,24 +96,32 @@ def check_trained_as(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     Args:
         then: what stands beside the weights.
         now: what config.yaml says.
+        where: that file.
 
     Raises:
         ValueError: the first setting that differs.
 
     Example:
-        >>> then = {"posterior": {"activation": "Tanh"}}
-        >>> check_trained_as(then, {"posterior": {"activation": "ReLU"}})
+        >>> then = {"activation": "Tanh"}
+        >>> check_trained_as(then, {"activation": "ReLU"}, "c.yaml")
         Traceback (most recent call last):
         ...
-        ValueError: it says posterior.activation 'ReLU', and the weights were trained with 'Tanh'
+        ValueError: c.yaml says activation 'ReLU', and the weights were trained with 'Tanh'; ...
     """
     here = flat(json.loads(json.dumps(now)))
     for key, value in flat(then).items():
         is_moved = key.endswith("part") and _class(value) == _class(here.get(key))
         if value != here.get(key) and not is_moved:
             raise ValueError(
-                f"it says {key} {here.get(key)!r}, and the weights were trained with {value!r}"
+                f"{where} says {key} {_short(here.get(key))}, and the weights were trained with "
+                f"{_short(value)}; put that back"
             )
+
+
+def _short(value: Any) -> str:
+    """A value as Python writes it, as far as it fits into a line."""
+    text = repr(value)
+    return text if len(text) < 80 else f"{text[:76]} ..."
 
 
 def _class(name: object) -> str:

@@ -21,7 +21,6 @@ were trained as stands beside them in model.safetensors, and is compared with it
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shlex
 import shutil
@@ -49,7 +48,8 @@ from lowerbound.runs.tensors import (
 from lowerbound.shapes import as_shape
 from lowerbound.utils.files import read_json, write_json, write_text
 from lowerbound.utils.memory import at_most
-from lowerbound.utils.messages import first_line
+from lowerbound.utils.messages import first_line, printable
+from lowerbound.utils.modes import by_default
 
 FORMAT = 2  # since 2, every file that numbers come from carries a digest
 SLACK = 2**22  # numbers that constructors may ask for besides, and in passing: 16 MiB
@@ -90,6 +90,9 @@ class Run:
         self.logs_folder = self.path / "logs"
         self.state_file = self.checkpoint_folder / "state.json"
         self.lock = FileLock(self.path / LOCK, timeout=0)
+
+    def __str__(self) -> str:
+        return printable(self.path)
 
     @property
     def exists(self) -> bool:
@@ -256,20 +259,20 @@ class Run:
         """
         config, card = self.config(), self.card()
         file = self._weights()
+        settings = complete(config, trust=trust)
+        shape = as_shape(card["event_shape"], "data.event_shape")
+        now = {"event_shape": list(shape), **listed(settings)}
+        check_trained_as(file.about.get(TRAINED_AS, {}), now, str(self.config_file))
         what = f"{self.config_file} describes another model than {self.model_file.name} holds"
         try:
             # sizes in a file may be any: nothing is allocated that those weights could not fill
             with at_most(16 * total(file.tensors) + SLACK, what):
-                settings = complete(config, trust=trust)
-                shape = as_shape(card["event_shape"], "data.event_shape")
                 model = build_model(settings, shape, trust)
         except (ValueError, ImportError):
             raise
         except Exception as error:  # of torch, or of a part, whose constructor may raise anything
-            raise ValueError(f"{what}: {first_line(error)}") from error
-        with _whole(self.config_file, "put that back"):
-            now = {"event_shape": list(shape), **listed(settings)}
-            check_trained_as(json.loads(file.about.get(TRAINED_AS, "{}")), now)
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"{what}: {said}") from error
         load_weights(model, file.tensors, str(self.model_file))
         model.origin = self.origin()
         return model.eval()
@@ -346,7 +349,7 @@ class Run:
             trained_as: the configuration of the model's parts and its event_shape, which loading
                 compares with config.yaml.
         """
-        write_tensors(self.model_file, state, {TRAINED_AS: json.dumps(trained_as)})
+        write_tensors(self.model_file, state, {TRAINED_AS: trained_as})
 
     def metrics(self) -> list[dict[str, Any]]:
         """The epochs recorded so far.
@@ -454,6 +457,7 @@ class Run:
         return file.tensors, state
 
 
+@by_default()
 def load(path: str | Path, trust: Sequence[str] = ()) -> Model:
     """The trained model of a run folder.
 

@@ -7,6 +7,7 @@ atomic write carries both.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,9 @@ from lowerbound.runs.digests import KEY
 from lowerbound.utils.files import parse_json, write_atomic
 from lowerbound.utils.messages import first_line
 
+# one entry of the header, a JSON text: several would come in an order of their own each time, and
+# the same run would not write the same file
+ABOUT = "lowerbound"
 PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -37,19 +41,19 @@ class TensorFile:
     """
 
     tensors: dict[str, Tensor]
-    about: dict[str, str] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
     is_signed: bool = False
 
 
-def digest_of(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+def digest_of(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
     """The digest of tensors and of what is said about them.
 
     Example:
         >>> digest_of({"w": torch.zeros(2)}, {})[:16], digest_of({"w": torch.ones(2)}, {})[:16]
-        ('545557d7454587e3', '908c1a699d52c1ce')
+        ('b5a8be9d351eefc6', 'c50d1fc2b54bc14e')
     """
-    digest = hashlib.sha256(repr(sorted(about.items())).encode())
+    digest = hashlib.sha256(json.dumps(about).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -57,18 +61,18 @@ def digest_of(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None
+    path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None
 ) -> str:
     """Write tensors by name as safetensors, with their digest in the header, which is returned.
 
     Args:
         path: the file.
         tensors: what it is to hold.
-        about: what its header is to say beside them.
+        about: what its header is to say beside them, which JSON can hold.
     """
     plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     sha256 = digest_of(plain, about or {})
-    content = save_tensors(plain, {**(about or {}), KEY: sha256})
+    content = save_tensors(plain, {ABOUT: json.dumps({**(about or {}), KEY: sha256})})
     write_atomic(path, lambda stream: stream.write(content))
     return sha256
 
@@ -98,16 +102,16 @@ def read_tensor_file(path: Path, remedy: str = "restore it from a copy") -> Tens
     try:
         tensors = dict(load_tensors(content))
         header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")].decode())
+        if "__metadata__" not in header:
+            return TensorFile(tensors)
+        about = dict(parse_json(header["__metadata__"].get(ABOUT, "{}")))
+        said = about.pop(KEY, None)
     except SafetensorError as error:
         raise ValueError(
             f"{path} is not a whole safetensors file: {first_line(error)}; {remedy}"
         ) from None
     except Exception as error:  # a type that this torch does not have: KeyError, or another
         raise ValueError(f"{path} cannot be read: {first_line(error)}; {remedy}") from None
-    if "__metadata__" not in header:
-        return TensorFile(tensors)
-    about = header["__metadata__"]
-    said = about.pop(KEY, None)
     sha256 = digest_of(tensors, about)
     if said != sha256:
         raise ValueError(

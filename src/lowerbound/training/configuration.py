@@ -46,7 +46,7 @@ def configuration(
         warnings.warn(
             f"the model has parts from {', '.join(foreign)}; loading the run will ask for "
             f"trust={foreign} (--trust)",
-            stacklevel=5,
+            stacklevel=6,
         )
     record = {"data": card, **listed(parts), **settings.as_record()}
     return record if model.origin is None else {**record, "init": dict(model.origin)}

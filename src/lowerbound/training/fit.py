@@ -56,10 +56,12 @@ from lowerbound.training.steps import Steps
 from lowerbound.training.sums import Sums
 from lowerbound.training.validation import Validation
 from lowerbound.utils.allocator import retain_freed_memory
+from lowerbound.utils.modes import by_default, check_has_values
 from lowerbound.utils.seeding import seeded
 from lowerbound.utils.stopping import stop_requested
 
 
+@by_default()
 def fit(
     model: Model,
     objective: Objective,
@@ -191,6 +193,7 @@ def fit(
         ("model", model, Model), ("objective", objective, Objective), ("data", data, Dataset)
     ):  # fmt: skip
         _check_kind(name, value, kind)
+    check_has_values(model)
     theirs = as_callbacks(callbacks)
     check_settings(settings, data)
     if resume and overwrite:
