@@ -25,7 +25,7 @@ from lowerbound.model import Model
 from lowerbound.objective import Objective
 from lowerbound.parallel.processes import leave, together
 from lowerbound.parallel.shards import replicated
-from lowerbound.runs.run import write_tensors
+from lowerbound.runs.tensors import write_tensors
 from tests import composition
 
 Case = tuple[Model, Objective, Dataset]

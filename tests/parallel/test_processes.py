@@ -22,7 +22,7 @@ import lowerbound as lb
 from lowerbound.cli import main
 from lowerbound.parallel.launch import launch
 from lowerbound.parallel.processes import ALONE, Processes, check_devices
-from lowerbound.runs.run import read_tensors
+from lowerbound.runs.tensors import read_tensors
 from tests import together
 from tests.composition import covering, refused
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
 
 import lowerbound as lb
 from lowerbound.data.dataset import Dataset
+from lowerbound.runs.digests import KEY, signed
 from lowerbound.runs.run import FORMAT, Run
+from lowerbound.runs.tensors import read_tensor_file, read_tensors, write_tensors
 from tests.conftest import make_model
 
 
@@ -229,14 +230,15 @@ def test_missing_and_half_written_folders_are_refused(run: Run, tmp_path: Path) 
 
 
 def test_wrong_tensors_are_refused(run: Run) -> None:
-    state = lb.load(run.path).state_dict()
+    state, about = lb.load(run.path).state_dict(), read_tensor_file(run.model_file).about
     name = "posterior.net.layers.0.weight"
     for wrong, message in (
         ({k: v for k, v in state.items() if k != name}, f"lacks {name}"),
         ({**state, "extra": torch.zeros(1)}, "has extra"),
         ({**state, name: torch.zeros(2, 2)}, r"is \(2, 2\), not \(512, 64\)"),
+        ({**state, name: state[name].int()}, r"is of type torch.int32, not torch.float32"),
     ):
-        save_file(wrong, run.model_file)
+        write_tensors(run.model_file, wrong, about)
         with pytest.raises(ValueError, match=message):
             lb.load(run.path)
     for content in (
@@ -280,7 +282,7 @@ def test_a_pickle_in_place_of_tensors_is_refused_and_does_not_run(
 
 def test_another_latent_size_in_the_configuration_is_refused(run: Run) -> None:
     change(run, latent=[7])
-    with pytest.raises(ValueError, match="does not fit the model"):
+    with pytest.raises(ValueError, match=r"latent \[7\], and the weights were trained with \[3\]"):
         lb.load(run.path)
 
 
@@ -289,6 +291,25 @@ def test_leftovers_of_a_killed_writer_are_removed(run: Run) -> None:
     leftover.write_bytes(b"half")
     with run.locked():
         assert not leftover.exists()
+
+
+RANDOM = {
+    "a short random state": torch.zeros(7, dtype=torch.uint8),
+    "an empty random state": torch.zeros(0, dtype=torch.uint8),
+    "a random state of nothing": torch.full_like(torch.get_rng_state(), 255),
+    "a random state of numbers": torch.zeros(5056),
+}
+
+
+def forge(run: Run, tensors: dict[str, torch.Tensor] | None = None, **changes: object) -> None:
+    """Change a checkpoint and give it the digests that fit: a file as some program wrote it, and
+    not damage.
+    """
+    state = json.loads(run.state_file.read_text())
+    del state[KEY]
+    if tensors is not None:
+        state["tensors_sha256"] = write_tensors(run.checkpoint_folder / state["tensors"], tensors)
+    run.state_file.write_text(json.dumps(signed({**state, **changes})))
 
 
 def resume(run: Run, data: Dataset) -> lb.History:
@@ -306,14 +327,15 @@ def resume(run: Run, data: Dataset) -> lb.History:
         "wrong type",
         "one more",
         "no group",
+        *RANDOM,
     ],
 )
 def test_tensors_that_do_not_belong_are_refused_before_anything_is_touched(
     run: Run, binary_digits: Dataset, change: str
 ) -> None:
     """The fused update trusts the shapes of its moments, so a wrong one would write beyond them."""
-    name = json.loads((run.checkpoint_folder / "state.json").read_text())["tensors"]
-    tensors = load_file(run.checkpoint_folder / name)
+    state = json.loads(run.state_file.read_text())
+    tensors = read_tensors(run.checkpoint_folder / state["tensors"])
     if change.startswith("drop"):
         tensors = {k: v for k, v in tensors.items() if not k.startswith(change.split()[1])}
     elif change == "wrong shape":
@@ -322,9 +344,11 @@ def test_tensors_that_do_not_belong_are_refused_before_anything_is_touched(
         tensors["optimizer.0.exp_avg"] = tensors["optimizer.0.exp_avg"].long()
     elif change == "one more":
         tensors["optimizer.99.exp_avg"] = torch.ones(3)
-    else:
+    elif change == "no group":
         tensors["unheard_of.x"] = torch.ones(3)
-    save_file(tensors, run.checkpoint_folder / name)
+    else:
+        tensors["random.cpu"] = RANDOM[change]
+    forge(run, tensors=tensors)
     with pytest.raises(ValueError, match="the checkpoint in .* is damaged"):
         resume(run, binary_digits)
 
@@ -339,13 +363,15 @@ def test_tensors_that_do_not_belong_are_refused_before_anything_is_touched(
         {"records": []},
         {"precision": None},
         {"step": -1},
+        {"seconds": -1},
+        {"made_by": 3},
+        {"counters": []},
     ],
 )
 def test_counts_that_do_not_fit_are_refused(
     run: Run, binary_digits: Dataset, change: dict[str, object]
 ) -> None:
-    file = run.checkpoint_folder / "state.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    forge(run, **change)
     with pytest.raises(ValueError, match="the checkpoint in .* is damaged"):
         resume(run, binary_digits)
 

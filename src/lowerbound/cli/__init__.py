@@ -13,9 +13,10 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from lowerbound import __version__
-from lowerbound.utils.messages import first_line, unknown
+from lowerbound.utils.messages import first_line, printable, unknown
 
 COMMANDS = {
     "train": ("train", "train a model on data, evaluate it, and write a run folder"),
@@ -88,42 +89,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when all went well, 2 for bad input, 130 when interrupted, 141 when nobody reads the
         output any more.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="replace"
-            )  # a terminal without ± is no reason to lose a result
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        sys.stdout.write(usage())
-        return 0
-    if arguments[0] == "--version":
-        sys.stdout.write(f"lowerbound {__version__}\n")
-        return 0
-    name, *rest = arguments
+    _open_streams()
     code = 0
     try:
-        if name not in COMMANDS:
-            raise ValueError(unknown("command", name, COMMANDS))
-        module = importlib.import_module(f"lowerbound.cli.{COMMANDS[name][0]}")
         with warnings.catch_warnings(), suppress(SystemExit):  # which is how --help ends a command
             warnings.showwarning = _note
-            code = int(getattr(module, name)(rest) or 0)
+            code = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()  # here, where an error has a handler
-    except (
-        BrokenPipeError
-    ):  # `| head` has read what it wanted: no error, and what is still held for it goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # `| head` has read what it wanted: no error
+        _drop_output()
         return PIPE_CLOSED
     except (ValueError, TypeError, OSError, ImportError) as error:
         if type(error) is ConnectionError:
             return _lost(_words(error))
         if os.environ.get("LOWERBOUND_TRACEBACK"):
             raise
+        try:
+            sys.stdout.flush()
+        except OSError:  # it was the output that failed, on a full disk, say
+            _drop_output()
         return _fail(_words(error))
     except KeyboardInterrupt as error:
         if _speaks():
-            sys.stderr.write(f"lowerbound: {first_line(error) if error.args else 'interrupted'}\n")
+            words = first_line(error) if error.args else "interrupted"
+            sys.stderr.write(f"lowerbound: {printable(words)}\n")
         return INTERRUPTED
     except MemoryError:
         return _fail("out of memory; try fewer or smaller examples")
@@ -142,10 +131,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def _run(arguments: list[str]) -> int:
+    """The command that is named, or the help."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(usage())
+        return 0
+    if arguments[0] == "--version":
+        sys.stdout.write(f"lowerbound {__version__}\n")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        raise ValueError(unknown("command", name, COMMANDS))
+    module = importlib.import_module(f"lowerbound.cli.{COMMANDS[name][0]}")
+    return int(getattr(module, name)(rest) or 0)
+
+
+def _open_streams() -> None:
+    """Have somewhere to write to, where the command was started with closed streams (``>&-``): the
+    next file that is opened would get their number, and what is said would be written into it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # a terminal without ± is no reason to lose a result
+            stream.reconfigure(errors="replace")
+
+
+def _drop_output() -> None:
+    """What is still held for standard output goes nowhere, so that Python does not fail at its end
+    once more.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _note(message: Warning | str, *_: object, **__: object) -> None:
     """A warning as a person reads it: what, and not where in the source."""
     if _speaks():
-        sys.stderr.write(f"lowerbound: note: {message}\n")
+        sys.stderr.write(f"lowerbound: note: {printable(message)}\n")
 
 
 def _speaks() -> bool:
@@ -163,7 +191,7 @@ def _lost(message: str) -> int:
 
 
 def _fail(message: str) -> int:
-    sys.stderr.write(f"lowerbound: error: {message}\n")
+    sys.stderr.write(f"lowerbound: error: {printable(message)}\n")
     return 2
 
 

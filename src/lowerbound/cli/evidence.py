@@ -30,7 +30,7 @@ from lowerbound.parallel.processes import check_devices, launched
 from lowerbound.runs.opened import load_as, open_run, own_data, run_options, trusted
 from lowerbound.runs.run import Run
 from lowerbound.utils.devices import find_device
-from lowerbound.utils.messages import first_line
+from lowerbound.utils.messages import first_line, printable
 from lowerbound.utils.progress import counting
 
 NARROW = 0.5  # nats between the bounds of an example below which its log p(x) counts as known
@@ -104,10 +104,11 @@ def evaluate(argv: Sequence[str]) -> int:
         ValueError,
     ) as error:  # somebody else's run, or one in training, may still be measured
         sys.stderr.write(
-            f"lowerbound: the evaluation was not written into the run folder: {first_line(error)}\n"
+            "lowerbound: the evaluation was not written into the run folder: "
+            f"{printable(first_line(error))}\n"
         )
     some = " (a part of it, so no file is written)" if arguments["examples"] is not None else ""
-    table = f"{run.path}, {evaluation.split} split{some}\n{evaluation}"
+    table = f"{run}, {evaluation.split} split{some}\n{evaluation}"
     print(json.dumps(content, indent=2) if arguments["json"] else table)
     return 0
 
@@ -130,9 +131,9 @@ def compare(argv: Sequence[str]) -> None:
         raise ValueError("name at least two runs: lowerbound compare RUN RUN ...")
     if twice := [path for i, path in enumerate(paths) if path in paths[:i]]:
         raise ValueError(f"{twice[0]} is named twice")
-    opened = [(path, *open_run({**arguments, "run": path})) for path in paths]
+    opened = [open_run({**arguments, "run": path}) for path in paths]
     evaluations = {
-        path: _measured(run, model, own_data(run), arguments) for path, run, model in opened
+        str(run): _measured(run, model, own_data(run), arguments) for run, model in opened
     }
     comparison = compare_evaluations(evaluations)
     if arguments["json"]:
@@ -174,7 +175,7 @@ def sandwich(argv: Sequence[str]) -> None:
     _show(
         arguments,
         rows,
-        f"{run.path}, log p(x{'|y' * (model.condition is not None)}) of examples simulated from "
+        f"{run}, log p(x{'|y' * (model.condition is not None)}) of examples simulated from "
         "the model",
         doubts(bounds.acceptance),
     )
@@ -209,7 +210,7 @@ def gaps(argv: Sequence[str]) -> None:
     with counting("refining q, annealing") as on_progress:
         how = {key: arguments[key] for key in ("steps", "chains", "temperatures", "seed")}
         result = gaps_of(model, x, context, **how, on_progress=on_progress)
-    _show(arguments, result.estimates, f"{run.path}, {arguments['split']} split", result.warnings)
+    _show(arguments, result.estimates, f"{run}, {arguments['split']} split", result.warnings)
 
 
 def scores(argv: Sequence[str]) -> None:
@@ -238,7 +239,7 @@ def scores(argv: Sequence[str]) -> None:
     print(
         json.dumps(result.as_json(), indent=2)
         if arguments["json"]
-        else f"{run.path}, {arguments['split']} split\n{result}"
+        else f"{run}, {arguments['split']} split\n{result}"
     )
 
 
@@ -263,7 +264,7 @@ def _measured(
     objective = build_objective(
         complete(run.config(), trust=trusted(arguments["trust"])), trusted(arguments["trust"])
     )
-    with counting(f"measuring {run.path}") as on_progress:
+    with counting(f"measuring {run}") as on_progress:
         return evaluate_model(
             model,
             data,

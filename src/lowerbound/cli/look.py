@@ -19,6 +19,7 @@ from lowerbound.plots import is_picture, save_grid
 from lowerbound.report.page import write_report
 from lowerbound.runs.opened import add_label, known, open_run, own_data, run_options
 from lowerbound.runs.run import Run
+from lowerbound.utils.messages import printable
 
 MEASURED = 2000  # examples by whose rate the dimensions are ordered
 MOST = 16  # dimensions that are traversed unless they are named
@@ -39,7 +40,7 @@ def report(argv: Sequence[str]) -> None:
     with run.locked():
         if not run.evaluation_file.is_file():
             run.write_evaluation(evaluate(model, data).as_json())
-        print(write_report(run, model, data, run.evaluation()))
+        print(printable(write_report(run, model, data, run.evaluation())))
 
 
 def traverse(argv: Sequence[str]) -> None:
@@ -160,4 +161,4 @@ def _png(out: str | None, model: Model) -> Path:
 def _write(run: Run, path: Path, frames: torch.Tensor, columns: int, what: str) -> None:
     low, high = run.config()["data"].get("range", [0.0, 1.0])
     save_grid(path, frames.cpu(), (low, high), columns)
-    print(f"{path}: {what}")
+    print(f"{printable(path)}: {what}")

@@ -37,6 +37,7 @@ from lowerbound.config.settings import (
 )
 from lowerbound.data import NAMED, OWN, load
 from lowerbound.data.dataset import Dataset
+from lowerbound.data.held_out import SPLIT, check_unchanged
 from lowerbound.evaluation.evaluate import SAMPLES, evaluate
 from lowerbound.model import Model
 from lowerbound.objective import Objective
@@ -53,6 +54,7 @@ from lowerbound.training.fit import fit
 from lowerbound.training.loggers import LoggerName
 from lowerbound.training.settings import Settings, check_settings
 from lowerbound.utils.devices import find_device
+from lowerbound.utils.messages import printable
 from lowerbound.utils.seeding import seeded
 
 RUN = "the run"  # the options that are for the command line only, and in no configuration
@@ -61,7 +63,7 @@ NOT_SETTINGS = (
     "model", "objective", "data", "out", "resume", "overwrite", "progress", "callbacks", "logger",
 )  # fmt: skip
 # of the data: written for the record, found again from the data
-DERIVED = ("sha256", "event_shape", "range")
+DERIVED = ("sha256", SPLIT, "event_shape", "range")
 PAIRS = 32  # originals and reconstructions on the sheet, and twice as many samples
 
 
@@ -344,13 +346,8 @@ def _load_data(line: CommandLine, card: Mapping[str, Any], settings: Sequence[Se
             "this configuration was trained on arrays in memory, which no file names: give DATA"
         )
     dataset = load(source, **options)
-    is_unchanged = data is None and not changes
-    if is_unchanged and card.get("sha256") not in (None, dataset.sha256):
-        raise ValueError(
-            f"{source} holds other data than when this configuration was written (its SHA-256 "
-            f"differs); to train on it all the same, name it: lowerbound train {source} --config "
-            "..."
-        )
+    if data is None and not changes:
+        check_unchanged(card, dataset, f"train anew: lowerbound train {source} --config ...")
     return dataset
 
 
@@ -393,7 +390,7 @@ def _summary(
         del shown["model"]  # what is understood where none is named
     parts = yaml.safe_dump(shown, sort_keys=False, default_flow_style=None, width=110).rstrip()
     body = "\n".join("  " + line for line in parts.splitlines())
-    return f"data: {data}\nmodel: {count:,} parameters\n{body}\nrun: {run.path}"
+    return f"data: {data}\nmodel: {count:,} parameters\n{body}\nrun: {run}"
 
 
 def _conclude(
@@ -415,7 +412,7 @@ def _conclude(
     lines = [
         f"{evaluation.n:,} held-out examples (test):",
         str(evaluation),
-        f"\nrun folder    {run.path}",
+        f"\nrun folder    {run}",
     ]
     if is_picture(data.event_shape):
         x, context = data.examples("test", PAIRS), data.context("test")[:PAIRS]
@@ -424,14 +421,15 @@ def _conclude(
         title = f"{Path(data.name or 'data').stem}: {parts}"
         again = model.reconstruct(x, context).cpu()
         save_figure(run.sheet_file, sheet(x, again, drawn, data.range, title, caption))
-        lines.append(f"pictures      {run.sheet_file}")
+        lines.append(f"pictures      {printable(run.sheet_file)}")
     if report:
-        lines.append(f"report        {write_report(run, model, data, evaluation.as_json())}")
+        report_file = write_report(run, model, data, evaluation.as_json())
+        lines.append(f"report        {printable(report_file)}")
     say(
         "\n".join(
             [
                 *lines,
-                f"again         lowerbound evaluate {shlex.quote(str(run.path))} --samples 5000",
+                f"again         lowerbound evaluate {shlex.quote(str(run))} --samples 5000",
             ]
         )
     )

@@ -36,7 +36,7 @@ from lowerbound.runs.opened import (
 )
 from lowerbound.runs.run import Run
 from lowerbound.utils.files import write_atomic, write_text
-from lowerbound.utils.messages import either
+from lowerbound.utils.messages import either, printable
 from lowerbound.utils.progress import counting
 from lowerbound.utils.seeding import seeded
 
@@ -76,7 +76,7 @@ def sample(argv: Sequence[str]) -> None:
     )
     arguments = options.read(argv)
     run, model = open_run(arguments)
-    write = _writer(run, model, arguments["out"])
+    write = _writer(run, model, arguments["out"], formulas=arguments["formulas"])
     one = known(run, model, arguments["label"])
     several = model.condition is not None and arguments["label"] is None
     n = arguments["n"] if arguments["n"] is not None else EACH if several else SAMPLED
@@ -116,7 +116,7 @@ def reconstruct(argv: Sequence[str]) -> None:
     _add_out(options, "an array (n, ...) as .npy, a table as .csv, or pictures as .png")
     arguments = options.read(argv)
     run, model = open_run(arguments)
-    write = _writer(run, model, arguments["out"])
+    write = _writer(run, model, arguments["out"], formulas=arguments["formulas"])
     data, split = _data(run, model, arguments)
     is_png = Path(arguments["out"]).suffix == ".png"
     if arguments["n"] is not None and arguments["n"] < 1:
@@ -161,7 +161,7 @@ def impute(argv: Sequence[str]) -> None:
     _add_out(options, "a table as .csv, or an array (n, ...) as .npy")
     arguments = options.read(argv)
     run, model = open_run(arguments)
-    write = _writer(run, model, arguments["out"], (".csv", ".npy"))
+    write = _writer(run, model, arguments["out"], (".csv", ".npy"), arguments["formulas"])
     data, split = _data(run, model, arguments, "marginalise")
     x, context = data.examples(split), data.context(split)
     if context.mask is None:
@@ -218,6 +218,15 @@ def _add_data(options: Options, optional: bool = False) -> None:
 
 def _add_out(options: Options, what: str) -> None:
     options.add("out", str, f"file to write: {what}")
+    if ".csv" in what:
+        options.add(
+            "formulas",
+            bool,
+            "leave names and labels in a .csv that begin with =, +, - or @ as they are; otherwise "
+            "an apostrophe before them makes them text, since a spreadsheet would run them. "
+            "Numbers such as -1.5 are never changed",
+            False,
+        )
 
 
 def _data(
@@ -255,7 +264,11 @@ def _in_batches(
 
 
 def _writer(
-    run: Run, model: Model, out: str | None, kinds: Sequence[str] = (".npy", ".csv", ".png")
+    run: Run,
+    model: Model,
+    out: str | None,
+    kinds: Sequence[str] = (".npy", ".csv", ".png"),
+    formulas: bool = False,
 ) -> Callable[..., None]:
     """A function that writes the result, after checks that need no result: nobody waits for work
     that cannot be kept.
@@ -284,11 +297,13 @@ def _writer(
             save_grid(path, result, (limits[0], limits[1]), columns)
         elif path.suffix == ".csv":
             names = model.names or Names()
-            write_text(path, text(result.cpu().numpy(), names.columns, names.categories, labels))
+            cells = result.cpu().numpy()
+            table = text(cells, names.columns, names.categories, labels, formulas)
+            write_text(path, table)
         else:
             buffer = io.BytesIO()
             np.save(buffer, result.cpu().numpy(), allow_pickle=False)
             write_atomic(path, lambda stream: stream.write(buffer.getvalue()))
-        print(f"{path}: {tuple(result.shape)}")
+        print(f"{printable(path)}: {tuple(result.shape)}")
 
     return write

@@ -8,7 +8,9 @@ command line, may be.
 
 from __future__ import annotations
 
+import copy
 import difflib
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -68,6 +70,8 @@ class Setting:
         """
         try:
             return _as_type(value, self.hint)
+        except RepeatedError as error:
+            raise ValueError(f"{self.option}: {error}") from None
         except ValueError:
             words = type_words(self.hint)
             expected = f"one of {', '.join(words)}" if len(words) > 1 else words[0]
@@ -137,11 +141,97 @@ def _as_type(value: Any, hint: Any) -> Any:
     raise ValueError(value)
 
 
-def plain(text: Any) -> Any:
-    """What a text says as YAML, or the text where it is none; what is no text stays as it is."""
+class RepeatedError(ValueError):
+    """YAML says something twice: by an alias, or by a name that stands there twice."""
+
+
+class PlainLoader(yaml.SafeLoader):
+    """YAML without aliases, of which nine lines can stand for 10^9 values (&a ... *a), and without
+    names that stand twice in one mapping, of which all but the last would be dropped.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) and event.anchor in self.anchors:
+            raise RepeatedError(f"a value is repeated by an alias (*{event.anchor}); write it out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            names = [key.value for key, _ in node.value]
+            twice = next(name for i, name in enumerate(names) if name in names[:i])
+            raise RepeatedError(f"{twice!r} stands twice in one mapping; leave one")
+        return mapping
+
+
+class PlainDumper(yaml.SafeDumper):
+    """Writes what :class:`PlainLoader` reads: a value that is used twice is written twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+# a damaged text makes pyyaml's constructors fail in many ways: !!int '' is an IndexError
+NO_YAML = (yaml.YAMLError, RecursionError, ValueError, LookupError, TypeError, AttributeError)
+
+
+def _loaded(text: str) -> Any:
+    """What a text says: parsed once where a command asks for it again and again, since pyyaml takes
+    tens of milliseconds, and a copy each time.
+    """
+    return copy.deepcopy(_parsed(text))
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(text: str) -> Any:
+    loader = PlainLoader(text)
     try:
-        return yaml.safe_load(text) if isinstance(text, str) else text
-    except (yaml.YAMLError, RecursionError, ValueError):  # ValueError: a date such as 2026-13-01
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
+def as_yaml(content: Mapping[str, Any]) -> str:
+    """The content of a YAML file.
+
+    Raises:
+        yaml.YAMLError: a value that no file can hold.
+
+    Example:
+        >>> hidden = [8, 8]
+        >>> print(as_yaml({"encoder": {"hidden": hidden}, "decoder": {"hidden": hidden}}), end="")
+        encoder:
+          hidden:
+          - 8
+          - 8
+        decoder:
+          hidden:
+          - 8
+          - 8
+    """
+    return str(yaml.dump(content, Dumper=PlainDumper, sort_keys=False, allow_unicode=True))
+
+
+def plain(text: Any) -> Any:
+    """What a text says as YAML, or the text where it is none; what is no text stays as it is.
+
+    Raises:
+        ValueError: it repeats a value by an alias, or a name.
+
+    Example:
+        >>> plain("[1, 2]"), plain("*.npy"), plain("2026-13-01")
+        ([1, 2], '*.npy', '2026-13-01')
+        >>> plain("[&a [1, 2], *a]")
+        Traceback (most recent call last):
+        ...
+        lowerbound.config.settings.RepeatedError: a value is repeated by an alias (*a); write it out
+    """
+    try:
+        return _loaded(text) if isinstance(text, str) else text
+    except RepeatedError:
+        raise
+    except NO_YAML:
         return text
 
 
@@ -215,12 +305,12 @@ def resolve(settings: Iterable[Setting], values: Mapping[str, Any]) -> dict[str,
         >>> resolve([width], {"network": {"width": "9"}}), resolve([width], {})
         ({'network': {'width': 9}}, {'network': {'width': 8}})
     """
-    known, flat = {setting.name: setting for setting in settings}, _flat(values)
-    if strange := [name for name in flat if name not in known]:
+    known, chosen = {setting.name: setting for setting in settings}, flat(values)
+    if strange := [name for name in chosen if name not in known]:
         raise unknown_option(strange[0], known)
     return nested(
         {
-            name: setting.read(flat[name]) if name in flat else setting.default
+            name: setting.read(chosen[name]) if name in chosen else setting.default
             for name, setting in known.items()
         }
     )
@@ -238,7 +328,7 @@ def unknown_option(name: str, known: Iterable[str]) -> ValueError:
     return ValueError(f"unknown option {spelled(name)}{hint} (--help lists them all)")
 
 
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted names as mappings in mappings.
 
     Example:
@@ -246,7 +336,7 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
         {'prior': {'part': 'Normal', 'covariance': 'full'}, 'epochs': 3}
     """
     tree: dict[str, Any] = {}
-    for name, value in flat.items():
+    for name, value in values.items():
         *path, last = name.split(".")
         branch = tree
         for key in path:
@@ -255,23 +345,30 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Mappings in mappings by dotted names.
+
+    Example:
+        >>> flat({"prior": {"part": "Normal", "covariance": "full"}, "epochs": 3})
+        {'prior.part': 'Normal', 'prior.covariance': 'full', 'epochs': 3}
+    """
+    values: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return flat
+        values |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return values
 
 
 def read_yaml(text: str, where: str) -> dict[str, Any]:
     """The mapping in a YAML text: plain values only, never objects.
 
     Raises:
-        ValueError: it is no YAML, asks for an object by a tag, or holds no mapping.
+        ValueError: it is no YAML, asks for an object by a tag, repeats a value by an alias or a
+            name, or holds no mapping.
     """
     try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
+        content = _loaded(text)
+    except NO_YAML as error:
         raise ValueError(f"{where} is not plain YAML: {first_line(error)}") from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ValueError(f"{where} must hold a mapping of names to settings")

@@ -22,10 +22,12 @@ from lowerbound.data.options import Binarize, Channels, Missing, Options, Splits
 from lowerbound.data.preprocess import make_card
 from lowerbound.data.sources import NAMED, OWN, applicable, read
 from lowerbound.shapes import as_shape
+from lowerbound.utils.modes import by_default
 
 __all__ = ["NAMED", "OWN", "Dataset", "Split", "applicable", "from_arrays", "load"]
 
 
+@by_default()
 def load(
     source: str | Path,
     splits: Splits = "train_valid_test",
@@ -166,6 +168,7 @@ def load(
     return make_card(stored, name, options)
 
 
+@by_default()
 def from_arrays(
     x: NDArray[Any] | torch.Tensor,
     y: NDArray[Any] | torch.Tensor | None = None,

@@ -8,8 +8,11 @@ smaller one is faster to shuffle in memory.
 
 from __future__ import annotations
 
+import errno
 import math
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowerbound.data.dataset import Stored
-from lowerbound.data.mapped import MappedArray, Memory, is_large, npy_header
+from lowerbound.data.mapped import MappedArray, Memory, check_length, is_large, npy_header
 from lowerbound.utils.memory import check_fits
 from lowerbound.utils.messages import first_line, unknown
 
@@ -53,40 +56,54 @@ def read(
     """
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")
+    with path.open("rb") as stream, _whole_numpy(path):
+        if stream.read(len(MAGIC)) == MAGIC:
+            return _npy(path, stream, memory, missing)
+        if memory == "map":
+            raise ValueError(
+                f"{path} cannot be mapped: only a .npy can be, and not what is packed in a .npz"
+            )
+        stream.seek(0)
+        x, y, v = _choose(path, np.load(stream, allow_pickle=False), array, labels, factors)
+    return Stored(x, y, source=str(path), factors=v)
+
+
+@contextmanager
+def _whole_numpy(path: Path) -> Iterator[None]:
+    """Say in one line that a file is damaged, by whatever error numpy, zipfile and zlib say it."""
     try:
-        with path.open("rb") as stream:
-            if stream.read(len(MAGIC)) == MAGIC:
-                stream.seek(0)
-                shape, is_fortran, dtype = npy_header(stream)
-                needed, offset = math.prod(shape) * dtype.itemsize, stream.tell()
-                unfit = _unfit_to_map(is_fortran, dtype, missing) if needed else "it is empty"
-                if memory == "map" and unfit:
-                    raise ValueError(
-                        f"{path} cannot be mapped: {unfit}; let it be loaded (--data.memory load)"
-                    )
-                if not unfit and (memory == "map" or (memory == "auto" and is_large(needed))):
-                    return Stored(MappedArray(path, shape, dtype, offset), source=str(path))
-                can = "" if unfit else " (--data.memory map leaves the values in the file)"
-                check_fits(needed, str(path), f"keep fewer examples, or smaller ones{can}")
-            elif memory == "map":
-                raise ValueError(
-                    f"{path} cannot be mapped: only a .npy can be, and not what is packed in a .npz"
-                )
-            stream.seek(0)
-            loaded = np.load(stream, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return Stored(loaded, source=str(path))
-            x, y, v = _choose(path, loaded, array, labels, factors)
-    except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # of the disk, and not of what stands in the file
         if "allow_pickle" in str(error) or "pickled" in str(error):
             raise ValueError(
                 f"{path} holds Python objects, which are never loaded since that can run code (or "
                 "it is no numpy file); save a plain array of numbers instead"
             ) from None
-        if str(path) in str(error):
+        if isinstance(error, ValueError) and str(path) in str(error):
             raise
         raise ValueError(f"{path} cannot be read as a numpy file: {first_line(error)}") from None
-    return Stored(x, y, source=str(path), factors=v)
+
+
+def _npy(path: Path, stream: IO[bytes], memory: Memory, missing: str) -> Stored:
+    """The array of a .npy, read or left in its file."""
+    stream.seek(0)
+    shape, is_fortran, dtype = npy_header(stream)
+    needed, offset = math.prod(shape) * dtype.itemsize, stream.tell()
+    unfit = _unfit_to_map(is_fortran, dtype, missing) if needed else "it is empty"
+    if memory == "map" and unfit:
+        raise ValueError(f"{path} cannot be mapped: {unfit}; let it be loaded (--data.memory load)")
+    if not unfit and (memory == "map" or (memory == "auto" and is_large(needed))):
+        return Stored(MappedArray(path, shape, dtype, offset), source=str(path))
+    can = "" if unfit else " (--data.memory map leaves the values in the file)"
+    check_fits(needed, str(path), f"keep fewer examples, or smaller ones{can}")
+    if not dtype.hasobject:
+        check_length(path, needed, path.stat().st_size - offset)
+    stream.seek(0)
+    return Stored(np.load(stream, allow_pickle=False), source=str(path))
 
 
 def _choose(
@@ -116,11 +133,13 @@ def _choose(
     needed = 0
     # what an array declares, not what the archive says it packs: that may be a few bytes
     for name in chosen:
-        member = f"{name}.npy"
-        with loaded.zip.open(member if member in loaded.zip.namelist() else name) as stream:
+        with loaded.zip.open(_member(loaded.zip, name)) as stream:
             needed += _declared(stream)
     check_fits(needed, str(path))
-    x, y, v = (None if name is None else loaded[name] for name in (wanted, label_name, factor_name))
+    x, y, v = (
+        None if name is None else _packed(loaded.zip, name)
+        for name in (wanted, label_name, factor_name)
+    )
     assert x is not None  # it was asked for by name
     return x, y, v
 
@@ -137,6 +156,19 @@ def _unfit_to_map(is_fortran: bool, dtype: np.dtype[Any], missing: str) -> str:
     if missing == "marginalise" and dtype.kind == "f":
         return "where values are missing is kept beside them in memory"
     return ""
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> str:
+    return f"{name}.npy" if f"{name}.npy" in archive.namelist() else name
+
+
+def _packed(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """An array of a .npz, read to its end, where the checksum of the archive is compared."""
+    with archive.open(_member(archive, name)) as stream:
+        values: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+        if stream.read(1):
+            raise ValueError(f"the array {name} is longer than its header declares")
+    return values
 
 
 def _declared(stream: IO[bytes]) -> int:

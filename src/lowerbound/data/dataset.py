@@ -27,7 +27,7 @@ from lowerbound.roles import Context
 from lowerbound.shapes import Shape, numel
 from lowerbound.supports import UNIT, Columns, contains, describe
 from lowerbound.utils.memory import check_fits
-from lowerbound.utils.messages import unknown
+from lowerbound.utils.messages import printable, unknown
 
 # bytes of float32 that one piece of a split takes where nobody says how many examples: 32 MiB
 PIECE = 2**25
@@ -425,10 +425,9 @@ class Dataset:
             if masks
             else 0.0
         )
-        return (
-            f"{self.name or 'data from memory'}: {sizes} {'/'.join(self.splits)}, {shape}, on "
-            f"{describe(self.support)}"
-            + (f", {missing:.1%} of the entries missing" if masks else "")
+        name = printable(self.name or "data from memory")
+        return f"{name}: {sizes} {'/'.join(self.splits)}, {shape}, on {describe(self.support)}" + (
+            f", {missing:.1%} of the entries missing" if masks else ""
         )
 
 

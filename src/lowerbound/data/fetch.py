@@ -7,6 +7,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import logging
+import math
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -130,7 +131,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         raise ValueError(f"{path} does not start like an idx file of unsigned bytes")
     sizes = [int(size) for size in np.frombuffer(raw, ">u4", rank, 4)]
     body = np.frombuffer(raw, np.uint8, offset=4 + 4 * rank)
-    if body.size != np.prod(sizes):
+    if body.size != math.prod(sizes):
         raise ValueError(f"{path} declares {sizes} but holds {body.size} bytes")
     return body.reshape(sizes)
 

@@ -82,7 +82,7 @@ def read(path: Path, size: Sequence[int] | None = None, memory: Memory = "auto")
     Raises:
         ValueError: no pictures, one that cannot be decoded or is a decompression bomb, pictures of
             several sizes without ``size``, of 8 and of 16 bits, pictures both beside sub-folders
-            and in them, or more of them than fit into memory.
+            and in them, a link out of the folder, or more of them than fit into memory.
     """
     wanted = None if size is None else as_shape(size, "size")
     if wanted is not None and len(wanted) != 2:
@@ -90,7 +90,7 @@ def read(path: Path, size: Sequence[int] | None = None, memory: Memory = "auto")
             f"size is {wanted}: it must be a height and a width, as in size=(64, 64) (--data.size "
             "[64,64])"
         )
-    everything = [file for file in sorted(path.rglob("*")) if file.is_file()]
+    everything = [file for file in sorted(path.rglob("*")) if _is_file_of(path, file)]
     files = [
         f
         for f in everything
@@ -270,6 +270,25 @@ def _labels(root: Path, files: Sequence[Path]) -> NDArray[np.str_] | None:
             "them, or give one sub-folder"
         )
     return np.array([part[0] for part in parts])
+
+
+def _is_file_of(root: Path, file: Path) -> bool:
+    """Whether this is a file of the folder.
+
+    Raises:
+        ValueError: it is a link that leads out of the folder, to a folder, or to nothing: what
+            would be read, or left out, nobody has named.
+    """
+    if file.is_symlink() and not _is_hidden(file.relative_to(root)):
+        target = file.resolve()
+        leads_out = not target.is_relative_to(root.resolve())
+        if leads_out or not target.is_file():
+            how = "leads out of the folder" if leads_out else "is none to a file"
+            raise ValueError(
+                f"{file} is a link that {how} ({target}), and such links are not followed; copy "
+                "what it names into the folder, or remove the link"
+            )
+    return file.is_file()
 
 
 def _is_hidden(file: Path) -> bool:

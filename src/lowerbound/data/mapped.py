@@ -59,6 +59,21 @@ def npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
     return shape, is_fortran, dtype
 
 
+def check_length(path: Path, declared: int, there: int) -> None:
+    """Refuse a .npy whose values are not as many bytes as its header declares: one number of the
+    shape that was damaged would give other examples.
+
+    Raises:
+        ValueError: what it declares, and what it holds.
+    """
+    if there != declared:
+        what = "has been cut off" if there < declared else "is damaged, or two files in one"
+        raise ValueError(
+            f"{path} cannot be read as a numpy file: it declares {declared:,} bytes of values and "
+            f"holds {max(0, there):,}; it {what}"
+        )
+
+
 class MappedArray:
     """An array in a file that is read when it is looked at.
 
@@ -72,18 +87,14 @@ class MappedArray:
         offset: where they begin, in bytes.
 
     Raises:
-        ValueError: the file is shorter than that.
+        ValueError: the file is shorter than that, or longer.
     """
 
     def __init__(
         self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int
     ) -> None:
-        there, needed = path.stat().st_size, math.prod(shape) * dtype.itemsize
-        if there < offset + needed:
-            raise ValueError(
-                f"{path} cannot be read as a numpy file: it declares {needed:,} bytes of values "
-                f"and holds {max(0, there - offset):,}; it has been cut off"
-            )
+        needed = math.prod(shape) * dtype.itemsize
+        check_length(path, needed, path.stat().st_size - offset)
         with path.open("rb") as stream:
             self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         self.values: NDArray[Any] = np.frombuffer(

@@ -74,6 +74,8 @@ def read(source: str | Path, options: Options) -> Stored:
             source.
         OSError: a file cannot be read, or a download failed.
     """
+    if not str(source):
+        raise ValueError(f"the data's name is empty; give one of {', '.join(NAMED)}, or a {OWN}")
     path, kind = Path(source).expanduser(), kind_of(source)
     if not path.exists() and kind not in (NAME, *READERS):
         raise ValueError(

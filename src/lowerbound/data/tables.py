@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -40,6 +40,7 @@ from lowerbound.data.header import (
 )
 from lowerbound.data.no_numbers import collected, remedy
 from lowerbound.data.parquet import read_parquet
+from lowerbound.data.spreadsheets import as_text
 from lowerbound.utils.memory import check_fits
 from lowerbound.utils.messages import first_line, some, unknown
 
@@ -111,6 +112,7 @@ def text(
     columns: Sequence[str] | None,
     categories: Mapping[str, Sequence[str]],
     labels: tuple[str, Sequence[str]] | None = None,
+    formulas: bool = False,
 ) -> str:
     """A table as .csv: a header, and a row an example; classes by their labels.
 
@@ -119,6 +121,8 @@ def text(
         columns: the names of the columns, or None for 1, 2, ...
         categories: the labels of columns that hold classes.
         labels: a last column that is no part of x, its name and its n cells.
+        formulas: leave cells that a spreadsheet would run as they are; otherwise they are made
+            text.
 
     Raises:
         ValueError: a value of a column of classes that is none of its levels.
@@ -139,14 +143,15 @@ def text(
     names = list(columns or map(str, range(1, x.shape[1] + 1)))
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*names, labels[0]] if labels else names)
+    safe: Callable[[str], str] = str if formulas else as_text
+    writer.writerow(map(safe, [*names, labels[0]] if labels else names))
     labels_of = [categories.get(name) for name in names]
     for i, row in enumerate(x):
         cells = [
             _label(name, classes, float(v)) if classes else np.format_float_positional(v, trim="-")
             for name, v, classes in zip(names, row, labels_of, strict=True)
         ]
-        writer.writerow([*cells, labels[1][i]] if labels else cells)
+        writer.writerow(map(safe, [*cells, labels[1][i]] if labels else cells))
     return stream.getvalue()
 
 

@@ -36,7 +36,7 @@ from lowerbound.objective import Objective
 from lowerbound.parallel.processes import Processes, join
 from lowerbound.roles import Context
 from lowerbound.utils.allocator import retain_freed_memory
-from lowerbound.utils.modes import evaluating
+from lowerbound.utils.modes import by_default, check_has_values, evaluating
 from lowerbound.utils.seeding import part_seed, seeded
 
 # L_100 is within a nat of L_5000 on MNIST-sized models and takes seconds; papers use 5000
@@ -48,6 +48,7 @@ TEMPERATURES = 200  # narrow sandwiches on MNIST-sized models: benchmarks/eviden
 AGGREGATED = 2000
 
 
+@by_default()
 def evaluate(
     model: Model,
     data: Dataset,
@@ -128,6 +129,7 @@ def evaluate(
         examples=examples,
         precision=precision,
     )
+    check_has_values(model)
     data = model.matched(data)
     if curve and not model.likelihood.is_density:
         raise ValueError(

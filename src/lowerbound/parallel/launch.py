@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,8 @@ from typing import Any
 
 import torch
 
+from lowerbound.utils.messages import printable
+
 NOTES = "LOWERBOUND_NOTES"  # names the folder for what the processes leave for the one that watches
 WATCHER = "LOWERBOUND_WATCHER"  # says which process that is
 ORDERLY = (
@@ -31,6 +34,7 @@ ORDERLY = (
 )  # bad input, and having been interrupted: all processes end so, and the first one says why
 GONE = 75  # of a process that ended because another had, which is not the one to blame
 PATIENCE = 20.0  # seconds for the others to end in order
+LOOPBACK = "127.0.0.1"
 GRACE = 5.0  # seconds between asking a process to end and ending it
 
 
@@ -48,19 +52,12 @@ def launch(module: str, argv: Sequence[str], count: int) -> int:
             "this torch was built without torch.distributed, which several processes need; use "
             "devices 1"
         )
-    # torch.distributed does not say that it is there
-    from torch._C._distributed_c10d import (
-        TCPStore,
-    )
-
     with ExitStack() as stack:
         notes = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        # they meet here, at a port that the system chose and that nobody else can have taken
-        # meanwhile
-        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        port = stack.enter_context(meeting_point())
         shared = {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(store.port),
+            "MASTER_ADDR": LOOPBACK,
+            "MASTER_PORT": str(port),
             "WORLD_SIZE": str(count),
             "LOCAL_WORLD_SIZE": str(count),
             "GROUP_RANK": "0",
@@ -73,7 +70,9 @@ def launch(module: str, argv: Sequence[str], count: int) -> int:
         # as many threads as one process would have had, divided among them; and no way through the
         # network to a neighbour
         defaults = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
-        defaults |= {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
+        interface = {"linux": "lo", "darwin": "lo0"}.get(sys.platform)
+        if interface is not None:
+            defaults |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": f"={interface}"}
         workers = []
         for rank in range(count):
             ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
@@ -97,8 +96,36 @@ def launch(module: str, argv: Sequence[str], count: int) -> int:
         code = workers[failed].returncode
         if code in ORDERLY and workers[0].returncode == code:
             return int(code)  # it has said why
-        sys.stderr.write(f"lowerbound: error: {_story(failed, count, code, notes)}\n")
+        story = _story(failed, count, code, notes)
+        sys.stderr.write(f"lowerbound: error: {printable(story)}\n")
         return int(code) if code in ORDERLY else 1
+
+
+@contextmanager
+def meeting_point() -> Iterator[int]:
+    """A block in which processes of this machine can meet: the port of a store.
+
+    The port is one that the system chose, and that nobody else can have taken meanwhile. It is
+    bound to the loopback interface: left to itself the store listens on every interface, and
+    whoever reaches it may write what the processes believe.
+    """
+    # torch.distributed does not say that it is there
+    from torch._C._distributed_c10d import TCPStore
+
+    with socket.socket() as listening:
+        listening.bind((LOOPBACK, 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        store = TCPStore(
+            LOOPBACK,
+            port,
+            is_master=True,
+            wait_for_workers=False,
+            # the store takes the descriptor over, and closes it
+            master_listen_fd=listening.detach(),
+        )
+    yield port
+    del store  # which has listened until here
 
 
 def is_watched() -> bool:

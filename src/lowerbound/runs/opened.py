@@ -11,6 +11,7 @@ from lowerbound.config.options import Options
 from lowerbound.config.settings import REQUIRED, settings_of
 from lowerbound.data import applicable, load
 from lowerbound.data.dataset import Dataset
+from lowerbound.data.held_out import SPLIT, check_unchanged
 from lowerbound.data.names import say_ignored
 from lowerbound.data.options import Missing
 from lowerbound.model import Model
@@ -56,7 +57,7 @@ def load_as(
         splits: another way to split them.
         missing: another way with missing entries.
     """
-    card = run.config()["data"]
+    card = run.card()
     name = card.get("name") if source is None else source
     if name is None:
         raise ValueError(
@@ -104,7 +105,7 @@ def class_names(run: Run, model: Model) -> list[str]:
     """
     if not isinstance(model.condition, int):
         return []
-    return list(run.config()["data"].get("classes") or map(str, range(model.condition)))
+    return list(run.card().get("classes") or map(str, range(model.condition)))
 
 
 def add_label(options: Options) -> None:
@@ -120,9 +121,14 @@ def own_data(run: Run) -> Dataset:
     Raises:
         ValueError: they have changed since, or were never in a file.
     """
-    data = load_as(run, None)
-    if data.sha256 != run.config()["data"].get("sha256"):
+    card = run.card()
+    if missing := [
+        key for key in ("sha256", *([SPLIT] if run.is_signed else [])) if key not in card
+    ]:
         raise ValueError(
-            f"{data.name} holds other data than {run.path} was trained on: its SHA-256 has changed"
+            f"{run.config_file} lacks data.{missing[0]}, by which the data are known again; put it "
+            "back"
         )
+    data = load_as(run, None)
+    check_unchanged(card, data, f"name the data to measure {run.path} on others")
     return data

@@ -9,15 +9,18 @@
     logs/                what the loggers "tensorboard" and "csv" write, where one was asked for
     checkpoint/          the last state of training: state.json names the tensors that belong to it
 
-A checkpoint is committed by replacing state.json, which names its tensor file: a reader sees the
-old pair or the new one. What is written between two checkpoints is written again, identically, by a
-resumed run.
+A checkpoint is committed by replacing state.json, which names its tensor file and that file's
+digest: a reader sees the old pair or the new one. What is written between two checkpoints is
+written again, identically, by a resumed run.
+
+Every file that numbers come from carries a digest of its content (:mod:`lowerbound.runs.digests`),
+which is compared whenever it is read. config.yaml has none, since people edit it; what the weights
+were trained as stands beside them in model.safetensors, and is compared with it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shlex
 import shutil
@@ -28,21 +31,32 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
+from torch import Tensor
 
-from lowerbound.config.build import build_model, complete
-from lowerbound.config.settings import read_yaml_file
+from lowerbound.config.build import build_model, complete, listed
+from lowerbound.config.settings import as_yaml, read_yaml_file
 from lowerbound.data.names import Names
 from lowerbound.model import Model
+from lowerbound.runs.checked import check_evaluation, check_records, check_trained_as
+from lowerbound.runs.digests import NoDigestError, signed, signed_lines, verified, verified_lines
+from lowerbound.runs.tensors import (
+    TensorFile,
+    load_weights,
+    read_tensor_file,
+    total,
+    write_tensors,
+)
 from lowerbound.shapes import as_shape
-from lowerbound.utils.files import write_atomic, write_json, write_text
-from lowerbound.utils.messages import first_line
+from lowerbound.utils.files import read_json, write_json, write_text
+from lowerbound.utils.memory import at_most
+from lowerbound.utils.messages import first_line, printable
+from lowerbound.utils.modes import by_default
 from lowerbound.utils.seeding import seeded
 
-FORMAT = 1
+FORMAT = 2  # since 2, every file that numbers come from carries a digest
+SLACK = 2**22  # numbers that constructors may ask for besides, and in passing: 16 MiB
+COPY = "restore it from a copy, or train anew (--overwrite)"
+TRAINED_AS = "trained_as"  # in the header of model.safetensors: the configuration of its parts
 FILES = (
     "config.yaml",
     "model.safetensors",
@@ -76,7 +90,11 @@ class Run:
         ) = files
         self.checkpoint_folder = self.path / "checkpoint"
         self.logs_folder = self.path / "logs"
+        self.state_file = self.checkpoint_folder / "state.json"
         self.lock = FileLock(self.path / LOCK, timeout=0)
+
+    def __str__(self) -> str:
+        return printable(self.path)
 
     @property
     def exists(self) -> bool:
@@ -89,7 +107,7 @@ class Run:
         may hold it twice.
 
         Raises:
-            ValueError: another process holds it.
+            ValueError: another process holds it, or its checkpoints would be written elsewhere.
         """
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file, and a run needs a folder")
@@ -101,6 +119,7 @@ class Run:
                 f"{self.path} is in use by another process; wait for it, or use another folder"
             ) from None
         try:
+            self._check_checkpoint_is_here()
             if self.lock.lock_counter == 1:
                 for stale in (*self.path.glob(".*.tmp"), *self.checkpoint_folder.glob(".*.tmp")):
                     stale.unlink()  # left over by a writer that was killed
@@ -122,9 +141,7 @@ class Run:
             ValueError: it holds another run and overwrite is False, or files that are not a run's.
         """
         try:
-            content = yaml.safe_dump(
-                {"format": FORMAT, **config}, sort_keys=False, allow_unicode=True
-            )
+            content = as_yaml({"format": FORMAT, **config})
         except yaml.YAMLError as error:
             raise ValueError(
                 f"the configuration holds a value that no file can: {first_line(error)}"
@@ -180,13 +197,21 @@ class Run:
         return not self.checkpoint_folder.is_symlink()
 
     def _checkpoint_files(self) -> list[Path]:
-        return [self.checkpoint_folder / "state.json"] * (
-            self.checkpoint_folder / "state.json"
-        ).exists() + [
+        return [self.state_file] * self.state_file.exists() + [
             path
             for path in self.checkpoint_folder.glob("state-*.safetensors")
-            if re.fullmatch(r"state-\d+", path.stem)
+            if re.fullmatch(r"state-\d+(-again)?", path.stem)
         ]
+
+    def _check_checkpoint_is_here(self) -> None:
+        """Refuse a checkpoint folder that is a link: what is written and deleted in it would lie in
+        a folder that nobody named.
+        """
+        if self.checkpoint_folder.is_symlink():
+            raise ValueError(
+                f"{self.checkpoint_folder} is a link to another folder, in which nothing is "
+                "written, read or deleted; put the folder itself in its place, or remove the link"
+            )
 
     def config(self) -> dict[str, Any]:
         """The content of config.yaml.
@@ -200,7 +225,7 @@ class Run:
             raise ValueError(f"{self.path} is not a run folder: it has no config.yaml")
         config = read_yaml_file(self.config_file)
         version = config.get("format")
-        if not isinstance(version, int):
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise ValueError(
                 f"{self.config_file} does not say its format; it is not the configuration of a run"
             )
@@ -214,30 +239,87 @@ class Run:
             **config,
         }  # a folder that does not say is of a time when there was no other
 
+    def card(self) -> dict[str, Any]:
+        """What the configuration says of the data.
+
+        Raises:
+            ValueError: it is not the configuration of a run.
+        """
+        card = self.config().get("data")
+        if not isinstance(card, Mapping) or not isinstance(card.get("event_shape"), list):
+            raise ValueError(
+                f"{self.config_file} does not say data.event_shape; it is not the configuration of "
+                "a run"
+            )
+        return dict(card)
+
     def model(self, trust: Sequence[str] = ()) -> Model:
         """The model with its saved weights, in evaluation mode.
 
         Raises:
             ValueError: the folder is not a whole run, or its files do not fit each other.
         """
-        config = self.config()
-        data = config.get("data")
-        if not isinstance(data, Mapping) or not isinstance(data.get("event_shape"), list):
-            raise ValueError(
-                f"{self.config_file} does not say data.event_shape; it is not the configuration of "
-                "a run"
-            )
-        x_shape = as_shape(data["event_shape"], "data.event_shape")
-        with seeded(0):  # a model is made with weights that are drawn, though others follow
-            model = build_model(complete(config, trust=trust), x_shape, trust)
+        config, card = self.config(), self.card()
+        file = self._weights()
+        settings = complete(config, trust=trust)
+        shape = as_shape(card["event_shape"], "data.event_shape")
+        now = {"event_shape": list(shape), **listed(settings)}
+        check_trained_as(file.about.get(TRAINED_AS, {}), now, str(self.config_file))
+        what = f"{self.config_file} describes another model than {self.model_file.name} holds"
+        try:
+            # sizes in a file may be any: nothing is allocated that those weights could not fill
+            # a model is made with weights that are drawn, though others follow
+            with seeded(0), at_most(16 * total(file.tensors) + SLACK, what):
+                model = build_model(settings, shape, trust)
+        except (ValueError, ImportError):
+            raise
+        except Exception as error:  # of torch, or of a part, whose constructor may raise anything
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"{what}: {said}") from error
+        load_weights(model, file.tensors, str(self.model_file))
+        model.origin, model.names = self.origin(), Names.of_record(card)
+        return model.eval()
+
+    def _weights(self) -> TensorFile:
+        """What model.safetensors holds."""
         if not self.model_file.is_file():
+            self.config()
             raise ValueError(
                 f"{self.path} has no model.safetensors: its training has not got that far; resume "
                 "it"
             )
-        load_weights(model, read_tensors(self.model_file), str(self.model_file))
-        model.origin, model.names = self.origin(), Names.of_record(data)
-        return model.eval()
+        return self._tensors_in(
+            self.model_file,
+            f"restore it from a copy, or from the checkpoint: {self._resuming()}",
+        )
+
+    def _tensors_in(self, path: Path, remedy: str) -> TensorFile:
+        file = read_tensor_file(path, remedy)
+        if not file.is_signed and self.is_signed:
+            raise ValueError(
+                f"{path} has no SHA-256 of its content, so it is not the file that this run wrote; "
+                f"{remedy}"
+            )
+        return file
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the run is of a version that writes digests, so that they are demanded."""
+        return not self.exists or bool(self.config()["format"] > 1)
+
+    def _verified(self, content: Any) -> dict[str, Any]:
+        """The content of a file without its digest, which is compared, and demanded where the run
+        is of a version that writes it.
+        """
+        try:
+            return verified(content)
+        except NoDigestError:
+            if self.is_signed:
+                raise
+        return dict(content)
+
+    def _resuming(self) -> str:
+        return f"lowerbound train --resume --out {shlex.quote(str(self.path))}"
 
     def begin_with(self, model: Model) -> None:
         """Give a model the weights of this run, for a training that goes on from them.
@@ -246,8 +328,8 @@ class Run:
             ValueError: there are none, or the model is of another shape: by the first part that
                 differs.
         """
-        model.origin, model.names = self.origin(), Names.of_record(self.config()["data"])
-        load_weights(model, read_tensors(self.model_file), str(self.model_file))
+        model.origin, model.names = self.origin(), Names.of_record(self.card())
+        load_weights(model, self._weights().tensors, str(self.model_file))
 
     def origin(self) -> dict[str, Any]:
         """Whose weights a model has that was trained or loaded here: what a run that goes on from
@@ -262,29 +344,34 @@ class Run:
         digest = hashlib.sha256(self.model_file.read_bytes()).hexdigest()
         return {"run": str(self.path.resolve()), "sha256": digest}
 
-    def write_model(self, state: Mapping[str, Tensor]) -> None:
-        """Replace model.safetensors."""
-        write_tensors(self.model_file, state)
+    def write_model(self, state: Mapping[str, Tensor], trained_as: Mapping[str, Any]) -> None:
+        """Replace model.safetensors.
+
+        Args:
+            state: the weights.
+            trained_as: the configuration of the model's parts and its event_shape, which loading
+                compares with config.yaml.
+        """
+        write_tensors(self.model_file, state, {TRAINED_AS: trained_as})
 
     def metrics(self) -> list[dict[str, Any]]:
         """The epochs recorded so far.
 
         Raises:
-            ValueError: metrics.jsonl is damaged.
+            ValueError: metrics.jsonl is damaged, or lacks epochs that the checkpoint knows.
         """
-        if not self.metrics_file.is_file():
-            return []
-        try:
-            return [json.loads(line) for line in self.metrics_file.read_text("utf-8").splitlines()]
-        except ValueError as error:
-            raise ValueError(f"{self.metrics_file} is damaged: {first_line(error)}") from None
+        known = self._state()["records"] if self.has_checkpoint else []
+        with _whole(self.metrics_file, f"write it anew: {self._resuming()}"):
+            text = self.metrics_file.read_text("utf-8") if self.metrics_file.is_file() else ""
+            records = verified_lines(text, bool(text) and self.is_signed)
+            check_records(records)
+            if records[: len(known)] != known:
+                raise ValueError("it lacks epochs that the checkpoint holds")
+        return records
 
     def write_metrics(self, epochs: Sequence[Mapping[str, Any]]) -> None:
         """Replace metrics.jsonl."""
-        write_text(
-            self.metrics_file,
-            "".join(json.dumps(epoch, allow_nan=False) + "\n" for epoch in epochs),
-        )
+        write_text(self.metrics_file, signed_lines(epochs))
 
     def evaluation(self) -> dict[str, Any]:
         """The content of evaluation.json.
@@ -292,49 +379,67 @@ class Run:
         Raises:
             ValueError: it is damaged.
         """
-        try:
-            content = json.loads(self.evaluation_file.read_text("utf-8"))
-            parts = [
-                content[key] or {"value": 0, "stderr": 0, "unit": ""}
-                for key in ("rate", "nll", "objective")
-            ]
-            parts += [point["nll"] for point in content.get("curve", [])]
-            sound = isinstance(content["estimator"], str) and all(
-                {"value", "stderr", "unit"} <= part.keys() for part in parts
-            )
-        except (ValueError, KeyError, TypeError, AttributeError):
-            sound = False
-        if not sound:
-            raise ValueError(
-                f"{self.evaluation_file} is damaged; write it anew: lowerbound evaluate "
-                f"{shlex.quote(str(self.path))}"
-            )
-        return dict(content)
+        again = f"lowerbound evaluate {shlex.quote(str(self.path))}"
+        with _whole(self.evaluation_file, f"write it anew: {again}"):
+            content = self._verified(read_json(self.evaluation_file))
+            check_evaluation(content)
+        return content
 
     def write_evaluation(self, content: Mapping[str, Any]) -> Path:
         """Replace evaluation.json, or for another split than test evaluation-SPLIT.json."""
         split = content["split"]
         return write_json(
             self.path / ("evaluation.json" if split == "test" else f"evaluation-{split}.json"),
-            content,
+            signed(content),
         )
 
     def write_checkpoint(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Commit a state of training: first the tensors under a new name, then state.json, which
         names them.
+
+        Raises:
+            ValueError: the checkpoint's folder is a link.
         """
+        self._check_checkpoint_is_here()
         self.checkpoint_folder.mkdir(exist_ok=True)
         name = f"state-{state['step']}.safetensors"
-        write_tensors(self.checkpoint_folder / name, tensors)
-        write_json(self.checkpoint_folder / "state.json", {**state, "tensors": name})
+        if name == self._committed():  # after the same step: what is committed stays until the end
+            name = f"state-{state['step']}-again.safetensors"
+        sha256 = write_tensors(self.checkpoint_folder / name, tensors)
+        content = {**state, "tensors": name, "tensors_sha256": sha256}
+        write_json(self.state_file, signed(content))
         for old in self._checkpoint_files():
-            if old.name not in (name, "state.json"):
+            if old.name not in (name, self.state_file.name):
                 old.unlink()
+
+    def _committed(self) -> str | None:
+        """The name of the tensor file of the last committed state; None where there is none."""
+        try:
+            return str(read_json(self.state_file)["tensors"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     @property
     def has_checkpoint(self) -> bool:
         """Whether a state of training has been committed."""
-        return (self.checkpoint_folder / "state.json").is_file()
+        return self.state_file.is_file()
+
+    def _state(self) -> dict[str, Any]:
+        """The content of state.json.
+
+        Raises:
+            ValueError: it is damaged, or names a file elsewhere.
+        """
+        self._check_checkpoint_is_here()
+        with _whole(self.state_file, COPY):
+            state = read_json(self.state_file)
+            if not isinstance(state, dict) or not isinstance(state.get("tensors"), str):
+                raise ValueError("it does not name a file of tensors")
+            if not isinstance(state.get("records"), list):
+                raise ValueError("it holds no records of epochs")
+            if Path(state["tensors"]).name != state["tensors"]:
+                raise ValueError("it names a file outside its folder")
+            return self._verified(state)
 
     def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The last committed state of training, or None where there is none yet.
@@ -344,17 +449,18 @@ class Run:
         """
         if not self.has_checkpoint:
             return None
-        file = self.checkpoint_folder / "state.json"
-        try:
-            state = json.loads(file.read_text("utf-8"))
-            name = Path(state["tensors"]).name
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{file} is damaged: {first_line(error)}") from None
-        if state["tensors"] != name:
-            raise ValueError(f"{file} names a file outside its folder")
-        return read_tensors(self.checkpoint_folder / name), state
+        state = self._state()
+        path = self.checkpoint_folder / state["tensors"]
+        file = self._tensors_in(path, COPY)
+        if file.is_signed and state.get("tensors_sha256", file.sha256) != file.sha256:
+            raise ValueError(
+                f"{path} is damaged: it is not the file that {self.state_file.name} names (its "
+                f"SHA-256 differs); {COPY}"
+            )
+        return file.tensors, state
 
 
+@by_default()
 def load(path: str | Path, trust: Sequence[str] = ()) -> Model:
     """The trained model of a run folder.
 
@@ -384,52 +490,12 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Model:
     return Run(path).model(trust)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors by name as safetensors."""
-    content = save_tensors(
-        {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    )
-    write_atomic(path, lambda stream: stream.write(content))
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; nothing in it can execute.
-
-    Raises:
-        ValueError: the file is missing, truncated or of another kind.
-    """
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+@contextmanager
+def _whole(file: Path, remedy: str) -> Iterator[None]:
+    """Say in one line which file is damaged, and what to do."""
     try:
-        return dict(load_tensors(path.read_bytes()))
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {first_line(error)}") from None
-
-
-def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Load weights into a module, in their own precision.
-
-    Raises:
-        ValueError: names or shapes do not fit.
-    """
-    own = module.state_dict()
-    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    if missing or extra:
-        raise ValueError(
-            f"{where} does not fit the model: "
-            + "; ".join(
-                f"{word} {', '.join(names[:3])}"
-                for word, names in (("lacks", missing), ("has", extra))
-                if names
-            )
-        )
-    for name, tensor in own.items():
-        if tensor.shape != tensors[name].shape:
-            raise ValueError(
-                f"{where} does not fit the model: {name} is {tuple(tensors[name].shape)}, not "
-                f"{tuple(tensor.shape)}"
-            )
-    floating = {t.dtype for t in tensors.values() if t.is_floating_point()}
-    if len(floating) == 1:
-        module.to(floating.pop())
-    module.load_state_dict(dict(tensors))
+        yield
+    except ValueError as error:
+        said = first_line(error)
+        told = said if str(file) in said else f"{file} is damaged: {said}"
+        raise ValueError(f"{told}; {remedy}") from None

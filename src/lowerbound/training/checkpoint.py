@@ -18,13 +18,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lowerbound.model import Model
+from lowerbound.objective import Objective
 from lowerbound.parallel.processes import ALONE, Processes, Votes, together
-from lowerbound.runs.run import Run, load_weights
+from lowerbound.runs.checked import check_records
+from lowerbound.runs.run import Run
+from lowerbound.runs.tensors import load_weights
 from lowerbound.training.average import WeightAverage
+from lowerbound.training.configuration import trained_as
 from lowerbound.training.optimizers import moments
 from lowerbound.training.sums import Sums
 from lowerbound.utils.messages import first_line
-from lowerbound.utils.seeding import random_state, set_random_state
+from lowerbound.utils.seeding import check_random_state, random_state, set_random_state
 
 GROUPS = ("model", "objective", "optimizer", "random", "best", "average", "sums")
 """What a checkpoint holds tensors of; a name is group.name."""
@@ -78,8 +83,8 @@ class TrainingState:
 
     def __init__(
         self,
-        model: nn.Module,
-        objective: nn.Module,
+        model: Model,
+        objective: Objective,
         optimizer: Optimizer,
         precision: Any,
         device: torch.device,
@@ -140,7 +145,7 @@ class TrainingState:
             ValueError: an optimiser of the user's own keeps what no file can hold.
         """
         if self.step:  # before the first step there is nothing that deserves to be called a model
-            run.write_model(self.weights())
+            run.write_model(self.weights(), trained_as(self.model, self.objective))
             run.write_metrics(self.records)
         by_parameter = self.optimizer.state_dict()["state"]
         moments, counters = _told_apart(by_parameter)
@@ -217,27 +222,27 @@ class TrainingState:
             loss = math.inf if best["loss"] is None else float(best["loss"])
             counts = [int(state[key]) for key in ("epoch", "done", "step")]
             counts += [int(best["epoch"]), int(best["since"])]
-            seconds, records = (
-                float(state["seconds"]),
-                [dict(record) for record in state["records"]],
-            )
+            seconds, records = float(state["seconds"]), [dict(each) for each in state["records"]]
+            check_records(records)
             precision, maker = dict(state["precision"]), {"processes": 1, **state["made_by"]}
             if (
-                min(counts) < 0
+                min(*counts, seconds) < 0
                 or len(records) != counts[0] - 1
                 or bool(counts[1]) != bool(tensors["sums"])
             ):
                 raise ValueError("its counts do not fit each other")
-            if (
-                bool(tensors["best"]) != math.isfinite(loss)
-                or tensors["random"]["cpu"].dtype != torch.uint8
-            ):
+            if bool(tensors["best"]) != math.isfinite(loss) or "cpu" not in tensors["random"]:
                 raise ValueError("the best weights or the random states are missing")
+            check_random_state(tensors["random"])
             if counts[2] and not by_parameter and moments(self.optimizer):
                 raise ValueError("the optimiser's moments are missing")
             if self.average is not None:
                 self.average.restore(tensors["average"])
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+            self.precision.load_state_dict(precision)
+            # its settings follow from the configuration
+            settings = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": by_parameter, "param_groups": settings})
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             what = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
             raise ValueError(f"the checkpoint in {folder} is damaged: {what}") from None
         for module, group in (
@@ -247,9 +252,6 @@ class TrainingState:
                 load_weights(module, tensors[group], f"the checkpoint's {group}")
         self.epoch, self.done, self.step, self.best.epoch, self.best.epochs_since = counts
         self.best.loss, self.seconds, self.records = loss, seconds, records
-        settings = self.optimizer.state_dict()["param_groups"]  # they follow from the configuration
-        self.optimizer.load_state_dict({"state": by_parameter, "param_groups": settings})
-        self.precision.load_state_dict(precision)
         device, states = self.sums.device, tensors["random"]
         if device.type == "cuda" and world.size > 1 and "cuda0" in states:
             states = {**states, f"cuda{device.index}": states["cuda0"]}  # all draw as the first one

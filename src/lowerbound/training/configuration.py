@@ -13,8 +13,10 @@ from torch import nn
 
 from lowerbound.config.build import complete, describe_model, listed
 from lowerbound.config.parts import describe, foreign_packages
+from lowerbound.config.settings import flat
 from lowerbound.data import load
 from lowerbound.data.dataset import Dataset
+from lowerbound.data.held_out import SPLIT, split_digest
 from lowerbound.model import Model
 from lowerbound.networks import MLP
 from lowerbound.objective import Objective
@@ -34,18 +36,29 @@ def configuration(
     """The complete, resolved configuration of a run, with whose weights it began."""
     card = {"name": data.name, **data.options, "sha256": data.sha256}
     card |= {"event_shape": list(data.event_shape), "range": list(data.range)}
+    card |= {SPLIT: split_digest(data)}
     card |= {} if data.columns is None else {"columns": list(data.columns)}
-    parts = {**describe_model(model), "objective": describe(objective, "objective")}
+    parts = parts_of(model, objective)
     if foreign := sorted(foreign_packages(parts)):
         # what could not be loaded again is refused before it is trained
         complete(parts, trust=foreign)
         warnings.warn(
             f"the model has parts from {', '.join(foreign)}; loading the run will ask for "
             f"trust={foreign} (--trust)",
-            stacklevel=5,
+            stacklevel=6,
         )
     record = {"data": card, **listed(parts), **settings.as_record()}
     return record if model.origin is None else {**record, "init": dict(model.origin)}
+
+
+def parts_of(model: Model, objective: Objective) -> dict[str, Any]:
+    """The configuration of every part of a model, and of its objective."""
+    return {**describe_model(model), "objective": describe(objective, "objective")}
+
+
+def trained_as(model: Model, objective: Objective) -> dict[str, Any]:
+    """What stands beside the weights: all of the configuration that their numbers depend on."""
+    return {"event_shape": list(model.x_shape), **listed(parts_of(model, objective))}
 
 
 def check_same(run: Run, config: Mapping[str, Any], function: Callable[..., Any]) -> None:
@@ -94,26 +107,23 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a result depends on: not on how many share the work, nor on which of several equal
     devices does it.
     """
-    flat = {
+    settings = {
         key: value
         for key, value in _flat(config).items()
         if key not in DIVISION and not key.startswith(ORIGIN)
     }
-    return flat | {"device": str(flat.get("device")).partition(":")[0]}
+    return settings | {"device": str(settings.get("device")).partition(":")[0]}
 
 
 def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
     return {name: p.default for name, p in inspect.signature(function).parameters.items()}
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value  # as in a file
-    return flat
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: list(value) if isinstance(value, tuple) else value  # as a file holds it
+        for key, value in flat(config).items()
+    }
 
 
 def check_batches(model: Model, objective: Objective, data: Dataset, settings: Settings) -> None:

@@ -60,10 +60,12 @@ from lowerbound.training.steps import Steps
 from lowerbound.training.sums import Sums
 from lowerbound.training.validation import Validation
 from lowerbound.utils.allocator import retain_freed_memory
+from lowerbound.utils.modes import by_default, check_has_values
 from lowerbound.utils.seeding import seeded
 from lowerbound.utils.stopping import stop_requested
 
 
+@by_default()
 def fit(
     model: Model,
     objective: Objective,
@@ -326,6 +328,7 @@ def _check(model: Model, objective: Objective, data: Dataset, settings: Settings
     _check_kind("model", model, Model)
     _check_kind("objective", objective, Objective)
     _check_kind("data", data, Dataset)
+    check_has_values(model)
     check_settings(settings, data)
     check_batches(model, objective, data, settings)
     model.check_data(data)

@@ -9,11 +9,14 @@ disk is.
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
+
+from lowerbound.utils.messages import first_line
 
 
 def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path:
@@ -68,6 +71,45 @@ def write_text(path: str | Path, text: str) -> Path:
 def write_json(path: str | Path, content: Any) -> Path:
     """Write JSON atomically; nan and infinity are refused, since other readers cannot open them."""
     return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file; its numbers are finite, as those that :func:`write_json` writes.
+
+    Raises:
+        ValueError: it is no JSON, nested too deeply, or holds nan or infinity.
+        OSError: it cannot be read.
+    """
+    try:
+        return parse_json(Path(path).read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {first_line(error)}") from None
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text says; numbers are finite.
+
+    Raises:
+        ValueError: it is no JSON, nested too deeply, or holds nan or infinity.
+
+    Example:
+        >>> parse_json('{"loss": 1e999}')
+        Traceback (most recent call last):
+        ...
+        ValueError: 1e999 is no finite number
+    """
+    try:
+        return json.loads(text, parse_constant=_not_finite, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("its brackets are nested too deeply") from None
+
+
+def _finite(digits: str) -> float:
+    return value if math.isfinite(value := float(digits)) else _not_finite(digits)
+
+
+def _not_finite(digits: str) -> NoReturn:
+    raise ValueError(f"{digits} is no finite number")
 
 
 def _sync_folder(folder: Path) -> None:

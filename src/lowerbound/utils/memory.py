@@ -6,12 +6,15 @@ the machine first. Work that is done in pieces is cut so that each piece fits.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.distributions import Distribution, Independent
+from torch.utils._python_dispatch import TorchDispatchMode
 
 GIB = 2**30
 
@@ -88,6 +91,63 @@ def check_fits(
             f"{what} needs {needed / GIB:,.1f} GiB, this machine has {there / GIB:,.1f} GiB of "
             f"memory; {remedy}"
         )
+
+
+class at_most(TorchDispatchMode):  # noqa: N801  it is a block, as torch.no_grad is
+    """A block in which new tensors may hold so many numbers in all: what asks for more is refused
+    before it is allocated.
+
+    Args:
+        count: how many numbers.
+        what: what is too large, for the message.
+
+    Raises:
+        ValueError: more are asked for.
+
+    Example:
+        >>> import torch
+        >>> with at_most(8, "this layer"):
+        ...     layer = torch.nn.Linear(10**6, 10**6)
+        Traceback (most recent call last):
+        ...
+        ValueError: this layer: 1,000,000,000,000 numbers are asked for, and at most 8 fit
+    """
+
+    def __init__(self, count: int, what: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count, self.what, self.asked = count, what, 0
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        self.asked += _asked(func, args, kwargs or {})
+        if self.asked > self.count:
+            raise ValueError(
+                f"{self.what}: {self.asked:,} numbers are asked for, and at most {self.count:,} fit"
+            )
+        return func(*args, **(kwargs or {}))
+
+
+def _asked(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """How many numbers an operation of torch asks for by sizes; 0 where it has only tensors."""
+    arguments = dict(zip((each.name for each in func._schema.arguments), args, strict=False))
+    arguments |= kwargs
+    if "size" in arguments and isinstance(arguments["size"], (list, tuple)):
+        is_view = any(isinstance(value, Tensor) for value in args)  # of what is there
+        return 0 if is_view else math.prod(arguments["size"])
+    if "repeats" in arguments and isinstance(arguments["repeats"], (list, tuple)):
+        return int(args[0].numel()) * math.prod(arguments["repeats"])
+    if "n" in arguments and isinstance(arguments["n"], int):  # eye, randperm
+        return arguments["n"] * int(arguments.get("m", 1))
+    ends = [arguments.get(name, 0) for name in ("start", "end")]
+    if "end" in arguments and all(isinstance(end, (int, float)) for end in ends):  # arange
+        steps = arguments.get("steps", (ends[1] - ends[0]) / (arguments.get("step", 1) or 1))
+        return math.ceil(steps) if math.isfinite(steps) else 0
+    return 0
 
 
 def values_held(distribution: Distribution) -> int:

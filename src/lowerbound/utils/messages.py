@@ -61,3 +61,19 @@ def first_line(error: BaseException) -> str:
         'two lines'
     """
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def printable(text: object) -> str:
+    r"""A text as a terminal may show it: what would move its cursor, ring its bell, or change its
+    colours or its title is written as Python writes it.
+
+    Names of files, columns and classes come from others. Everything that the command prints of them
+    goes through here.
+
+    Example:
+        >>> printable("run\x1b[2J\x07\nnext"), printable("läufe/β 1")
+        ('run\\x1b[2J\\x07\\nnext', 'läufe/β 1')
+    """
+    return "".join(
+        character if character.isprintable() else repr(character)[1:-1] for character in str(text)
+    )

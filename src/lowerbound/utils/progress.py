@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from lowerbound.utils.messages import printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -96,6 +98,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         A function to call with (work done, work in all).
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True, highlight=False)
@@ -111,7 +114,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         transient=True,
         disable=not console.is_terminal,
     ) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(escape(printable(what)), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 

@@ -36,6 +36,34 @@ def random_state() -> dict[str, Tensor]:
     return state
 
 
+def check_random_state(state: Mapping[str, Tensor]) -> None:
+    """Refuse random states that torch would not take, before any is set.
+
+    Raises:
+        ValueError: of which device.
+
+    Example:
+        >>> check_random_state(random_state())
+        >>> check_random_state({"cpu": torch.zeros(7, dtype=torch.uint8)})
+        Traceback (most recent call last):
+        ...
+        ValueError: the random state of cpu is none that torch takes
+    """
+    for device, value in state.items():
+        kind = device.rstrip("0123456789")
+        if kind not in ("cpu", "cuda", "mps"):
+            raise ValueError(f"there is no random state of a device {device!r}")
+        is_here = kind == "cpu" or torch.get_device_module(kind).is_available()
+        try:
+            # torch refuses a state that is none; that of a device which is not here stays unused
+            if value.dtype != torch.uint8 or (
+                is_here and not torch.Generator(kind).set_state(value)
+            ):
+                raise RuntimeError
+        except RuntimeError:
+            raise ValueError(f"the random state of {device} is none that torch takes") from None
+
+
 def set_random_state(state: Mapping[str, Tensor]) -> None:
     """Put the generators that are drawn from here back to where they stood."""
     if (stream := stream_of_thread()) is not None:

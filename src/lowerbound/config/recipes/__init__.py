@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-import yaml
-
+from lowerbound.config.settings import read_yaml
 from lowerbound.utils.messages import unknown
 
 
@@ -35,4 +34,4 @@ def recipe_text(name: str) -> str:
 
 def about(name: str) -> str:
     """What a recipe says of itself in one line."""
-    return str(yaml.safe_load(recipe_text(name))["about"]["title"])
+    return str(read_yaml(recipe_text(name), name)["about"]["title"])
