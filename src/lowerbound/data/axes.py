@@ -55,13 +55,13 @@ def check_axes(shape: Shape, channels: str | None, actor: str, where: str) -> No
             f"{where} has examples of shape {shape}, which {actor} takes for a picture {shape[0]} "
             f"high and {shape[1]} wide; if it is one, say so by an axis for its channel "
             "(np.save(path, x[:, None])); for signals (C, T), whose first axis are channels, use "
-            "--network MLP"
+            "the network MLP"
         )
     if len(shape) > 3:
         before = " x ".join(map(str, shape[:-2]))
         size = ", ".join(map(str, shape[-2:]))
         raise ValueError(
             f"{where} has examples of shape {shape}, and {actor} acts on the last two axes alone "
-            f"and takes those before them ({before}) for channels; for volumes use --network MLP, "
+            f"and takes those before them ({before}) for channels; for volumes use an MLP, "
             f"or say that slices are channels: np.save(path, x.reshape(len(x), -1, {size}))"
         )

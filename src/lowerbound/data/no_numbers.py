@@ -16,6 +16,7 @@ DECIMAL_COMMA = re.compile(r"[+-]?[\d.]*\d,\d+([eE][+-]?\d+)?")
 # a column with more different texts than this, and in more than half of its cells another one,
 # holds names and no classes
 MANY = 20
+MOST_CLASSES = 1000  # above it they are no classes either, and no more are looked at
 
 
 @dataclass
@@ -39,14 +40,15 @@ class Texts:
     def add(self, cell: str) -> None:
         """One more."""
         self.count += 1
-        self.different.add(cell)
+        if len(self.different) <= MOST_CLASSES:
+            self.different.add(cell)
         self.are_dates = self.are_dates and DATE.fullmatch(cell.strip()) is not None
         self.are_decimals = self.are_decimals and DECIMAL_COMMA.fullmatch(cell.strip()) is not None
 
     @property
     def are_classes(self) -> bool:
         """Whether they can be: few texts that recur."""
-        many = max(MANY, self.count // 2)
+        many = min(MOST_CLASSES, max(MANY, self.count // 2))
         return not self.are_dates and not self.are_decimals and len(self.different) <= many
 
 
