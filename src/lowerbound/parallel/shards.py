@@ -26,6 +26,7 @@ from torch import Tensor
 
 from lowerbound.parallel.processes import Processes
 from lowerbound.utils.seeding import random_state
+from lowerbound.utils.streams import is_drawing_globally
 
 
 @dataclass(frozen=True)
@@ -87,24 +88,37 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
+_shard_of_graphs: Shard | None = None
+_all_gathers_of_graphs = 0
+"""The same of the one thread that may run graphs that draw: a graph can look into the module, and
+not into what belongs to a thread.
+"""
 
 
 def active() -> Shard | None:
     """The rows at hand, where they are not all."""
-    return _thread.shard
+    return _shard_of_graphs if torch.compiler.is_compiling() else _thread.shard
 
 
 @contextmanager
 def entered(shard: Shard | None) -> Iterator[None]:
     """Run a block in which these are the rows at hand of this thread; None for all."""
-    before = _thread.shard
-    _thread.shard = shard
-    if shard is not None:
-        _thread.all_gathers = 0
+    global _shard_of_graphs, _all_gathers_of_graphs  # noqa: PLW0603  # see there
+    before = active()
+    in_graphs = torch.compiler.is_compiling() or is_drawing_globally()
+    if in_graphs:
+        _shard_of_graphs = shard
+        _all_gathers_of_graphs = _all_gathers_of_graphs if shard is None else 0
+    if not torch.compiler.is_compiling():
+        _thread.shard = shard
+        _thread.all_gathers = _thread.all_gathers if shard is None else 0
     try:
         yield
     finally:
-        _thread.shard = before
+        if in_graphs:
+            _shard_of_graphs = before
+        if not torch.compiler.is_compiling():
+            _thread.shard = before
 
 
 def pieces(size: int, world: Processes, accumulate: int = 1) -> list[Shard]:
@@ -220,7 +234,8 @@ def _check_at_once(shard: Shard) -> None:
 
 def has_all_gathered() -> bool:
     """Whether the shard that was entered last has taken anything from the whole of its batch."""
-    return _thread.all_gathers > 0
+    of_graphs = _all_gathers_of_graphs if is_drawing_globally() else 0
+    return _thread.all_gathers + of_graphs > 0
 
 
 def check_in_step(world: Processes) -> None:
@@ -248,7 +263,11 @@ def check_in_step(world: Processes) -> None:
 
 
 def _placed(rows: Tensor, dim: int, start: int, stop: int, size: int) -> Tensor:
-    _thread.all_gathers += 1
+    global _all_gathers_of_graphs  # noqa: PLW0603  # see there
+    if torch.compiler.is_compiling():
+        _all_gathers_of_graphs += 1
+    else:
+        _thread.all_gathers += 1
     # torch does not say
     placed: Tensor = _Placed.apply(rows, dim, start, stop, size)  # type: ignore[no-untyped-call]
     return placed

@@ -37,6 +37,14 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         >>> dropout.training
         True
     """
+    if torch.compiler.is_compiling():  # nothing else compiles meanwhile, and a graph knows no lock
+        in_training = [part for part in module.modules() if part.training]
+        module.eval()
+        try:
+            yield
+        finally:
+            _train(in_training)
+        return
     with _lock:
         in_training = [part for part in module.modules() if part.training]
         module.eval()
@@ -52,8 +60,12 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             if blocks.count == 0:
                 del _blocks[id(module)]
                 in_training += blocks.in_training
-            for part in in_training:
-                part.training = True
+            _train(in_training)
+
+
+def _train(parts: list[nn.Module]) -> None:
+    for part in parts:
+        part.training = True
 
 
 @contextmanager
