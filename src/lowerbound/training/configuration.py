@@ -35,6 +35,7 @@ def configuration(
     card = {"name": data.name, **data.options, "sha256": data.sha256}
     card |= {"event_shape": list(data.event_shape), "range": list(data.range)}
     card |= {} if data.columns is None else {"columns": list(data.columns)}
+    card |= {} if data.decimals is None else {"decimals": list(data.decimals)}
     parts = {**describe_model(model), "objective": describe(objective, "objective")}
     if foreign := sorted(foreign_packages(parts)):
         # what could not be loaded again is refused before it is trained
@@ -83,7 +84,8 @@ def _completed(
     Names of classes and columns follow from the data, whose checksum is compared.
     """
     parts = listed(complete(before, trust=sorted(foreign_packages(now))))
-    of_data = {key: now["data"][key] for key in ("classes", "columns") if key in now["data"]}
+    derived = ("classes", "columns", "decimals")
+    of_data = {key: now["data"][key] for key in derived if key in now["data"]}
     known = {**_defaults(load), **of_data, **before["data"]}
     data = {key: known[key] for key in {**before["data"], **now["data"]} if key in known}
     settings = {key: value for key, value in _defaults(function).items() if key in now}
