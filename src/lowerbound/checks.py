@@ -1,14 +1,14 @@
 """What must hold before work begins: at least one draw; when a model meets data, the shape and a
-support on which its likelihood is a density; and finite weights.
+support on which its likelihood is a density; examples that are real and finite; finite weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions.constraints import Constraint
 
 from lowerbound.data.dataset import Dataset
@@ -16,6 +16,7 @@ from lowerbound.data.mapped import MappedRows
 from lowerbound.roles import Likelihood
 from lowerbound.shapes import Shape
 from lowerbound.supports import BINARY, COUNTS, UNIT, Columns, Levels, contains, describe, union
+from lowerbound.units import far_from_zero
 from lowerbound.utils.messages import some
 
 
@@ -235,6 +236,71 @@ def check_samples(samples: int, name: str = "samples") -> None:
     """
     if samples < 1:
         raise ValueError(f"{name} is {samples}: at least 1 draw is needed")
+
+
+def real_values(x: Any) -> Tensor:
+    """X as a tensor of real numbers.
+
+    Raises:
+        TypeError: it is none.
+
+    Example:
+        >>> real_values([[1, 2]])
+        tensor([[1, 2]])
+    """
+    try:
+        value = torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(
+            f"x is {type(x).__name__}: a tensor or an array of numbers (B, *X) is needed"
+        ) from None
+    if value.is_complex():
+        raise TypeError(
+            f"x holds complex numbers ({str(value.dtype).removeprefix('torch.')}), and real ones "
+            "are needed: make real and imaginary part entries of their own (torch.view_as_real)"
+        )
+    return value
+
+
+def check_examples(x: Tensor) -> None:
+    """Refuse examples (B, *X) with a value that is NaN or infinite.
+
+    Raises:
+        ValueError: which examples, by their numbers.
+
+    Example:
+        >>> check_examples(torch.tensor([[0.0], [torch.nan]]))
+        Traceback (most recent call last):
+        ValueError: x holds NaN or infinite values in 1 of 2 examples (numbers 1); ...
+    """
+    is_fit = x.isfinite()
+    if bool(is_fit.all()):
+        return
+    rows = (~is_fit.flatten(1).all(1) if x.ndim > 1 else ~is_fit).nonzero().flatten().tolist()
+    some = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
+    raise ValueError(
+        f"x holds NaN or infinite values in {len(rows):,} of {len(x):,} examples (numbers {some}); "
+        "where NaN means missing, say so: Context(mask=x.isfinite())"
+    )
+
+
+def check_precision(model: nn.Module, dtype: torch.dtype, what: str, remedy: str) -> None:
+    """Refuse x in a precision that would change it, where the data of a model need float64.
+
+    Args:
+        model: the model.
+        dtype: of x.
+        what: how x is called.
+        remedy: what would work.
+
+    Raises:
+        ValueError: it is narrower, and matters.
+    """
+    if dtype.is_floating_point and dtype != torch.float64 and far_from_zero(model):
+        raise ValueError(
+            f"{what} is {str(dtype).removeprefix('torch.')}, and the model was trained on data "
+            f"that it would change; {remedy}"
+        )
 
 
 def check_finite(unfit: Tensor, samples: int) -> None:

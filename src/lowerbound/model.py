@@ -16,7 +16,8 @@ posteriors is a slot for several; everything else is a setting.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, ClassVar, TypeAlias
 
@@ -24,7 +25,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from lowerbound.checks import check_classes, check_condition, check_data
+from lowerbound.checks import (
+    check_classes,
+    check_condition,
+    check_data,
+    check_examples,
+    check_precision,
+    real_values,
+)
 from lowerbound.conditions import as_condition
 from lowerbound.data.axes import check_axes
 from lowerbound.data.dataset import Dataset
@@ -32,7 +40,7 @@ from lowerbound.data.names import Names
 from lowerbound.draw import Draw
 from lowerbound.roles import Context, Likelihood, Part, Posterior
 from lowerbound.shapes import Shape, as_shape, numel
-from lowerbound.units import learn_units
+from lowerbound.units import is_double, learn_units
 from lowerbound.utils.modes import evaluating
 from lowerbound.utils.seeding import replayed, seeded
 
@@ -64,6 +72,7 @@ class Model(nn.Module, ABC):
     origin: Mapping[str, Any] | None = None
     names: Names | None = None
     default_latent: ClassVar[LatentSize] = 16
+    _is_trusting: bool = False
     __call__: Callable[..., Draw]
 
     @classmethod
@@ -306,12 +315,19 @@ class Model(nn.Module, ABC):
         for part in self.shown_x:
             part.prepare(x)
 
-    def learn_units(self, x: Tensor, mask: Tensor | None = None) -> None:
+    def learn_units(
+        self, x: Tensor, mask: Tensor | None = None, dtype: torch.dtype | None = None
+    ) -> None:
         """Set the units of the data, where not set before, from the observed entries of training
         examples (n, *X).
+
+        Args:
+            x: examples, (n, *X), or a :func:`~lowerbound.units.summary` of them.
+            mask: 1 where observed, (n, *X).
+            dtype: of the data, by default that of x.
         """
         for part in self.shown_x:
-            learn_units(part, x, mask)
+            learn_units(part, x, mask, dtype)
 
     def matched(self, data: Dataset) -> Dataset:
         """New data as the model takes them: columns and classes that have names, in its own order.
@@ -339,16 +355,37 @@ class Model(nn.Module, ABC):
             self.names.check(data, isinstance(self.condition, int))
         check_data(self.likelihood, data.event_shape, data.lies_on, name)
         check_classes(self.likelihood, data)
+        check_precision(self, data.dtype, name, "read it with dtype='float64'")
         check_condition(self.condition, data.condition, name)
         if any(isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) for module in self.modules()):
             check_axes(data.event_shape, data.options.get("channels"), "a convolution", name)
 
+    @contextmanager
+    def trusting(self) -> Iterator[None]:
+        """A block in which x is not looked at: training's data were, when they were read."""
+        self._is_trusting = True
+        try:
+            yield
+        finally:
+            self._is_trusting = False
+
     def _given(self, x: Tensor, context: Context | None) -> tuple[Tensor, Context]:
         """X and what is known beside it, where the model is; missing entries are zero, whatever
         stood there.
+
+        Raises:
+            ValueError: x holds values that are not finite, or in a precision that changes them.
+            TypeError: x is no tensor or array of real numbers.
         """
+        looks = not (self._is_trusting or torch.compiler.is_compiling())
+        x = torch.as_tensor(real_values(x) if looks else x)
+        placed = self._placed_x(x)
         context = self._beside(context, len(x))
-        return context.observed(self._placed(x)), context
+        value = context.observed(placed)
+        if looks:
+            check_examples(value)
+            check_precision(self, x.dtype, "x", "give it in float64 (Dataset.examples does)")
+        return value, context
 
     def _placed(self, value: Tensor) -> Tensor:
         """A value on the device and in the precision of the model; what numpy holds is taken
@@ -357,6 +394,16 @@ class Model(nn.Module, ABC):
         like = _first_parameter(self)
         assert like is not None  # a model that has none cannot be trained
         return torch.as_tensor(value).to(device=like.device, dtype=like.dtype)
+
+    def _placed_x(self, x: Tensor) -> Tensor:
+        """X on the device of the model: in float64 where the model's data are, and it holds what
+        float32 may not; else in the precision of the model.
+        """
+        like = _first_parameter(self)
+        assert like is not None  # as above
+        is_wide = x.dtype == torch.float64 or not x.is_floating_point()
+        keeps = is_wide and like.dtype != torch.float64 and is_double(self)
+        return x.to(device=like.device, dtype=torch.float64 if keeps else like.dtype)
 
     def _beside(self, context: Context | None, n: int | None = None) -> Context:
         """The context on the device of the model, empty where there is none.

@@ -231,14 +231,18 @@ def test_refuses_a_score_and_no_example(digits: Dataset) -> None:
 def test_weights_that_are_not_finite_are_counted_and_named() -> None:
     model, x, _ = on_a_grid()
     x[3] = math.nan
-    with pytest.raises(
-        ValueError, match=r"2 of 16 log-weights are not finite, of 1 of 8 examples \(numbers 3\)"
-    ):
-        annealed(model, x, chains=2, temperatures=3, seed=0)
-    with pytest.raises(
-        ValueError, match=r"50 of 400 log-weights are not finite, of 1 of 8 examples \(numbers 3\)"
-    ):
-        log_marginal(model, x, samples=50)
+    # unlooked at: a model refuses such x at its doors, and weights may fail for other reasons
+    with model.trusting():
+        with pytest.raises(
+            ValueError,
+            match=r"2 of 16 log-weights are not finite, of 1 of 8 examples \(numbers 3\)",
+        ):
+            annealed(model, x, chains=2, temperatures=3, seed=0)
+        with pytest.raises(
+            ValueError,
+            match=r"50 of 400 log-weights are not finite, of 1 of 8 examples \(numbers 3\)",
+        ):
+            log_marginal(model, x, samples=50)
 
 
 def test_one_chain_alone_is_unbiased_too() -> None:

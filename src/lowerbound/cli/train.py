@@ -63,7 +63,7 @@ NOT_SETTINGS = (
     "model", "objective", "data", "out", "resume", "overwrite", "progress", "callbacks", "logger",
 )  # fmt: skip
 # of the data: written for the record, found again from the data
-DERIVED = ("sha256", SPLIT, "event_shape", "range")
+DERIVED = ("sha256", SPLIT, "event_shape", "range", "decimals")
 PAIRS = 32  # originals and reconstructions on the sheet, and twice as many samples
 
 

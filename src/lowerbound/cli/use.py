@@ -17,7 +17,8 @@ from lowerbound.data import NAMED
 from lowerbound.data.dataset import Dataset
 from lowerbound.data.names import Names
 from lowerbound.data.options import Missing
-from lowerbound.data.tables import text
+from lowerbound.data.splitting import split_rows
+from lowerbound.data.tables import cells_of, text
 from lowerbound.evaluation import impute as fill_in
 from lowerbound.evaluation import log_marginal
 from lowerbound.evaluation.evaluate import SAMPLES
@@ -175,7 +176,8 @@ def impute(argv: Sequence[str]) -> None:
         else torch.tensor([len(names.categories.get(name, ())) for name in names.columns])
     )
     how = {key: arguments[key] for key in ("samples", "seed", "draw")}
-    write(fill_in(model, x, context, **how, levels=levels))
+    filled = fill_in(model, x, context, **how, levels=levels)
+    write(filled, copied=_written(data, split, context.mask))
 
 
 def score(argv: Sequence[str]) -> None:
@@ -263,6 +265,21 @@ def _in_batches(
     return torch.cat(batches)
 
 
+def _written(data: Dataset, split: str, mask: Tensor) -> list[list[str | None]] | None:
+    """The text of every observed cell of a .csv, which nothing that is read from it has to give
+    back, and None of the others; None of another file.
+    """
+    path = Path(data.name or "")
+    if path.suffix.lower() != ".csv" or data.columns is None:
+        return None
+    every = cells_of(path, data.columns)
+    rows = split_rows(len(every), None, data.options["splits"], data.options["seed"], str(path))
+    return [
+        [cell if is_seen else None for cell, is_seen in zip(every[row], seen, strict=True)]
+        for row, seen in zip(rows[split].tolist(), mask.tolist(), strict=True)
+    ]
+
+
 def _writer(
     run: Run,
     model: Model,
@@ -288,18 +305,21 @@ def _writer(
         raise ValueError(
             f"examples of shape {model.x_shape} are no rows of a table; write them as .npy"
         )
-    limits = run.config()["data"].get("range", [0.0, 1.0])
+    card = run.config()["data"]
+    limits, decimals = card.get("range", [0.0, 1.0]), card.get("decimals")
 
     def write(
-        result: Tensor, columns: int | None = None, labels: tuple[str, Sequence[str]] | None = None
+        result: Tensor,
+        columns: int | None = None,
+        labels: tuple[str, Sequence[str]] | None = None,
+        copied: Sequence[Sequence[str | None]] | None = None,
     ) -> None:
         if path.suffix == ".png":
             save_grid(path, result, (limits[0], limits[1]), columns)
         elif path.suffix == ".csv":
             names = model.names or Names()
-            cells = result.cpu().numpy()
-            table = text(cells, names.columns, names.categories, labels, formulas)
-            write_text(path, table)
+            cells, known = result.cpu().numpy(), (names.columns, names.categories)
+            write_text(path, text(cells, *known, labels, decimals, copied, formulas))
         else:
             buffer = io.BytesIO()
             np.save(buffer, result.cpu().numpy(), allow_pickle=False)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lowerbound.data.dataset import Dataset, Split, Stored
 from lowerbound.data.mapped import MappedArray, Memory
 from lowerbound.data.names import check_distinct
-from lowerbound.data.options import Binarize, Channels, Missing, Options, Splits, plain
+from lowerbound.data.options import Binarize, Channels, Dtype, Missing, Options, Splits, plain
 from lowerbound.data.preprocess import make_card
 from lowerbound.data.sources import NAMED, OWN, applicable, read
 from lowerbound.shapes import as_shape
@@ -51,6 +51,7 @@ def load(
     labelled: int | None = None,
     labelled_share: float | None = None,
     memory: Memory = "auto",
+    dtype: Dtype = "auto",
 ) -> Dataset:
     """Load a data set by name, from a file of arrays or a table, or from a folder of pictures.
 
@@ -113,6 +114,10 @@ def load(
             which may be larger than memory; training then shuffles by windows of 256 MiB. "load"
             reads them. "auto" maps a file that is larger than a quarter of the memory. That values
             were mapped is written down, so that a run is resumed in the same order.
+        dtype: of x. "auto" takes float32, or float64 where float32 would change a column: whole
+            numbers beyond 2^24, or values far from zero for their spread
+            (:mod:`lowerbound.data.precision`). "float64" takes that in any case. That it was needed
+            is written down, so that another file is read in the same precision.
 
     Returns:
         The card with its splits.
@@ -153,6 +158,7 @@ def load(
         strip=strip,
         labelled=labelled,
         labelled_share=labelled_share,
+        dtype=dtype,
     )
     stored = read(source, options)
     moves = "strip" if strip is not None else "channels" if channels == "last" else None
@@ -188,6 +194,7 @@ def from_arrays(
     factors: NDArray[Any] | torch.Tensor | None = None,
     labelled: int | None = None,
     labelled_share: float | None = None,
+    dtype: Dtype = "auto",
 ) -> Dataset:
     """A data set from arrays in memory; the arguments are those of :func:`load`.
 
@@ -214,6 +221,7 @@ def from_arrays(
             (``lb.scores``), or None.
         labelled: see :func:`load`.
         labelled_share: see :func:`load`.
+        dtype: see :func:`load`.
 
     Raises:
         ValueError: as :func:`load`.
@@ -240,6 +248,7 @@ def from_arrays(
         strip=strip,
         labelled=labelled,
         labelled_share=labelled_share,
+        dtype=dtype,
     )
     values, labels, observed, made_from = (_array(v) for v in (x, y, mask, factors))
     assert values is not None  # x is no option

@@ -31,10 +31,8 @@ from lowerbound.utils.messages import printable, unknown
 
 # bytes of float32 that one piece of a split takes where nobody says how many examples: 32 MiB
 PIECE = 2**25
-EXCERPT, LEAST = (
-    2**28,
-    1000,
-)  # bytes of float32 in an excerpt of a split in a file, and how many examples at least
+# bytes of float32 in an excerpt of a split in a file, and how many examples at least
+EXCERPT, LEAST = 2**28, 1000
 
 
 @dataclass(frozen=True, repr=False)
@@ -88,6 +86,8 @@ class Dataset:
         transforms: from stored values to x, in order.
         seed: of the split and of the random transforms on validation and test examples.
         columns: the names of the entries of x, where they have any.
+        decimals: of each column of a table, how many decimals its values have as stored, and None
+            where there are too many to be meant; None of other data.
         column_supports: where each column of a table lies, before the transforms; None of other
             data.
         categories: of columns that hold classes, by name: the labels, in the order of their levels.
@@ -127,6 +127,7 @@ class Dataset:
     strip: tuple[int, int] | None = None
     labelled_share: float | None = None
     left_out: tuple[str, ...] = ()
+    decimals: tuple[int | None, ...] | None = None
 
     def __post_init__(self) -> None:
         shapes = {name: tuple(split.values.shape[1:]) for name, split in self.splits.items()}
@@ -143,6 +144,12 @@ class Dataset:
     def event_shape(self) -> Shape:
         """X, the shape of one example."""
         return tuple(next(iter(self.splits.values())).values.shape[1:])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of x: float32, or float64 where float32 would change it (:mod:`.data.precision`)."""
+        stored = next(iter(self.splits.values())).values.dtype
+        return torch.float64 if stored == torch.float64 else torch.float32
 
     @property
     def support(self) -> Constraint:
@@ -207,8 +214,8 @@ class Dataset:
         return not self.is_mapped and all(transform.is_traced for transform in self.transforms)
 
     def examples(self, split: str, first: int | None = None) -> Tensor:
-        """A split as x (n, *X), float32, not augmented, random transforms fixed by the seed: always
-        the same.
+        """A split as x (n, *X) in the units of the file, of the card's ``dtype``, not augmented,
+        random transforms fixed by the seed: always the same.
 
         Args:
             split: which.
@@ -216,11 +223,11 @@ class Dataset:
 
         Raises:
             ValueError: there is no such split, or, of values in a file, they do not fit into memory
-                as float32.
+                as that.
         """
         n = len(self[split]) if first is None else min(first, len(self[split]))
         if self.is_mapped:
-            needed = 4 * n * numel(self.event_shape)
+            needed = self.dtype.itemsize * n * numel(self.event_shape)
             check_fits(
                 needed, f"the split {split} of {self.name}", "take it in pieces: Dataset.batches"
             )
@@ -254,12 +261,12 @@ class Dataset:
             x = values[start:stop]
             for transform, generator in each:
                 x = transform(x, generator)
-            yield x.to(torch.float32)
+            yield x.to(self.dtype)
             if isinstance(values, MappedRows):
                 values.release(start, stop)
 
     def excerpt(self, split: str) -> tuple[Tensor, bool]:
-        """Examples for statistics, float32, and whether they are all of the split.
+        """Examples for statistics, of the card's ``dtype``, and whether they are all of the split.
 
         They are all where the values are in memory, and where they fit into 256 MiB. Of others in a
         file they are as many as fit, at least 1,000: by the seed, from a thousand places of the
@@ -274,7 +281,7 @@ class Dataset:
         measured = [transform for transform in self.transforms if not transform.training_only]
         some = values[order[:size].sort().values]
         values.release(0, len(values))
-        return _transformed(some, measured, generator), False
+        return _transformed(some, measured, generator).to(self.dtype), False
 
     def order(self, split: str, seed: int, epoch: int) -> Tensor:
         """The order in which an epoch shows the examples of a split, int64 (n,): it follows from
@@ -378,13 +385,13 @@ class Dataset:
         return known.y[:, None]
 
     def present(self, split: str, index: Tensor) -> Tensor:
-        """The examples at ``index`` (b,) for training, (b, *X), float32, random transforms drawn
-        anew.
+        """The examples at ``index`` (b,) for training, (b, *X), of the card's ``dtype``, random
+        transforms drawn anew.
         """
         values = self[split].values
         # one that stands in memory is gathered in a fifth of the time that an index takes
         rows = values.index_select(0, index) if isinstance(values, Tensor) else values[index]
-        return _transformed(rows, self.transforms, None)
+        return _transformed(rows, self.transforms, None).to(self.dtype)
 
     def _measured(self, split: str) -> list[tuple[Transform, torch.Generator | None]]:
         """The transforms of :meth:`examples`, each with a generator of its own where it is random.
@@ -436,7 +443,7 @@ def _transformed(
 ) -> Tensor:
     for transform in transforms:
         values = transform(values, generator)
-    return values.to(torch.float32)
+    return values
 
 
 @dataclass(frozen=True)

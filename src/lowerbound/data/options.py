@@ -18,6 +18,7 @@ Splits = Literal["train_valid_test", "train_test", "all"]
 Binarize = Literal["dynamic", "threshold"]
 Missing = Literal["refuse", "marginalise"]
 Channels = Literal["first", "last"]
+Dtype = Literal["auto", "float64"]
 
 OF_FILES = ("array", "labels", "factors", "size", "columns", "ignore")
 """Which options say how a file is read, and are none of arrays in memory."""
@@ -63,13 +64,14 @@ class Options:
     strip: Sequence[int] | None
     labelled: int | None
     labelled_share: float | None
+    dtype: Dtype = "auto"
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             object.__setattr__(self, name, plain(value))  # frozen for all others
         words = {
             "splits": Splits, "binarize": Binarize, "missing": Missing, "memory": Memory,
-            "channels": Channels,
+            "channels": Channels, "dtype": Dtype,
         }  # fmt: skip
         for name, valid in words.items():
             value = getattr(self, name)

@@ -15,6 +15,7 @@ from torch.distributions.constraints import Constraint
 from lowerbound.data.axes import check_axes, has_channels_last
 from lowerbound.data.columns import column_supports, resolved_categories
 from lowerbound.data.dataset import Dataset, Stored
+from lowerbound.data.decimals import decimals_of
 from lowerbound.data.few_labels import check_share, few_labels
 from lowerbound.data.mapped import MappedRows
 from lowerbound.data.missing import observed
@@ -54,7 +55,10 @@ def make_card(stored: Stored, name: str | None, options: Options) -> Dataset:
         actor = "flip" if options.flip else "shift" if options.shift else "strip"
         if has_channels_last(stored.x.shape[1:]):
             check_axes(stored.x.shape[1:], options.channels, actor, where)
-    values, support, scale = as_tensors(stored, where, options.levels)
+    # what becomes 0 and 1, or noise within a level, needs no more than float32
+    is_kept = options.binarize is None and not options.dequantize
+    dtype = options.dtype if is_kept else None
+    values, support, scale = as_tensors(stored, where, options.levels, dtype)
     n = len(values)
     mask = None if stored.mask is None else torch.from_numpy(stored.mask)
     y, classes = (None, None) if stored.y is None else _labels(stored.y, n, where, options.classes)
@@ -86,8 +90,10 @@ def make_card(stored: Stored, name: str | None, options: Options) -> Dataset:
             categorical=resolved_categories(options, stored),
             columns=stored.columns,
             ignore=stored.left_out or None,
+            dtype="float64" if values.dtype == torch.float64 else options.dtype,
         ),
         columns=stored.columns,
+        decimals=decimals_of(stored),
         column_supports=column_supports(values, mask, support, stored),
         categories=stored.categories,
         source=stored.source,

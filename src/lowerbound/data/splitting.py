@@ -9,7 +9,7 @@ import torch
 
 from lowerbound.data.dataset import Split
 from lowerbound.data.mapped import MappedRows
-from lowerbound.data.options import Options
+from lowerbound.data.options import Options, Splits
 
 
 def split_examples(
@@ -33,12 +33,27 @@ def split_examples(
     Raises:
         ValueError: too few examples.
     """
-    n = len(values)
+    rows = split_rows(len(values), parts, options.splits, options.seed, where)
+    return {
+        name: Split(
+            values.rows(i) if isinstance(values, MappedRows) else values[i],
+            *(None if part is None else part[i] for part in beside),
+        )
+        for name, i in rows.items()
+    }
+
+
+def split_rows(
+    n: int, parts: Mapping[str, int] | None, splits: Splits, seed: int, where: str
+) -> dict[str, torch.Tensor]:
+    """Which of n examples each split holds, by name, int64, ascending; as
+    :func:`split_examples`.
+    """
     names = {
         "train_valid_test": ("train", "valid", "test"),
         "train_test": ("train", "test"),
         "all": ("all",),
-    }[options.splits]
+    }[splits]
     if n < len(names):
         raise ValueError(
             f"{where} holds {n} example{'s' * (n > 1)}: too few to be split into "
@@ -47,21 +62,14 @@ def split_examples(
     if parts is None:
         tenth = max(1, round(n / 10))
         parts = {"train": n - 2 * tenth, "valid": tenth, "test": tenth}
-        order = torch.from_numpy(np.random.default_rng(options.seed).permutation(n))
+        order = torch.from_numpy(np.random.default_rng(seed).permutation(n))
     else:
         order = torch.arange(n)
     sizes = dict(parts)
-    if options.splits == "train_test":
+    if splits == "train_test":
         sizes["train"] += sizes.pop("valid")
-    if options.splits == "all":
+    if splits == "all":
         sizes, order = {"all": n}, torch.arange(n)
     pieces = torch.split(order, [sizes[name] for name in names])
     # sorted, so that within a split the examples keep the order of the file
-    index = {name: piece.sort().values for name, piece in zip(names, pieces, strict=True)}
-    return {
-        name: Split(
-            values.rows(i) if isinstance(values, MappedRows) else values[i],
-            *(None if part is None else part[i] for part in beside),
-        )
-        for name, i in index.items()
-    }
+    return {name: piece.sort().values for name, piece in zip(names, pieces, strict=True)}

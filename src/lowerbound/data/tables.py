@@ -38,6 +38,7 @@ from lowerbound.data.header import (
     codes,
     is_number,
 )
+from lowerbound.data.names import positions
 from lowerbound.data.no_numbers import collected, remedy
 from lowerbound.data.parquet import read_parquet
 from lowerbound.data.spreadsheets import as_text
@@ -112,15 +113,21 @@ def text(
     columns: Sequence[str] | None,
     categories: Mapping[str, Sequence[str]],
     labels: tuple[str, Sequence[str]] | None = None,
+    decimals: Sequence[int | None] | None = None,
+    copied: Sequence[Sequence[str | None]] | None = None,
     formulas: bool = False,
 ) -> str:
-    """A table as .csv: a header, and a row an example; classes by their labels.
+    """A table as .csv: a header, and a row an example; classes by their labels, numbers with as
+    many decimals as their column has.
 
     Args:
         x: (n, d).
         columns: the names of the columns, or None for 1, 2, ...
         categories: the labels of columns that hold classes.
         labels: a last column that is no part of x, its name and its n cells.
+        decimals: of each column, as on the card of the data that it imitates; None for as many
+            digits as tell a value from its neighbours.
+        copied: (n, d), the text of cells that are written as it is, and None of all others.
         formulas: leave cells that a spreadsheet would run as they are; otherwise they are made
             text.
 
@@ -139,6 +146,9 @@ def text(
         size,sex
         0.5,m
         2,f
+        >>> print(text(np.array([[1.7e9, 2.0]]), None, {}, decimals=[0, 2]), end="")
+        1,2
+        1700000000,2.00
     """
     names = list(columns or map(str, range(1, x.shape[1] + 1)))
     stream = io.StringIO()
@@ -146,11 +156,16 @@ def text(
     safe: Callable[[str], str] = str if formulas else as_text
     writer.writerow(map(safe, [*names, labels[0]] if labels else names))
     labels_of = [categories.get(name) for name in names]
+    places = list(decimals or [None] * len(names))
     for i, row in enumerate(x):
         cells = [
-            _label(name, classes, float(v)) if classes else np.format_float_positional(v, trim="-")
-            for name, v, classes in zip(names, row, labels_of, strict=True)
+            _label(name, classes, float(v)) if classes else _number(v, place)
+            for name, v, classes, place in zip(names, row, labels_of, places, strict=True)
         ]
+        if copied is not None:
+            cells = [
+                ours if cell is None else cell for ours, cell in zip(cells, copied[i], strict=True)
+            ]
         writer.writerow(map(safe, [*cells, labels[1][i]] if labels else cells))
     return stream.getvalue()
 
@@ -166,6 +181,27 @@ def _label(column: str, classes: Sequence[str], value: float) -> str:
             "(.npy)"
         )
     return classes[round(level)]
+
+
+def _number(value: np.floating, decimals: int | None) -> str:
+    if decimals is None or not np.isfinite(value):
+        return np.format_float_positional(value, trim="-")
+    return f"{round(float(value), decimals) + 0.0:.{decimals}f}"  # + 0.0: no minus before a zero
+
+
+def cells_of(path: Path, columns: Sequence[str]) -> list[list[str]]:
+    """The cells of some columns of a .csv that has been read before, as they are written.
+
+    Args:
+        path: the file.
+        columns: their names, in the order that is wanted; of a file without a header 1, 2, ...
+    """
+    with _numbered_rows(path) as numbered:
+        rows = [row for _, row in numbered]
+    is_named = _has_header(rows[0])
+    names = [cell.strip() if is_named else str(i) for i, cell in enumerate(rows[0], 1)]
+    places = positions(columns, names, str(path))
+    return [[row[place] for place in places] for row in rows[is_named:]]
 
 
 def _csv(path: Path, wanted: Wanted) -> Cells:

@@ -19,12 +19,14 @@ from torch.distributions.constraints import Constraint
 from lowerbound.data.dataset import Stored
 from lowerbound.data.mapped import MappedArray, MappedRows
 from lowerbound.data.missing import MARGINALISE
+from lowerbound.data.options import Dtype
+from lowerbound.data.precision import precision_of
 from lowerbound.data.transforms import UnitScale
 from lowerbound.supports import BINARY, COUNTS, INTEGER, REAL, Levels, smallest, union
 
 
 def as_tensors(
-    stored: Stored, where: str, levels: int | Literal["none"] | None
+    stored: Stored, where: str, levels: int | Literal["none"] | None, dtype: Dtype | None = "auto"
 ) -> tuple[torch.Tensor | MappedRows, Constraint, UnitScale | None]:
     """The stored values as tensors, where they lie, and the transform onto the unit scale where
     they are levels.
@@ -33,35 +35,40 @@ def as_tensors(
         stored: what the source gave, with zero for what is missing.
         where: how the source is called.
         levels: the option of :func:`lowerbound.data.load`.
+        dtype: the option of :func:`lowerbound.data.load`; None for float32, whatever they are.
 
     Raises:
-        ValueError: no examples, values that are not finite, or such as are not among the levels.
+        ValueError: no examples, columns that lie too far from zero for float64, values that are not
+            finite, or such as are not among the levels.
         TypeError: values that are no numbers.
     """
-    x, dtype = stored.x, stored.x.dtype
+    x, kind = stored.x, stored.x.dtype
     if x.ndim == 0 or len(x) == 0 or 0 in x.shape:
         raise ValueError(
             f"{where} holds no examples: its shape is {x.shape}, and examples come first, (n, *X)"
         )
-    if dtype.kind not in "buif":
+    if kind.kind not in "buif":
         raise TypeError(
-            f"{where} holds values of type {dtype}; real numbers, integers or booleans are needed"
+            f"{where} holds values of type {kind}; real numbers, integers or booleans are needed"
         )
-    if dtype.kind == "f":
+    if kind.kind == "f":
+        has_levels = isinstance(levels, int)
+        precision = precision_of(stored, where, None if has_levels else dtype)
         if isinstance(x, np.ndarray):
             with np.errstate(over="ignore"):  # what overflows is refused below, in words
-                x = np.ascontiguousarray(x.astype(np.float32))
-        return _typed(x, np.float32), _support(x, stored, where, levels), None
+                x = np.ascontiguousarray(x.astype(precision))
+        return _typed(x, precision), _support(x, stored, where, levels, precision), None
     ends = [(int(part.min()), int(part.max())) for _, part in _parts(x)]
     low, high = min(low for low, _ in ends), max(high for _, high in ends)
     is_binary = stored.levels is None and low >= 0 and high <= 1
     if levels is not None and levels != "none" and levels < 2:
         raise ValueError(f"levels is {levels}: at least 2 are needed")
     if levels is None:
-        levels = 2 if is_binary else stored.levels or (256 if dtype == np.uint8 else "none")
+        levels = 2 if is_binary else stored.levels or (256 if kind == np.uint8 else "none")
     if levels == "none":
         counts = COUNTS if low >= 0 else INTEGER
-        return _typed(x, np.float32), BINARY if is_binary else counts, None
+        precision = precision_of(stored, where, dtype)
+        return _typed(x, precision), BINARY if is_binary else counts, None
     scale = UnitScale(levels)
     support = scale.support(INTEGER)
     if low < 0 or high >= levels:
@@ -73,10 +80,14 @@ def as_tensors(
 
 
 def _support(
-    x: NDArray[Any] | MappedArray, stored: Stored, where: str, levels: int | Literal["none"] | None
+    x: NDArray[Any] | MappedArray,
+    stored: Stored,
+    where: str,
+    levels: int | Literal["none"] | None,
+    precision: type[np.float32 | np.float64],
 ) -> Constraint:
-    """Where floating-point values lie; ValueError where one is not finite, or none of the
-    levels.
+    """Where floating-point values lie, in a precision; ValueError where one is not finite in
+    float32, or none of the levels.
     """
     unfit, is_nan = 0, False
     first: tuple[int, ...] = ()
@@ -99,7 +110,7 @@ def _support(
                     f"1/{levels - 1}, ..., 1"
                 )
         elif support is not REAL:
-            finite = torch.from_numpy(values)
+            finite = torch.from_numpy(values if precision is np.float32 else part.astype(precision))
             support = union([support, smallest(finite if mask is None else finite[mask])])
     if unfit:
         raise ValueError(

@@ -25,6 +25,7 @@ from lowerbound.distributions.relaxed import (
     squashed,
     straight_through,
 )
+from lowerbound.distributions.rescaled import Rescaled, standardised
 from lowerbound.distributions.states import count_states, states
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "OneHot",
     "Product",
     "RelativeBernoulli",
+    "Rescaled",
     "UnitNormal",
     "as_multivariate",
     "categories",
@@ -55,6 +57,7 @@ __all__ = [
     "relaxed",
     "relaxed_logits",
     "squashed",
+    "standardised",
     "states",
     "stddev",
     "straight_through",

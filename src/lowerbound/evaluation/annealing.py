@@ -122,7 +122,8 @@ class Path:
             draw = model(x, context, 1)
         check_density(draw.is_density)
         # where the model is, once, instead of at every step
-        self.model, self.x, self.context = model, x.to(draw.log_px), context.to(draw.log_px.device)
+        device, precision = draw.log_px.device, torch.promote_types(x.dtype, draw.log_px.dtype)
+        self.model, self.x, self.context = model, x.to(device, precision), context.to(device)
         self.start = plan.start
         self.ends = [latent.q if plan.start == "posterior" else latent.p for latent in draw.latents]
         for latent, end in zip(draw.latents, self.ends, strict=True):

@@ -137,6 +137,7 @@ def evaluate(
         )
     n = len(data[split]) if examples is None else min(examples, len(data[split]))
     weights = next(model.parameters())
+    x_dtype = torch.promote_types(data.dtype, weights.dtype)
     context = data.context(split)[:n].to(weights.device)
     world = join()
     on_progress = on_progress if world.is_first else None
@@ -153,13 +154,13 @@ def evaluate(
             rows = slice(number * batch_size, (number + 1) * batch_size)
             digest.update(x.contiguous().numpy().data)
             if number % world.size == world.rank:
-                batch = x.to(weights.device, weights.dtype)
+                batch = x.to(weights.device, x_dtype)
                 # the draws are the same, whichever process works on the batch
                 with seeded(part_seed(seed, number)):
                     share[number] = measure(model, batch, context[rows], samples, objective, n)
             if on_progress and not options.anneals:
                 on_progress(min(rows.stop, n), n)
-        first = data.examples(split, min(n, AGGREGATED)).to(weights.device, weights.dtype)
+        first = data.examples(split, min(n, AGGREGATED)).to(weights.device, x_dtype)
         with seeded(part_seed(seed, math.ceil(n / batch_size))):
             aggregate = information(model, first, context[:AGGREGATED], batch_size)
     if context.mask is not None:

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
+from lowerbound import distributions
 from lowerbound.conditions import Condition
+from lowerbound.distributions import standardised
 from lowerbound.likelihoods._scale import LearnedScale, Spread
 from lowerbound.networks import MLP
 from lowerbound.roles import Context, Likelihood
@@ -78,7 +80,7 @@ class Normal(Likelihood):
     def _log_start(self) -> Tensor:
         """The log-scale of the data, at which learning starts, () or X."""
         spread = self.standardizer.overall if self.scale == "shared" else self.standardizer.scale
-        return spread.log()
+        return spread.log().to(self.standardizer.like.dtype)
 
     @property
     def log_scale(self) -> Tensor:
@@ -91,7 +93,21 @@ class Normal(Likelihood):
         out = self.conditioned_input.through(self.net, z, context.y, self.learned_scale.out_shape)
         loc, log_scale = self.learned_scale(out, self._log_start)
         log_scale = log_scale.expand_as(loc)
-        base = torch.distributions.Normal(
-            self.standardizer.unstandardize(loc), log_scale.exp(), validate_args=False
-        )
+        units = self.standardizer
+        if units.is_double:
+            u = torch.distributions.Normal(
+                loc, (log_scale - units.log_scale).exp(), validate_args=False
+            )
+            base: Distribution = distributions.Rescaled(u, units.loc, units.scale)
+        else:
+            base = torch.distributions.Normal(
+                self.standardizer.unstandardize(loc), log_scale.exp(), validate_args=False
+            )
         return Independent(base, len(self.x_shape), validate_args=False)
+
+    def log_prob(self, px: Distribution, x: Tensor, mask: Tensor | None) -> Tensor:
+        units = self.standardizer
+        if not units.is_double:
+            return super().log_prob(px, x, mask)
+        u = units.standardize(x, mask)
+        return super().log_prob(standardised(px), u, mask) - units.log_jacobian(mask)

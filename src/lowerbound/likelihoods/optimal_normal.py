@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from lowerbound.conditions import Condition
+from lowerbound.distributions import Rescaled, standardised
 from lowerbound.networks import MLP
 from lowerbound.parallel.shards import all_reduce_sum
 from lowerbound.roles import Context, Likelihood
@@ -69,16 +70,23 @@ class OptimalNormal(Likelihood):
     batches: Tensor
 
     def forward(self, z: Tensor, context: Context) -> Distribution:
-        loc = self.standardizer.unstandardize(
-            self.conditioned_input.through(self.net, z, context.y, self.x_shape)
-        )
+        loc = self.conditioned_input.through(self.net, z, context.y, self.x_shape)
+        if self.standardizer.is_double:
+            return self._rescaled(loc, self.variance.sqrt())
+        loc = self.standardizer.unstandardize(loc)
         base = Normal(loc, self.variance.sqrt().expand_as(loc), validate_args=False)
         return Independent(base, len(self.x_shape), validate_args=False)
 
     def log_prob(self, px: Distribution, x: Tensor, mask: Tensor | None) -> Tensor:
+        units = self.standardizer
         if not self.training:
-            return super().log_prob(px, x, mask)
-        squares = (torch.nan_to_num(x) - px.mean).pow(2)
+            return self._log_prob(px, x, mask)
+        if units.is_double:
+            loc = standardised(px).mean
+            residuals = units.scale.to(loc) * (units.standardize(x, mask) - loc)
+        else:
+            residuals = torch.nan_to_num(x) - px.mean
+        squares = residuals.pow(2)
         observed = torch.ones_like(squares) if mask is None else mask.to(squares).expand_as(squares)
         optimal = all_reduce_sum((squares * observed).sum()) / all_reduce_sum(observed.sum())
         with torch.no_grad():
@@ -87,5 +95,22 @@ class OptimalNormal(Likelihood):
             self.variance.lerp_(
                 optimal.to(self.variance), torch.clamp(1 / self.batches, min=self.momentum)
             )
+        if units.is_double:
+            return self._log_prob(self._rescaled(loc, optimal.sqrt()), x, mask)
         base = Normal(px.mean, optimal.sqrt().expand_as(px.mean), validate_args=False)
         return super().log_prob(Independent(base, len(self.x_shape), validate_args=False), x, mask)
+
+    def _rescaled(self, loc: Tensor, sigma: Tensor) -> Distribution:
+        """Normals at standardised means (..., *X), of one deviation in units of the data, ()."""
+        units = self.standardizer
+        u = Normal(loc, (sigma / units.scale.to(loc)).expand_as(loc), validate_args=False)
+        base = Rescaled(u, units.loc, units.scale)
+        return Independent(base, len(self.x_shape), validate_args=False)
+
+    def _log_prob(self, px: Distribution, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Log p(x|z), whatever the mode: in standardised units where x is float64."""
+        units = self.standardizer
+        if not units.is_double:
+            return super().log_prob(px, x, mask)
+        u = units.standardize(x, mask)
+        return super().log_prob(standardised(px), u, mask) - units.log_jacobian(mask)

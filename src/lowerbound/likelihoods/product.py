@@ -23,7 +23,7 @@ from lowerbound.compatibility import LOG_DENSITY
 from lowerbound.roles import Context, Groups, Likelihood
 from lowerbound.shapes import Shape, numel
 from lowerbound.supports import Columns
-from lowerbound.units import Standardizer
+from lowerbound.units import Standardizer, is_double
 
 
 class Product(Likelihood):
@@ -127,11 +127,19 @@ class Product(Likelihood):
     def log_prob(self, px: Distribution, x: Tensor, mask: Tensor | None) -> Tensor:
         assert isinstance(px, distributions.Product)  # what forward gives
         values = px.entries(x)
+        if x.dtype == torch.float64:  # which only those take that have units
+            values = [_as_of(*pair) for pair in zip(self._likelihoods, values, strict=True)]
         known = [None] * len(values) if mask is None else px.entries(mask.broadcast_to(x.shape))
         each = zip(self._likelihoods, px.groups, values, known, strict=True)
         return torch.stack(
             [part.log_prob(of_group, value, seen) for part, (_, of_group), value, seen in each]
         ).sum(0)
+
+
+def _as_of(part: Likelihood, value: Tensor) -> Tensor:
+    """A value in the precision of a part's parameters, or as it is for one in units."""
+    like = value if is_double(part) else next(part.parameters(), value)
+    return value.to(like.dtype)
 
 
 def _check(groups: Groups, n: int) -> None:

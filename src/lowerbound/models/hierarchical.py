@@ -430,10 +430,12 @@ class Hierarchical(Model):
     def shown_x(self) -> Sequence[Part]:
         return (self.likelihood,) if self.ways else (self.likelihood, self._posteriors[0])
 
-    def learn_units(self, x: Tensor, mask: Tensor | None = None) -> None:
-        super().learn_units(x, mask)
+    def learn_units(
+        self, x: Tensor, mask: Tensor | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        super().learn_units(x, mask, dtype)
         if self.ways and not self.standardizer.is_fitted:
-            self.standardizer.learn(x, mask)
+            self.standardizer.learn(x, mask, dtype)
 
     @torch.no_grad()
     def prepare(self, x: Tensor) -> None:
@@ -449,7 +451,7 @@ class Hierarchical(Model):
     def _all_inputs(self, x: Tensor, level: int) -> Tensor:
         """What the posterior of a level is a condition of, for all examples."""
         pieces = x.split(EXAMPLES_AT_ONCE)
-        return torch.cat([self._inputs(self._placed(rows))[level].cpu() for rows in pieces])
+        return torch.cat([self._inputs(self._placed_x(rows))[level].cpu() for rows in pieces])
 
     def _inputs(self, x: Tensor) -> list[Tensor]:
         """What each posterior is a condition of."""

@@ -163,7 +163,8 @@ class M2(Model):
         every = torch.arange(self.classes, device=x.device).repeat(
             samples
         )  # all labels of the first draw, of the second, ...
-        vectors = one_hot(every, self.classes).to(x.dtype)[:, None].expand(-1, len(x), -1)
+        like = qy.logits
+        vectors = one_hot(every, self.classes).to(like.dtype)[:, None].expand(-1, len(x), -1)
         beside = Context(
             y=every[:, None], mask=context.mask
         )  # broadcast against the examples: (K, B)
@@ -185,10 +186,10 @@ class M2(Model):
             0
         ) / samples
         each = closed_form_kl(qz, pz)
-        missed = -qy.log_prob(one_hot(known.clamp_min(0), self.classes).to(x.dtype))
+        missed = -qy.log_prob(one_hot(known.clamp_min(0), self.classes).to(like.dtype))
         return Draw(
             latents=(
-                Latent(qy, self._uniform(x), vectors, rate_of_y, "y", scored=paid),
+                Latent(qy, self._uniform(like), vectors, rate_of_y, "y", scored=paid),
                 Latent(qz, pz, z, None if each is None else (log_m.exp() * each).sum(0), "z"),
             ),
             px=px,
@@ -217,8 +218,8 @@ class M2(Model):
                 )
         return y.expand(len(x))
 
-    def _uniform(self, x: Tensor) -> OneHot:
-        return OneHot(logits=x.new_zeros(self.classes), validate_args=False)
+    def _uniform(self, like: Tensor) -> OneHot:
+        return OneHot(logits=like.new_zeros(self.classes), validate_args=False)
 
     def log_joint(
         self, x: Tensor, latents: tuple[Tensor, ...], context: Context | None = None
@@ -280,6 +281,8 @@ class M2(Model):
         ]
         return torch.cat([of_label[0], style[0]]), torch.cat([of_label[1], style[1]])
 
-    def learn_units(self, x: Tensor, mask: Tensor | None = None) -> None:
-        super().learn_units(x, mask)
-        learn_units(self.standardizer, x, mask)
+    def learn_units(
+        self, x: Tensor, mask: Tensor | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        super().learn_units(x, mask, dtype)
+        learn_units(self.standardizer, x, mask, dtype)

@@ -77,6 +77,7 @@ def make_fabric(device: str, precision: Precision, world: Processes) -> Any:
         return Alone()
     from lightning_fabric import Fabric  # 2 s, which only those should pay that need it
     from lightning_fabric.plugins.precision import MixedPrecision
+    from lightning_fabric.plugins.precision import Precision as Whole
     from lightning_fabric.strategies.ddp import DDPStrategy
 
     class InputsAsTheyAre(MixedPrecision):
@@ -87,12 +88,20 @@ def make_fabric(device: str, precision: Precision, world: Processes) -> Any:
         def convert_input(self, data: Any) -> Any:
             return data
 
+    class WholeInputsAsTheyAre(Whole):
+        """float32 inside the networks: data in float64 need it until they are standardised."""
+
+        def convert_input(self, data: Any) -> Any:
+            return data
+
     settings: dict[str, Any] = {
         "accelerator": place.type,
         "devices": 1 if place.index is None else [place.index],
     }
     if precision in ("bf16-mixed", "16-mixed"):
         settings["plugins"] = InputsAsTheyAre(precision, place.type)
+    elif precision == "32-true":
+        settings["plugins"] = WholeInputsAsTheyAre()
     else:
         settings["precision"] = precision
     if world.size > 1:

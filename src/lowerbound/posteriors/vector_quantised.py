@@ -140,7 +140,7 @@ class VectorQuantised(Posterior):
         """
         if self.is_prepared:
             return
-        chosen = x[torch.randperm(len(x))[: self.codes]].to(self.vectors)
+        chosen = x[torch.randperm(len(x))[: self.codes]].to(self.vectors.device)
         with evaluating(self):
             rows = torch.cat(
                 [

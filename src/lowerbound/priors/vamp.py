@@ -110,10 +110,11 @@ class VampPrior(Prior):
                 f"components is {self.components}, and each pseudo-input starts at another "
                 f"training example, of which there are {len(x)}; use as many components or fewer"
             )
-        self.is_unit.fill_(contains(UNIT, smallest(x)))
+        # what float32 cannot hold has units, and no sigmoid reaches it
+        self.is_unit.fill_(x.dtype != torch.float64 and contains(UNIT, smallest(x)))
         if not (self.is_unit or self.standardizer.is_fitted):
             self.standardizer.learn(x)
-        rows = x[torch.randperm(len(x))[: self.components]].to(self.free)
+        rows = x[torch.randperm(len(x))[: self.components]].to(self.free.device)
         self.free.copy_(
             rows.clamp(EDGE, 1 - EDGE).logit()
             if self.is_unit

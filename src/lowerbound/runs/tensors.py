@@ -122,7 +122,8 @@ def read_tensor_file(path: Path, remedy: str = "restore it from a copy") -> Tens
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Load weights into a module, in their own precision.
+    """Load weights into a module, in their own precision; units of data keep theirs
+    (:class:`~lowerbound.units.Standardizer`).
 
     Raises:
         ValueError: names, shapes or types do not fit.
@@ -151,7 +152,8 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -
                 f"{where} does not fit the model: {name} is of type {tensors[name].dtype}, not "
                 f"{tensor.dtype}"
             )
-    floating = {t.dtype for t in tensors.values() if t.is_floating_point()}
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    floating = {tensors[name].dtype for name in parameters}
     if len(floating) == 1:
         module.to(floating.pop())
     module.load_state_dict(dict(tensors))

@@ -38,6 +38,7 @@ def configuration(
     card |= {"event_shape": list(data.event_shape), "range": list(data.range)}
     card |= {SPLIT: split_digest(data)}
     card |= {} if data.columns is None else {"columns": list(data.columns)}
+    card |= {} if data.decimals is None else {"decimals": list(data.decimals)}
     parts = parts_of(model, objective)
     if foreign := sorted(foreign_packages(parts)):
         # what could not be loaded again is refused before it is trained
@@ -96,7 +97,8 @@ def _completed(
     Names of classes and columns follow from the data, whose checksum is compared.
     """
     parts = listed(complete(before, trust=sorted(foreign_packages(now))))
-    of_data = {key: now["data"][key] for key in ("classes", "columns") if key in now["data"]}
+    derived = ("classes", "columns", "decimals")
+    of_data = {key: now["data"][key] for key in derived if key in now["data"]}
     known = {**_defaults(load), **of_data, **before["data"]}
     data = {key: known[key] for key in {**before["data"], **now["data"]} if key in known}
     settings = {key: value for key, value in _defaults(function).items() if key in now}

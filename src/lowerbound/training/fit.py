@@ -225,7 +225,8 @@ def fit(
         if run is not None and not resume:
             stack.enter_context(_nothing_left_of_a_failure(run, state))
         draws = seeded(seed, globally=compile or has_graphs(steps.one_pass))
-        for block in (draws, steps.tracing(), world.watched(), retain_freed_memory()):
+        blocks = (draws, steps.tracing(), world.watched(), retain_freed_memory())
+        for block in (*blocks, model.trusting()):
             stack.enter_context(block)
         news = _begin(model, state, steps, data, folder if resume else None, run, world)
         validation = Validation(steps.one_pass, objective, data, fabric, world)

@@ -102,7 +102,8 @@ class GatheringPass(Pass):
             name: value.to(dtype) if value.is_floating_point() else value
             for name, value in known.given.items()
         }
-        return super().forward(x.to(dtype), converted, progress, examples)
+        x = x if x.dtype == torch.float64 else x.to(dtype)  # which the model puts on its own scale
+        return super().forward(x, converted, progress, examples)
 
 
 def draw_for(model: Model, objective: Objective, x: Tensor, context: Context) -> Draw:
@@ -181,8 +182,9 @@ def prepare(model: Model, data: Dataset) -> None:
     """
     x, are_all = data.excerpt("train")
     mask = data["train"].mask  # of data in a file there is none
-    if not contains(UNIT, data.support):
-        model.learn_units(x if are_all else summary(data.batches("train")), mask)
+    if data.dtype == torch.float64 or not contains(UNIT, data.support):
+        # float64 of a summary is no sign that the data need it
+        model.learn_units(x if are_all else summary(data.batches("train")), mask, dtype=data.dtype)
     learn_conditions(model, data.context("train").y)
     model.prepare(refilled(x, mask))
 
