@@ -114,6 +114,9 @@ class Evaluation:
         curve: nll at K = 1, 10, 100, ..., where it was asked for.
         observed: where entries are missing, how many are observed: nll, elbo, distortion and bits
             per dimension are then those of the observed entries, p(x_observed).
+        far: numbers of the examples that are far from all training data, for which q(z|x) was
+            refined by itself (:mod:`~lowerbound.evaluation.far`); active_units, mutual_information
+            and marginal_kl are of the others.
         warnings: in words: where a number cannot be trusted, or the model is not what it should be.
         values: by name, the value of each example, (n,): what paired comparisons are made of. Not
             written to files.
@@ -147,6 +150,7 @@ class Evaluation:
     curve: tuple[Point, ...] = ()
     warnings: tuple[str, ...] = ()
     observed: Estimate | None = None
+    far: tuple[int, ...] = ()
     values: Mapping[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     def as_json(self) -> dict[str, Any]:
