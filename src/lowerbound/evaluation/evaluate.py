@@ -24,6 +24,7 @@ from lowerbound.checks import check_finite, check_squares
 from lowerbound.data.dataset import Dataset
 from lowerbound.evaluation.active_units import active_units
 from lowerbound.evaluation.annealed import Annealed, annealed
+from lowerbound.evaluation.base_measure import base_measure
 from lowerbound.evaluation.curve import curve_points
 from lowerbound.evaluation.estimate import Estimate
 from lowerbound.evaluation.far import is_far, usual, words
@@ -258,6 +259,7 @@ def _evaluation(
         n=len(measured.rate),
         sha256=sha256,
         kind=_kind(model),
+        base_measure=base_measure(model.likelihood),
         estimator=estimator_in_words(model, options, measured.states, annealing, is_masked),
         conditional=model.is_conditional,
         accuracy=_estimate(measured.is_guessed, "of the labels"),

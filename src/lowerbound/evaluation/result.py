@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from lowerbound.evaluation.base_measure import BaseMeasure
 from lowerbound.evaluation.estimate import Estimate
 
 Kind = Literal["probability", "density", "score"]
@@ -84,6 +85,9 @@ class Evaluation:
             may be p(z|y).
         kind: what the likelihood is: a "probability" (nll of discrete data), a "density", or a
             "score" and no likelihood.
+        base_measure: what log p(x) is a density with respect to: "counting" of probabilities,
+            "Lebesgue" of densities, "none" of a score; one word for all entries of x, or one for
+            each. Only numbers of the same base measure compare.
         estimator: what nll is, in words.
         accuracy: share of the labels that the model guesses, where it guesses labels and they are
             known.
@@ -128,6 +132,7 @@ class Evaluation:
     sha256: str
     kind: Kind
     estimator: str
+    base_measure: tuple[BaseMeasure, ...] = ()
     conditional: bool = False
     accuracy: Estimate | None = None
     elbo: Estimate | None = None
