@@ -20,9 +20,9 @@ from lowerbound.data.names import Names
 from lowerbound.data.options import Missing
 from lowerbound.data.tables import text
 from lowerbound.evaluation import impute as fill_in
-from lowerbound.evaluation import log_marginals
 from lowerbound.evaluation.evaluate import SAMPLES
 from lowerbound.evaluation.far import words
+from lowerbound.evaluation.log_marginal import log_marginals
 from lowerbound.model import Model
 from lowerbound.plots import is_picture, pairs, save_grid
 from lowerbound.report.samples import by_condition, framed

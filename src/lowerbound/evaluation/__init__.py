@@ -23,7 +23,7 @@ from lowerbound.evaluation.factor_score import factor_score
 from lowerbound.evaluation.gaps import Gaps, gaps
 from lowerbound.evaluation.imputed import impute
 from lowerbound.evaluation.information import Information, information
-from lowerbound.evaluation.log_marginal import evidence_of_each, log_marginal, log_marginals
+from lowerbound.evaluation.log_marginal import log_marginal
 from lowerbound.evaluation.mig import mig
 from lowerbound.evaluation.refined import REFINING, refined
 from lowerbound.evaluation.result import Evaluation
@@ -63,14 +63,12 @@ __all__ = [
     "effective_samples",
     "evaluate",
     "evidence",
-    "evidence_of_each",
     "factor_score",
     "gaps",
     "impute",
     "information",
     "is_collapsed",
     "log_marginal",
-    "log_marginals",
     "mig",
     "pareto_k",
     "refined",

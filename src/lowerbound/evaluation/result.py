@@ -110,7 +110,7 @@ class Evaluation:
             than that it is at least 0.
         effective_samples: how many equally weighted draws the K weights of an example are worth.
         heavy_tails: share of the examples whose weights have a Pareto k above 0.7; None for fewer
-            than 25 draws.
+            than 100 draws, of which the fit scatters so much that its 0.7 says little.
         active_units: latent dimensions whose posterior mean varies over x by more than 0.01.
         latent_dimensions: how many there are.
         levels: each latent by itself, in the order of the draw (z_1, next to x, first), where there

@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,7 +38,7 @@ from lowerbound.data.names import Names
 from lowerbound.model import Model
 from lowerbound.shapes import as_shape
 from lowerbound.utils.files import write_atomic, write_json, write_text
-from lowerbound.utils.messages import first_line
+from lowerbound.utils.messages import first_line, pasted
 from lowerbound.utils.seeding import seeded
 
 FORMAT = 1
@@ -307,7 +306,7 @@ class Run:
         if not sound:
             raise ValueError(
                 f"{self.evaluation_file} is damaged; write it anew: lowerbound evaluate "
-                f"{shlex.quote(str(self.path))}"
+                f"{pasted(self.path)}"
             )
         return dict(content)
 
