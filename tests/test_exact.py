@@ -218,7 +218,7 @@ def test_the_evidence_uses_exactly_k_samples_whatever_the_chunk(chunk: int) -> N
 def test_examples_and_draws_are_cut_into_chunks_and_put_together_again(
     cached: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["lowerbound.evaluation.log_marginal"], "CACHED", cached)
+    monkeypatch.setattr(sys.modules["lowerbound.evaluation.evidence"], "CACHED", cached)
     model, x, exact = ppca()
     asked = torch.zeros(7)
 

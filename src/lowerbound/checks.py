@@ -4,6 +4,8 @@ support on which its likelihood is a density; examples that are real and finite;
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -18,6 +20,8 @@ from lowerbound.shapes import Shape
 from lowerbound.supports import BINARY, COUNTS, UNIT, Columns, Levels, contains, describe, union
 from lowerbound.units import far_from_zero
 from lowerbound.utils.messages import some
+
+LARGEST = math.sqrt(sys.float_info.max)  # beyond it a square is infinite
 
 
 def check_data(likelihood: Likelihood, event_shape: Shape, support: Constraint, name: str) -> None:
@@ -300,6 +304,35 @@ def check_precision(model: nn.Module, dtype: torch.dtype, what: str, remedy: str
         raise ValueError(
             f"{what} is {str(dtype).removeprefix('torch.')}, and the model was trained on data "
             f"that it would change; {remedy}"
+        )
+
+
+def check_squares(x: Tensor, first: int = 0) -> None:
+    """Refuse values whose square is more than float64 holds: no density of them is known.
+
+    Args:
+        x: examples, (B, *X), with zero in place of missing entries.
+        first: the number of the first of them.
+
+    Raises:
+        ValueError: how many examples hold such values, which is the first, and the value.
+
+    Example:
+        >>> import torch
+        >>> check_squares(torch.tensor([[0.0], [1e200]], dtype=torch.float64))
+        Traceback (most recent call last):
+        ValueError: example 1 holds 1e+200, whose square is more than float64 holds; correct or ...
+    """
+    if not x.is_floating_point() or not x.numel():
+        return
+    largest = x.reshape(len(x), -1).abs().amax(1).double()
+    # inf is; what is not a number is refused by the weights that it gives
+    rows = (largest > LARGEST).nonzero().flatten().tolist()
+    if rows:
+        others = f" (and {len(rows) - 1:,} more examples hold such values)" * (len(rows) > 1)
+        raise ValueError(
+            f"example {first + rows[0]} holds {float(largest[rows[0]]):g}, whose square is more "
+            f"than float64 holds{others}; correct or remove it, and all others can be scored"
         )
 
 

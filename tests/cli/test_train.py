@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_diabetes
 
 import lowerbound as lb
+from lowerbound.cli.train import _spread
 from lowerbound.config.recipes import recipe_names
 from lowerbound.data import NAMED
 from lowerbound.data.dataset import Stored
@@ -525,3 +527,34 @@ def test_weights_of_another_shape_are_refused_by_the_part_that_differs(command: 
     assert code == 2
     assert "does not fit the model: posterior.net" in err
     assert not Path("second").exists()
+
+
+def test_the_sheet_shows_examples_from_all_of_a_split_whatever_its_order() -> None:
+    """A file may be sorted by class: the first examples are then of one."""
+    data = lb.data.from_arrays(np.arange(1000.0)[:, None], splits="all")
+    x, context = _spread(data, "all", 32)
+    assert x.shape == (32, 1)
+    assert len(torch.unique(x)) == 32
+    assert torch.equal(x, _spread(data, "all", 32)[0])  # always the same
+    tenths = torch.bincount((x.flatten() / 100).long(), minlength=10)
+    assert (tenths > 0).sum() >= 8  # with all but a chance of 1 in 1,000
+    few = lb.data.from_arrays(np.arange(5.0)[:, None], splits="all")
+    assert torch.equal(_spread(few, "all", 32)[0], few.examples("all"))
+    labelled = lb.data.from_arrays(np.arange(100.0)[:, None], np.arange(100), splits="all")
+    x, context = _spread(labelled, "all", 8)
+    assert context.y.tolist() == x.flatten().tolist()
+
+
+def test_a_command_that_is_suggested_can_be_pasted(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run folder may be called as an option is."""
+    monkeypatch.chdir(tmp_path)
+    code, out, err = command(
+        "train", "--out=-x", "--epochs", 1, "--samples", 2, "--no-report", "--latent", 2
+    )
+    assert code == 0, err
+    (line,) = [line for line in (out + err).splitlines() if line.startswith("again ")]
+    words = shlex.split(line.removeprefix("again"))
+    assert words[:2] == ["lowerbound", "evaluate"]
+    assert command(*words[1:3], "--samples", 2)[0] == 0

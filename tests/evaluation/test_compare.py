@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -62,6 +63,47 @@ def test_other_examples_and_other_kinds_of_likelihood_are_not_paired(
     assert all(name in text for name in found.evaluations)
     assert "bits_per_dim" in text
     json.dumps(found.as_json(), allow_nan=False)
+
+
+def test_a_density_of_a_column_is_not_compared_with_probabilities_of_it() -> None:
+    """A normal of shrinking scale gives a yes or no any density: no reason to call it the better
+    model of a table of which another gives probabilities.
+    """
+    torch.manual_seed(0)
+    x = torch.cat([torch.randn(60, 2), (torch.rand(60, 1) < 0.5).float()], 1)
+    data = lb.data.from_arrays(x.numpy())
+    Group, parts = lb.roles.Group, lb.likelihoods
+    groups = {
+        "numbers": Group([0, 1], parts.Normal),
+        "class": Group([2], partial(parts.Normal, scale=1e-3)),
+    }
+    likelihoods = {
+        "densities": parts.Product((1,), (3,), groups),
+        "mixed": parts.Product((1,), (3,), groups | {"class": Group([2], parts.Bernoulli)}),
+        "normal": parts.Normal((1,), (3,)),
+    }
+    evaluations = {
+        name: lb.evaluate(
+            lb.VAE(
+                lb.priors.StandardNormal((1,)), lb.posteriors.DiagonalNormal((3,), (1,)), likelihood
+            ),
+            data,
+            split="train",
+            samples=5,
+        )
+        for name, likelihood in likelihoods.items()
+    }
+    assert {each.kind for each in evaluations.values()} == {"density"}
+    mixed = ("Lebesgue", "Lebesgue", "counting")
+    assert [each.base_measure for each in evaluations.values()] == [
+        ("Lebesgue",), mixed, ("Lebesgue",)
+    ]  # fmt: skip
+    assert evaluations["mixed"].as_json()["base_measure"] == list(mixed)
+    found = lb.compare(evaluations)
+    assert set(found.differences["mixed"]) == {"rate"}
+    assert set(found.differences["normal"]) == {"nll", "elbo", "rate", "distortion"}
+    (note,) = found.notes
+    assert "of column 2 one gives probabilities and the other a density" in note
 
 
 def test_the_examples_are_known_by_their_content(binary_digits: Dataset) -> None:

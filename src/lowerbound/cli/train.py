@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from torch import Tensor
 
 from lowerbound.checks import check_columns
 from lowerbound.config.build import (
@@ -46,6 +47,7 @@ from lowerbound.parallel.processes import check_devices, join, launched
 from lowerbound.plots import is_picture, save_figure, sheet
 from lowerbound.report.page import write_report
 from lowerbound.report.samples import samples_shown
+from lowerbound.roles import Context
 from lowerbound.runs.opened import trusted
 from lowerbound.runs.run import FORMAT, Run
 from lowerbound.supports import Levels
@@ -54,7 +56,7 @@ from lowerbound.training.fit import fit
 from lowerbound.training.loggers import LoggerName
 from lowerbound.training.settings import Settings, check_settings
 from lowerbound.utils.devices import find_device
-from lowerbound.utils.messages import printable
+from lowerbound.utils.messages import pasted, printable
 from lowerbound.utils.seeding import seeded
 
 RUN = "the run"  # the options that are for the command line only, and in no configuration
@@ -303,7 +305,7 @@ def _origin(line: CommandLine, record: Mapping[str, Any] | None) -> Run | None:
         raise ValueError(
             f"this configuration began with the weights of {run.path}, and they have changed since "
             "(their SHA-256 differs); to begin with them as they are, name them: "
-            f"--init {shlex.quote(str(run.path))}"
+            f"--init {pasted(run.path)}"
         )
     return run
 
@@ -393,6 +395,19 @@ def _summary(
     return f"data: {data}\nmodel: {count:,} parameters\n{body}\nrun: {run}"
 
 
+def _spread(data: Dataset, split: str, count: int) -> tuple[Tensor, Context]:
+    """So many examples of a split, by chance and always the same, in their order: the first ones of
+    sorted data are of one class.
+    """
+    n = len(data[split])
+    rows = torch.randperm(n, generator=torch.Generator().manual_seed(0))[:count].sort().values
+    chosen, first = [], 0
+    for x in data.batches(split):
+        chosen.append(x[rows[(rows >= first) & (rows < first + len(x))] - first])
+        first += len(x)
+    return torch.cat(chosen), data.context(split)[rows]
+
+
 def _conclude(
     run: Run,
     model: Model,
@@ -415,7 +430,7 @@ def _conclude(
         f"\nrun folder    {run}",
     ]
     if is_picture(data.event_shape):
-        x, context = data.examples("test", PAIRS), data.context("test")[:PAIRS]
+        x, context = _spread(data, "test", PAIRS)
         drawn, caption = samples_shown(model, data, "test", rows=2 * PAIRS // 16, columns=16)
         parts = ", ".join(f"{role} {type(part).__name__}" for role, part in model.parts.items())
         title = f"{Path(data.name or 'data').stem}: {parts}"
@@ -429,7 +444,7 @@ def _conclude(
         "\n".join(
             [
                 *lines,
-                f"again         lowerbound evaluate {shlex.quote(str(run))} --samples 5000",
+                f"again         lowerbound evaluate {printable(pasted(run.path))} --samples 5000",
             ]
         )
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from lowerbound.data.options import Missing
 from lowerbound.data.splitting import split_rows
 from lowerbound.data.tables import cells_of, text
 from lowerbound.evaluation import impute as fill_in
-from lowerbound.evaluation import log_marginal
 from lowerbound.evaluation.evaluate import SAMPLES
+from lowerbound.evaluation.far import words
+from lowerbound.evaluation.log_marginal import log_marginals
 from lowerbound.model import Model
 from lowerbound.plots import is_picture, pairs, save_grid
 from lowerbound.report.samples import by_condition, framed
@@ -196,14 +198,18 @@ def score(argv: Sequence[str]) -> None:
     run, model = open_run(arguments)
     write = _writer(run, model, arguments["out"], (".npy",))
     data, split = _data(run, model, arguments)
-    n, context, scores = len(data[split]), data.context(split), torch.zeros(0)
+    n, context = len(data[split]), data.context(split)
+    pieces = (
+        (x, context[start : start + PIECE])
+        for start, x in zip(range(0, n, PIECE), data.batches(split, PIECE), strict=True)
+    )
     with counting("scoring") as on_progress, seeded(arguments["seed"]):
-        for start, x in zip(range(0, n, PIECE), data.batches(split, PIECE), strict=True):
-            its_context = context[start : start + PIECE]
-            log_px = log_marginal(model, x, its_context, arguments["samples"], seed=None)
-            scores = torch.cat([scores, log_px.cpu()])
-            on_progress(len(scores), n)
-    write(scores)
+        scores, refined, lost = log_marginals(
+            model, pieces, arguments["samples"], on_progress=lambda done: on_progress(done, n)
+        )
+    for remark in words(refined, lost, n):
+        warnings.warn(remark, stacklevel=1)
+    write(scores.cpu())
 
 
 def _add_data(options: Options, optional: bool = False) -> None:

@@ -18,11 +18,12 @@ from lowerbound.evaluation.compare import Comparison, compare
 from lowerbound.evaluation.dci import Dci, dci
 from lowerbound.evaluation.estimate import Estimate
 from lowerbound.evaluation.evaluate import evaluate
+from lowerbound.evaluation.evidence import Evidence, evidence
 from lowerbound.evaluation.factor_score import factor_score
 from lowerbound.evaluation.gaps import Gaps, gaps
 from lowerbound.evaluation.imputed import impute
 from lowerbound.evaluation.information import Information, information
-from lowerbound.evaluation.log_marginal import Evidence, evidence, log_marginal
+from lowerbound.evaluation.log_marginal import log_marginal
 from lowerbound.evaluation.mig import mig
 from lowerbound.evaluation.refined import REFINING, refined
 from lowerbound.evaluation.result import Evaluation

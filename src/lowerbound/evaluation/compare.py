@@ -3,6 +3,9 @@
 Two models measured on the same examples find the same ones hard, so the difference of their means
 is known far better than either mean: with d_i = a_i - b_i for each example, mean(d) has the
 standard error sd(d) / sqrt(n).
+
+Only numbers of the same base measure on every column have a difference
+(:mod:`~lowerbound.evaluation.base_measure`); rates have none, and always compare.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lowerbound.evaluation.base_measure import differing
 from lowerbound.evaluation.estimate import Estimate
 from lowerbound.evaluation.result import Evaluation
 
@@ -133,10 +137,18 @@ def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
                 "paired"
             )
             continue
-        if other.kind != base.kind:
+        entries = differing(other.base_measure, base.base_measure)
+        has_one_measure = entries == []
+        if entries is None:
             notes.append(
                 f"the likelihood of {name} is a {other.kind} and that of {first} a {base.kind}, so "
                 "only their rates compare"
+            )
+        elif entries:
+            notes.append(
+                f"{name} and {first} are not of one base measure: of {_columns(entries)} one gives "
+                "probabilities and the other a density, whose logarithms differ by a unit of "
+                "measurement, so only their rates compare"
             )
         elif other.estimator != base.estimator:
             notes.append(
@@ -146,11 +158,17 @@ def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
         # what was minimised may differ
         both = other.values.keys() & base.values.keys() & set(QUANTITIES) - {"objective"}
         for quantity in both:
-            if other.kind == base.kind or quantity == "rate":
+            if has_one_measure or quantity == "rate":
                 values, others_values = base.values[quantity], other.values[quantity]
                 paired = others_values.cpu().double() - values.cpu().double()
                 differences[name][quantity] = Estimate.over(paired)
     return Comparison(evaluations, differences, notes)
+
+
+def _columns(numbers: Sequence[int]) -> str:
+    """Columns by their numbers, counted from 0, of many the first ten."""
+    some = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
+    return f"column {some}" if len(numbers) == 1 else f"{len(numbers)} columns ({some})"
 
 
 def _active(evaluation: Evaluation) -> str:

@@ -13,19 +13,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lowerbound.checks import check_finite
+from lowerbound.checks import check_finite, check_squares
 from lowerbound.data.dataset import Dataset
 from lowerbound.evaluation.active_units import active_units
 from lowerbound.evaluation.annealed import Annealed, annealed
+from lowerbound.evaluation.base_measure import base_measure
 from lowerbound.evaluation.curve import curve_points
 from lowerbound.evaluation.estimate import Estimate
+from lowerbound.evaluation.far import is_far, usual, words
 from lowerbound.evaluation.information import Information, information
 from lowerbound.evaluation.measurements import Measurements, measure
 from lowerbound.evaluation.options import Estimator, Networks, Options
@@ -137,13 +139,14 @@ def evaluate(
         )
     n = len(data[split]) if examples is None else min(examples, len(data[split]))
     weights = next(model.parameters())
-    x_dtype = torch.promote_types(data.dtype, weights.dtype)
     context = data.context(split)[:n].to(weights.device)
     world = join()
     on_progress = on_progress if world.is_first else None
     annealing = None
     if options.anneals:  # first: what it refuses needs no other work
         x = data.examples(split, n)
+        # the chains of all others are what they are without examples that are far
+        x = usual(model, x, is_far(model, x, context))
         annealing = _annealed(model, x, context, options, on_progress, world)
 
     share: dict[int, Measurements] = {}  # of the batches that this process works on, by number
@@ -153,22 +156,43 @@ def evaluate(
         for number, x in enumerate(data.batches(split, batch_size, n)):
             rows = slice(number * batch_size, (number + 1) * batch_size)
             digest.update(x.contiguous().numpy().data)
+            check_squares(x, rows.start)
             if number % world.size == world.rank:
-                batch = x.to(weights.device, x_dtype)
+                batch = x.to(weights.device)
                 # the draws are the same, whichever process works on the batch
                 with seeded(part_seed(seed, number)):
                     share[number] = measure(model, batch, context[rows], samples, objective, n)
             if on_progress and not options.anneals:
                 on_progress(min(rows.stop, n), n)
-        first = data.examples(split, min(n, AGGREGATED)).to(weights.device, x_dtype)
-        with seeded(part_seed(seed, math.ceil(n / batch_size))):
-            aggregate = information(model, first, context[:AGGREGATED], batch_size)
     if context.mask is not None:
         digest.update(context.mask.cpu().contiguous().numpy().tobytes())
 
     measured = _of_all(share, world)
     check_finite(measured.unfit, samples)
+    seed_of_aggregate = part_seed(seed, math.ceil(n / batch_size))
+    with torch.no_grad(), in_bfloat16, evaluating(model), seeded(seed_of_aggregate):
+        aggregate = _aggregate(model, data, options, measured, context, n)
     return _evaluation(model, data, options, measured, aggregate, annealing, digest.hexdigest())
+
+
+def _aggregate(
+    model: Model,
+    data: Dataset,
+    options: Options,
+    measured: Measurements,
+    context: Context,
+    n: int,
+) -> Information | None:
+    """What the aggregate posterior of the first examples says; of those that have the encoder's q,
+    since one that is far from all others' codes would be most of every mean.
+    """
+    weights = next(model.parameters())
+    x_dtype = torch.promote_types(data.dtype, weights.dtype)
+    x = data.examples(options.split, min(n, AGGREGATED)).to(weights.device, x_dtype)
+    context, is_usual = context[:AGGREGATED], measured.is_usual[:AGGREGATED].to(weights.device)
+    if not bool(is_usual.all()):
+        x, context = x[is_usual], context[is_usual]
+    return information(model, x, context, options.batch_size)
 
 
 def _annealed(
@@ -221,9 +245,12 @@ def _evaluation(
     sha256: str,
 ) -> Evaluation:
     """What is said of the split, from what is known of its examples."""
-    is_density = model.likelihood.is_density
+    refined, lost = (
+        each.nonzero().flatten().tolist() for each in (measured.is_refined, measured.is_lost)
+    )
+    is_density, dtype = model.likelihood.is_density, next(model.parameters()).dtype
     is_masked = data[options.split].mask is not None
-    values = _values(measured, annealing) if is_density else _values_of_score(measured)
+    values = _values(measured, annealing, dtype) if is_density else _values_of_score(measured)
     estimates = {name: Estimate.over(each) for name, each in values.items()}
     # of annealed chains nothing is said by the importance weights
     of_weights = {} if options.anneals else values
@@ -235,6 +262,7 @@ def _evaluation(
         n=len(measured.rate),
         sha256=sha256,
         kind=_kind(model),
+        base_measure=base_measure(model.likelihood),
         estimator=estimator_in_words(model, options, measured.states, annealing, is_masked),
         conditional=model.is_conditional,
         accuracy=_estimate(measured.is_guessed, "of the labels"),
@@ -257,15 +285,34 @@ def _evaluation(
         levels=levels if len(levels) > 1 else (),
         curve=points if options.curve else (),
         observed=Estimate.over(measured.entries, "entries of each example") if is_masked else None,
+        far=(*refined, *lost),
         values=values,
         **_of_aggregate(aggregate),
     )
-    return replace(evaluation, warnings=tuple(warnings_of(evaluation, points, annealing)))
+    remarks = words(refined, lost, evaluation.n) + _of_others(values, measured.is_usual)
+    return replace(evaluation, warnings=(*remarks, *warnings_of(evaluation, points, annealing)))
 
 
-def _values(measured: Measurements, annealing: Annealed | None) -> dict[str, Tensor]:
-    """By name, what is said of each example where the model has a log p(x)."""
-    nll = measured.nll if annealing is None else -annealing.log_marginal.to(measured.nll)
+def _of_others(values: Mapping[str, Tensor], is_usual: Tensor) -> list[str]:
+    """What nll is without the examples that are far, which outweigh all others in a mean."""
+    if bool(is_usual.all()) or "nll" not in values:
+        return []
+    others = Estimate.over(values["nll"][is_usual])
+    return [
+        f"nll of the other {others.n:,} examples is {others.short} nats; active units, mutual "
+        "information and marginal KL are of these alone"
+    ]
+
+
+def _values(
+    measured: Measurements, annealing: Annealed | None, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """By name, what is said of each example where the model, of a precision, has a log p(x)."""
+    nll = measured.nll
+    if annealing is not None:
+        nll = -annealing.log_marginal.to(nll.device, dtype)
+        # chains do not come to where p(x, z) of these lies
+        nll = torch.where(measured.is_usual, nll, measured.nll)
     values = {
         "elbo": measured.elbo,
         "nll": nll,
@@ -291,7 +338,12 @@ def _levels(measured: Measurements) -> tuple[Level, ...]:
     """Each latent by itself."""
     latents = zip(measured.rates.items(), measured.means, measured.noise, strict=True)
     return tuple(
-        Level(name, Estimate.over(rate), active_units(means, noise), means.shape[1])
+        Level(
+            name,
+            Estimate.over(rate),
+            active_units(means[measured.is_usual], noise[measured.is_usual]),
+            means.shape[1],
+        )
         for (name, rate), means, noise in latents
     )
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from lowerbound.evaluation.annealed import annealed
 from lowerbound.evaluation.annealing import LEAPFROG, MAX_CHAIN_VALUES, Path, Plan, doubts
 from lowerbound.evaluation.estimate import Estimate
-from lowerbound.evaluation.log_marginal import evidence
+from lowerbound.evaluation.evidence import evidence
 from lowerbound.evaluation.refined import REFINING, refined
 from lowerbound.model import Model
 from lowerbound.roles import Context

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lowerbound.checks import check_density, check_finite
 from lowerbound.distributions import mean
 from lowerbound.draw import Draw
-from lowerbound.evaluation.log_marginal import BATCH_EXAMPLES, MAX_LIKELIHOOD_VALUES
+from lowerbound.evaluation.evidence import BATCH_EXAMPLES, MAX_LIKELIHOOD_VALUES
 from lowerbound.roles import Context
 from lowerbound.utils.memory import values_held
 from lowerbound.utils.modes import evaluating

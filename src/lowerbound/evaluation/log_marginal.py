@@ -1,245 +1,170 @@
-"""The importance-weighted estimate of log p(x) (Burda, Grosse and Salakhutdinov 2015, arXiv
-1509.00519).
+"""log p(x) of single examples, whatever stands beside them.
 
-    L_K(x) = log (1/K) sum_k w_k,   w_k = p(x, z_k) / q(z_k|x),   z_k ~ q(z|x)
-
-E[L_K] is at most log p(x), grows with K and approaches it at rate 1/K where the weights have enough
-finite moments: a lower bound in expectation, biased downwards, whatever its standard error. L_1 is
-the ELBO with a sampled KL.
-
-The K draws are made in chunks that fit in memory, of which only the weights are kept: exactly K
-draws, and the same estimator whatever the chunk. A chunk is one pass over few examples with many
-draws of each: what depends on x alone is then worked out once for thousands of draws, and on a CPU
-what is written of p(x|z) is still in the cache when it is read.
+An example far from all training data is weighed by draws from a q that was refined for it
+(:mod:`~lowerbound.evaluation.far`), where the encoder's is of no use; the others are what they are
+without it, to the last digit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lowerbound.checks import check_density, check_finite
-from lowerbound.distributions import categories, mean
+from lowerbound.checks import check_density, check_finite, check_squares
 from lowerbound.draw import Draw
+from lowerbound.evaluation.evidence import BATCH_EXAMPLES, Evidence, evidence
+from lowerbound.evaluation.far import Refinement, is_far, is_refinable, words
+from lowerbound.model import Model
+from lowerbound.models.vae import VAE
 from lowerbound.roles import Context
+from lowerbound.units import is_double
 from lowerbound.utils.allocator import retain_freed_memory
-from lowerbound.utils.memory import check_fits, values_held
 from lowerbound.utils.modes import evaluating
-from lowerbound.utils.seeding import seeded
+from lowerbound.utils.seeding import random_state, replayed, seeded
 
-MAX_LIKELIHOOD_VALUES = 2**24  # numbers that one chunk's p(x|z) may hold: 64 MiB in float32
-# the same on a CPU: 16 MiB, where passes over them are several times faster than over memory
-CACHED = 2**22
-ROWS = (
-    2**15
-    # draws times examples in a chunk, which bounds the activations of hidden layers: 64 MiB for 512
-    # units
-)
-# examples at a time: enough for large matrix products, and K = 5,000 weights of each are 2 MB
-BATCH_EXAMPLES = 100
+# What a q that was refined must gain in log p(x) to take the place of the encoder's: a share of it,
+# and nats. An example of heavy-tailed training data may be far and well known to the encoder, and
+# then nothing changes; by chance, an estimate is hardly ever too large by so much.
+GAIN_SHARE, GAIN = 0.01, 0.5
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What K draws say about each of B examples, in nats.
-
-    Args:
-        log_terms: what each draw contributes to the estimate of p(x), log w_k + log m_k, (K, B):
-            the terms sum to it.
-        rate: KL(q(z|x) ‖ p(z)), in closed form where there is one, else averaged over the K draws,
-            (B,).
-        rates: what each latent adds to it, each (B,), by its name in the log and in the order of
-            the draw.
-        rate_per_dimension: the rate of each latent dimension, (B, dimensions); None where they are
-            not independent.
-        distortion: -E_q[log p(x|z)], averaged over the K draws, (B,).
-        means: posterior means of each latent, averaged over what it depends on, each (B, number of
-            its variables, C): C = 1, and the number of categories of categorical codes.
-        noise: variance of those averages over the draws, of the same shapes; zero where it depends
-            on no other latent.
-        is_density: False where the model's score is no log-density, and log_marginal therefore no
-            evidence.
-        is_exact: True where the terms are all values of z that q allows, and no draws; their sum is
-            then log p(x) itself, or a lower bound without noise where p allows others too (vector
-            quantisation).
-    """
-
-    log_terms: Tensor
-    rate: Tensor
-    rates: Mapping[str, Tensor]
-    rate_per_dimension: Tensor | None
-    distortion: Tensor
-    means: tuple[Tensor, ...]
-    noise: tuple[Tensor, ...]
-    is_density: bool
-    is_exact: bool
-
-    @property
-    def log_marginal(self) -> Tensor:
-        """The K-sample estimate of log p(x), (B,)."""
-        return torch.logsumexp(self.log_terms, 0)
-
-
-def evidence(
+def evidence_of_each(
     model: Callable[..., Draw],
     x: Tensor,
     context: Context | None = None,
     samples: int = 100,
     chunk: int | None = None,
 ) -> Evidence:
-    """Importance-weighted evidence of a batch x (B, *X) from exactly ``samples`` draws for each
-    example.
+    """Evidence as of :func:`evidence`, where an example far from all training data costs the others
+    nothing: q is refined for it, if that raises its log p(x) clearly.
 
-    Where the model enumerates its latent, each value of z counts once, and ``samples`` and
-    ``chunk`` are not asked.
+    Where q cannot be refined (a hierarchy, say), such an example has what its q gives it, or, where
+    that is not finite, an elbo and an estimate of log p(x) of -inf, which bound it too.
 
     Args:
-        model: gives a draw.
+        model: as for :func:`evidence`, as all that follows.
         x: the data, (B, *X).
         context: labels, mask and the like.
         samples: K.
-        chunk: draws at a time, of all examples; by default so many, of so few examples, that p(x|z)
-            stays below 16 MiB on a CPU and below 64 MiB elsewhere, and a hidden layer of 512 units
-            below 64 MiB. Under one seed other chunks are other draws.
+        chunk: draws at a time.
 
     Raises:
         ValueError: K or the chunk below 1.
     """
-    for name, value in (("samples", samples), ("chunk", chunk)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}: at least 1 draw is needed")
-    check_fits(
-        8 * samples * len(x),
-        f"{samples:,} importance weights for each of {len(x):,} examples",
-        "take fewer samples",
-    )
     context = context or Context()
-    draw = model(x, context, min(chunk or 1, samples))  # shows what a draw costs
-    done = samples if draw.is_enumerated else min(chunk or 1, samples)
-    whole = _part(draw, done, samples)
-    if done < samples:
-        size, examples = (chunk, len(x)) if chunk else _cut(draw, samples - done)
-        sizes = [min(size, samples - start) for start in range(done, samples, size)]
-        groups = [slice(start, start + examples) for start in range(0, len(x), examples)]
-        parts = [
-            [_part(model(x[rows], context[rows], draws), draws, samples) for draws in sizes]
-            for rows in groups
-        ]
-        whole = _summed([whole, _beside([_summed(chunks) for chunks in parts])])
-    sums = list(whole.sums)
-    rates = {name: sums.pop(0) for name in draw.names}
-    distortion = sums.pop(0)
-    # what does not depend on the draws is the same in every chunk
-    moments = sums[: 2 * len(draw.latents)] if _is_chain(draw) else _moments(draw, 1)
-    per_dimension = (
-        next(iter(sums[len(moments) :]), None) if _is_chain(draw) else draw.rate_per_dimension
-    )
-    averages, squares = moments[::2], moments[1::2]
-    return Evidence(
-        log_terms=whole.log_terms,
-        rate=torch.stack(list(rates.values())).sum(0),
-        rates=rates,
-        rate_per_dimension=per_dimension,
-        distortion=distortion,
-        means=tuple(averages),
-        noise=tuple(
-            (s - m**2).clamp(min=0) / max(1, samples - 1)
-            for m, s in zip(averages, squares, strict=True)
-        ),
-        is_density=draw.is_density,
-        is_exact=draw.is_enumerated,
+    far = is_far(model, x, context).to(x.device)
+    # in the model's own precision, where that is no less than its data need; what is far is refined
+    # as it was given
+    rounded = x
+    if isinstance(model, Model) and not (x.dtype == torch.float64 and is_double(model)):
+        rounded = x.to(next(model.parameters()).dtype)
+    if not bool(far.any()):
+        return evidence(model, rounded, context, samples, chunk)
+    before = random_state()
+    # the others' draws are what they are without examples that are far
+    whole = evidence(model, rounded, context, samples, chunk)
+    where = far.nonzero().flatten()
+    if isinstance(model, VAE) and is_refinable(model):
+        with replayed(before):
+            refined = _refined(Refinement(model, x[far], context[far]), samples, chunk)
+        gained = refined.log_marginal - whole.log_marginal.to(refined.log_marginal)[far]
+        is_clear = gained > GAIN + GAIN_SHARE * refined.log_marginal.abs()
+        is_better = (is_clear | (whole.unfit[far] > 0)) & (refined.unfit == 0)
+        whole = _replaced(whole, refined, where, is_better)
+    is_lost = far & (whole.unfit > 0)
+    return _without_estimate(whole, is_lost) if bool(is_lost.any()) else whole
+
+
+def _refined(refinement: Refinement, samples: int, chunk: int | None) -> Evidence:
+    """Of each example by draws from the q that was refined for it."""
+    parts = []
+    for i in range(len(refinement)):
+        with refinement.of(i) as (model, x, context):
+            by_draws = evidence(model, x, context, samples, chunk)
+        # an elbo has its q in the model's own family; log p(x) may be weighed by draws of any
+        with refinement.of(i, is_in_family=True) as (model, x, context):
+            in_family = evidence(model, x, context, samples, chunk)
+        parts.append(replace(in_family, log_terms=by_draws.log_terms))
+    return replace(
+        parts[0],
+        **{
+            field: _changed([getattr(part, field) for part in parts], _joined)
+            for field in OF_EXAMPLES
+        },
+        log_terms=torch.cat([part.log_terms for part in parts], 1),
     )
 
 
-def _cut(draw: Draw, samples: int) -> tuple[int, int]:
-    """Draws and examples of a chunk: as many draws as there are to make, and as few examples as
-    fill it.
+# the fields of evidence that have a row for each example; log_terms has a column
+OF_EXAMPLES = ("rate", "rates", "rate_per_dimension", "distortion", "means", "noise")
+
+
+def _replaced(whole: Evidence, others: Evidence, where: Tensor, which: Tensor) -> Evidence:
+    """Evidence with that of others in the place of some examples.
 
     Args:
-        draw: one of each example, to see what it costs.
-        samples: how many are to be made.
+        whole: of (B,) examples.
+        others: of n of them.
+        where: their numbers, (n,).
+        which: of the n are to be replaced, (n,) bool.
     """
-    rows, examples = draw.log_w.shape  # a row for each label, where a label is summed out
-    values = CACHED if draw.log_w.device.type == "cpu" else MAX_LIKELIHOOD_VALUES
-    fit = max(1, min(ROWS // rows, values * examples // max(1, values_held(draw.px))))
-    chunks = math.ceil(samples / fit)
-    return math.ceil(samples / chunks), max(1, fit // samples)
+    if not bool(which.any()):
+        return whole
+    rows = where[which]
+
+    def put(values: Sequence[Tensor], dim: int = 0) -> Tensor:
+        first, second = values
+        chosen = second.to(first.device).index_select(dim, which.nonzero().flatten())
+        return first.double().index_copy(dim, rows, chosen)
+
+    fields = {
+        field: _changed([getattr(whole, field), getattr(others, field)], put)
+        for field in OF_EXAMPLES
+    }
+    log_terms = put([whole.log_terms, others.log_terms], 1)
+    is_refined = torch.zeros_like(whole.rate, dtype=torch.bool).index_fill(0, rows, True)
+    return replace(whole, **fields, log_terms=log_terms, is_refined=is_refined)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What some of K draws of some of the examples say.
+def _without_estimate(whole: Evidence, is_lost: Tensor) -> Evidence:
+    """Evidence in which some examples have no more than a bound of -inf."""
 
-    Args:
-        log_terms: (k, B).
-        sums: what is averaged over the draws, each (B, ...), times the share of these draws in K.
-    """
+    def gone(value: float) -> Callable[[Sequence[Tensor]], Tensor]:
+        return lambda values: torch.where(
+            is_lost.reshape(-1, *[1] * (values[0].ndim - 1)), value, values[0]
+        )
 
-    log_terms: Tensor
-    sums: tuple[Tensor, ...]
-
-
-def _part(draw: Draw, draws: int, of: int) -> _Part:
-    # the draws' own weights average over themselves; their share makes that a part of the whole
-    share = draws / of
-    terms = draw.log_w + draw.log_m + math.log(share)
-    # where a label is summed out, a draw has a row for each label, and is one draw by their sum
-    if not draw.is_enumerated and len(terms) != draws:
-        terms = torch.logsumexp(terms.reshape(draws, -1, terms.shape[1]), 1)
-    sums = [*draw.rates_by("auto"), draw.distortion]
-    if _is_chain(draw):
-        sums += _moments(draw, 1 if draw.is_enumerated else draws)
-        sums += [] if draw.rate_per_dimension is None else [draw.rate_per_dimension]
-    return _Part(terms, tuple(average * share for average in sums))
+    fields = {
+        field: _changed(
+            [getattr(whole, field)], gone(0.0 if field in ("means", "noise") else math.inf)
+        )
+        for field in OF_EXAMPLES
+    }
+    log_terms = torch.where(is_lost, -math.inf, whole.log_terms)
+    return replace(whole, **fields, log_terms=log_terms, is_lost=is_lost)
 
 
-def _summed(parts: list[_Part]) -> _Part:
-    """Other draws of the same examples."""
-    sums = zip(*(part.sums for part in parts), strict=True)
-    return _Part(
-        torch.cat([part.log_terms for part in parts]),
-        tuple(torch.stack(of_parts).sum(0) for of_parts in sums),
-    )
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(parts))
 
 
-def _beside(parts: list[_Part]) -> _Part:
-    """Other examples."""
-    sums = zip(*(part.sums for part in parts), strict=True)
-    return _Part(
-        torch.cat([part.log_terms for part in parts], 1),
-        tuple(torch.cat(of_parts) for of_parts in sums),
-    )
-
-
-def _is_chain(draw: Draw) -> bool:
-    """Whether the posterior of a latent depends on draws of another."""
-    return any(len(latent.q.batch_shape) > 1 for latent in draw.latents)
-
-
-def _moments(draw: Draw, draws: int) -> list[Tensor]:
-    """The mean over the draws of each latent's posterior mean, and of its square, each (B,
-    variables, C).
-
-    Args:
-        draw: of one or more rows a draw, by which a label is summed out.
-        draws: how many.
-    """
-    moments = []
-    for latent in draw.latents:
-        means = mean(latent.q)
-        means = means.reshape(*latent.q.batch_shape, -1, categories(latent.q))
-        if means.ndim == 4:
-            weighted = draw.log_m.exp().broadcast_to(means.shape[:2])[..., None, None] * means
-            means = draws * weighted.reshape(draws, -1, *means.shape[1:]).sum(1)
-            moments += [means.mean(0), means.square().mean(0)]
-        else:
-            moments += [means, means.square()]
-    return moments
+def _changed(values: Sequence[Any], change: Callable[[Sequence[Tensor]], Tensor]) -> Any:
+    """A field of several pieces of evidence made one, tensor by tensor."""
+    first = values[0]
+    if isinstance(first, Tensor):
+        return change(values)
+    if isinstance(first, Mapping):
+        return {name: _changed([value[name] for value in values], change) for name in first}
+    if isinstance(first, tuple):
+        return tuple(_changed(each, change) for each in zip(*values, strict=True))
+    return first
 
 
 def log_marginal(
@@ -253,6 +178,10 @@ def log_marginal(
 ) -> Tensor:
     """The K-sample estimate of log p(x) for each example, (n,), in nats, without gradients.
 
+    For an example far from all training data q is refined by itself, and a warning says which they
+    are (:mod:`~lowerbound.evaluation.far`); the estimates are then in float64, and the others the
+    same numbers as without it.
+
     Args:
         model: gives a draw; put into evaluation mode meanwhile.
         x: any number of examples, (n, *X); 100 are worked on at a time.
@@ -264,8 +193,9 @@ def log_marginal(
         on_progress: called with (examples done, examples in all).
 
     Raises:
-        ValueError: K or the chunk below 1, weights that are not finite (how many, and of which
-            examples), or a model whose score is no log-density.
+        ValueError: K or the chunk below 1, values whose square is more than float64 holds, weights
+            that are not finite of examples that are not far (how many, and of which examples), or a
+            model whose score is no log-density.
 
     Example:
         >>> import lowerbound as lb
@@ -280,16 +210,67 @@ def log_marginal(
     context, x = context or Context(), torch.as_tensor(x)
     if not len(x):
         raise ValueError("there is no example: x is empty")
-    estimates, unfit = [], []
+    batches = ((x[rows], context[rows]) for rows in _batches(len(x)))
+    counted = None if on_progress is None else lambda done: on_progress(done, len(x))
+    with seeded(seed):
+        estimates, refined, lost = log_marginals(model, batches, samples, chunk, counted)
+    for remark in words(refined, lost, len(x)):
+        warnings.warn(remark, stacklevel=2)
+    return estimates
+
+
+def _numbers(which: Tensor, first: int) -> list[int]:
+    """The numbers of some examples, of which the first has a number of its own."""
+    numbers: list[int] = (first + which.nonzero().flatten()).tolist()
+    return numbers
+
+
+def _batches(n: int) -> list[slice]:
+    return [slice(start, start + BATCH_EXAMPLES) for start in range(0, n, BATCH_EXAMPLES)]
+
+
+def log_marginals(
+    model: Callable[..., Draw],
+    pieces: Iterable[tuple[Tensor, Context]],
+    samples: int = 100,
+    chunk: int | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> tuple[Tensor, list[int], list[int]]:
+    """The same of examples that come in pieces, from a file, say; from the global random state.
+
+    Args:
+        model: gives a draw; put into evaluation mode meanwhile.
+        pieces: examples (b, *X) and their context; 100 are worked on at a time, so that pieces of a
+            multiple of 100 give the numbers of all at once.
+        samples: K.
+        chunk: draws at a time, as in :func:`evidence`.
+        on_progress: called with the examples done.
+
+    Returns:
+        Log p(x), (n,), on the CPU where there are several pieces; the numbers of the examples for
+        which q was refined; and of those that are far and have no estimate above -inf.
+
+    Raises:
+        ValueError: as of :func:`log_marginal`.
+    """
+    estimates: list[Tensor] = []
+    unfit: list[Tensor] = []
+    refined: list[int] = []
+    lost: list[int] = []
+    done = 0
     as_evaluated = evaluating(model) if isinstance(model, nn.Module) else nullcontext()
-    with torch.no_grad(), retain_freed_memory(), seeded(seed), as_evaluated:
-        for start in range(0, len(x), BATCH_EXAMPLES):
-            rows = slice(start, start + BATCH_EXAMPLES)
-            part = evidence(model, x[rows], context[rows], samples, chunk)
-            check_density(part.is_density)
-            estimates.append(part.log_marginal)
-            unfit.append((~torch.isfinite(part.log_terms)).sum(0))
-            if on_progress:
-                on_progress(min(start + BATCH_EXAMPLES, len(x)), len(x))
+    with torch.no_grad(), retain_freed_memory(), as_evaluated:
+        for x, context in pieces:
+            check_squares(context.to(x.device).observed(x), done)
+            for rows in _batches(len(x)):
+                part = evidence_of_each(model, x[rows], context[rows], samples, chunk)
+                check_density(part.is_density)
+                estimates.append(part.log_marginal)
+                unfit.append(part.unfit)
+                refined += [] if part.is_refined is None else _numbers(part.is_refined, done)
+                lost += [] if part.is_lost is None else _numbers(part.is_lost, done)
+                done += len(x[rows])
+                if on_progress:
+                    on_progress(done)
     check_finite(torch.cat(unfit), samples)
-    return torch.cat(estimates)
+    return torch.cat(estimates), refined, lost

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lowerbound.evaluation.curve import curve_sizes
-from lowerbound.evaluation.log_marginal import Evidence, evidence
+from lowerbound.evaluation.evidence import Evidence
+from lowerbound.evaluation.log_marginal import evidence_of_each
 from lowerbound.evaluation.weights import TRUSTED, bound, effective_samples, pareto_k
 from lowerbound.model import Model
 from lowerbound.objective import Objective, Step
@@ -26,6 +27,7 @@ class Measurements:
 
     Args:
         entries: how many entries of x are observed.
+        elbo: the evidence lower bound.
         rate: KL(q(z|x) ‖ p(z)).
         distortion: -E_q[log p(x|z)], or the score that stands in its place.
         nll: -L_K, from importance-weighted draws or the sum over all z.
@@ -45,9 +47,12 @@ class Measurements:
             batch.
         unfit: how many log-weights are not finite.
         states: over how many values of z the sum was taken; 0 where draws were made.
+        is_refined: whether it is far from all training data, so that q was refined for it, bool.
+        is_lost: whether it is far and has no finite weights, bool.
     """
 
     entries: Tensor
+    elbo: Tensor
     rate: Tensor
     distortion: Tensor
     nll: Tensor
@@ -62,11 +67,14 @@ class Measurements:
     objective: Tensor | None
     unfit: Tensor
     states: int
+    is_refined: Tensor
+    is_lost: Tensor
 
     @property
-    def elbo(self) -> Tensor:
-        """The evidence lower bound."""
-        return -self.distortion - self.rate
+    def is_usual(self) -> Tensor:
+        """Whether it has the encoder's q, bool; all of them where no example has."""
+        usual = ~(self.is_refined | self.is_lost)
+        return usual if bool(usual.any()) else ~usual
 
     def to_cpu(self) -> Measurements:
         """The same where every process can read it."""
@@ -99,10 +107,12 @@ def measure(
             takes distortion and rate, unweighted.
         n: examples in all, which an objective may ask for.
     """
-    weighted = evidence(model, x, context, samples)
+    weighted = evidence_of_each(model, x, context, samples)
+    nobody = torch.zeros_like(weighted.rate, dtype=torch.bool)
     label, y = model.classify(x, context), context.y
     return Measurements(
         entries=_entries(x, context.mask),
+        elbo=weighted.elbo,
         rate=weighted.rate,
         distortion=weighted.distortion,
         nll=-weighted.log_marginal,
@@ -115,8 +125,10 @@ def measure(
         objective=None
         if weighted.is_density
         else _objective(model, x, context, weighted, objective, n),
-        unfit=(~torch.isfinite(weighted.log_terms)).sum(0),
+        unfit=weighted.unfit,
         states=len(weighted.log_terms) if weighted.is_exact else 0,
+        is_refined=nobody if weighted.is_refined is None else weighted.is_refined,
+        is_lost=nobody if weighted.is_lost is None else weighted.is_lost,
     )
 
 
@@ -129,7 +141,8 @@ def _of_weights(weighted: Evidence) -> dict[str, Any]:
     has_tail = draws >= MIN_DRAWS_TO_WARN
     return {
         "curve": {size: -bound(log_w, size) for size in curve_sizes(draws)},
-        "effective_samples": effective_samples(log_w),
+        # of weights that are all zero not one is effective
+        "effective_samples": effective_samples(log_w).nan_to_num(nan=0.0),
         "heavy_tails": (pareto_k(log_w) > TRUSTED).float() if has_tail else None,
     }
 

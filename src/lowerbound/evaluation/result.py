@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from lowerbound.evaluation.base_measure import BaseMeasure
 from lowerbound.evaluation.estimate import Estimate
 
 Kind = Literal["probability", "density", "score"]
@@ -84,6 +85,9 @@ class Evaluation:
             may be p(z|y).
         kind: what the likelihood is: a "probability" (nll of discrete data), a "density", or a
             "score" and no likelihood.
+        base_measure: what log p(x) is a density with respect to: "counting" of probabilities,
+            "Lebesgue" of densities, "none" of a score; one word for all entries of x, or one for
+            each. Only numbers of the same base measure compare.
         estimator: what nll is, in words.
         accuracy: share of the labels that the model guesses, where it guesses labels and they are
             known.
@@ -106,7 +110,7 @@ class Evaluation:
             than that it is at least 0.
         effective_samples: how many equally weighted draws the K weights of an example are worth.
         heavy_tails: share of the examples whose weights have a Pareto k above 0.7; None for fewer
-            than 25 draws.
+            than 100 draws, of which the fit scatters so much that its 0.7 says little.
         active_units: latent dimensions whose posterior mean varies over x by more than 0.01.
         latent_dimensions: how many there are.
         levels: each latent by itself, in the order of the draw (z_1, next to x, first), where there
@@ -114,6 +118,9 @@ class Evaluation:
         curve: nll at K = 1, 10, 100, ..., where it was asked for.
         observed: where entries are missing, how many are observed: nll, elbo, distortion and bits
             per dimension are then those of the observed entries, p(x_observed).
+        far: numbers of the examples that are far from all training data, for which q(z|x) was
+            refined by itself (:mod:`~lowerbound.evaluation.far`); active_units, mutual_information
+            and marginal_kl are of the others.
         warnings: in words: where a number cannot be trusted, or the model is not what it should be.
         values: by name, the value of each example, (n,): what paired comparisons are made of. Not
             written to files.
@@ -125,6 +132,7 @@ class Evaluation:
     sha256: str
     kind: Kind
     estimator: str
+    base_measure: tuple[BaseMeasure, ...] = ()
     conditional: bool = False
     accuracy: Estimate | None = None
     elbo: Estimate | None = None
@@ -147,6 +155,7 @@ class Evaluation:
     curve: tuple[Point, ...] = ()
     warnings: tuple[str, ...] = ()
     observed: Estimate | None = None
+    far: tuple[int, ...] = ()
     values: Mapping[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     def as_json(self) -> dict[str, Any]:

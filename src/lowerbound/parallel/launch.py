@@ -10,7 +10,6 @@ hands on to all, once.
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -24,7 +23,7 @@ from typing import Any
 
 import torch
 
-from lowerbound.utils.messages import printable
+from lowerbound.utils.messages import pasted, printable
 
 NOTES = "LOWERBOUND_NOTES"  # names the folder for what the processes leave for the one that watches
 WATCHER = "LOWERBOUND_WATCHER"  # says which process that is
@@ -205,7 +204,5 @@ def _story(failed: int, count: int, code: int, notes: Path) -> str:
     note = notes / "run"
     again = ""
     if note.is_file():
-        again = (
-            f"; go on with: lowerbound train --resume --out {shlex.quote(note.read_text('utf-8'))}"
-        )
+        again = f"; go on with: lowerbound train --resume --out {pasted(note.read_text('utf-8'))}"
     return f"process {failed} of {count} {how}{said}, and the others were stopped{again}"

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,7 +48,7 @@ from lowerbound.runs.tensors import (
 from lowerbound.shapes import as_shape
 from lowerbound.utils.files import read_json, write_json, write_text
 from lowerbound.utils.memory import at_most
-from lowerbound.utils.messages import first_line, printable
+from lowerbound.utils.messages import first_line, pasted, printable
 from lowerbound.utils.modes import by_default
 from lowerbound.utils.seeding import seeded
 
@@ -319,7 +318,7 @@ class Run:
         return dict(content)
 
     def _resuming(self) -> str:
-        return f"lowerbound train --resume --out {shlex.quote(str(self.path))}"
+        return f"lowerbound train --resume --out {pasted(self.path)}"
 
     def begin_with(self, model: Model) -> None:
         """Give a model the weights of this run, for a training that goes on from them.
@@ -379,7 +378,7 @@ class Run:
         Raises:
             ValueError: it is damaged.
         """
-        again = f"lowerbound evaluate {shlex.quote(str(self.path))}"
+        again = f"lowerbound evaluate {pasted(self.path)}"
         with _whole(self.evaluation_file, f"write it anew: {again}"):
             content = self._verified(read_json(self.evaluation_file))
             check_evaluation(content)

@@ -11,7 +11,6 @@ callback (:mod:`lowerbound.training.callbacks`): the loop tells all of them, and
 
 from __future__ import annotations
 
-import shlex
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,6 +59,7 @@ from lowerbound.training.steps import Steps
 from lowerbound.training.sums import Sums
 from lowerbound.training.validation import Validation
 from lowerbound.utils.allocator import retain_freed_memory
+from lowerbound.utils.messages import pasted
 from lowerbound.utils.modes import by_default, check_has_values
 from lowerbound.utils.seeding import seeded
 from lowerbound.utils.stopping import stop_requested
@@ -469,7 +469,7 @@ def _stopped(
     if folder is None:
         words = f"{where}; nothing was saved, since no run folder was given (out=)"
     else:
-        command = f"lowerbound train --resume --out {shlex.quote(str(folder.path))}"
+        command = f"lowerbound train --resume --out {pasted(folder.path)}"
         words = f"{where}; saved in {folder.path}; go on with: {command}"
     if failure is None:
         return KeyboardInterrupt(words)

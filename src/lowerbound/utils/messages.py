@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
@@ -51,6 +53,17 @@ def either(words: Sequence[str]) -> str:
     """
     *others, last = words
     return f"{', '.join(others)} or {last}" if others else last
+
+
+def pasted(path: str | Path) -> str:
+    """A path as a word of a command that can be pasted: quoted for a shell, and never taken for an
+    option.
+
+    Example:
+        >>> pasted("runs/digits-1"), pasted("my run"), pasted("-x")
+        ('runs/digits-1', "'my run'", './-x')
+    """
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
 
 
 def first_line(error: BaseException) -> str:
