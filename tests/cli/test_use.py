@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lowerbound.runs.digests import verified
 from tests.cli.conftest import Command
 
 RNG = np.random.default_rng(0)
@@ -19,7 +20,7 @@ def test_what_a_trained_model_is_for(trained: Path, command: Command) -> None:
     code, out, _ = command("evaluate", trained, "--split", "valid", "--samples", 7, "--json")
     content = json.loads(out)
     assert (code, content["split"], content["samples"]) == (0, "valid", 7)
-    assert content == json.loads((trained / "evaluation-valid.json").read_text())
+    assert content == verified(json.loads((trained / "evaluation-valid.json").read_text()))
     assert json.loads((trained / "evaluation.json").read_text())["split"] == "test"
     code, out, _ = command("evaluate", trained, "--samples", 5)
     assert "nats (n = 180)" in out

@@ -5,15 +5,20 @@ comes from.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
+import lowerbound
+from lowerbound.cli import main
 from lowerbound.config.settings import (
     REQUIRED,
     Setting,
     argument_docs,
     as_option,
+    as_yaml,
+    read_yaml,
     resolve,
     settings_of,
 )
@@ -143,3 +148,61 @@ def test_help_is_the_parts_own_docstring_or_its_roles() -> None:
         ("depth", int, 2, "how many."),
         ("condition", int | None, None, argument_docs(Role)["condition"]),
     ]
+
+
+BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+"""Nine lines that stand for 10^9 values."""
+
+
+def test_aliases_are_refused_wherever_yaml_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValueError, match=r"bomb.yaml is not plain YAML: .*by an alias \(\*a\)"):
+        read_yaml(BOMB, "bomb.yaml")
+    (tmp_path / "bomb.yaml").write_text(BOMB)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(f"format: 1\n{BOMB}")
+    inline = "[&a [1, 1], &b [*a, *a], [*b, *b]]"
+    for argv in (
+        ["train", "--config", str(tmp_path / "bomb.yaml")],
+        ["train", "--resume", "--out", str(run)],
+        ["train", "--init", str(run)],
+        ["evaluate", str(run)],
+        ["train", "--latent", inline],
+        ["train", f"--data.categorical={inline}"],
+    ):
+        assert main(argv) == 2, argv
+        err = capsys.readouterr().err
+        assert "by an alias (*a); write it out" in err
+        assert err.count("\n") == 1
+
+
+def test_no_other_reader_of_yaml_is_used() -> None:
+    """Whoever read YAML by pyyaml's own loaders would follow aliases."""
+    root = Path(lowerbound.__file__).parent
+    assert not [p for p in root.rglob("*.py") if "yaml.safe_load" in p.read_text()]
+
+
+def test_a_name_that_stands_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="'latent' stands twice in one mapping"):
+        read_yaml("latent: 2\nepochs: 3\nlatent: 4\n", "c.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: !!int ''", "a: !!timestamp x", "a: !!bool x", "a: 2026-13-01", "[" * 5000, "a: b: c"],
+)
+def test_damaged_yaml_is_told_with_the_file(text: str) -> None:
+    with pytest.raises(ValueError, match=r"c.yaml is not plain YAML: ") as error:
+        read_yaml(text, "c.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_written_is_read_though_values_are_shared() -> None:
+    shared = [8, 8]
+    content = {"encoder": {"hidden": shared}, "decoder": {"hidden": shared}}
+    assert read_yaml(as_yaml(content), "c.yaml") == content

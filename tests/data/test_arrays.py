@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import lowerbound as lb
+from lowerbound.data import columns
 from lowerbound.supports import BINARY, COUNTS, INTEGER, REAL, UNIT, Levels
 from lowerbound.utils import memory
 
@@ -278,3 +279,89 @@ def test_another_file_is_read_on_the_scale_of_the_first(tmp_path: Path) -> None:
     pixels = lb.data.load(saved(tmp_path, counts.astype(np.uint8)))
     dark = lb.data.load(saved(tmp_path, np.ones((3, 2), np.uint8)), levels=pixels.options["levels"])
     assert torch.allclose(dark.examples("test"), torch.tensor(1 / 255))
+
+
+def with_header(header: str, values: bytes = b"") -> bytes:
+    """A .npy whose header is any text."""
+    padded = header.encode() + b" " * (-(len(header) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded + values
+
+
+HEADER = "{'descr': '<f8', 'fortran_order': False, 'shape': (30, 2)}"
+DAMAGED = {
+    "no end of a bracket": HEADER.replace("(30, 2)", "(30, 2"),
+    "no end of a text": HEADER.replace("'<f8'", "'<f8"),
+    "a header nested too deeply": HEADER.replace("(30, 2)", "(" * 700 + ")" * 700),
+    "a negative size": HEADER.replace("30", "-30"),
+    "a size that is no integer": HEADER.replace("30", "3e1"),
+    "a type that there is not": HEADER.replace("<f8", "<q9"),
+    "a type of several": HEADER.replace("'<f8'", "[('a', '<f8'), ('b', '<f8')]"),
+    "no header": "",
+    "another header": "[1, 2]",
+    "zeros": "\0" * 40,
+}
+
+
+@pytest.mark.parametrize("memory", ["auto", "load"])
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_header_is_one_line(tmp_path: Path, what: str, memory: str) -> None:
+    path = tmp_path / "a.npy"
+    path.write_bytes(with_header(DAMAGED[what], RNG.normal(size=(30, 2)).tobytes()))
+    with pytest.raises((ValueError, TypeError), match=r"a.npy") as error:
+        lb.data.load(path, memory=memory)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_longer_than_its_header_says_is_refused(tmp_path: Path) -> None:
+    """One digit of a shape that was damaged would give other examples without a word."""
+    values = RNG.normal(size=(30, 2)).tobytes()
+    path = tmp_path / "a.npy"
+    path.write_bytes(with_header(HEADER, values))
+    assert len(lb.data.load(path, splits="all")["all"]) == 30
+    for shape in ("(20, 2)", "(30, 1)", "(30,)"):
+        path.write_bytes(with_header(HEADER.replace("(30, 2)", shape), values))
+        for how in ("load", "map"):
+            with pytest.raises(ValueError, match=r"declares \d+ bytes of values and holds 480"):
+                lb.data.load(path, memory=how)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x.npy", with_header(HEADER.replace("30", "20"), values))
+    with pytest.raises(ValueError, match=r"the array x is longer than its header declares"):
+        lb.data.load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_damaged_archive_is_one_line(tmp_path: Path, compressed: bool) -> None:
+    """Wherever it is damaged: in what zip says, in the header, or in the values."""
+    path = tmp_path / "a.npz"
+    x = RNG.normal(size=(30, 2))
+    (np.savez_compressed if compressed else np.savez)(path, x=x)
+    whole = path.read_bytes()
+    refused = unharmed = 0
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        try:
+            again = lb.data.load(path, splits="all").examples("all")
+        except (ValueError, OSError) as error:
+            refused += "a.npz" in str(error) and "\n" not in str(error)
+        else:  # a date, or another word of zip that says nothing of the values
+            assert torch.equal(again, torch.from_numpy(x.astype(np.float32)))
+            unharmed += 1
+    assert refused + unharmed == len(range(0, len(whole), 7))
+    assert refused > 60
+
+
+def test_millions_of_columns_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one by one, and not all of them in one array of truth values."""
+    x = np.zeros((4, 9_000))
+    x[:, 1::6] = RNG.integers(0, 2, (4, 1500))
+    x[:, 2::6] = RNG.random((4, 1500))
+    x[:, 3::6] = RNG.integers(2, 99, (4, 1500))
+    x[:, 4::6] = RNG.normal(size=(4, 1500)) - 3
+    x[:, 5::6] = np.nan
+    x[0, 5::6] = 7
+    monkeypatch.setattr(columns, "AT_ONCE", 1000)
+    data = lb.data.from_arrays(x, missing="marginalise", splits="all")
+    expected = [BINARY, BINARY, UNIT, COUNTS, REAL, COUNTS] * 1500
+    assert list(data.column_supports or ()) == expected
+    alone = [lb.data.from_arrays(x[:, [j]], splits="all").support for j in range(5)]
+    assert alone == expected[:5]  # and so is each by itself

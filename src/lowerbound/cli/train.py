@@ -342,7 +342,7 @@ def _load_data(line: CommandLine, card: Mapping[str, Any], settings: Sequence[Se
         if key.startswith("data.")
     }
     options = resolve(settings, {"data": options | changes})["data"]
-    source = data or card.get("name", "digits")
+    source = card.get("name", "digits") if data is None else data
     if source is None:
         raise ValueError(
             "this configuration was trained on arrays in memory, which no file names: give DATA"

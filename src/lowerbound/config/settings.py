@@ -14,7 +14,6 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
@@ -123,8 +122,12 @@ def _as_type(value: Any, hint: Any) -> Any:
     kind, inner = get_origin(hint), get_args(hint)
     if kind in (Union, UnionType):
         for alternative in sorted(inner, key=lambda hint: hint is str):  # any text would be a str
-            with suppress(ValueError):
+            try:
                 return _as_type(value, alternative)
+            except RepeatedError:
+                raise
+            except ValueError:
+                continue
         raise ValueError(value)
     if hint is NoneType and value in (None, "null", "None"):
         return None

@@ -56,7 +56,9 @@ def digest_of(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(about).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        # a copy in a row: of one number the strides may be any, and then it has no view as bytes
+        values = torch.empty(tensor.numel(), dtype=tensor.dtype, device="cpu")
+        digest.update(values.copy_(tensor.reshape(-1)).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
