@@ -93,6 +93,7 @@ def main() -> None:
         kind = lb.likelihoods.Bernoulli if name == "digits" else lb.likelihoods.Normal
         for latent in (2, 16):
             for seed in SEEDS:
+                torch.manual_seed(seed)
                 model = lb.VAE(
                     lb.priors.StandardNormal((latent,)),
                     lb.posteriors.DiagonalNormal(data.event_shape, (latent,)),

@@ -20,9 +20,9 @@ OF_THE_OBSERVED = "; of the observed entries of x alone, the missing ones being 
 IN_BFLOAT16 = "; networks in bfloat16"
 # share of heavy-tailed examples that counts; at K = 100 the fit of the tail scatters by 0.2
 HEAVY = 0.2
-# how many times too small the extrapolated bias may then be: up to 4 on small data sets, and on
-# linear models whose q is too narrow (benchmarks/warned.py)
-TOO_SMALL = 4.0
+# standard errors by which nll may still fall from one K to the next where they have them: what is
+# left is then more than an extrapolation says, up to thirteen times (benchmarks/warned.py)
+FALL = 0.4
 # share of log n by which mutual information may miss it and yet be at its ceiling
 AT_CEILING = 0.01
 
@@ -93,16 +93,18 @@ def _of_curve(curve: Sequence[Point], heavy: Estimate | None) -> list[str]:
         return []
     before, last = curve[-2:]
     fall, rest = last.fall, last.remaining_bias
+    error = last.nll.stderr
+    if not (fall and rest and fall.value > 2 * fall.stderr):
+        return []
     is_heavy = heavy is not None and heavy.value > HEAVY
-    most = (TOO_SMALL if is_heavy else 1.0) * (rest or 0.0)
-    if not (fall and rest and most > last.nll.stderr and fall.value > 2 * fall.stderr):
+    if not (rest > error or (is_heavy and fall.value > FALL * error)):
         return []
     amount = (
         f"about {rest:.2g} nats or more"
         if math.isfinite(rest)
         else "an amount of which no end is in sight"
     )
-    size = "is" if rest > last.nll.stderr else "may be"
+    size = "is" if rest > error else "may be"
     advice = f"take more samples ({10 * last.samples:,}), or estimator ais"
     if is_heavy and heavy is not None:
         advice = (
