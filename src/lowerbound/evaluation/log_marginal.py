@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lowerbound.checks import check_density, check_finite, check_squares
 from lowerbound.draw import Draw
 from lowerbound.evaluation.evidence import BATCH_EXAMPLES, Evidence, evidence
-from lowerbound.evaluation.far import Refinement, is_far, is_refinable, words
+from lowerbound.evaluation.far import Refinement, is_far, is_refinable, usual, words
 from lowerbound.model import Model
 from lowerbound.models.vae import VAE
 from lowerbound.roles import Context
@@ -68,18 +68,32 @@ def evidence_of_each(
     if not bool(far.any()):
         return evidence(model, rounded, context, samples, chunk)
     before = random_state()
+    # what the model's precision cannot hold is no example for its own q
+    is_beyond = far & _overflows(x, rounded, context)
+    if isinstance(model, Model):
+        rounded = usual(model, rounded, is_beyond)
     # the others' draws are what they are without examples that are far
     whole = evidence(model, rounded, context, samples, chunk)
-    where = far.nonzero().flatten()
+    where, is_useless = far.nonzero().flatten(), is_beyond | (whole.unfit > 0)
     if isinstance(model, VAE) and is_refinable(model):
         with replayed(before):
             refined = _refined(Refinement(model, x[far], context[far]), samples, chunk)
         gained = refined.log_marginal - whole.log_marginal.to(refined.log_marginal)[far]
         is_clear = gained > GAIN + GAIN_SHARE * refined.log_marginal.abs()
-        is_better = (is_clear | (whole.unfit[far] > 0)) & (refined.unfit == 0)
+        is_better = (is_clear | is_useless[far]) & (refined.unfit == 0)
         whole = _replaced(whole, refined, where, is_better)
-    is_lost = far & (whole.unfit > 0)
+        is_useless[where[is_better]] = False
+    is_lost = far & is_useless
     return _without_estimate(whole, is_lost) if bool(is_lost.any()) else whole
+
+
+def _overflows(x: Tensor, rounded: Tensor, context: Context) -> Tensor:
+    """Which examples hold an observed value that is finite, and is no longer so when rounded,
+    (B,).
+    """
+    context = context.to(x.device)
+    wide, narrow = (context.observed(value).reshape(len(x), -1) for value in (x, rounded))
+    return (wide.isfinite() & ~narrow.isfinite()).any(1)
 
 
 def _refined(refinement: Refinement, samples: int, chunk: int | None) -> Evidence:
