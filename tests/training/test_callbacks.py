@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import nn
 
 import lowerbound as lb
 from lowerbound.data.dataset import Dataset
+from lowerbound.runs.run import Run
 from lowerbound.training.callbacks import Training
 from tests.conftest import make_model
 
@@ -83,8 +83,7 @@ def test_true_ends_a_training_and_nothing_else_does(
     callback = listen if as_function else Diary(stop_at=2)
     history = train(binary_digits, epochs=9, callbacks=[callback], out=tmp_path / "run")
     assert len(history.epochs) == 2
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == history.epochs
+    assert Run(tmp_path / "run").metrics() == history.epochs
     if as_function:
         assert seen == history.epochs
 
